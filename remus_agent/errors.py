@@ -1,0 +1,191 @@
+"""Every error a user can meet, in one tree.
+
+    RemusError
+    ├── ConfigError             the configuration file or a command's arguments
+    ├── RefusedError            a request that the present state does not allow; nothing was changed
+    │   ├── DomainNotFound
+    │   └── AlreadyProtected
+    ├── ProtocolError           bytes that break a format's rules
+    │   ├── StreamError         a migration stream (offset known)
+    │   └── ReplicationError    the protocol between two agents
+    ├── PeerError               the other agent
+    │   ├── ConnectionLost
+    │   ├── PeerTimeout
+    │   └── PeerRefused         it answered with a reason
+    ├── HypervisorError         a call into Xen or its toolstack failed
+    │   └── GuestEnded          the guest shut down, rebooted or crashed by itself
+    ├── OutputBufferError       the plug on a guest's interfaces
+    ├── JournalError            the durable record of commits
+    └── AuthorityError          not allowed to run or release; a proof is missing
+
+Each carries what a person needs: the operation, the domain, the epoch, the state that was left behind and the next
+step. `code` is stable and machine-readable (control socket, modules); `exit_code` is what `remusctl` ends with.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class RemusError(Exception):
+    """Base of all errors that are reported to a user.
+
+    message: what failed. operation, domain, epoch: where. left: the state left behind. hint: what to do next.
+    """
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        operation: str | None = None,
+        domain: str | None = None,
+        epoch: int | None = None,
+        left: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.operation = operation
+        self.domain = domain
+        self.epoch = epoch
+        self.left = left
+        self.hint = hint
+
+    def as_dict(self) -> dict[str, Any]:
+        """The error as the control socket sends it; absent facts are left out."""
+        facts: dict[str, Any] = {"code": self.code, "message": self.message}
+        for name in ("operation", "domain", "epoch", "left", "hint"):
+            value = getattr(self, name)
+            if value is not None:
+                facts[name] = value
+        return facts
+
+    def __str__(self) -> str:
+        where = ", ".join(
+            text
+            for text in (
+                self.operation,
+                f"domain {self.domain}" if self.domain is not None else None,
+                f"epoch {self.epoch}" if self.epoch is not None else None,
+            )
+            if text
+        )
+        parts = [f"{where}: {self.message}" if where else self.message]
+        if self.left:
+            parts.append(f"State left: {self.left}.")
+        if self.hint:
+            parts.append(f"Next: {self.hint}.")
+        return " ".join(parts)
+
+
+class ConfigError(RemusError):
+    """The configuration file or a command's arguments are wrong."""
+
+    code = "config"
+    exit_code = 2
+
+
+class RefusedError(RemusError):
+    """The present state does not allow this request; nothing was changed."""
+
+    code = "refused"
+    exit_code = 3
+
+
+class DomainNotFound(RefusedError):
+    """No running or protected domain has this name."""
+
+    code = "domain-not-found"
+    exit_code = 4
+
+
+class AlreadyProtected(RefusedError):
+    """The domain is protected already."""
+
+    code = "already-protected"
+    exit_code = 5
+
+
+class ProtocolError(RemusError):
+    """Bytes that break the rules of a format."""
+
+    code = "protocol"
+    exit_code = 6
+
+
+class StreamError(ProtocolError):
+    """A migration stream breaks its specification. offset: bytes from the start of the stream."""
+
+    code = "stream"
+
+    def __init__(self, message: str, *, offset: int, **facts: Any) -> None:
+        super().__init__(f"{message} (at byte {offset})", **facts)
+        self.offset = offset
+
+
+class ReplicationError(ProtocolError):
+    """A frame between agents is malformed, out of order or fails its digest."""
+
+    code = "replication"
+
+
+class PeerError(RemusError):
+    """The other agent."""
+
+    code = "peer"
+    exit_code = 7
+
+
+class ConnectionLost(PeerError):
+    """The connection to the other agent ended or could not be made."""
+
+    code = "connection-lost"
+
+
+class PeerTimeout(PeerError):
+    """The other agent did not answer in time."""
+
+    code = "peer-timeout"
+
+
+class PeerRefused(PeerError):
+    """The other agent answered that it will not; its reason is the message."""
+
+    code = "peer-refused"
+
+
+class HypervisorError(RemusError):
+    """A call into Xen or its toolstack failed."""
+
+    code = "hypervisor"
+    exit_code = 8
+
+
+class GuestEnded(HypervisorError):
+    """The guest shut down, rebooted or crashed by itself; protection of it ends."""
+
+    code = "guest-ended"
+
+
+class OutputBufferError(RemusError):
+    """The plug on a guest's interfaces could not be set or read."""
+
+    code = "output-buffer"
+    exit_code = 9
+
+
+class JournalError(RemusError):
+    """The durable record of commits could not be written or read."""
+
+    code = "journal"
+    exit_code = 10
+
+
+class AuthorityError(RemusError):
+    """Not allowed to run or release this guest: a proof is missing or stale."""
+
+    code = "authority"
+    exit_code = 11

@@ -1,0 +1,281 @@
+"""What the services need of the world, as interfaces. `adapters` implements them; `adapters.sim` fakes them.
+
+    Hypervisor ── Source   (primary: takes checkpoints of one running domain)
+               └─ Target   (backup: holds one paused copy that is fed committed epochs)
+    OutputBuffer            (primary: the plugs of one domain's interfaces)
+    Announcer               (backup, after failover: tells the network where the guest is now)
+    Connector / Connection  (frames between two agents)
+    Journal                 (backup: durable record of commits)
+    Clock
+
+Blocking work of an adapter runs in the adapter's own threads; what is `async` here never blocks the event loop.
+What is not `async` is called inside the suspended window and must return within microseconds to few milliseconds.
+Adapters raise only errors of `remus_agent.errors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from remus_agent.protocol.replication.frames import Frame
+
+Buffer = bytes | bytearray | memoryview
+"""A run of bytes that is written as it is; memoryviews are not copied."""
+
+
+class GuestType(Enum):
+    """How Xen runs the guest. Only PVH can be protected at present."""
+
+    PVH = "pvh"
+    HVM = "hvm"
+    PV = "pv"
+
+
+@dataclass(frozen=True, slots=True)
+class Vif:
+    """One network interface of a domain. device: its name in dom0 (`vif3.0`)."""
+
+    devid: int
+    device: str
+    mac: str
+    bridge: str
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A domain as the hypervisor shows it now. memory_kib: populated memory."""
+
+    name: str
+    domid: int
+    uuid: str
+    guest_type: GuestType
+    memory_kib: int
+    vifs: tuple[Vif, ...]
+    disks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What must agree between two hosts, and what a backup must have. cpu_policy: hex digest of Xen's host CPUID/MSR policy."""
+
+    xen_version: str
+    cpu_policy: str
+    free_memory_kib: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Durations of one checkpoint in nanoseconds.
+
+    freeze: from asking the guest until it is down (its own work). down: from down until it runs again, split into
+    barrier (plugs), clean (dirty bitmap), copy (pages), context (vcpu state and the like) and resume.
+    """
+
+    freeze: int
+    barrier: int
+    clean: int
+    copy: int
+    context: int
+    resume: int
+    down: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """State at the end of an epoch, already copied out: the guest runs again. records: a complete sequence of libxc
+    records of the epoch (PAGE_DATA... TSC_INFO HVM_CONTEXT HVM_PARAMS CHECKPOINT) and libxl's CHECKPOINT_END, as
+    buffers valid until the next checkpoint of the same source is asked for."""
+
+    epoch: int
+    pages: int
+    records: Sequence[Buffer]
+    timing: Timing
+
+
+@dataclass(frozen=True, slots=True)
+class SeedRound:
+    """A piece of seeding: pages copied while the guest runs. done/total: pages, for progress."""
+
+    records: Sequence[Buffer]
+    done: int
+    total: int
+
+
+class Source(Protocol):
+    """Takes checkpoints of one running domain. One user at a time."""
+
+    @property
+    def preamble(self) -> bytes:
+        """Everything before memory: xl header and configuration, libxl header, LIBXC_CONTEXT, libxc headers, CPUID and MSR
+        policy, STATIC_DATA_END. The configuration names the domain by its real name."""
+        ...
+
+    async def begin(self) -> None:
+        """Map the guest and switch on log-dirty. After an error nothing is left switched on."""
+        ...
+
+    def seed(self) -> AsyncIterator[SeedRound]:
+        """All memory, then what became dirty meanwhile, for a bounded number of rounds; the guest runs all the time."""
+        ...
+
+    async def checkpoint(self, epoch: int, at_barrier: Callable[[], None], timeout: float) -> Checkpoint:
+        """Suspend the guest, call at_barrier() once it is down, copy, resume. The guest runs again when this returns *or
+        raises* (unless GuestEnded). at_barrier runs in the adapter's thread; if it raises, the guest is resumed and
+        the error passed on. timeout: seconds for the guest to suspend."""
+        ...
+
+    async def close(self) -> None:
+        """Log-dirty off, mapping gone, the guest running. Safe to call twice and after errors."""
+        ...
+
+
+class Target(Protocol):
+    """A paused copy of a domain on the backup, built by a stock toolstack process."""
+
+    async def feed(self, buffers: Sequence[Buffer]) -> None:
+        """Apply PAGE_DATA records (whole records, in order). Returns when the toolstack has taken them from us."""
+        ...
+
+    async def activate(self, tail: Sequence[Buffer], name: str) -> Domain:
+        """End the stream with the records of the last commit that are not memory, wait for the toolstack, give the domain its
+        real name and unpause it."""
+        ...
+
+    async def abort(self) -> None:
+        """Destroy the half-built copy and wait until it is gone. Safe to call twice."""
+        ...
+
+
+class Hypervisor(Protocol):
+    """One host's Xen and toolstack."""
+
+    async def facts(self) -> HostFacts: ...
+
+    async def domain(self, name: str) -> Domain:
+        """Raises DomainNotFound (with the names that exist)."""
+        ...
+
+    async def open_source(self, domain: Domain) -> Source:
+        """Refuses (RefusedError) guest types and configurations that cannot be protected. Does not touch the guest."""
+        ...
+
+    async def open_target(self, preamble: bytes, working_name: str) -> Target:
+        """Start building a paused copy from the preamble, under a working name."""
+        ...
+
+    async def destroy(self, name: str) -> bool:
+        """Destroy a domain by name; False if there is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BufferState:
+    """What the plugs of one domain hold now."""
+
+    held_bytes: int
+    held_packets: int
+    dropped_packets: int
+
+
+class OutputBuffer(Protocol):
+    """The plugs of one domain's interfaces: one IFB with a plug qdisc per vif."""
+
+    async def install(self, *, closed: bool) -> None:
+        """Put a plug on each interface. closed: hold from the first frame on (a plug that was there stays in force until the
+        new one is, and its frames stay held until the next `release`)."""
+        ...
+
+    def barrier(self) -> None:
+        """End the running epoch: what is held and what comes is kept apart (BUFFER on each plug). Called while the guest is
+        down. Only legal when the epoch before was released."""
+        ...
+
+    async def release(self) -> None:
+        """Let out the frames of the last closed epoch (RELEASE_ONE on each plug), and of plugs that install() replaced."""
+        ...
+
+    async def open(self) -> None:
+        """Let out everything and hold nothing any more (RELEASE_INDEFINITE)."""
+        ...
+
+    async def remove(self) -> None:
+        """Open, wait until nothing is held, take the plumbing away."""
+        ...
+
+    async def state(self) -> BufferState: ...
+
+
+class OutputBuffers(Protocol):
+    """Makes output buffers. limit: bytes each plug may hold before frames are dropped."""
+
+    def of(self, domain: Domain, limit: int) -> OutputBuffer: ...
+
+
+class Announcer(Protocol):
+    """Tells switches and neighbours where a guest is now (gratuitous ARP / unsolicited NA)."""
+
+    async def announce(self, domain: Domain) -> None: ...
+
+
+class Connection(Protocol):
+    """Ordered frames to and from one peer."""
+
+    @property
+    def peer(self) -> str:
+        """Address of the other side, for messages."""
+        ...
+
+    async def send(self, frame: Frame) -> None:
+        """Hand the frame to the transport, with backpressure. Returning says nothing about the peer. Raises ConnectionLost."""
+        ...
+
+    async def receive(self) -> Frame:
+        """The next frame. Raises ConnectionLost at the end, ReplicationError on malformed bytes."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Connector(Protocol):
+    """Opens connections to peers. Raises ConnectionLost or PeerTimeout."""
+
+    async def connect(self, address: str, timeout: float) -> Connection: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRecord:
+    """One durable commit: epoch of a session with the digest over its stream bytes."""
+
+    session: str
+    generation: int
+    epoch: int
+    digest: bytes
+
+
+class Journal(Protocol):
+    """Durable record of the commits of one domain on the backup."""
+
+    async def commit(self, record: CommitRecord) -> None:
+        """Durable when it returns. Raises JournalError (a full disk, for one); then nothing counts as committed."""
+        ...
+
+    async def last(self) -> CommitRecord | None: ...
+
+    async def close(self) -> None: ...
+
+
+class Journals(Protocol):
+    """Opens the journal of a domain, with its space reserved. Raises JournalError when there is none."""
+
+    async def open(self, domain: str) -> Journal: ...
+
+
+class Clock(Protocol):
+    """Monotonic time that goes on while the host sleeps (CLOCK_BOOTTIME); seconds."""
+
+    def now(self) -> float: ...
+
+    async def sleep(self, seconds: float) -> None: ...

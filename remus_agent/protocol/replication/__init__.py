@@ -1,0 +1,1 @@
+"""The protocol between two agents: frames on one ordered connection for each protected domain."""
