@@ -1,0 +1,295 @@
+#!/usr/bin/python
+# SPDX-FileCopyrightText: The Remus for Xen authors
+# SPDX-License-Identifier: Apache-2.0
+"""Versioned installations of the agent on a host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: remus_release
+short_description: Unpack a release of the remus-agent, or switch to it
+description:
+  - Unpacks the wheels of one tar archive into a virtual environment of its own, without pip, compiler or network, and tries to
+    import every command of the release before it counts as installed.
+  - Switching is the atomic replacement of the symbolic link C(current). Services are not touched.
+version_added: "0.1.0"
+author:
+  - The Remus for Xen authors
+attributes:
+  check_mode:
+    description: Can run in check_mode and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
+    support: full
+options:
+  release:
+    description: Name of the release, which becomes its folder.
+    type: str
+    required: true
+  state:
+    description:
+      - With V(installed) the release lies complete in its folder.
+      - With V(current) the link C(current) leads to it, and older releases beyond O(keep) are removed.
+    type: str
+    choices: [installed, current]
+    default: installed
+  archive:
+    description: Tar archive on this host that holds the wheels. Needed where the release is not installed yet; removed afterwards.
+    type: path
+  project:
+    description: Name of the wheel whose commands are created.
+    type: str
+    default: remus_agent
+  prefix:
+    description: Folder that holds all releases.
+    type: path
+    default: /opt/remus
+  links:
+    description: Commands of the current release that get a link elsewhere, as pairs of link and command.
+    type: dict
+    default: {}
+  keep:
+    description: How many releases stay, the current one included.
+    type: int
+    default: 2
+seealso:
+  - module: remus_protection_info
+"""
+
+EXAMPLES = r"""
+- name: Unpack it
+  remus_release:
+    release: 0.1.0-1f2e3d4c
+    archive: /var/cache/remus/0.1.0-1f2e3d4c.tar
+
+- name: Switch to it
+  remus_release:
+    release: 0.1.0-1f2e3d4c
+    state: current
+    links:
+      /usr/local/sbin/remusctl: remusctl
+"""
+
+RETURN = r"""
+path:
+  description: Folder of the release.
+  returned: success
+  type: str
+site_packages:
+  description: Folder of its Python packages.
+  returned: success
+  type: str
+removed:
+  description: Older releases that were removed, or would be.
+  returned: when O(state=current)
+  type: list
+  elements: str
+seconds:
+  description: How long each step took.
+  returned: when something was unpacked
+  type: dict
+"""
+
+import configparser
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+import venv
+import zipfile
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.remus.diff import Comparison
+
+MARK = ".complete"
+
+
+class ReleaseError(Exception):
+    """The release could not be unpacked or does not work; the message says what is left."""
+
+
+def site_packages(folder):
+    """Where the packages of a virtual environment of this Python lie."""
+    return os.path.join(folder, "lib", "python{0}.{1}".format(*sys.version_info[:2]), "site-packages")
+
+
+def unpack_wheel(stream, name, target):
+    """Unpack one wheel; returns the text of its entry_points.txt, or None."""
+    points = None
+    with zipfile.ZipFile(stream) as wheel:
+        for entry in wheel.namelist():
+            parts = entry.split("/")
+            if entry.startswith("/") or ".." in parts:
+                raise ReleaseError("{0} names a file outside of itself: {1}".format(name, entry))
+            if parts[0].endswith(".data"):
+                raise ReleaseError("{0} has a folder {1}, which this installer does not support".format(name, parts[0]))
+            if len(parts) == 2 and parts[0].endswith(".dist-info") and parts[1] == "entry_points.txt":
+                points = wheel.read(entry).decode("utf-8")
+        wheel.extractall(target)
+    return points
+
+
+def console_scripts(points):
+    """[(command, module, function)] of an entry_points.txt."""
+    parser = configparser.ConfigParser(delimiters=("=",))
+    parser.optionxform = str
+    parser.read_string(points or "")
+    if not parser.has_section("console_scripts"):
+        return []
+    commands = []
+    for command, target in parser.items("console_scripts"):
+        module, dummy, function = target.partition(":")
+        commands.append((command, module.strip(), function.strip()))
+    return commands
+
+
+def write_command(folder, final, command, module, function):
+    """A command of the release, whose first line names the final folder."""
+    path = os.path.join(folder, "bin", command)
+    with open(path, "w", encoding="utf-8") as script:
+        script.write(
+            "#!{0}/bin/python3\nimport sys\n\nfrom {1} import {2}\n\nsys.exit({2}())\n".format(final, module, function)
+        )
+    os.chmod(path, 0o755)
+
+
+def install(params, folder):
+    """Unpack into a folder beside, try it, then rename; so a folder with the release's name is always complete."""
+    beside = os.path.join(params["prefix"], ".{0}.unpacking".format(params["release"]))
+    for leftover in (beside, folder):
+        shutil.rmtree(leftover, ignore_errors=True)
+    seconds = {}
+    try:
+        started = time.monotonic()
+        venv.EnvBuilder(symlinks=True, with_pip=False).create(beside)
+        seconds["environment"] = round(time.monotonic() - started, 1)
+        started = time.monotonic()
+        commands = []
+        with tarfile.open(params["archive"]) as archive:
+            for member in archive:
+                if not member.isfile() or not member.name.endswith(".whl"):
+                    continue
+                points = unpack_wheel(archive.extractfile(member), member.name, site_packages(beside))
+                if os.path.basename(member.name).startswith(params["project"] + "-"):
+                    commands = console_scripts(points)
+        if not commands:
+            raise ReleaseError("the archive has no wheel of {0} with commands".format(params["project"]))
+        for command, module, function in commands:
+            write_command(beside, folder, command, module, function)
+        seconds["unpack"] = round(time.monotonic() - started, 1)
+        started = time.monotonic()
+        modules = ", ".join(sorted(set(module for dummy, module, dummy2 in commands)))
+        trial = subprocess.run(
+            [os.path.join(beside, "bin", "python3"), "-c", "import {0}".format(modules)],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, cwd="/",
+        )
+        if trial.returncode != 0:
+            raise ReleaseError("the commands do not import: {0}".format(trial.stdout.decode("utf-8", "replace")[-2000:]))
+        seconds["trial"] = round(time.monotonic() - started, 1)
+        with open(os.path.join(beside, MARK), "w", encoding="utf-8") as mark:
+            mark.write("{0}\n".format(sys.version.split()[0]))
+        os.rename(beside, folder)
+    except (OSError, ReleaseError, tarfile.TarError, zipfile.BadZipFile, subprocess.SubprocessError) as failure:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise ReleaseError(
+            "Release {0} was not installed: {1}. State left: the release in use is untouched.".format(params["release"], failure)
+        ) from failure
+    os.unlink(params["archive"])
+    return seconds
+
+
+def replace_link(target, link):
+    """Point a symbolic link at target in one step."""
+    beside = "{0}.{1}.new".format(link, os.getpid())
+    os.symlink(target, beside)
+    os.replace(beside, link)
+
+
+def read_link(link):
+    """Where a link leads, or None; anything else in its place is an error."""
+    if os.path.islink(link):
+        return os.readlink(link)
+    if os.path.lexists(link):
+        raise ReleaseError("{0} is not a symbolic link. Next: move it away, then run this again.".format(link))
+    return None
+
+
+def older_releases(prefix, release, keep):
+    """Releases to remove: all but this one and the newest others, keep in number."""
+    others = []
+    if os.path.isdir(prefix):
+        for name in os.listdir(prefix):
+            mark = os.path.join(prefix, name, MARK)
+            if name != release and not os.path.islink(os.path.join(prefix, name)) and os.path.isfile(mark):
+                others.append((os.stat(mark).st_mtime, name))
+    others.sort(reverse=True)
+    return [name for dummy, name in others[max(0, keep - 1):]]
+
+
+def ensure_installed(params, folder, check_mode):
+    """The release lies complete in its folder."""
+    complete = os.path.isfile(os.path.join(folder, MARK))
+    comparison = Comparison(folder)
+    comparison.add("release", "installed" if complete else "absent", "installed")
+    result = {"changed": comparison.changed, "diff": comparison.as_diff()}
+    if comparison.changed and not check_mode:
+        if not params["archive"]:
+            raise ReleaseError("Release {0} is not installed and no archive was named.".format(params["release"]))
+        os.makedirs(params["prefix"], mode=0o755, exist_ok=True)
+        result["seconds"] = install(params, folder)
+    return result
+
+
+def ensure_current(params, folder, check_mode):
+    """The links lead to the release and old ones are gone."""
+    prefix = params["prefix"]
+    wanted = {os.path.join(prefix, "current"): params["release"]}
+    for link, command in params["links"].items():
+        wanted[link] = os.path.join(prefix, "current", "bin", command)
+    removed = older_releases(prefix, params["release"], params["keep"])
+    comparison = Comparison(prefix)
+    for link, target in sorted(wanted.items()):
+        comparison.add(link, read_link(link), target)
+    comparison.add("removed", [], removed)
+    result = {"changed": comparison.changed, "diff": comparison.as_diff(), "removed": removed}
+    if check_mode or not comparison.changed:
+        return result
+    if not os.path.isfile(os.path.join(folder, MARK)):
+        raise ReleaseError("Release {0} is not installed; the release in use stays.".format(params["release"]))
+    for link, target in wanted.items():
+        if read_link(link) != target:
+            replace_link(target, link)
+    for name in removed:
+        shutil.rmtree(os.path.join(prefix, name))
+    return result
+
+
+def main():
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "release": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["installed", "current"], "default": "installed"},
+            "archive": {"type": "path"},
+            "project": {"type": "str", "default": "remus_agent"},
+            "prefix": {"type": "path", "default": "/opt/remus"},
+            "links": {"type": "dict", "default": {}},
+            "keep": {"type": "int", "default": 2},
+        },
+        supports_check_mode=True,
+    )
+    folder = os.path.join(module.params["prefix"], module.params["release"])
+    ensure = ensure_installed if module.params["state"] == "installed" else ensure_current
+    try:
+        result = ensure(module.params, folder, module.check_mode)
+    except (OSError, ReleaseError) as failure:
+        module.fail_json(msg=str(failure))
+    module.exit_json(path=folder, site_packages=site_packages(folder), **result)
+
+
+if __name__ == "__main__":
+    main()

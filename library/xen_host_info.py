@@ -1,0 +1,259 @@
+#!/usr/bin/python
+# SPDX-FileCopyrightText: The Remus for Xen authors
+# SPDX-License-Identifier: Apache-2.0
+"""Facts of a Xen host that decide whether it can protect guests."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: xen_host_info
+short_description: Read what a Xen host is and has
+description:
+  - Collects in one go what the roles of this bundle check before they change anything. It changes nothing and never fails because
+    Xen is absent; absent facts are null.
+version_added: "0.1.0"
+author:
+  - The Remus for Xen authors
+attributes:
+  check_mode:
+    description: Can run in check_mode and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
+    support: N/A
+options:
+  packages:
+    description: Debian packages to look for.
+    type: list
+    elements: str
+    default: []
+  kernel_modules:
+    description: Kernel modules to look for.
+    type: list
+    elements: str
+    default: []
+  domains:
+    description: List the domains, which needs the toolstack.
+    type: bool
+    default: true
+seealso:
+  - module: remus_protection_info
+"""
+
+EXAMPLES = r"""
+- name: Look at the host
+  xen_host_info:
+    packages: [xen-system-amd64]
+    kernel_modules: [ifb, sch_plug]
+  register: xen_host
+"""
+
+RETURN = r"""
+host:
+  description: The facts.
+  returned: success
+  type: dict
+  contains:
+    distribution:
+      description: C(ID) of /etc/os-release.
+      type: str
+    distribution_version:
+      description: C(VERSION_ID) of /etc/os-release.
+      type: str
+    architecture:
+      description: Machine type of the kernel.
+      type: str
+    kernel:
+      description: Release of the running kernel.
+      type: str
+    python_version:
+      description: Version of the Python that runs this module.
+      type: str
+    control_domain:
+      description: Is this the control domain of a running Xen?
+      type: bool
+    xen_version:
+      description: Major and minor number of the running Xen, or null.
+      type: str
+    xen_release:
+      description: Full version of the running Xen, or null.
+      type: str
+    virt_caps:
+      description: What the hypervisor can do, for example C(hvm) and C(hap).
+      type: list
+      elements: str
+    free_memory_mib:
+      description: Memory that Xen has not given to any domain, in MiB.
+      type: int
+    toolstack_error:
+      description: What C(xl) said when it failed.
+      type: str
+    missing_packages:
+      description: Those of O(packages) that are not installed.
+      type: list
+      elements: str
+    loaded_modules:
+      description: Those of O(kernel_modules) that are loaded or built in.
+      type: list
+      elements: str
+    unavailable_modules:
+      description: Those of O(kernel_modules) that the running kernel does not have.
+      type: list
+      elements: str
+    domains:
+      description: Every domain but the control domain, each with C(name), C(id), C(memory_mib) and C(paused).
+      type: list
+      elements: dict
+"""
+
+import os
+import platform
+import re
+import subprocess
+
+from ansible.module_utils.basic import AnsibleModule
+
+ROW = re.compile(r"^(?P<name>\S.*?)\s+(?P<id>\d+)\s+(?P<memory>\d+)\s+\d+\s+(?P<state>[-a-z]{6})\s+[\d.]+\s*$")
+
+
+def read_text(path):
+    """Content of a small file, or None where there is none."""
+    try:
+        with open(path, encoding="utf-8") as source:
+            return source.read().strip()
+    except OSError:
+        return None
+
+
+def run(arguments):
+    """(exit status, output) of a command; 127 where it does not exist."""
+    try:
+        done = subprocess.run(
+            arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=60,
+            env=dict(os.environ, LC_ALL="C", PATH="/usr/sbin:/usr/bin:/sbin:/bin"),
+        )
+    except (OSError, subprocess.TimeoutExpired) as failure:
+        return 127, str(failure)
+    return done.returncode, done.stdout.decode("utf-8", "replace")
+
+
+def os_release(text):
+    """The assignments of /etc/os-release."""
+    facts = {}
+    for line in (text or "").splitlines():
+        name, equals, value = line.partition("=")
+        if equals:
+            facts[name.strip()] = value.strip().strip("\"'")
+    return facts
+
+
+def parse_info(text):
+    """`xl info` as a dictionary."""
+    facts = {}
+    for line in text.splitlines():
+        name, colon, value = line.partition(":")
+        if colon:
+            facts[name.strip()] = value.strip()
+    return facts
+
+
+def parse_list(text):
+    """`xl list` as data, without the control domain."""
+    domains = []
+    for line in text.splitlines():
+        row = ROW.match(line)
+        if row and int(row.group("id")) != 0:
+            domains.append({
+                "name": row.group("name"), "id": int(row.group("id")),
+                "memory_mib": int(row.group("memory")), "paused": "p" in row.group("state"),
+            })
+    return domains
+
+
+def missing_packages(names):
+    """Those that dpkg does not have installed."""
+    if not names:
+        return []
+    dummy, text = run(["dpkg-query", "-W", "-f", "${binary:Package} ${db:Status-Status}\n"] + list(names))
+    installed = set()
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) == 2 and words[1] == "installed":
+            installed.add(words[0].split(":")[0])
+    return [name for name in names if name not in installed]
+
+
+def kernel_modules(names):
+    """(loaded or built in, not available) of the running kernel."""
+    loaded, unavailable = [], []
+    builtin = read_text("/lib/modules/{0}/modules.builtin".format(platform.release())) or ""
+    built = set(os.path.basename(line).split(".")[0].replace("-", "_") for line in builtin.splitlines())
+    for name in names:
+        plain = name.replace("-", "_")
+        if plain in built or os.path.isdir("/sys/module/{0}".format(plain)):
+            loaded.append(name)
+        elif run(["modprobe", "--dry-run", "--quiet", name])[0] != 0:
+            unavailable.append(name)
+    return loaded, unavailable
+
+
+def toolstack(facts, with_domains):
+    """What `xl` says; only asked in a control domain."""
+    status, text = run(["xl", "info"])
+    if status != 0:
+        facts["toolstack_error"] = text.strip()[-500:]
+        return
+    info = parse_info(text)
+    facts["virt_caps"] = info.get("virt_caps", "").split()
+    if info.get("free_memory", "").isdigit():
+        facts["free_memory_mib"] = int(info["free_memory"])
+    if with_domains:
+        status, text = run(["xl", "list"])
+        if status != 0:
+            facts["toolstack_error"] = text.strip()[-500:]
+            return
+        facts["domains"] = parse_list(text)
+
+
+def read(params):
+    """Everything."""
+    release = os_release(read_text("/etc/os-release"))
+    version = [read_text("/sys/hypervisor/version/" + part) for part in ("major", "minor", "extra")]
+    is_xen = read_text("/sys/hypervisor/type") == "xen"
+    facts = {
+        "distribution": release.get("ID"),
+        "distribution_version": release.get("VERSION_ID"),
+        "architecture": platform.machine(),
+        "kernel": platform.release(),
+        "python_version": platform.python_version(),
+        "control_domain": "control_d" in (read_text("/proc/xen/capabilities") or ""),
+        "xen_version": "{0}.{1}".format(*version[:2]) if is_xen and version[0] else None,
+        "xen_release": "{0}.{1}{2}".format(version[0], version[1], version[2] or "") if is_xen and version[0] else None,
+        "virt_caps": [],
+        "free_memory_mib": None,
+        "toolstack_error": None,
+        "missing_packages": missing_packages(params["packages"]),
+        "domains": [],
+    }
+    facts["loaded_modules"], facts["unavailable_modules"] = kernel_modules(params["kernel_modules"])
+    if facts["control_domain"]:
+        toolstack(facts, params["domains"])
+    return facts
+
+
+def main():
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "packages": {"type": "list", "elements": "str", "default": []},
+            "kernel_modules": {"type": "list", "elements": "str", "default": []},
+            "domains": {"type": "bool", "default": True},
+        },
+        supports_check_mode=True,
+    )
+    module.exit_json(changed=False, host=read(module.params))
+
+
+if __name__ == "__main__":
+    main()
