@@ -1,0 +1,82 @@
+"""Faults seeded on purpose, so that a test of a guarantee can be seen to fail. Never set where it matters.
+
+The environment variable REMUS_SEEDED_FAULT names them, separated by commas. This module alone reads it.
+
+    ack-wait-removed   output is released without waiting for the backup's acknowledgement
+    hold-ipv4-only     the output buffer holds IPv4 frames and lets every other ethertype pass
+    pause-at:<phase>   the primary's agent stops itself (SIGSTOP), once, when an epoch is in that phase, so
+                       that a test can kill it exactly there; the phases are those of `Phase`
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from enum import Enum
+from typing import Final
+
+from remus_agent.errors import ConfigError
+
+VARIABLE: Final = "REMUS_SEEDED_FAULT"
+_log = logging.getLogger(__name__)
+
+
+class FaultName(Enum):
+    """The faults that exist."""
+
+    ACK_WAIT_REMOVED = "ack-wait-removed"
+    HOLD_IPV4_ONLY = "hold-ipv4-only"
+
+
+class Phase(Enum):
+    """Where in an epoch the primary's agent is.
+
+    suspended: the guest is down, its plugs are closed, nothing is copied. copied: the guest is still down.
+    sending: some of the epoch is on the wire. acked: nothing is released yet.
+    """
+
+    BEFORE_SUSPEND = "before-suspend"
+    SUSPENDED = "suspended"
+    COPIED = "copied"
+    RESUMED = "resumed"
+    SENDING = "sending"
+    AWAITING_ACK = "awaiting-ack"
+    ACKED = "acked"
+
+
+_PAUSES: Final = {f"pause-at:{phase.value}": phase for phase in Phase}
+_paused: set[Phase] = set()
+
+
+def _wanted() -> set[str]:
+    """What the variable names. Raises ConfigError for a name that does not exist."""
+    wanted = {word.strip() for word in os.environ.get(VARIABLE, "").split(",")} - {""}
+    unknown = wanted - {fault.value for fault in FaultName} - _PAUSES.keys()
+    if unknown:
+        known = [*(fault.value for fault in FaultName), *_PAUSES]
+        raise ConfigError(
+            f"{VARIABLE} names an unknown fault: {', '.join(sorted(unknown))}",
+            hint=f"unset it, or use one of {', '.join(known)}",
+        )
+    return wanted
+
+
+def pause_at(phase: Phase) -> None:
+    """Stop this process here if that is asked for: all its threads stand still until SIGCONT or SIGKILL.
+
+    Only the first time in the life of a process; a few microseconds when nothing is asked for.
+    """
+    if VARIABLE not in os.environ or phase in _paused or f"pause-at:{phase.value}" not in _wanted():
+        return
+    _paused.add(phase)
+    _log.warning("SEEDED FAULT ACTIVE: pause-at:%s. This process stops now.", phase.value)
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def active(name: FaultName) -> bool:
+    """Whether a fault is asked for; warns loudly each time. Raises ConfigError for an unknown name."""
+    if name.value not in _wanted():
+        return False
+    _log.warning("SEEDED FAULT ACTIVE: %s. A guarantee is broken on purpose; unset %s.", name.value, VARIABLE)
+    return True
