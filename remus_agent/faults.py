@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Final
 
 from remus_agent.errors import ConfigError
@@ -29,10 +29,10 @@ class FaultName(Enum):
     HOLD_IPV4_ONLY = "hold-ipv4-only"
 
 
-class Phase(Enum):
+class Phase(StrEnum):
     """Where in an epoch the primary's agent is.
 
-    suspended: the guest is down, its plugs are closed, nothing is copied. copied: the guest is still down.
+    suspended: the guest is down, nothing is copied. copied: the guest is still down, everything is copied.
     sending: some of the epoch is on the wire. acked: nothing is released yet.
     """
 
@@ -62,15 +62,15 @@ def _wanted() -> set[str]:
     return wanted
 
 
-def pause_at(phase: Phase) -> None:
+def pause_at(phase: str) -> None:
     """Stop this process here if that is asked for: all its threads stand still until SIGCONT or SIGKILL.
 
-    Only the first time in the life of a process; a few microseconds when nothing is asked for.
+    phase: one of `Phase`. Only the first time in the life of a process; free when nothing is asked for.
     """
-    if VARIABLE not in os.environ or phase in _paused or f"pause-at:{phase.value}" not in _wanted():
+    if VARIABLE not in os.environ or phase in _paused or f"pause-at:{Phase(phase)}" not in _wanted():
         return
-    _paused.add(phase)
-    _log.warning("SEEDED FAULT ACTIVE: pause-at:%s. This process stops now.", phase.value)
+    _paused.add(Phase(phase))
+    _log.warning("SEEDED FAULT ACTIVE: pause-at:%s. This process stops now.", phase)
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
