@@ -1,0 +1,1 @@
+"""Codec of Xen's migration stream (xl header, libxl stream, libxc stream): bytes <-> typed records, sans-IO."""
