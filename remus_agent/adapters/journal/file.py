@@ -1,0 +1,216 @@
+"""Commit journal: one preallocated file of fixed size for each domain, written round and round.
+
+Each record has a block of its own, so a write that a crash tears can only damage the record being written and
+never the one before it. A block is
+
+    magic "RMJ1" | crc32 u32 over what follows | sequence u64 | generation u64 | epoch u64 | session 16 |
+    digest 16
+
+little-endian, the rest zero; record n (its sequence) is in block n modulo the number of blocks. The newest
+record is the valid one with the highest sequence. All blocks are written when the file is made: later writes
+need neither new space nor changes of the file's metadata, so one fdatasync is one write of the device.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import struct
+import threading
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from zlib import crc32
+
+from remus_agent.adapters.journal import directory
+from remus_agent.errors import JournalError
+from remus_agent.ports import CommitRecord
+
+log = logging.getLogger(__name__)
+
+BLOCK_BYTES: Final = 4096
+BLOCKS: Final = 64
+FILE_BYTES: Final = BLOCK_BYTES * BLOCKS
+MAGIC: Final = b"RMJ1"
+RECORD: Final = struct.Struct("<4sIQQQ16s16s")
+_CRC_START: Final = 8
+_NOT_COMMITTED: Final = "the epoch is not committed"
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    sequence: int
+    record: CommitRecord
+
+
+class FileJournal:
+    """`ports.Journal` in one file. Made by `FileJournals.open`. Safe to use from several tasks."""
+
+    def __init__(self, path: Path, domain: str, fd: int, newest: _Entry | None) -> None:
+        self._path = path
+        self._domain = domain
+        self._fd = fd
+        self._newest = newest
+        self._dead: str | None = None
+        self._lock = threading.Lock()
+
+    async def commit(self, record: CommitRecord) -> None:
+        """Durable when it returns. Raises JournalError; then the epoch is not committed.
+
+        After the device failed to make data durable, the journal refuses everything until it is opened again:
+        the kernel would report a second attempt as a success without having written the data.
+        """
+        await asyncio.to_thread(self._commit, record)
+
+    async def last(self) -> CommitRecord | None:
+        """The newest commit, also of an earlier session; None when there never was one."""
+        return self._newest.record if self._newest is not None else None
+
+    async def close(self) -> None:
+        """Wait for a commit under way and close the file. Safe to call twice."""
+        await asyncio.to_thread(self._close)
+
+    def _commit(self, record: CommitRecord) -> None:
+        with self._lock:
+            if self._dead is not None:
+                raise self._error(f"{self._path} {self._dead}", record)
+            entry = _Entry(self._newest.sequence + 1 if self._newest else 1, record)
+            block = self._pack(entry)
+            offset = entry.sequence % BLOCKS * BLOCK_BYTES
+            try:
+                _pwrite_all(self._fd, block, offset)
+            except OSError as error:
+                raise directory.failure(error, "write", self._path, self._domain, _NOT_COMMITTED) from error
+            try:
+                os.fdatasync(self._fd)
+            except OSError as error:
+                self._dead = "failed before and was not opened again since"
+                self._withdraw(offset)
+                raise directory.failure(
+                    error, "make durable", self._path, self._domain, _NOT_COMMITTED
+                ) from error
+            self._newest = entry
+
+    def _withdraw(self, offset: int) -> None:
+        """Best effort to keep an epoch that was not committed from being found later."""
+        try:
+            _pwrite_all(self._fd, bytes(BLOCK_BYTES), offset)
+        except OSError as error:
+            log.warning("%s: cannot clear a record that failed: %s", self._path, error)
+
+    def _close(self) -> None:
+        with self._lock:
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+            self._dead = "is closed"
+
+    def _pack(self, entry: _Entry) -> bytes:
+        record = entry.record
+        try:
+            session = uuid.UUID(record.session)
+            body = RECORD.pack(
+                MAGIC, 0, entry.sequence, record.generation, record.epoch, session.bytes, record.digest
+            )
+        except (ValueError, struct.error) as error:
+            raise self._error(f"the commit cannot be written down: {error}", record) from error
+        if str(session) != record.session or len(record.digest) != 16:
+            raise self._error("the session must be a UUID with dashes and the digest 16 bytes", record)
+        newest = self._newest.record if self._newest else None
+        if newest is not None and newest.session == record.session and newest.epoch >= record.epoch:
+            raise self._error(f"epoch {newest.epoch} of this session is committed already", record)
+        crc = struct.pack("<I", crc32(body[_CRC_START:]))
+        return (MAGIC + crc + body[_CRC_START:]).ljust(BLOCK_BYTES, b"\0")
+
+    def _error(self, message: str, record: CommitRecord) -> JournalError:
+        return JournalError(
+            message, operation="journal", domain=self._domain, epoch=record.epoch, left=_NOT_COMMITTED
+        )
+
+
+class FileJournals:
+    """`ports.Journals`: one file a domain in a directory."""
+
+    def __init__(self, path: Path) -> None:
+        self._directory = path
+
+    async def open(self, domain: str) -> FileJournal:
+        """Open the journal of a domain, or make it with all its space. Raises JournalError."""
+        return await asyncio.to_thread(self._open, domain)
+
+    async def remove(self, domain: str) -> bool:
+        """Forget a domain's commits; False if there were none. Its journal must be closed. Raises
+        JournalError."""
+        return await asyncio.to_thread(self._remove, domain)
+
+    def _open(self, domain: str) -> FileJournal:
+        path = self._directory / directory.check_name(domain)
+        fd = -1
+        try:
+            directory.make(self._directory)
+            if not path.exists():
+                directory.replace_file(path, bytes(FILE_BYTES), reserve=True)
+            fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            data = _pread_all(fd)
+        except BlockingIOError as error:
+            os.close(fd)
+            raise JournalError(
+                f"{path} is in use", operation="journal", domain=domain, hint="see whether another agent runs"
+            ) from error
+        except OSError as error:
+            if fd >= 0:
+                os.close(fd)
+            raise directory.failure(error, "open", path, domain) from error
+        if len(data) != FILE_BYTES:
+            os.close(fd)
+            raise JournalError(
+                f"{path} has {len(data)} bytes instead of {FILE_BYTES}",
+                operation="journal",
+                domain=domain,
+                left="the file was not changed",
+                hint="move it away if the copy of this domain on this host is no longer needed",
+            )
+        return FileJournal(path, domain, fd, _newest(data))
+
+    def _remove(self, domain: str) -> bool:
+        path = self._directory / directory.check_name(domain)
+        try:
+            path.unlink()
+            directory.sync(self._directory)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise directory.failure(error, "remove", path, domain) from error
+        return True
+
+
+def _newest(data: bytes) -> _Entry | None:
+    newest: _Entry | None = None
+    for index in range(BLOCKS):
+        magic, crc, sequence, generation, epoch, session, digest = RECORD.unpack_from(
+            data, index * BLOCK_BYTES
+        )
+        start = index * BLOCK_BYTES + _CRC_START
+        if magic != MAGIC or crc != crc32(data[start : start + RECORD.size - _CRC_START]):
+            continue
+        if sequence % BLOCKS == index and (newest is None or sequence > newest.sequence):
+            newest = _Entry(sequence, CommitRecord(str(uuid.UUID(bytes=session)), generation, epoch, digest))
+    return newest
+
+
+def _pwrite_all(fd: int, data: bytes, offset: int) -> None:
+    written = 0
+    while written < len(data):
+        written += os.pwrite(fd, data[written:], offset + written)
+
+
+def _pread_all(fd: int) -> bytes:
+    """The file, and one byte more to notice one that is too long."""
+    data = bytearray()
+    while len(data) <= FILE_BYTES and (part := os.pread(fd, FILE_BYTES + 1 - len(data), len(data))):
+        data += part
+    return bytes(data)

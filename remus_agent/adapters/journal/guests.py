@@ -1,0 +1,137 @@
+"""The protections of this host that must outlive a restart: one JSON file for each domain."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from remus_agent.adapters.journal import directory
+from remus_agent.errors import JournalError
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+_SUFFIX: Final = ".json"
+
+
+class GuestRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One protection as this host last knew it. wanted: what the operator asked for. generation: token of
+    ownership. interval_ms: wanted time between checkpoints. output_limit_bytes: of each held interface.
+    state: of its role."""
+
+    name: str
+    role: Literal["primary", "backup"]
+    peer: str
+    session: str
+    generation: Count
+    interval_ms: Count
+    output_limit_bytes: Count
+    wanted: Literal["protected", "none"]
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedGuests:
+    """All records, and one error for each file that could not be read: its domain's protection is unknown."""
+
+    records: tuple[GuestRecord, ...]
+    damaged: tuple[JournalError, ...]
+
+
+class GuestFiles:
+    """Loads and saves `GuestRecord`s in a directory. Raises JournalError. Safe to use from several tasks."""
+
+    def __init__(self, path: Path) -> None:
+        self._directory = path
+        self._lock = threading.Lock()
+
+    async def load(self, name: str) -> GuestRecord | None:
+        """The record of a domain, None if there is none."""
+        return await asyncio.to_thread(self._load, name)
+
+    async def load_all(self) -> LoadedGuests:
+        """All records, sorted by name. One damaged file does not hide the others."""
+        return await asyncio.to_thread(self._load_all)
+
+    async def save(self, record: GuestRecord) -> None:
+        """Durable when it returns; after a crash there is the old record or the new one."""
+        await asyncio.to_thread(self._save, record)
+
+    async def remove(self, name: str) -> bool:
+        """Forget a domain, durably; False if it was not known."""
+        return await asyncio.to_thread(self._remove, name)
+
+    def _path(self, name: str) -> Path:
+        return self._directory / f"{directory.check_name(name)}{_SUFFIX}"
+
+    def _load(self, name: str) -> GuestRecord | None:
+        path = self._path(name)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise directory.failure(error, "read", path, name) from error
+        try:
+            record = msgspec.json.decode(data, type=GuestRecord)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise _damaged(path, name, str(error)) from error
+        if record.name != name:
+            raise _damaged(path, name, f"it is the record of {record.name!r}")
+        return record
+
+    def _load_all(self) -> LoadedGuests:
+        records: list[GuestRecord] = []
+        damaged: list[JournalError] = []
+        try:
+            paths = sorted(self._directory.iterdir()) if self._directory.exists() else []
+        except OSError as error:
+            raise directory.failure(error, "read", self._directory, "*") from error
+        for path in paths:
+            if path.suffix != _SUFFIX or path.name.startswith("."):
+                continue
+            try:
+                record = self._load(path.name.removesuffix(_SUFFIX))
+            except JournalError as error:
+                damaged.append(error)
+                continue
+            if record is not None:
+                records.append(record)
+        return LoadedGuests(tuple(records), tuple(damaged))
+
+    def _save(self, record: GuestRecord) -> None:
+        path = self._path(record.name)
+        data = msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+        with self._lock:
+            try:
+                directory.make(self._directory)
+                directory.replace_file(path, data)
+            except OSError as error:
+                raise directory.failure(
+                    error, "save", path, record.name, "the record before it is still in force"
+                ) from error
+
+    def _remove(self, name: str) -> bool:
+        path = self._path(name)
+        with self._lock:
+            try:
+                path.unlink()
+                directory.sync(self._directory)
+            except FileNotFoundError:
+                return False
+            except OSError as error:
+                raise directory.failure(error, "remove", path, name) from error
+        return True
+
+
+def _damaged(path: Path, name: str, reason: str) -> JournalError:
+    return JournalError(
+        f"{path} is damaged: {reason}",
+        operation="read protections",
+        domain=name,
+        left="the file was not changed; nothing is done for this domain",
+        hint="repair it, or move it away and protect the domain again",
+    )

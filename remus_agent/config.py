@@ -1,0 +1,315 @@
+"""The agent's configuration file, `/etc/remus/agent.toml`: strict, so that a misspelt key is an error and not
+a default.
+
+    [host]         name
+    [replication]  listen                      [replication.peers]  NAME = "ADDRESS:PORT"
+    [timeouts]     connect suspend ack silence heartbeat activate      (seconds, above 0)
+    [output]       limit_bytes
+    [pacing]       interval_ms
+    [paths]        state run
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import math
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import msgspec
+
+from remus_agent.errors import ConfigError
+
+DEFAULT_PATH: Final = Path("/etc/remus/agent.toml")
+MAX_SECONDS: Final = 86400.0
+MIN_OUTPUT_BYTES: Final = 65536
+MAX_INTERVAL_MS: Final = 60_000
+_NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An IP address and a TCP port. str() gives `10.0.0.1:7789` or `[fd00::1]:7789`."""
+
+    ip: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
+
+    @property
+    def unspecified(self) -> bool:
+        """Whether it stands for all addresses of a host (0.0.0.0, ::)."""
+        return ipaddress.ip_address(self.ip).is_unspecified
+
+
+def parse_address(text: str) -> Address:
+    """`ADDRESS:PORT` or `[IPV6]:PORT`. Names are refused: who may replicate must not depend on a name server.
+
+    Raises ConfigError.
+    """
+    hint = 'write it as "10.0.0.1:7789" or "[fd00::1]:7789"'
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        wanted: int | None = 6
+    else:
+        wanted = 4
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        raise ConfigError(f"{text!r} is not an IP address with a port", hint=hint) from None
+    if not colon or ip.version != wanted or "%" in host:
+        raise ConfigError(f"{text!r} is not an IP address with a port", hint=hint)
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535):
+        raise ConfigError(f"{text!r} has no port from 1 to 65535", hint=hint)
+    return Address(str(ip), int(port))
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """This host. name: as its peers call it."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replication:
+    """Where this agent listens for replication, and the agents it may replicate with."""
+
+    listen: Address
+    peers: Mapping[str, Address]
+
+    @property
+    def peer_ips(self) -> frozenset[str]:
+        """Addresses from which connections are accepted."""
+        return frozenset(address.ip for address in self.peers.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Durations in seconds. connect: to reach a peer. suspend: for a guest to suspend. ack: for a memory
+    acknowledgement. silence: without any frame before a connection counts as ended. heartbeat: between
+    heartbeats. activate: for the toolstack to finish a domain."""
+
+    connect: float = 10.0
+    suspend: float = 10.0
+    ack: float = 60.0
+    silence: float = 30.0
+    heartbeat: float = 2.0
+    activate: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """limit_bytes: how much held output a guest's interface may have before frames are dropped."""
+
+    limit_bytes: int = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Pacing:
+    """interval_ms: time from one checkpoint to the next; 0 is as fast as it goes."""
+
+    interval_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """state: what must outlive a restart. run: sockets."""
+
+    state: Path = Path("/var/lib/remus")
+    run: Path = Path("/run/remus")
+
+    @property
+    def guests(self) -> Path:
+        """Directory of the protections that must outlive a restart."""
+        return self.state / "guests"
+
+    @property
+    def journal(self) -> Path:
+        """Directory of the commit journals."""
+        return self.state / "journal"
+
+    @property
+    def events(self) -> Path:
+        """File of the events."""
+        return self.state / "events.jsonl"
+
+    @property
+    def agent_socket(self) -> Path:
+        """The control socket."""
+        return self.run / "agent.sock"
+
+    @property
+    def supervisor_socket(self) -> Path:
+        """The supervisor's socket."""
+        return self.run / "supervisor.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole file, checked."""
+
+    host: Host
+    replication: Replication
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    output: Output = field(default_factory=Output)
+    pacing: Pacing = field(default_factory=Pacing)
+    paths: Paths = field(default_factory=Paths)
+
+
+_SECTIONS: Final[Mapping[str, type[Any]]] = MappingProxyType(
+    {
+        "host": Host,
+        "replication": Replication,
+        "timeouts": Timeouts,
+        "output": Output,
+        "pacing": Pacing,
+        "paths": Paths,
+    }
+)
+
+
+def load(path: Path) -> Config:
+    """Read and check a configuration file. Raises ConfigError, which names the file, the key and what is
+    allowed."""
+    try:
+        text = path.read_bytes().decode()
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist", hint="see the example in docs/operations.md") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text") from error
+    try:
+        return parse(text)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error.message}", hint=error.hint) from error
+
+
+def parse(text: str) -> Config:
+    """Check the text of a configuration file. Raises ConfigError."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"not valid TOML: {error}") from error
+    _known("the file", data, _SECTIONS, "section")
+    for name, section in data.items():
+        if not isinstance(section, dict):
+            raise ConfigError(f"{name} must be a section", hint=f"write [{name}] on a line of its own")
+        _known(f"[{name}]", section, (item.name for item in fields(_SECTIONS[name])), "key")
+    for name, key in (("host", "name"), ("replication", "listen")):
+        if key not in data.get(name, {}):
+            raise ConfigError(f"{name}.{key} is missing", hint=f"set {key} in section [{name}]")
+    config = Config(
+        host=Host(_text("host.name", data["host"]["name"])),
+        replication=_replication(data["replication"]),
+        timeouts=_convert("timeouts", data.get("timeouts", {}), Timeouts),
+        output=_convert("output", data.get("output", {}), Output),
+        pacing=_convert("pacing", data.get("pacing", {}), Pacing),
+        paths=_paths(data.get("paths", {})),
+    )
+    _check(config)
+    return config
+
+
+def _known(where: str, table: Iterable[str], allowed: Iterable[str], what: str) -> None:
+    names = sorted(allowed)
+    for key in table:
+        if key not in names:
+            close = difflib.get_close_matches(key, names, 1)
+            raise ConfigError(
+                f"{where} has no {what} {key!r}; allowed: {', '.join(names)}",
+                hint=f"did you mean {close[0]!r}?" if close else None,
+            )
+
+
+def _convert(key: str, value: object, kind: Any) -> Any:
+    try:
+        return msgspec.convert(value, kind, strict=True)
+    except msgspec.ValidationError as error:
+        inner = str(error).partition(" - at `$")
+        suffix = inner[2].rstrip("`").replace("[...]", "") if inner[1] else ""
+        text = inner[0][:1].lower() + inner[0][1:]
+        for name, word in (("`str`", "text"), ("`int`", "a whole number"), ("`float`", "a number")):
+            text = text.replace(name, word)
+        raise ConfigError(f"{key}{suffix}: {text}") from None
+
+
+def _text(key: str, value: object) -> str:
+    text: str = _convert(key, value, str)
+    if _NAME_PATTERN.fullmatch(text) is None:
+        raise ConfigError(
+            f"{key}: {text!r} is not a host name",
+            hint="start with a letter or digit and use letters, digits, dots, dashes and underscores",
+        )
+    return text
+
+
+def _address(key: str, value: object) -> Address:
+    try:
+        return parse_address(_convert(key, value, str))
+    except ConfigError as error:
+        message = error.message if error.message.startswith(key) else f"{key}: {error.message}"
+        raise ConfigError(message, hint=error.hint) from None
+
+
+def _replication(table: dict[str, object]) -> Replication:
+    peers = table.get("peers", {})
+    if not isinstance(peers, dict):
+        raise ConfigError(
+            "replication.peers must be a section", hint='write NAME = "ADDRESS:PORT" lines in it'
+        )
+    found = {}
+    for name, value in peers.items():
+        _text("a name in replication.peers", name)
+        found[name] = _address(f"replication.peers.{name}", value)
+    return Replication(_address("replication.listen", table["listen"]), MappingProxyType(found))
+
+
+def _paths(table: dict[str, object]) -> Paths:
+    paths = Paths(**{key: Path(_convert(f"paths.{key}", value, str)) for key, value in table.items()})
+    for item in fields(paths):
+        if not getattr(paths, item.name).is_absolute():
+            raise ConfigError(f"paths.{item.name} must be an absolute path", hint="start it with /")
+    return paths
+
+
+def _check(config: Config) -> None:
+    """What no single key can show."""
+    for item in fields(config.timeouts):
+        seconds = getattr(config.timeouts, item.name)
+        if not (math.isfinite(seconds) and 0 < seconds <= MAX_SECONDS):
+            raise ConfigError(
+                f"timeouts.{item.name} is {seconds}; it must be above 0 and at most {MAX_SECONDS:.0f} seconds"
+            )
+    if config.timeouts.heartbeat * 2 > config.timeouts.silence:
+        raise ConfigError(
+            f"timeouts.silence ({config.timeouts.silence}) must be at least twice timeouts.heartbeat"
+            f" ({config.timeouts.heartbeat})",
+            hint="otherwise one late heartbeat ends a connection",
+        )
+    if config.output.limit_bytes < MIN_OUTPUT_BYTES:
+        raise ConfigError(
+            f"output.limit_bytes is {config.output.limit_bytes}; it must be at least {MIN_OUTPUT_BYTES}"
+        )
+    if not 0 <= config.pacing.interval_ms <= MAX_INTERVAL_MS:
+        raise ConfigError(
+            f"pacing.interval_ms is {config.pacing.interval_ms}; it must be from 0 to {MAX_INTERVAL_MS}"
+        )
+    seen: dict[Address, str] = {config.replication.listen: "replication.listen"}
+    for name, address in config.replication.peers.items():
+        if name == config.host.name:
+            raise ConfigError(f"replication.peers has this host itself ({name})", hint="list only the others")
+        if address.unspecified:
+            raise ConfigError(f"replication.peers.{name}: {address} is not the address of one host")
+        if address in seen:
+            raise ConfigError(f"replication.peers.{name} has the same address as {seen[address]}")
+        seen[address] = f"replication.peers.{name}"
