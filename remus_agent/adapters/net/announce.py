@@ -1,0 +1,92 @@
+"""Announcing a guest on the network after a failover.
+
+The local bridge still looks for the guest's MAC behind the port to the other host, and would not even hand
+the guest what arrives there; so it is taught first. Then the frames of `protocol.announce` go out on the
+bridge, a few times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
+
+from remus_agent.adapters.net.netlink import Netlink
+from remus_agent.errors import OutputBufferError, ProtocolError
+from remus_agent.ports import Domain, Vif
+from remus_agent.protocol import rtnl
+from remus_agent.protocol.announce import announcements, mac_bytes
+
+_ROUNDS: Final = 5
+_SPACING: Final = 0.05
+
+
+class BridgeAnnouncer:
+    """Announces each interface of a domain on its bridge (ports.Announcer).
+
+    addresses: the IP addresses of interfaces, by MAC, where they are known; without them the MAC alone is
+    announced (RARP). rounds, spacing: how often, and how many seconds apart (doubling), because a single
+    frame may be lost.
+    """
+
+    def __init__(
+        self,
+        addresses: Mapping[str, Sequence[IPv4Address | IPv6Address]] | None = None,
+        *,
+        rounds: int = _ROUNDS,
+        spacing: float = _SPACING,
+    ) -> None:
+        self._addresses = {mac.lower(): tuple(known) for mac, known in (addresses or {}).items()}
+        self._rounds = rounds
+        self._spacing = spacing
+
+    async def announce(self, domain: Domain) -> None:
+        """Teach the local bridge, then send. Every interface is tried; raises OutputBufferError with all that
+        failed."""
+        failed: list[str] = []
+        frames: list[tuple[Vif, list[bytes]]] = []
+        for vif in domain.vifs:
+            try:
+                mac = mac_bytes(vif.mac)
+                frames.append((vif, announcements(mac, self._addresses.get(vif.mac.lower(), ()))))
+                await asyncio.to_thread(_teach_bridge, vif, mac)
+            except (OutputBufferError, ProtocolError) as error:
+                failed.append(error.message)
+        for number in range(self._rounds):
+            if number:
+                await asyncio.sleep(self._spacing * 2 ** (number - 1))
+            for vif, each in list(frames):
+                try:
+                    await asyncio.to_thread(_send, vif.bridge, each)
+                except OSError as error:
+                    failed.append(f"{vif.bridge}: {error.strerror}")
+                    frames.remove((vif, each))
+        if failed:
+            raise OutputBufferError(
+                f"not everything was announced: {'; '.join(failed)}",
+                operation="announce",
+                domain=domain.name,
+                left="the guest runs; neighbours may look for it in the old place until their caches expire",
+                hint="see `ip link show type bridge` and `bridge fdb show`; let the guest send something itself, such as a ping",
+            )
+
+
+def _teach_bridge(vif: Vif, mac: bytes) -> None:
+    try:
+        index = socket.if_nametoindex(vif.device)
+    except OSError as error:
+        raise OutputBufferError(f"{vif.device}: {error.strerror}", operation="announce") from error
+    netlink = Netlink()
+    try:
+        netlink.do(rtnl.fdb_learn(index, mac), "teach the bridge", vif.device)
+    finally:
+        netlink.close()
+
+
+def _send(bridge: str, frames: list[bytes]) -> None:
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC) as sock:
+        sock.bind((bridge, 0))
+        for frame in frames:
+            sock.send(frame)
