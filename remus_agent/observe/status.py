@@ -1,0 +1,71 @@
+"""The state of one domain's protection, as the control socket shows it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Role = Literal["primary", "backup", "none"]
+PrimaryState = Literal["connecting", "seeding", "protected", "silent", "stopping", "failed"]
+BackupState = Literal["receiving", "ready", "orphaned", "activating", "active", "discarded"]
+State = Literal[
+    "connecting",
+    "seeding",
+    "protected",
+    "silent",
+    "stopping",
+    "failed",
+    "receiving",
+    "ready",
+    "orphaned",
+    "activating",
+    "active",
+    "discarded",
+    "unprotected",
+]
+"""What a role is doing; `unprotected` only with role `none`. `silent`: no acknowledgement comes, the guest
+runs and its output is held."""
+
+
+class Seeding(msgspec.Struct, frozen=True):
+    """Progress of the first full copy, in pages."""
+
+    done: int
+    total: int
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """One domain on one host.
+
+    epoch: the running one. acked_epoch: newest whose memory the backup acknowledged. committed_epoch: newest
+    committed. held_*: guest output that waits for an acknowledgement; dropped_packets: lost because the
+    buffer was full. last_ack_age: seconds since the last acknowledgement. interval_ms: wanted time between
+    checkpoints. pages_last, down_ms_last: of the last checkpoint. since: seconds in this state. reason: why
+    it failed or is silent.
+    """
+
+    domain: str
+    role: Role
+    state: State
+    peer: str | None = None
+    session: str | None = None
+    generation: int = 0
+    epoch: int = 0
+    acked_epoch: int = 0
+    committed_epoch: int = 0
+    seeding: Seeding | None = None
+    held_bytes: int = 0
+    held_packets: int = 0
+    dropped_packets: int = 0
+    last_ack_age: float | None = None
+    interval_ms: int = 0
+    pages_last: int = 0
+    down_ms_last: float = 0.0
+    since: float = 0.0
+    reason: str | None = None
+
+    def as_dict(self) -> dict[str, object]:
+        """As the control socket sends it; every field is there, null where nothing is known."""
+        plain: dict[str, object] = msgspec.to_builtins(self)
+        return plain
