@@ -1,1 +1,1 @@
-"""Codec of Xen's migration stream (xl header, libxl stream, libxc stream): bytes <-> typed records, sans-IO."""
+"""Codec of Xen's migration stream (xl, libxl and libxc layers): bytes <-> typed records, sans-IO."""
