@@ -1,0 +1,196 @@
+"""`remusctl`: the command line of the agent on this host."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from remus_agent.cli import render
+from remus_agent.cli.arguments import parser
+from remus_agent.cli.client import AgentError, Client, socket_path
+from remus_agent.cli.progress import ProgressLines
+from remus_agent.errors import ConfigError, RefusedError, RemusError
+
+MARGIN: Final = 30.0
+"""Seconds that a request may take longer than the agent was given for it."""
+UNPROTECT_TIMEOUT: Final = 300.0
+FAILOVER_TIMEOUT: Final = 900.0
+FOLLOW_SECONDS: Final = 1.0
+INTERRUPTED: Final = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code. No traceback reaches the user."""
+    options = parser().parse_args(arguments)
+    progress = ProgressLines(sys.stderr)
+    try:
+        with Client(socket_path(options.socket)) as client:
+            code = VERBS[options.verb](client, options, progress)
+        sys.stdout.flush()
+    except RemusError as error:
+        progress.end()
+        _report(error, options.output)
+        return error.status if isinstance(error, AgentError) else error.exit_code
+    except KeyboardInterrupt:
+        progress.end()
+        if options.verb in CHANGING:
+            print("remusctl: interrupted; the agent carries on, see remusctl status", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Who read our output has seen enough. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        progress.end()
+        if os.environ.get("REMUS_DEBUG"):
+            raise
+        print(
+            f"remusctl: this should not happen: {type(error).__name__}: {error}\n"
+            "  next: report it, with the output of the same command under REMUS_DEBUG=1",
+            file=sys.stderr,
+        )
+        return 1
+    return code
+
+
+def _report(error: RemusError, output: str) -> None:
+    facts = error.as_dict()
+    print(json.dumps({"error": facts}) if output == "json" else render.error(facts), file=sys.stderr)
+
+
+def _show(options: argparse.Namespace, answer: Any, shown: str) -> None:
+    print(render.as_json(answer) if options.output == "json" else shown)
+
+
+def _list(client: Client, options: argparse.Namespace, _: ProgressLines) -> int:
+    answer = client.call("list")
+    _show(options, answer, render.domains(answer.get("domains") or []))
+    return 0
+
+
+def _status(client: Client, options: argparse.Namespace, progress: ProgressLines) -> int:
+    if options.domain is None:
+        return _list(client, options, progress)
+    answer = client.call("status", {"domain": options.domain})
+    _show(options, answer, render.status(answer))
+    return 0
+
+
+def _agent(client: Client, options: argparse.Namespace, _: ProgressLines) -> int:
+    answer = client.call("agent")
+    _show(options, answer, render.agent(answer))
+    return 0
+
+
+def _protect(client: Client, options: argparse.Namespace, progress: ProgressLines) -> int:
+    params: dict[str, Any] = {
+        "domain": options.domain,
+        "peer": options.peer,
+        "wait": not options.no_wait,
+        "timeout": options.timeout,
+    }
+    if options.interval_ms is not None:
+        params["interval_ms"] = options.interval_ms
+    answer = client.call("protect", params, timeout=options.timeout + MARGIN, on_progress=progress)
+    progress.end()
+    _show(options, answer, render.status(answer))
+    return 0
+
+
+def _unprotect(client: Client, options: argparse.Namespace, progress: ProgressLines) -> int:
+    if options.force and not options.yes:
+        status = client.call("status", {"domain": options.domain})
+        _confirm(
+            f"{options.domain} is {status.get('role')} here ({status.get('state')}). Its protection ends, and a"
+            " copy on this host is discarded for good."
+        )
+    params = {"domain": options.domain, "force": options.force}
+    answer = client.call("unprotect", params, timeout=UNPROTECT_TIMEOUT, on_progress=progress)
+    progress.end()
+    _show(options, answer, render.status(answer))
+    return 0
+
+
+def _failover(client: Client, options: argparse.Namespace, progress: ProgressLines) -> int:
+    params: dict[str, Any] = {
+        "domain": options.domain,
+        "fenced": {
+            "host": options.fenced_host,
+            "method": options.fenced_method,
+            "evidence": options.evidence,
+        },
+    }
+    if options.expected_generation is not None:
+        params["expected_generation"] = options.expected_generation
+    if not options.yes:
+        status = client.call("status", {"domain": options.domain})
+        _confirm(
+            f"{options.domain} is {status.get('role')} here ({status.get('state')}). It will run on this host"
+            f" from epoch {status.get('committed_epoch')} of generation {status.get('generation')}; whatever came"
+            f" after that is lost. If {options.fenced_host} still runs it, its data will be damaged."
+        )
+        # What was confirmed is what may happen, nothing newer.
+        params.setdefault("expected_generation", status.get("generation"))
+        if status.get("session") is not None:
+            params["expected_session"] = status["session"]
+    answer = client.call("failover", params, timeout=FAILOVER_TIMEOUT, on_progress=progress)
+    progress.end()
+    _show(options, answer, render.status(answer))
+    return 0
+
+
+def _probe(client: Client, options: argparse.Namespace, progress: ProgressLines) -> int:
+    params = {"domain": options.domain, "peer": options.peer}
+    answer = client.call("probe", params, timeout=60.0, on_progress=progress)
+    progress.end()
+    _show(options, answer, render.probe(answer, options.domain, options.peer))
+    return 0 if answer.get("ok") else RefusedError.exit_code
+
+
+def _events(client: Client, options: argparse.Namespace, _: ProgressLines) -> int:
+    params: dict[str, Any] = {"since": options.since, "limit": options.limit}
+    if options.domain is not None:
+        params["domain"] = options.domain
+    found: list[dict[str, Any]] = client.call("events", params).get("events") or []
+    if not options.follow:
+        _show(options, {"events": found}, "\n".join(map(render.event, found)) or "No events.")
+        return 0
+    while True:
+        for one in found:
+            print(json.dumps(one) if options.output == "json" else render.event(one))
+            params["since"] = max(params["since"], one["id"])
+        sys.stdout.flush()
+        if not found:
+            time.sleep(FOLLOW_SECONDS)
+        found = client.call("events", params).get("events") or []
+
+
+def _confirm(question: str) -> None:
+    """Ask on the terminal. Raises RefusedError unless the answer is yes, ConfigError when there is nobody to
+    ask."""
+    if not sys.stdin.isatty():
+        raise ConfigError("this needs a confirmation, and standard input is not a terminal", hint="add --yes")
+    print(f"{question}\nContinue? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        raise RefusedError("not confirmed", left="nothing was changed")
+
+
+VERBS: Final[dict[str, Callable[[Client, argparse.Namespace, ProgressLines], int]]] = {
+    "list": _list,
+    "status": _status,
+    "agent": _agent,
+    "protect": _protect,
+    "unprotect": _unprotect,
+    "failover": _failover,
+    "probe": _probe,
+    "events": _events,
+}
+CHANGING: Final = frozenset({"protect", "unprotect", "failover"})
+
+if __name__ == "__main__":
+    sys.exit(main())

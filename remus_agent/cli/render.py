@@ -1,0 +1,222 @@
+"""What the agent answered, as text for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+_KIB: Final = 1024
+
+
+def as_json(value: object) -> str:
+    """For programs: one JSON document."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def size(count: float) -> str:
+    """Bytes as people read them: `64.0 KiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < _KIB or unit == "GiB":
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= _KIB
+    return f"{count:.1f} TiB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: `0.3s`, `12s`, `3m05s`, `2h10m`, `4d03h`."""
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
+
+
+def text(value: object) -> str:
+    """One cell: `-` for what is not known, and nothing that could steer a terminal."""
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "".join(c if c.isprintable() else "?" for c in str(value))
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Columns under headings, as wide as their longest cell; the last one is not padded."""
+    cells = [list(headings), *([text(value) for value in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(headings))]
+    lines = []
+    for row in cells:
+        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)
+
+
+def facts(pairs: Iterable[tuple[str, object]]) -> str:
+    """`name: value` lines with aligned values."""
+    known = [(name, text(value)) for name, value in pairs]
+    width = max((len(name) for name, _ in known), default=0) + 1
+    return "\n".join(f"{name + ':':<{width}} {value}" for name, value in known)
+
+
+def domains(found: Sequence[Mapping[str, Any]]) -> str:
+    """The list of domains."""
+    if not found:
+        return "No domain on this host is known to the agent."
+    return table(
+        (
+            "DOMAIN",
+            "ROLE",
+            "STATE",
+            "PEER",
+            "EPOCH",
+            "ACKED",
+            "COMMITTED",
+            "HELD",
+            "LAST ACK",
+            "DOWN",
+            "REASON",
+        ),
+        (
+            (
+                one.get("domain"),
+                one.get("role"),
+                _state(one),
+                one.get("peer"),
+                one.get("epoch"),
+                one.get("acked_epoch"),
+                one.get("committed_epoch"),
+                size(one.get("held_bytes") or 0),
+                _ago(one.get("last_ack_age")),
+                f"{one.get('down_ms_last') or 0:.1f} ms",
+                one.get("reason"),
+            )
+            for one in found
+        ),
+    )
+
+
+def status(one: Mapping[str, Any]) -> str:
+    """One domain in full."""
+    since = one.get("since")
+    held = f"{size(one.get('held_bytes') or 0)} in {one.get('held_packets') or 0} frames"
+    if one.get("dropped_packets"):
+        held += f", {one['dropped_packets']} frames dropped"
+    pairs: list[tuple[str, object]] = [
+        ("domain", one.get("domain")),
+        ("role", one.get("role")),
+        ("state", _state(one) + (f" for {duration(since)}" if since is not None else "")),
+    ]
+    if one.get("reason"):
+        pairs.append(("reason", one["reason"]))
+    if one.get("role") != "none":
+        interval = one.get("interval_ms")
+        pairs += [
+            ("peer", one.get("peer")),
+            ("session", one.get("session")),
+            ("generation", one.get("generation")),
+            ("epoch", one.get("epoch")),
+            ("acknowledged", one.get("acked_epoch")),
+            ("committed", one.get("committed_epoch")),
+            ("last acknowledgement", _ago(one.get("last_ack_age"))),
+        ]
+        if one.get("role") == "primary":
+            pairs += [
+                ("held output", held),
+                ("interval", f"{interval} ms" if interval else "as fast as it goes"),
+                (
+                    "last checkpoint",
+                    f"{one.get('pages_last')} pages, down {one.get('down_ms_last') or 0:.1f} ms",
+                ),
+            ]
+    return facts(pairs)
+
+
+def agent(answer: Mapping[str, Any]) -> str:
+    """The agent and its peers."""
+    head = facts(
+        (name, answer.get(key))
+        for name, key in (
+            ("host", "host"),
+            ("version", "version"),
+            ("Xen", "xen_version"),
+        )
+    )
+    peers = answer.get("peers") or {}
+    if not peers:
+        return head + "\nNo peers are configured."
+    return (
+        head
+        + "\n\n"
+        + table(
+            ("PEER", "ADDRESS", "REACHABLE"),
+            ((name, peer.get("address"), peer.get("reachable")) for name, peer in sorted(peers.items())),
+        )
+    )
+
+
+def probe(answer: Mapping[str, Any], domain: str, peer: str) -> str:
+    """Whether a protection would be possible, and what is against it."""
+    if answer.get("ok"):
+        lines = [f"{text(domain)} can be protected on {text(peer)}."]
+    else:
+        lines = [f"{text(domain)} cannot be protected on {text(peer)}:"]
+        for reason in answer.get("reasons") or ():
+            lines.append(f"  {text(reason.get('code'))}: {text(reason.get('message'))}")
+            if reason.get("hint"):
+                lines.append(f"    next: {text(reason['hint'])}")
+    found = answer.get("facts") or {}
+    if found:
+        lines += ["", facts(sorted(found.items()))]
+    return "\n".join(lines)
+
+
+def event(one: Mapping[str, Any]) -> str:
+    """One event on one line."""
+    epoch = one.get("epoch")
+    parts = [
+        str(one.get("id")),
+        text(one.get("time")),
+        text(one.get("domain")),
+        text(one.get("event")),
+        *([f"epoch={epoch}"] if epoch is not None else []),
+        *(f"{text(name)}={_fact(value)}" for name, value in (one.get("detail") or {}).items()),
+    ]
+    return "  ".join(parts)
+
+
+def error(found: Mapping[str, Any]) -> str:
+    """An error with where it happened, what was left behind and what to do next."""
+    where = ", ".join(
+        f"{name}{text(found[key])}"
+        for key, name in (("operation", ""), ("domain", "domain "), ("epoch", "epoch "))
+        if found.get(key) is not None
+    )
+    lines = [f"remusctl: {where + ': ' if where else ''}{text(found.get('message'))}"]
+    if found.get("left"):
+        lines.append(f"  state left: {text(found['left'])}")
+    if found.get("hint"):
+        lines.append(f"  next: {text(found['hint'])}")
+    return "\n".join(lines)
+
+
+def _fact(value: object) -> str:
+    shown = text(value if isinstance(value, str | int | float | None) else json.dumps(value))
+    return json.dumps(shown, ensure_ascii=False) if " " in shown else shown
+
+
+def _state(one: Mapping[str, Any]) -> str:
+    seeding = one.get("seeding")
+    state = text(one.get("state"))
+    if seeding and seeding.get("total"):
+        state += f" {100 * seeding['done'] // seeding['total']}%"
+    return state
+
+
+def _ago(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{duration(seconds)} ago"
