@@ -106,8 +106,8 @@ def _unprotect(client: Client, options: argparse.Namespace, progress: ProgressLi
     if options.force and not options.yes:
         status = client.call("status", {"domain": options.domain})
         _confirm(
-            f"{options.domain} is {status.get('role')} here ({status.get('state')}). Its protection ends, and a"
-            " copy on this host is discarded for good."
+            f"{options.domain} is {status.get('role')} here ({status.get('state')}). Its protection ends,"
+            " and a copy on this host is discarded for good."
         )
     params = {"domain": options.domain, "force": options.force}
     answer = client.call("unprotect", params, timeout=UNPROTECT_TIMEOUT, on_progress=progress)
@@ -131,8 +131,8 @@ def _failover(client: Client, options: argparse.Namespace, progress: ProgressLin
         status = client.call("status", {"domain": options.domain})
         _confirm(
             f"{options.domain} is {status.get('role')} here ({status.get('state')}). It will run on this host"
-            f" from epoch {status.get('committed_epoch')} of generation {status.get('generation')}; whatever came"
-            f" after that is lost. If {options.fenced_host} still runs it, its data will be damaged."
+            f" from epoch {status.get('committed_epoch')} of generation {status.get('generation')}; whatever"
+            f" came after that is lost. If {options.fenced_host} still runs it, its data will be damaged."
         )
         # What was confirmed is what may happen, nothing newer.
         params.setdefault("expected_generation", status.get("generation"))

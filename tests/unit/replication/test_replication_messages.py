@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from remus_agent.errors import ReplicationError
+from remus_agent.protocol.replication import messages
+from remus_agent.protocol.replication.frames import FLAG_LAST, Frame, FrameType
+from remus_agent.protocol.replication.messages import (
+    EpochEnd,
+    Hello,
+    MemoryAck,
+    Plain,
+    Reason,
+    Refuse,
+    Welcome,
+)
+
+SESSION = "0d4a3c1e-8b61-4a70-9a5b-3f1d2c4e5f60"
+UUID = "11111111-2222-3333-4444-555555555555"
+
+
+def hello(**changes: Any) -> Hello:
+    facts: dict[str, Any] = {
+        "purpose": "protect",
+        "session": SESSION,
+        "generation": 3,
+        "domain": "redis1",
+        "uuid": UUID,
+        "guest_type": "pvh",
+        "memory_kib": 131072,
+        "xen_version": "4.20.0",
+        "cpu_policy": "ab12",
+        "host": "alpha",
+    }
+    return Hello(**(facts | changes))
+
+
+EVERY: list[messages.Message] = [
+    hello(),
+    hello(purpose="probe"),
+    Welcome(host="beta", session=SESSION, free_memory_kib=1000),
+    Refuse(reasons=(Reason(code="too-little-memory", message="needs 1 GiB", hint="free some"),)),
+    EpochEnd(epoch=1, stream_bytes=2**40, pages=5, digest=bytes(range(16)), last=True),
+    EpochEnd(epoch=2, stream_bytes=0, pages=0, digest=bytes(16)),
+    MemoryAck(epoch=9, digest=bytes(16)),
+    Plain(FrameType.HEARTBEAT, 4),
+    Plain(FrameType.STOP),
+    Plain(FrameType.STOPPED),
+]
+
+
+@pytest.mark.parametrize("message", EVERY, ids=lambda m: type(m).__name__)
+def test_there_and_back(message: messages.Message) -> None:
+    frame = messages.encode(message)
+    assert messages.decode(frame) == message
+    assert messages.expect(frame, type(message)) == message
+
+
+def test_the_bytes_of_epoch_end() -> None:
+    frame = messages.encode(EpochEnd(epoch=1, stream_bytes=3, pages=2, digest=b"d" * 16, last=True))
+    assert frame.joined() == bytes([3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0]) + b"d" * 16
+    assert (frame.epoch, frame.flags) == (1, FLAG_LAST)
+
+
+def test_another_kind_than_expected() -> None:
+    with pytest.raises(ReplicationError, match="expected Welcome, received HELLO"):
+        messages.expect(messages.encode(hello()), Welcome)
+
+
+def test_another_protocol_version_is_named_also_when_its_fields_differ() -> None:
+    frame = Frame(FrameType.HELLO, 0, 0, (b'{"protocol":2,"new":true}',))
+    with pytest.raises(ReplicationError, match="speaks protocol 2, this one speaks 1") as caught:
+        messages.decode(frame)
+    assert caught.value.hint is not None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"extra": 1},
+        {"domain": "../../etc/passwd"},
+        {"domain": ""},
+        {"domain": ".hidden"},
+        {"domain": "a" * 128},
+        {"domain": "a\n"},
+        {"session": "not-a-uuid"},
+        {"session": SESSION.upper()},
+        {"generation": -1},
+        {"generation": 2**63},
+        {"memory_kib": "much"},
+        {"purpose": "destroy"},
+        {"guest_type": "lxc"},
+        {"host": "h" * 257},
+    ],
+    ids=str,
+)
+def test_a_hello_that_breaks_the_rules(change: dict[str, Any]) -> None:
+    fields = json.loads(messages.encode(hello()).joined()) | change
+    with pytest.raises(ReplicationError, match="HELLO"):
+        messages.decode(Frame(FrameType.HELLO, 0, 0, (json.dumps(fields).encode(),)))
+    if "extra" not in change:
+        with pytest.raises(ReplicationError, match="HELLO"):
+            messages.encode(hello(**change))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        EpochEnd(epoch=0, stream_bytes=0, pages=0, digest=bytes(16)),
+        EpochEnd(epoch=1, stream_bytes=0, pages=0, digest=bytes(15)),
+        EpochEnd(epoch=1, stream_bytes=-1, pages=0, digest=bytes(16)),
+        EpochEnd(epoch=1, stream_bytes=0, pages=2**32, digest=bytes(16)),
+        MemoryAck(epoch=0, digest=bytes(16)),
+        MemoryAck(epoch=1, digest=bytes(17)),
+        Plain(FrameType.STREAM),
+        Refuse(reasons=()),
+    ],
+    ids=str,
+)
+def test_what_must_not_be_sent(message: messages.Message) -> None:
+    with pytest.raises(ReplicationError):
+        messages.encode(message)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        Frame(FrameType.EPOCH_END, 1, 0, (bytes(27),)),
+        Frame(FrameType.EPOCH_END, 0, 0, (bytes(28),)),
+        Frame(FrameType.MEMORY_ACK, 1, 0, (bytes(15),)),
+        Frame(FrameType.HEARTBEAT, 0, 0, (b"x",)),
+        Frame(FrameType.STREAM, 1, 0, (b"x",)),
+        Frame(FrameType.DISK_ACK, 1),
+        Frame(FrameType.HELLO, 0, 0, (b"\xff{",)),
+        Frame(FrameType.HELLO),
+        Frame(FrameType.REFUSE, 0, 0, (b'{"reasons":[]}',)),
+        Frame(FrameType.REFUSE, 0, 0, (b'{"reasons":[{"code":"A B","message":"m"}]}',)),
+    ],
+    ids=str,
+)
+def test_what_is_not_a_message(frame: Frame) -> None:
+    with pytest.raises(ReplicationError):
+        messages.decode(frame)
