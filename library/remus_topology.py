@@ -1,0 +1,240 @@
+#!/usr/bin/python
+# SPDX-FileCopyrightText: The Remus for Xen authors
+# SPDX-License-Identifier: Apache-2.0
+"""Who is who, decided from what the hosts said."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: remus_topology
+short_description: Decide from live answers which host runs a guest and which holds its copy
+description:
+  - Runs on the controller over what C(remus_protection_info) and C(xen_host_info) returned for every host. It changes nothing and
+    trusts no inventory for roles.
+version_added: "0.1.0"
+author:
+  - The Remus for Xen authors
+attributes:
+  check_mode:
+    description: Can run in check_mode and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
+    support: N/A
+options:
+  guests:
+    description: Guests to look at.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Name of the guest.
+        type: str
+        required: true
+      hosts:
+        description: The two hosts of the pair, by their names in the inventory.
+        type: list
+        elements: str
+        required: true
+      interval_ms:
+        description: Only passed on.
+        type: int
+      output_limit_bytes:
+        description: Only passed on.
+        type: int
+  hosts:
+    description:
+      - What each host said, by its name in the inventory. C(agent_name) is its name among the agents, C(error) why it or its agent did
+        not answer, C(domains) the statuses of its agent, C(running) the domains of its toolstack, C(seen) whether the host answered.
+    type: dict
+    required: true
+seealso:
+  - module: remus_protection_info
+  - module: xen_host_info
+"""
+
+EXAMPLES = r"""
+- name: Decide who is who
+  remus_topology:
+    guests:
+      - name: web1
+        hosts: [alpha, beta]
+    hosts:
+      alpha: {seen: true, agent_name: alpha, domains: [], running: [{name: web1, id: 3, paused: false}]}
+      beta: {seen: true, agent_name: beta, domains: [], running: []}
+  delegate_to: localhost
+  register: topology
+"""
+
+RETURN = r"""
+guests:
+  description: One entry for each guest, in order.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the guest.
+      type: str
+    owner:
+      description: Host where the guest runs, as far as can be told, or null.
+      type: str
+    copy:
+      description: Host that holds a copy it could take the guest over from, or null.
+      type: str
+    other:
+      description: The host of the pair that is not the owner, or null.
+      type: str
+    peer:
+      description: Name of that other host among the agents, or null.
+      type: str
+    protected:
+      description: Does the owner say that the guest is protected?
+      type: bool
+    replicating:
+      description: Does the owner work for its protection, protected at this moment or not?
+      type: bool
+    taken_over:
+      description: Does the guest run where it was taken over?
+      type: bool
+    status:
+      description: Status by host.
+      type: dict
+    problems:
+      description: What stands against protecting it, each with the next step.
+      type: list
+      elements: str
+    verdict:
+      description: One line for people.
+      type: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.remus.arguments import PRIMARY_STATES
+
+
+def status_of(host, name):
+    """The status that a host's agent gave for a guest, or None."""
+    for status in host.get("domains") or []:
+        if status.get("domain") == name:
+            return status
+    return None
+
+
+def holders(statuses):
+    """(hosts with the primary role, hosts with a usable copy, hosts that took over)."""
+    primaries, copies, taken = [], [], []
+    for host, status in statuses.items():
+        role, state = status.get("role"), status.get("state")
+        if state == "active":
+            taken.append(host)
+        elif role == "primary":
+            primaries.append(host)
+        elif role == "backup" and state != "discarded":
+            copies.append(host)
+    return primaries, copies, taken
+
+
+def find_owner(guest, hosts, statuses, problems):
+    """The one host where the guest runs, or None with the reason added to problems."""
+    name = guest["name"]
+    primaries, copies, taken = holders(statuses)
+    runs = [
+        host for host in guest["hosts"]
+        if host not in copies
+        and any(domain.get("name") == name for domain in hosts.get(host, {}).get("running") or [])
+    ]
+    claims = sorted(set(primaries + taken + runs))
+    if len(claims) > 1:
+        problems.append(
+            "{0} is claimed by {1} at once. Next: find out which of them clients reach, pause the other with "
+            "'xl pause {0}', and only then destroy it".format(name, " and ".join(claims))
+        )
+        return None
+    if claims:
+        return claims[0]
+    if all(hosts.get(host, {}).get("seen") for host in guest["hosts"]):
+        problems.append(
+            "{0} runs on neither {1}. Next: start it there with 'xl create', or take it over with playbooks/failover.yml".format(
+                name, " nor ".join(guest["hosts"])
+            )
+        )
+    return None
+
+
+def verdict(entry, statuses):
+    """One line for people."""
+    name, owner = entry["name"], entry["owner"]
+    status = statuses.get(owner) or {}
+    if entry["taken_over"]:
+        return "{0}: runs unprotected on {1}, taken over at epoch {2} (generation {3})".format(
+            name, owner, status.get("committed_epoch"), status.get("generation")
+        )
+    if owner and status.get("role") == "primary":
+        return "{0}: {1}, {2} -> {3}, generation {4}, committed epoch {5}, {6} bytes held".format(
+            name, status.get("state"), owner, status.get("peer"), status.get("generation"),
+            status.get("committed_epoch"), status.get("held_bytes"),
+        )
+    if owner:
+        return "{0}: unprotected, runs on {1}".format(name, owner)
+    if entry["copy"]:
+        copy = statuses[entry["copy"]]
+        return "{0}: owner unknown, {1} holds a copy ({2}, committed epoch {3}) of {4}".format(
+            name, entry["copy"], copy.get("state"), copy.get("committed_epoch"), copy.get("peer")
+        )
+    return "{0}: seen nowhere".format(name)
+
+
+def decide(guest, hosts):
+    """The entry of one guest."""
+    statuses, problems = {}, []
+    for host in guest["hosts"]:
+        facts = hosts.get(host)
+        if facts is None:
+            problems.append("{0} is not in the inventory's group of hosts. Next: add it".format(host))
+            continue
+        if facts.get("error"):
+            problems.append("{0} does not answer: {1}".format(host, facts["error"]))
+        status = status_of(facts, guest["name"])
+        if status is not None:
+            statuses[host] = status
+    owner = find_owner(guest, hosts, statuses, problems)
+    dummy, copies, taken = holders(statuses)
+    others = [host for host in guest["hosts"] if host != owner]
+    other = others[0] if owner and len(others) == 1 else None
+    state = (statuses.get(owner) or {}).get("state")
+    entry = dict(
+        guest, owner=owner, copy=copies[0] if copies else None, other=other,
+        peer=hosts.get(other, {}).get("agent_name", other) if other else None,
+        protected=state == "protected", replicating=state in PRIMARY_STATES,
+        taken_over=owner is not None and owner in taken, status=statuses, problems=problems,
+    )
+    entry["verdict"] = verdict(entry, statuses)
+    return entry
+
+
+def main():
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "guests": {
+                "type": "list", "elements": "dict", "required": True,
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "hosts": {"type": "list", "elements": "str", "required": True},
+                    "interval_ms": {"type": "int"},
+                    "output_limit_bytes": {"type": "int"},
+                },
+            },
+            "hosts": {"type": "dict", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    guests = [decide(guest, module.params["hosts"]) for guest in module.params["guests"]]
+    module.exit_json(changed=False, guests=guests)
+
+
+if __name__ == "__main__":
+    main()
