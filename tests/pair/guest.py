@@ -1,0 +1,84 @@
+"""Where the guest runs, and the way back to a defined state."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+from pair import agent
+from pair.hosts import GUEST, HOSTS, REDIS, CommandFailed, in_namespace, labctl, on, powered, run
+from pair.wait import until
+
+STATE = "/var/lib/remus"
+CONFIGURATION = f"/etc/xen/{GUEST}.cfg"
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One domain that is, or may become, the guest. state: `xl list`'s letters."""
+
+    host: str
+    name: str
+    domid: int
+    state: str
+
+    @property
+    def runs(self) -> bool:
+        """Whether it executes: not paused, not suspended, not dead."""
+        return not set(self.state) & set("psdc")
+
+
+def copies(host: str) -> list[Copy]:
+    """Domains of the guest on a host: itself and what a toolstack builds for it (`redis1--incoming`, ...)."""
+    found = []
+    for line in on(host, "xl list").splitlines()[1:]:
+        name, domid, _, _, state, _ = line.split()
+        if GUEST in name:
+            found.append(Copy(host, name, int(domid), state))
+    return found
+
+
+def running_copies() -> list[Copy]:
+    """Copies that execute, over all hosts that are on."""
+    return [copy for host in HOSTS if powered(host) for copy in copies(host) if copy.runs]
+
+
+def answers() -> bool:
+    """Whether the guest's Redis answers."""
+    try:
+        said = run(in_namespace("timeout", "5", "redis-cli", "-h", REDIS.partition(":")[0], "ping"))
+    except CommandFailed:
+        return False
+    return said.strip() == "PONG"
+
+
+def forget(host: str) -> None:
+    """Take the guest from a host: no copy of it, nothing in the agent's memory. For the lab only."""
+    with contextlib.suppress(agent.AgentError, CommandFailed):
+        agent.ask(host, "unprotect", timeout=120, domain=GUEST, force=True)
+    on(host, "systemctl stop remus-agent.service 2>/dev/null || true", timeout=180)
+    for copy in copies(host):
+        on(host, f"xl destroy {copy.domid}", timeout=180)
+    on(host, f"rm -rf {STATE}/guests/{GUEST}.json {STATE}/journal/{GUEST}*")
+    on(
+        host,
+        "if systemctl cat remus-agent.service >/dev/null 2>&1; then systemctl start remus-agent.service; fi",
+        timeout=180,
+    )
+
+
+def come_home(host: str = "alpha", timeout: float = 300) -> None:
+    """The guest fresh on HOST, on no other host, protected by nobody; all links whole."""
+    labctl("heal", "replication")
+    labctl("heal", "guests")
+    for each in HOSTS:
+        forget(each)
+    on(host, f"xl create {CONFIGURATION}", timeout=timeout)
+    until("the guest answers", answers, timeout=timeout)
+
+
+def ensure_running(host: str = "alpha", timeout: float = 300) -> None:
+    """The guest runs on HOST (left alone when it does) and answers."""
+    if not any(copy.name == GUEST and copy.runs for copy in copies(host)):
+        come_home(host, timeout)
+    until("the guest answers", answers, timeout=timeout)

@@ -1,0 +1,81 @@
+"""labctl, and commands on a host over ssh."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parents[2]
+LABCTL = PROJECT / "roles" / "xen_lab" / "files" / "labctl"
+HOSTS = ("alpha", "beta")
+GUEST = "redis1"
+REDIS = "10.77.0.100:6379"
+ADDRESSES = {"alpha": "10.78.0.11", "beta": "10.78.0.12"}
+"""Addresses on the replication network."""
+
+
+class CommandFailed(Exception):
+    """A command did not do what it was asked; the message has what it said."""
+
+
+def run(words: Sequence[str], *, stdin: str | None = None, timeout: float = 120) -> str:
+    """Output of a command on this machine. Raises CommandFailed with both of its outputs."""
+    shown = shlex.join(words)
+    try:
+        done = subprocess.run(
+            words, input=stdin, text=True, capture_output=True, timeout=timeout, check=False, cwd=PROJECT
+        )
+    except subprocess.TimeoutExpired as error:
+        raise CommandFailed(f"no end after {timeout:.0f} s: {shown}") from error
+    if done.returncode != 0:
+        said = f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}".strip()
+        raise CommandFailed(f"status {done.returncode}: {shown}\n{said}")
+    return done.stdout
+
+
+def labctl(*words: str, timeout: float = 900) -> str:
+    """Output of a labctl command."""
+    return run([sys.executable, str(LABCTL), *words], timeout=timeout)
+
+
+def in_namespace(*words: str) -> list[str]:
+    """The command line that runs WORDS in the lab's network namespace."""
+    return [sys.executable, str(LABCTL), "exec", "--", *words]
+
+
+def ssh_config() -> Path:
+    """`ssh -F` file of the lab."""
+    state = os.environ.get("REMUS_LAB_DIR")
+    return Path(state or PROJECT / ".lab") / "ssh_config"
+
+
+def on(host: str, command: str, *, stdin: str | None = None, timeout: float = 120) -> str:
+    """Output of a shell command on a lab host."""
+    words = ["ssh", "-F", str(ssh_config()), "-o", "BatchMode=yes", host, command]
+    return run(words, stdin=stdin, timeout=timeout)
+
+
+def succeeds(host: str, command: str, timeout: float = 60) -> bool:
+    """Whether a shell command on a lab host ends with status 0."""
+    try:
+        on(host, command, timeout=timeout)
+    except CommandFailed:
+        return False
+    return True
+
+
+def lab_status() -> dict[str, Any]:
+    """`labctl status`."""
+    status: dict[str, Any] = json.loads(labctl("status"))
+    return status
+
+
+def powered(host: str) -> bool:
+    """Whether the host's machine is on, whatever runs in it."""
+    return labctl("fence-status", host).strip() == "on"

@@ -1,0 +1,100 @@
+"""Protection of the lab's guest: into it, out of it, and a host's death without a host's reboot."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from pair import agent
+from pair.guest import ensure_running
+from pair.hosts import GUEST, HOSTS, CommandFailed, labctl, on, powered
+from pair.wait import until
+
+SEED_TIMEOUT = 900.0
+"""Seconds for a first or repeated full copy in emulation, on a busy machine."""
+NOT_YET = (CommandFailed, agent.AgentError)
+"""While an agent restarts, questions to it fail."""
+
+
+def require_agents() -> None:
+    """Both hosts on, both agents answering. Raises when not: such a pair proves nothing and must not pass."""
+    for host in HOSTS:
+        if not powered(host):
+            raise CommandFailed(f"{host} is off; bring the lab up")
+        if not agent.answers(host):
+            raise CommandFailed(f"no agent answers on {host}; run ansible-playbook playbooks/site.yml first")
+
+
+def wait_protected(timeout: float = SEED_TIMEOUT, host: str = "alpha") -> agent.Status:
+    """Wait until the guest's protection on HOST has a commit in its present session."""
+    return until(
+        f"{GUEST} protected on {host}",
+        lambda: agent.status(host),
+        agent.protected,
+        timeout=timeout,
+        passing=NOT_YET,
+    )
+
+
+def ensure_protected() -> agent.Status:
+    """The guest on alpha, protected to beta; a state that is so already is left alone."""
+    require_agents()
+    labctl("heal", "replication")
+    labctl("heal", "guests")
+    ensure_running("alpha")
+    if agent.status("alpha")["role"] != "primary":
+        agent.ask("alpha", "protect", timeout=SEED_TIMEOUT, domain=GUEST, peer="beta", wait=False)
+    return wait_protected()
+
+
+def ensure_unprotected() -> agent.Status:
+    """The guest on alpha, protected by nobody; a guest that runs there is left alone."""
+    require_agents()
+    labctl("heal", "replication")
+    labctl("heal", "guests")
+    ensure_running("alpha")
+    for host in HOSTS:
+        if agent.status(host)["role"] != "none":
+            agent.ask(host, "unprotect", timeout=300, domain=GUEST, force=True)
+    return until(
+        f"{GUEST} unprotected",
+        lambda: agent.status("alpha"),
+        lambda state: state["role"] == "none" or state["state"] == "unprotected",
+        timeout=120,
+        passing=NOT_YET,
+    )
+
+
+def die(host: str = "alpha") -> None:
+    """What the outside sees of a dying host, without its reboot: its links are cut, its agent is killed where it
+    stands, its guest is gone. The links stay cut."""
+    labctl("cut", "replication")
+    labctl("cut", "guests", host)
+    on(
+        host,
+        f"systemctl kill --signal=KILL remus-agent.service; systemctl stop remus-agent.service; xl destroy {GUEST}",
+        timeout=180,
+    )
+
+
+def take_over(host: str = "beta", old: str = "alpha", timeout: float = 600) -> agent.Status:
+    """Failover by the control socket, once the copy has lost its primary."""
+    until(
+        f"{host} has lost its primary",
+        lambda: agent.status(host),
+        lambda state: state["state"] == "orphaned",
+        timeout=300,
+        every=1,
+    )
+    fenced = {"host": old, "method": "test", "evidence": "the test destroyed the guest there"}
+    return agent.ask(host, "failover", timeout=timeout, domain=GUEST, fenced=fenced)
+
+
+@contextlib.contextmanager
+def cut(network: str = "replication", host: str | None = None) -> Iterator[None]:
+    """A link cut for a while."""
+    labctl("cut", network, *([host] if host else []))
+    try:
+        yield
+    finally:
+        labctl("heal", network, *([host] if host else []))
