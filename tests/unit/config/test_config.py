@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from remus_agent import config
+from remus_agent.config import Address, parse_address
+from remus_agent.errors import ConfigError
+
+MINIMAL = '[host]\nname = "alpha"\n[replication]\nlisten = "10.78.0.11:7789"\n'
+FULL = """
+[host]
+name = "alpha"
+[replication]
+listen = "10.78.0.11:7789"
+[replication.peers]
+beta = "10.78.0.12:7789"
+gamma = "[fd78::13]:7790"
+[timeouts]
+connect = 10
+suspend = 10
+ack = 60
+silence = 30.5
+heartbeat = 2
+activate = 120
+[output]
+limit_bytes = 67108864
+[pacing]
+interval_ms = 50
+[paths]
+state = "/srv/remus"
+run = "/run/other"
+"""
+
+
+def test_every_key() -> None:
+    found = config.parse(FULL)
+    assert found.host.name == "alpha"
+    assert found.replication.listen == Address("10.78.0.11", 7789)
+    assert found.replication.peers == {
+        "beta": Address("10.78.0.12", 7789),
+        "gamma": Address("fd78::13", 7790),
+    }
+    assert found.replication.peer_ips == {"10.78.0.12", "fd78::13"}
+    assert found.timeouts.silence == 30.5
+    assert found.timeouts.connect == 10.0
+    assert found.pacing.interval_ms == 50
+    assert found.paths.guests == Path("/srv/remus/guests")
+    assert found.paths.journal == Path("/srv/remus/journal")
+    assert found.paths.events == Path("/srv/remus/events.jsonl")
+    assert found.paths.agent_socket == Path("/run/other/agent.sock")
+    assert found.paths.supervisor_socket == Path("/run/other/supervisor.sock")
+
+
+def test_defaults() -> None:
+    found = config.parse(MINIMAL)
+    assert found.timeouts.ack == 60
+    assert found.output.limit_bytes == 64 << 20
+    assert found.pacing.interval_ms == 0
+    assert found.paths.state == Path("/var/lib/remus")
+    assert found.replication.peers == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (MINIMAL + "[timeouts]\nconect = 1\n", r"\[timeouts\] has no key 'conect'; allowed: ack, activate, connect"),
+        (MINIMAL + "[time]\n", r"no section 'time'; allowed: host, output, pacing, paths, replication, timeouts"),
+        (MINIMAL + "[replication.extra]\n", r"\[replication\] has no key 'extra'; allowed: listen, peers"),
+        ("", "host.name is missing"),
+        ("host = 1", "host must be a section"),
+        ('[host]\nname = "a"\n', "replication.listen is missing"),
+        (MINIMAL.replace('"alpha"', "7"), "host.name: expected text, got a whole number"),
+        (MINIMAL.replace("alpha", "../a"), "'../a' is not a host name"),
+        (MINIMAL.replace("10.78.0.11:7789", "beta:7789"), "replication.listen: 'beta:7789' is not an IP address"),
+        (MINIMAL + '[timeouts]\nack = "1"\n', "timeouts.ack: expected a number, got text"),
+        (MINIMAL + "[timeouts]\nack = true\n", "timeouts.ack: expected a number"),
+        (MINIMAL + "[timeouts]\nack = 0\n", "timeouts.ack is 0.0; it must be above 0"),
+        (MINIMAL + "[timeouts]\nack = -1\n", "timeouts.ack"),
+        (MINIMAL + "[timeouts]\nack = nan\n", "timeouts.ack is nan"),
+        (MINIMAL + "[timeouts]\nack = inf\n", "timeouts.ack is inf"),
+        (MINIMAL + "[timeouts]\nack = 86401\n", "timeouts.ack"),
+        (MINIMAL + "[timeouts]\nheartbeat = 20\n", "timeouts.silence .* must be at least twice"),
+        (MINIMAL + "[output]\nlimit_bytes = 1\n", "output.limit_bytes is 1; it must be at least 65536"),
+        (MINIMAL + "[pacing]\ninterval_ms = -1\n", "pacing.interval_ms is -1"),
+        (MINIMAL + "[pacing]\ninterval_ms = 1.5\n", "pacing.interval_ms: expected a whole number"),
+        (MINIMAL + '[paths]\nstate = "lib"\n', "paths.state must be an absolute path"),
+        (MINIMAL + "[paths]\nstate = 1\n", "paths.state: expected text"),
+        (MINIMAL + "peers = 1\n", "replication.peers must be a section"),
+        (MINIMAL + "[replication.peers]\nbeta = 1\n", "replication.peers.beta: expected text"),
+        (MINIMAL + '[replication.peers]\nalpha = "10.0.0.1:1"\n', "has this host itself"),
+        (MINIMAL + '[replication.peers]\nbeta = "10.78.0.11:7789"\n', "the same address as replication.listen"),
+        (MINIMAL + '[replication.peers]\nbeta = "0.0.0.0:7789"\n', "not the address of one host"),
+        (MINIMAL + "[host]\n", "not valid TOML"),
+    ],
+)
+def test_what_is_wrong_is_named(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config.parse(text)
+
+
+def test_a_close_key_is_suggested() -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.parse(MINIMAL + "[timeouts]\nconect = 1\n")
+    assert caught.value.hint == "did you mean 'connect'?"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ":", "1.2.3.4", "1.2.3.4:", "1.2.3.4:0", "1.2.3.4:65536", "1.2.3.4:x", "1.2.3:1", "::1:5", "[::1]", "[::1]:",
+     "[1.2.3.4]:5", "[fe80::1%eth0]:5", "1.2.3.4:+5", "1.2.3.4: 5", "host:5", "1.2.3.4:٥"],
+)  # fmt: skip
+def test_what_is_not_an_address(text: str) -> None:
+    with pytest.raises(ConfigError):
+        parse_address(text)
+
+
+@pytest.mark.parametrize("text", ["1.2.3.4:1", "[::1]:65535"])
+def test_addresses_read_as_they_are_written(text: str) -> None:
+    assert str(parse_address(text)) == text
+
+
+def test_files(tmp_path: Path) -> None:
+    path = tmp_path / "agent.toml"
+    with pytest.raises(ConfigError, match="does not exist"):
+        config.load(path)
+    path.write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        config.load(path)
+    path.write_text(MINIMAL + "[output]\nlimit = 1\n")
+    with pytest.raises(ConfigError, match=f"{path}: .*'limit'.*limit_bytes"):
+        config.load(path)
+    path.write_text(MINIMAL)
+    assert config.load(path).host.name == "alpha"
+    with pytest.raises(ConfigError, match="cannot be read"):
+        config.load(tmp_path)
