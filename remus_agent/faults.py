@@ -80,3 +80,9 @@ def active(name: FaultName) -> bool:
         return False
     _log.warning("SEEDED FAULT ACTIVE: %s. A guarantee is broken on purpose; unset %s.", name.value, VARIABLE)
     return True
+
+
+def check() -> None:
+    """Raise ConfigError now if the variable names a fault that does not exist, and say loudly which ones are set."""
+    for name in sorted(_wanted()):
+        _log.warning("SEEDED FAULT SET: %s. Guarantees are broken on purpose.", name)

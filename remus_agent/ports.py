@@ -20,10 +20,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from remus_agent.errors import JournalError
+from remus_agent.protocol.replication.frames import Buffer as Buffer  # noqa: PLC0414 - for implementers of ports
 from remus_agent.protocol.replication.frames import Frame
-
-Buffer = bytes | bytearray | memoryview
-"""A run of bytes that is written as it is; memoryviews are not copied."""
 
 
 class GuestType(Enum):
@@ -59,7 +58,9 @@ class Domain:
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """What must agree between two hosts, and what a backup must have. cpu_policy: hex digest of Xen's host CPUID/MSR policy."""
+    """What must agree between two hosts, and what a backup must have.
+
+    cpu_policy: hex digest of Xen's host CPUID and MSR policy."""
 
     xen_version: str
     cpu_policy: str
@@ -86,20 +87,25 @@ class Timing:
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """State at the end of an epoch, already copied out: the guest runs again. records: a complete sequence of libxc
-    records of the epoch (PAGE_DATA... TSC_INFO HVM_CONTEXT HVM_PARAMS CHECKPOINT) and libxl's CHECKPOINT_END, as
-    buffers valid until the next checkpoint of the same source is asked for."""
+    records of the epoch (PAGE_DATA... TSC_INFO HVM_CONTEXT HVM_PARAMS CHECKPOINT) and libxl's CHECKPOINT_END, in groups:
+    each group is one or more whole records of at most 8 MiB together, ready to be the payload of a STREAM frame. The
+    buffers are valid until the next checkpoint of the same source is asked for."""
 
     epoch: int
     pages: int
-    records: Sequence[Buffer]
+    records: Sequence[Sequence[Buffer]]
     timing: Timing
 
 
 @dataclass(frozen=True, slots=True)
 class SeedRound:
-    """A piece of seeding: pages copied while the guest runs. done/total: pages, for progress."""
+    """A piece of seeding: pages copied while the guest runs, as one group of whole PAGE_DATA records (see Checkpoint).
+
+    pages: with content, in this piece. done/total: pages of memory, for progress. The buffers are valid until the next
+    piece is asked for."""
 
     records: Sequence[Buffer]
+    pages: int
     done: int
     total: int
 
@@ -271,6 +277,47 @@ class Journals(Protocol):
     """Opens the journal of a domain, with its space reserved. Raises JournalError when there is none."""
 
     async def open(self, domain: str) -> Journal: ...
+
+
+@dataclass(frozen=True, slots=True)
+class GuestRecord:
+    """What an agent must know of a domain after a restart. role: `primary` (this host protects it) or `active` (this host
+    took it over). committed: a backup may hold a committed copy, so output stays held until a new commit."""
+
+    name: str
+    uuid: str
+    role: str
+    peer: str
+    generation: int
+    committed: bool
+    interval_ms: int
+    output_limit_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedGuests:
+    """All records, and one error for each that could not be read: what is known of that domain is lost."""
+
+    records: tuple[GuestRecord, ...]
+    damaged: tuple[JournalError, ...] = ()
+
+
+class GuestStore(Protocol):
+    """Durable guest records. Raises JournalError when the disk fails or is full; then the old record stands."""
+
+    async def load_all(self) -> LoadedGuests: ...
+
+    async def save(self, record: GuestRecord) -> None: ...
+
+    async def remove(self, name: str) -> bool:
+        """False if there was none."""
+        ...
+
+
+class EventSink(Protocol):
+    """Where services note what happened, for people and tools. Never raises."""
+
+    def note(self, domain: str, event: str, *, epoch: int | None = None, **detail: object) -> None: ...
 
 
 class Clock(Protocol):

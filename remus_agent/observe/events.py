@@ -115,6 +115,10 @@ class EventLog:
                 self._lines.put(msgspec.json.encode(entry) + b"\n")
         return entry
 
+    def note(self, domain: str, event: str, *, epoch: int | None = None, **detail: object) -> None:
+        """`ports.EventSink`: note an event of a domain, its facts as keywords."""
+        self.emit(event, domain, epoch=epoch, detail=detail)
+
     def read(self, since: int = 0, domain: str | None = None, limit: int = 200) -> list[Event]:
         """Events with an id above since, oldest first. Of more than limit: the newest when since is 0 (what
         happened lately), the oldest otherwise (a reader that goes on misses none)."""
@@ -176,9 +180,7 @@ class EventLog:
             except OSError as error:
                 if not self._failing:
                     self._failing = True
-                    log.warning(
-                        "events are kept in memory only: cannot write %s: %s", self._path, error.strerror
-                    )
+                    log.warning("events are kept in memory only: cannot write %s: %s", self._path, error.strerror)
             else:
                 if self._failing:
                     self._failing = False

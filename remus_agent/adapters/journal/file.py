@@ -89,9 +89,7 @@ class FileJournal:
             except OSError as error:
                 self._dead = "failed before and was not opened again since"
                 self._withdraw(offset)
-                raise directory.failure(
-                    error, "make durable", self._path, self._domain, _NOT_COMMITTED
-                ) from error
+                raise directory.failure(error, "make durable", self._path, self._domain, _NOT_COMMITTED) from error
             self._newest = entry
 
     def _withdraw(self, offset: int) -> None:
@@ -112,9 +110,7 @@ class FileJournal:
         record = entry.record
         try:
             session = uuid.UUID(record.session)
-            body = RECORD.pack(
-                MAGIC, 0, entry.sequence, record.generation, record.epoch, session.bytes, record.digest
-            )
+            body = RECORD.pack(MAGIC, 0, entry.sequence, record.generation, record.epoch, session.bytes, record.digest)
         except (ValueError, struct.error) as error:
             raise self._error(f"the commit cannot be written down: {error}", record) from error
         if str(session) != record.session or len(record.digest) != 16:
@@ -126,9 +122,7 @@ class FileJournal:
         return (MAGIC + crc + body[_CRC_START:]).ljust(BLOCK_BYTES, b"\0")
 
     def _error(self, message: str, record: CommitRecord) -> JournalError:
-        return JournalError(
-            message, operation="journal", domain=self._domain, epoch=record.epoch, left=_NOT_COMMITTED
-        )
+        return JournalError(message, operation="journal", domain=self._domain, epoch=record.epoch, left=_NOT_COMMITTED)
 
 
 class FileJournals:
@@ -191,9 +185,7 @@ class FileJournals:
 def _newest(data: bytes) -> _Entry | None:
     newest: _Entry | None = None
     for index in range(BLOCKS):
-        magic, crc, sequence, generation, epoch, session, digest = RECORD.unpack_from(
-            data, index * BLOCK_BYTES
-        )
+        magic, crc, sequence, generation, epoch, session, digest = RECORD.unpack_from(data, index * BLOCK_BYTES)
         start = index * BLOCK_BYTES + _CRC_START
         if magic != MAGIC or crc != crc32(data[start : start + RECORD.size - _CRC_START]):
             continue

@@ -4,45 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Final
 
 import msgspec
 
 from remus_agent.adapters.journal import directory
 from remus_agent.errors import JournalError
+from remus_agent.ports import GuestRecord, LoadedGuests
 
-Count = Annotated[int, msgspec.Meta(ge=0)]
 _SUFFIX: Final = ".json"
 
 
-class GuestRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One protection as this host last knew it. wanted: what the operator asked for. generation: token of
-    ownership. interval_ms: wanted time between checkpoints. output_limit_bytes: of each held interface.
-    state: of its role."""
-
-    name: str
-    role: Literal["primary", "backup"]
-    peer: str
-    session: str
-    generation: Count
-    interval_ms: Count
-    output_limit_bytes: Count
-    wanted: Literal["protected", "none"]
-    state: str
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedGuests:
-    """All records, and one error for each file that could not be read: its domain's protection is unknown."""
-
-    records: tuple[GuestRecord, ...]
-    damaged: tuple[JournalError, ...]
-
-
 class GuestFiles:
-    """Loads and saves `GuestRecord`s in a directory. Raises JournalError. Safe to use from several tasks."""
+    """`ports.GuestStore`: one file a guest in a directory. Raises JournalError. Safe to use from several tasks."""
 
     def __init__(self, path: Path) -> None:
         self._directory = path
@@ -76,7 +52,11 @@ class GuestFiles:
         except OSError as error:
             raise directory.failure(error, "read", path, name) from error
         try:
-            record = msgspec.json.decode(data, type=GuestRecord)
+            plain = msgspec.json.decode(data, type=dict[str, object])
+            unknown = plain.keys() - {field.name for field in fields(GuestRecord)}
+            if unknown:
+                raise _damaged(path, name, f"unknown fields {', '.join(sorted(unknown))}")
+            record = msgspec.convert(plain, GuestRecord)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise _damaged(path, name, str(error)) from error
         if record.name != name:

@@ -9,21 +9,21 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from remus_agent.adapters.journal.guests import GuestFiles, GuestRecord
+from remus_agent.adapters.journal.guests import GuestFiles
 from remus_agent.errors import JournalError
+from remus_agent.ports import GuestRecord
 
 
 def guest(name: str = "redis1", generation: int = 1) -> GuestRecord:
     return GuestRecord(
         name=name,
+        uuid="7b0b2a1e-0d6c-4f7a-9d51-0c6f3f3f0001",
         role="primary",
         peer="beta",
-        session="s",
         generation=generation,
+        committed=True,
         interval_ms=0,
         output_limit_bytes=1 << 26,
-        wanted="protected",
-        state="protected",
     )
 
 

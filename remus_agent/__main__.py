@@ -1,0 +1,141 @@
+"""The composition root: reads the configuration, picks the adapters, runs the agent until SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from remus_agent import __version__, config, faults
+from remus_agent.adapters import systemd
+from remus_agent.adapters.clock import SystemClock
+from remus_agent.adapters.journal.file import FileJournals
+from remus_agent.adapters.journal.guests import GuestFiles
+from remus_agent.adapters.net.announce import BridgeAnnouncer
+from remus_agent.adapters.net.output_buffer import PlugOutputBuffers
+from remus_agent.adapters.transport import tcp
+from remus_agent.adapters.transport.control_server import ControlServer
+from remus_agent.adapters.xen.hypervisor import XenHypervisor
+from remus_agent.config import Config
+from remus_agent.errors import RemusError
+from remus_agent.observe import logs
+from remus_agent.observe.events import EventLog
+from remus_agent.services.agent import AgentService
+from remus_agent.services.backup import BackupPorts, BackupService
+from remus_agent.services.primary import PrimaryPorts
+from remus_agent.services.requests import handlers
+from remus_agent.services.settings import Settings
+
+log = logging.getLogger("remus_agent")
+
+
+def main() -> None:
+    """`remus-agent`: run the agent, or check its configuration. Ends with the exit code of the error that stopped it."""
+    parser = argparse.ArgumentParser(prog="remus-agent", description="Replicate running Xen guests to another host.")
+    parser.add_argument("--config", type=Path, default=config.DEFAULT_PATH, help="configuration file (%(default)s)")
+    parser.add_argument("--validate-config", type=Path, metavar="FILE", help="check FILE and exit")
+    parser.add_argument("--version", action="version", version=__version__)
+    arguments = parser.parse_args()
+    logs.setup()
+    try:
+        faults.check()
+        if arguments.validate_config is not None:
+            config.load(arguments.validate_config)
+            return
+        asyncio.run(_run(config.load(arguments.config)))
+    except RemusError as error:
+        log.error("%s", error)
+        sys.exit(error.exit_code)
+
+
+async def _run(settings: Config) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with contextlib.AsyncExitStack() as stack:
+        events = EventLog(settings.paths.state / "events.jsonl")
+        stack.callback(events.close)
+        service = _compose(settings, events)
+        listener = await tcp.serve(
+            str(settings.replication.listen),
+            settings.replication.peer_ips,
+            service.backup.on_connection,
+            silence=settings.timeouts.silence,
+        )
+        stack.push_async_callback(listener.close)
+        stack.push_async_callback(service.close)
+        control = ControlServer(
+            settings.paths.agent_socket,
+            handlers(
+                service,
+                _reader(events),
+                interval_ms=settings.pacing.interval_ms,
+                output_limit_bytes=settings.output.limit_bytes,
+            ),
+        )
+        await service.resume()
+        await control.start()
+        stack.push_async_callback(control.close)
+        alive = asyncio.create_task(_stay_alive(), name="watchdog")
+        stack.callback(alive.cancel)
+        systemd.notify("READY=1")
+        log.info("agent %s of host %s is ready", __version__, settings.host.name)
+        await stop.wait()
+        systemd.notify("STOPPING=1")
+        log.info("stopping; guests run on, held output stays held")
+
+
+def _compose(settings: Config, events: EventLog) -> AgentService:
+    numbers = Settings(
+        host=settings.host.name,
+        connect=settings.timeouts.connect,
+        suspend=settings.timeouts.suspend,
+        ack=settings.timeouts.ack,
+        silence=settings.timeouts.silence,
+        heartbeat=settings.timeouts.heartbeat,
+        activate=settings.timeouts.activate,
+    )
+    clock = SystemClock()
+    hypervisor = XenHypervisor(settings.paths.supervisor_socket)
+    peers = {name: str(address) for name, address in settings.replication.peers.items()}
+    connector = tcp.TcpConnector(silence=settings.timeouts.silence, source=settings.replication.listen.ip)
+    backup = BackupService(
+        BackupPorts(
+            hypervisor=hypervisor,
+            journals=FileJournals(settings.paths.state / "journal"),
+            announcer=BridgeAnnouncer(),
+            events=events,
+            clock=clock,
+        ),
+        numbers,
+    )
+    ports = PrimaryPorts(
+        hypervisor=hypervisor,
+        connector=connector,
+        store=GuestFiles(settings.paths.state / "guests"),
+        events=events,
+        clock=clock,
+    )
+    return AgentService(numbers, peers, ports, PlugOutputBuffers(), backup)
+
+
+def _reader(events: EventLog) -> Callable[[int, str | None, int], list[dict[str, object]]]:
+    return lambda since, domain, limit: [event.as_dict() for event in events.read(since, domain, limit)]
+
+
+async def _stay_alive() -> None:
+    """Feed systemd's watchdog from the event loop: a loop that hangs is restarted, and its guests stay held."""
+    seconds = systemd.watchdog_seconds()
+    while seconds is not None:
+        systemd.notify("WATCHDOG=1")
+        await asyncio.sleep(seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""A hypervisor in memory: domains with a few pages that count upwards while they run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from remus_agent.errors import DomainNotFound, GuestEnded, HypervisorError, RefusedError
+from remus_agent.ports import (
+    Checkpoint,
+    Domain,
+    GuestType,
+    HostFacts,
+    SeedRound,
+    Timing,
+    Vif,
+)
+from remus_agent.protocol.replication.frames import Buffer
+from remus_agent.protocol.stream import writer
+from remus_agent.protocol.stream.constants import LibxcRecordType
+from remus_agent.protocol.stream.preamble import parse_preamble
+from remus_agent.protocol.stream.reader import iter_records
+from remus_agent.protocol.stream.records import parse_page_data
+
+PAGE = 4096
+_NO_TIME = Timing(0, 0, 0, 0, 0, 0, 0)
+
+
+@dataclass
+class SimGuest:
+    """One domain. memory: pages of 4096 bytes. ended: it has powered off by itself."""
+
+    domain: Domain
+    memory: bytearray
+    dirty: set[int] = field(default_factory=set)
+    running: bool = True
+    suspended: bool = False
+    paused_copy: bool = False
+    ended: bool = False
+    in_log_dirty: bool = False
+
+    def write(self, pfn: int, data: bytes) -> None:
+        """The guest writes to a page. Only a guest that runs can."""
+        if not self.running or self.suspended:
+            raise AssertionError("a guest that does not run has written")
+        self.memory[pfn * PAGE : pfn * PAGE + len(data)] = data
+        self.dirty.add(pfn)
+
+    def read(self, pfn: int, length: int) -> bytes:
+        """What stands at the start of a page."""
+        return bytes(self.memory[pfn * PAGE : pfn * PAGE + length])
+
+
+class SimHypervisor:
+    """ports.Hypervisor of one host."""
+
+    def __init__(
+        self, name: str, *, free_memory_kib: int = 1 << 20, xen: str = "4.20.0", cpu_policy: str = "c0ffee"
+    ) -> None:
+        self.name = name
+        self.guests: dict[str, SimGuest] = {}
+        self.host = HostFacts(xen, cpu_policy, free_memory_kib)
+        self.toolstack_fails = False
+        self.in_window: Callable[[], None] = lambda: None
+        self._next_domid = 1
+
+    def create(self, name: str, uuid: str, pages: int = 16, guest_type: GuestType = GuestType.PVH) -> SimGuest:
+        """Start a guest, as `xl create` does."""
+        domid = self._next_domid
+        self._next_domid += 1
+        domain = Domain(
+            name, domid, uuid, guest_type, pages * 4, (Vif(0, f"vif{domid}.0", "00:16:3e:00:00:01", "br0"),)
+        )
+        guest = SimGuest(domain, bytearray(pages * PAGE))
+        self.guests[name] = guest
+        return guest
+
+    async def facts(self) -> HostFacts:
+        return self.host
+
+    async def domain(self, name: str) -> Domain:
+        guest = self.guests.get(name)
+        if guest is None or guest.ended:
+            raise DomainNotFound(f"no such domain; there is {', '.join(self.guests) or 'none'}", domain=name)
+        return guest.domain
+
+    async def open_source(self, domain: Domain) -> SimSource:
+        if domain.guest_type is not GuestType.PVH:
+            raise RefusedError(f"{domain.guest_type.value} guests can't be protected", domain=domain.name)
+        return SimSource(self, self.guests[domain.name])
+
+    async def open_target(self, preamble: bytes, working_name: str) -> SimTarget:
+        if self.toolstack_fails:
+            raise HypervisorError("the toolstack failed", operation="restore", domain=working_name)
+        parsed = parse_preamble(preamble)
+        guest = self.create(working_name, parsed.config["c_info"]["uuid"], pages=parsed.config["b_info"]["pages"])
+        guest.running = False
+        guest.paused_copy = True
+        return SimTarget(self, guest)
+
+    async def destroy(self, name: str) -> bool:
+        return self.guests.pop(name, None) is not None
+
+
+class SimSource:
+    """ports.Source"""
+
+    def __init__(self, host: SimHypervisor, guest: SimGuest) -> None:
+        self._host = host
+        self._guest = guest
+
+    @property
+    def preamble(self) -> bytes:
+        config = {
+            "c_info": {"type": "pvh", "name": self._guest.domain.name, "uuid": self._guest.domain.uuid},
+            "b_info": {"pages": len(self._guest.memory) // PAGE},
+        }
+        return writer.preamble(json.dumps(config), (4, 20), b"\0" * 24, b"\0" * 16)
+
+    async def begin(self) -> None:
+        self._guest.in_log_dirty = True
+        self._guest.dirty = set()
+
+    async def seed(self) -> AsyncIterator[SeedRound]:
+        total = len(self._guest.memory) // PAGE
+        for start in range(0, total, 8):
+            count = min(8, total - start)
+            await asyncio.sleep(0)
+            yield SeedRound(self._pages(range(start, start + count))[0], count, start + count, total)
+
+    async def checkpoint(self, epoch: int, at_barrier: Callable[[], None], timeout: float) -> Checkpoint:  # noqa: ARG002  # noqa: ASYNC109
+        await asyncio.sleep(0)
+        if self._guest.ended:
+            raise GuestEnded("the guest has powered off", domain=self._guest.domain.name, epoch=epoch)
+        self._guest.suspended = True
+        try:
+            at_barrier()
+            self._host.in_window()
+            dirty, self._guest.dirty = sorted(self._guest.dirty), set()
+            groups = self._pages(dirty)
+        finally:
+            self._guest.suspended = False
+        tail: list[Buffer] = [
+            writer.tsc_info(0, 2_000_000, 1, 0),
+            writer.hvm_context(b"context %d" % epoch),
+            writer.hvm_params([(1, 0xFEFFC)]),
+            writer.checkpoint(),
+            writer.checkpoint_end(),
+        ]
+        await asyncio.sleep(0)
+        return Checkpoint(epoch, len(dirty), [*groups, tail], _NO_TIME)
+
+    async def close(self) -> None:
+        self._guest.in_log_dirty = False
+
+    def _pages(self, pfns: Sequence[int]) -> list[list[Buffer]]:
+        content = b"".join(bytes(self._guest.memory[pfn * PAGE : (pfn + 1) * PAGE]) for pfn in pfns)
+        return [list(group) for group in writer.page_data(np.array(pfns, dtype=np.uint64), memoryview(content))]
+
+
+class SimTarget:
+    """ports.Target"""
+
+    def __init__(self, host: SimHypervisor, guest: SimGuest) -> None:
+        self._host = host
+        self._guest = guest
+
+    async def feed(self, buffers: Sequence[Buffer]) -> None:
+        if self._host.toolstack_fails:
+            raise HypervisorError("the toolstack process ended", operation="feed", domain=self._guest.domain.name)
+        for buffer in buffers:
+            for record in iter_records(buffer):
+                if record.type != LibxcRecordType.PAGE_DATA:
+                    raise AssertionError("only PAGE_DATA may be fed")
+                page = parse_page_data(record.body, 0)
+                for index, pfn in enumerate(page.pfns.tolist()):
+                    self._guest.memory[pfn * PAGE : (pfn + 1) * PAGE] = page.content[index * PAGE : (index + 1) * PAGE]
+        await asyncio.sleep(0)
+
+    async def activate(self, tail: Sequence[Buffer], name: str) -> Domain:
+        await asyncio.sleep(0)
+        if self._host.toolstack_fails:
+            raise HypervisorError("the toolstack could not finish the domain", operation="activate", domain=name)
+        if len(tail) != 3:
+            raise AssertionError("the tail has three records")
+        old = self._guest.domain
+        self._host.guests.pop(old.name)
+        self._guest.domain = Domain(name, old.domid, old.uuid, old.guest_type, old.memory_kib, old.vifs)
+        self._guest.running, self._guest.paused_copy = True, False
+        self._host.guests[name] = self._guest
+        return self._guest.domain
+
+    async def abort(self) -> None:
+        if self._guest.paused_copy:
+            self._host.guests.pop(self._guest.domain.name, None)

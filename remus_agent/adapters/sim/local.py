@@ -1,0 +1,146 @@
+"""The rest of a host in memory: output buffers that remember frames, journal, store, events, announcements."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+from remus_agent.errors import JournalError, OutputBufferError
+from remus_agent.ports import BufferState, CommitRecord, Domain, GuestRecord, LoadedGuests
+
+
+@dataclass
+class SimOutput:
+    """ports.OutputBuffer with sch_plug's rules: one closed epoch at most. out: what left the host, in order."""
+
+    out: list[str] = field(default_factory=list)
+    current: list[str] = field(default_factory=list)
+    last: list[str] = field(default_factory=list)
+    retired: list[str] = field(default_factory=list)
+    holding: bool = False
+    installed: bool = False
+    closed_epoch: bool = False
+
+    def emit(self, frame: str) -> None:
+        """The guest sends a frame."""
+        (self.current if self.installed and self.holding else self.out).append(frame)
+
+    async def install(self, *, closed: bool) -> None:
+        if self.installed:
+            self.retired += self.last + self.current
+            self.last, self.current = [], []
+        self.installed, self.closed_epoch = True, False
+        self.holding = closed
+
+    def barrier(self) -> None:
+        if self.closed_epoch:
+            raise OutputBufferError("an epoch is held already", operation="barrier")
+        self.holding = self.closed_epoch = True
+        self.last, self.current = self.current, []
+
+    async def release(self) -> None:
+        self.out += self.retired + self.last
+        self.retired, self.last, self.closed_epoch = [], [], False
+
+    async def open(self) -> None:
+        self.out += self.retired + self.last + self.current
+        self.retired, self.last, self.current = [], [], []
+        self.holding = self.closed_epoch = False
+
+    async def remove(self) -> None:
+        await self.open()
+        self.installed = False
+
+    async def state(self) -> BufferState:
+        held = len(self.retired) + len(self.last) + len(self.current)
+        return BufferState(held_bytes=held * 64, held_packets=held, dropped_packets=0)
+
+
+class SimOutputs:
+    """ports.OutputBuffers: they outlive an agent, as qdiscs do."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, SimOutput] = {}
+
+    def of(self, domain: Domain, limit: int) -> SimOutput:  # noqa: ARG002 - the port's signature
+        return self.by_name.setdefault(domain.name, SimOutput())
+
+
+class SimJournal:
+    """ports.Journal"""
+
+    def __init__(self, disk: SimDisk) -> None:
+        self._disk = disk
+        self.records: list[CommitRecord] = []
+
+    async def commit(self, record: CommitRecord) -> None:
+        self._disk.check("journal")
+        self.records.append(record)
+
+    async def last(self) -> CommitRecord | None:
+        return self.records[-1] if self.records else None
+
+    async def close(self) -> None:
+        return
+
+
+class SimDisk:
+    """ports.Journals and ports.GuestStore on one disk that can be full. It outlives an agent."""
+
+    def __init__(self) -> None:
+        self.full = False
+        self.journals: dict[str, SimJournal] = {}
+        self.guests: dict[str, GuestRecord] = {}
+
+    def check(self, what: str) -> None:
+        """Raise when the disk is full."""
+        if self.full:
+            raise JournalError(f"no space left on the disk of the {what}", hint="free space under /var/lib/remus")
+
+    async def open(self, domain: str) -> SimJournal:
+        self.check("journal")
+        return self.journals.setdefault(domain, SimJournal(self))
+
+    async def load_all(self) -> LoadedGuests:
+        return LoadedGuests(tuple(self.guests.values()))
+
+    async def save(self, record: GuestRecord) -> None:
+        self.check("guest records")
+        self.guests[record.name] = record
+
+    async def remove(self, name: str) -> bool:
+        return self.guests.pop(name, None) is not None
+
+
+class SimEvents:
+    """ports.EventSink"""
+
+    def __init__(self) -> None:
+        self.noted: list[tuple[str, str]] = []
+
+    def note(self, domain: str, event: str, *, epoch: int | None = None, **detail: object) -> None:  # noqa: ARG002
+        self.noted.append((domain, event))
+
+
+class SimAnnouncer:
+    """ports.Announcer"""
+
+    def __init__(self) -> None:
+        self.announced: list[str] = []
+
+    async def announce(self, domain: Domain) -> None:
+        self.announced.append(domain.name)
+
+
+class LoopClock:
+    """ports.Clock on the event loop's own time, so that a loop with virtual time makes all waits virtual."""
+
+    def now(self) -> float:
+        try:
+            return asyncio.get_running_loop().time()
+        except RuntimeError:
+            return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)

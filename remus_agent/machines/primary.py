@@ -1,0 +1,219 @@
+"""Life of one protected domain on its primary, as a table.
+
+Two families of states that differ in one thing: whether a backup may hold a committed copy. Before the first commit
+(CONNECTING, SEEDING) nothing was promised, so a failure simply ends the attempt. After it (PROTECTED and the *silent*
+states) the copy may be activated by someone, so output stays held until a new commit, or until an operator vouches
+that the copy is gone.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from remus_agent.machines.table import Row, Table
+
+
+class State(Enum):
+    """Where the protection of a domain stands on its primary. The value is the word users see."""
+
+    CONNECTING = "connecting"
+    SEEDING = "seeding"
+    PROTECTED = "protected"
+    SILENT = "silent"
+    RECONNECTING = "reconnecting"
+    RESEEDING = "reseeding"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+class Event(Enum):
+    """What can happen to it."""
+
+    SESSION_OPENED = "the backup agreed to a session"
+    COMMITTED = "the first epoch of the session is acknowledged"
+    SESSION_LOST = "the session failed"
+    COMMIT_UNCERTAIN = "the session failed after its first epoch was sent and before it was acknowledged"
+    RETRY_DUE = "time to try again"
+    STOP_ASKED = "an operator ends protection"
+    STOP_FORCED = "an operator ends protection and vouches that the copy is gone"
+    COPY_DISCARDED = "the backup confirms that its copy is gone"
+    GUEST_ENDED = "the guest shut down, rebooted or crashed by itself"
+
+
+class Effect(Enum):
+    """What the service carries out."""
+
+    OPEN_SESSION = "connect, hello, preamble"
+    SEED = "copy all memory, then take the first checkpoint and wait for its acknowledgement"
+    RUN_EPOCHS = "checkpoint after checkpoint"
+    ABANDON_SESSION = "close the connection and the checkpoint source; the plugs stay as they are"
+    WAIT_FOR_RETRY = "wait the retry delay"
+    DISCARD_COPY = "ask the backup to discard its copy and wait for its word"
+    FREE_OUTPUT = "let out what is held and take the plugs away"
+    FORGET = "forget the durable record of the protection"
+
+
+_S, _E, _A = State, Event, Effect
+_END = (_A.ABANDON_SESSION, _A.FREE_OUTPUT, _A.FORGET)
+_HOLD = (_A.ABANDON_SESSION, _A.WAIT_FOR_RETRY)
+
+TABLE: Table[State, Event, Effect] = Table(
+    "primary",
+    [
+        Row(_S.CONNECTING, _E.SESSION_OPENED, _S.SEEDING, (_A.SEED,), "The backup is willing: copy the guest."),
+        Row(
+            _S.CONNECTING,
+            _E.SESSION_LOST,
+            _S.FAILED,
+            _END,
+            "Nothing was promised yet: the guest runs on as before.",
+        ),
+        Row(_S.CONNECTING, _E.STOP_ASKED, _S.STOPPED, _END, "Nothing was promised yet."),
+        Row(_S.CONNECTING, _E.STOP_FORCED, _S.STOPPED, _END, "Nothing was promised yet."),
+        Row(_S.CONNECTING, _E.GUEST_ENDED, _S.STOPPED, _END, "There is nothing left to protect."),
+        Row(
+            _S.SEEDING,
+            _E.COMMITTED,
+            _S.PROTECTED,
+            (_A.RUN_EPOCHS,),
+            "The backup holds a complete copy: epochs begin.",
+        ),
+        Row(
+            _S.SEEDING,
+            _E.SESSION_LOST,
+            _S.FAILED,
+            _END,
+            "No copy was committed: the guest runs on as before.",
+        ),
+        Row(
+            _S.SEEDING,
+            _E.COMMIT_UNCERTAIN,
+            _S.SILENT,
+            _HOLD,
+            "The backup may have committed without our hearing of it.",
+        ),
+        Row(_S.SEEDING, _E.STOP_ASKED, _S.STOPPED, _END, "No copy was committed; the backup drops its half."),
+        Row(_S.SEEDING, _E.STOP_FORCED, _S.STOPPED, _END, "No copy was committed; the backup drops its half."),
+        Row(_S.SEEDING, _E.GUEST_ENDED, _S.STOPPED, _END, "There is nothing left to protect."),
+        Row(
+            _S.PROTECTED,
+            _E.SESSION_LOST,
+            _S.SILENT,
+            _HOLD,
+            "The copy may be activated: hold output, try again.",
+        ),
+        Row(
+            _S.PROTECTED,
+            _E.STOP_ASKED,
+            _S.STOPPING,
+            (_A.DISCARD_COPY,),
+            "First the copy must be gone, then output may flow.",
+        ),
+        Row(
+            _S.PROTECTED,
+            _E.STOP_FORCED,
+            _S.STOPPING,
+            (_A.DISCARD_COPY,),
+            "The backup is there: let it confirm all the same.",
+        ),
+        Row(
+            _S.PROTECTED,
+            _E.GUEST_ENDED,
+            _S.STOPPING,
+            (_A.DISCARD_COPY,),
+            "A guest that ended must not come back by failover.",
+        ),
+        Row(_S.SILENT, _E.RETRY_DUE, _S.RECONNECTING, (_A.OPEN_SESSION,), "Look for the backup again."),
+        Row(_S.SILENT, _E.STOP_FORCED, _S.STOPPED, _END, "An operator vouches that the copy is gone."),
+        Row(
+            _S.SILENT,
+            _E.STOP_ASKED,
+            _S.SILENT,
+            (_A.WAIT_FOR_RETRY,),
+            "Refused: nobody can confirm that the copy is gone.",
+        ),
+        Row(
+            _S.SILENT,
+            _E.GUEST_ENDED,
+            _S.STOPPED,
+            _END,
+            "The guest is gone here; its copy waits for an operator.",
+        ),
+        Row(
+            _S.RECONNECTING,
+            _E.SESSION_OPENED,
+            _S.RESEEDING,
+            (_A.SEED,),
+            "A new session begins with a full resend, output held.",
+        ),
+        Row(
+            _S.RECONNECTING,
+            _E.SESSION_LOST,
+            _S.SILENT,
+            _HOLD,
+            "Still no backup: the old copy may be activated.",
+        ),
+        Row(_S.RECONNECTING, _E.STOP_FORCED, _S.STOPPED, _END, "An operator vouches that the copy is gone."),
+        Row(
+            _S.RECONNECTING,
+            _E.STOP_ASKED,
+            _S.SILENT,
+            _HOLD,
+            "Refused: nobody can confirm that the copy is gone.",
+        ),
+        Row(
+            _S.RECONNECTING,
+            _E.GUEST_ENDED,
+            _S.STOPPED,
+            _END,
+            "The guest is gone here; its copy waits for an operator.",
+        ),
+        Row(_S.RESEEDING, _E.COMMITTED, _S.PROTECTED, (_A.RUN_EPOCHS,), "The new copy replaces the old one."),
+        Row(_S.RESEEDING, _E.SESSION_LOST, _S.SILENT, _HOLD, "The old copy may still be activated."),
+        Row(
+            _S.RESEEDING,
+            _E.COMMIT_UNCERTAIN,
+            _S.SILENT,
+            _HOLD,
+            "The old copy or the new one may be activated.",
+        ),
+        Row(
+            _S.RESEEDING,
+            _E.STOP_ASKED,
+            _S.STOPPING,
+            (_A.DISCARD_COPY,),
+            "The backup discards the old copy and the new half.",
+        ),
+        Row(
+            _S.RESEEDING,
+            _E.STOP_FORCED,
+            _S.STOPPING,
+            (_A.DISCARD_COPY,),
+            "The backup is there: let it confirm all the same.",
+        ),
+        Row(
+            _S.RESEEDING,
+            _E.GUEST_ENDED,
+            _S.STOPPING,
+            (_A.DISCARD_COPY,),
+            "A guest that ended must not come back by failover.",
+        ),
+        Row(
+            _S.STOPPING,
+            _E.COPY_DISCARDED,
+            _S.STOPPED,
+            _END,
+            "Only this host can run the guest now: let its output out.",
+        ),
+        Row(_S.STOPPING, _E.SESSION_LOST, _S.SILENT, _HOLD, "No confirmation: the copy may be activated."),
+    ],
+)
+
+STARTED_FRESH = (State.CONNECTING, (Effect.OPEN_SESSION,))
+"""A protection that an operator asked for just now."""
+
+STARTED_AGAIN = (State.RECONNECTING, (Effect.OPEN_SESSION,))
+"""A protection that was committed before the agent was restarted: output stays held until the new commit."""
+
+TERMINAL = frozenset({State.STOPPED, State.FAILED})

@@ -1,0 +1,328 @@
+"""One host's agent: every domain it protects or keeps a copy of, and what the control socket asks of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from remus_agent import __version__
+from remus_agent.errors import (
+    AlreadyProtected,
+    ConfigError,
+    DomainNotFound,
+    PeerTimeout,
+    RefusedError,
+    RemusError,
+)
+from remus_agent.machines.primary import State
+from remus_agent.observe.status import Status
+from remus_agent.ports import Domain, GuestRecord, GuestStore, OutputBuffers
+from remus_agent.protocol.replication.messages import Refuse
+from remus_agent.services.backup import BackupService, refuse_on_backup
+from remus_agent.services.primary import PrimaryPorts, PrimaryService, hello_for, is_over
+from remus_agent.services.report import copy_status, none_status, primary_status
+from remus_agent.services.session import ask
+from remus_agent.services.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Progress(Protocol):
+    """Tells whoever asked how far the work is."""
+
+    def __call__(self, phase: str, done: int = 0, total: int = 0, unit: str = "", message: str = "") -> None: ...
+
+
+PROGRESS_SECONDS = 1.0
+
+
+class AgentService:
+    """The agent's memory of who is what, and the verbs of the control socket."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        peers: dict[str, str],
+        ports: PrimaryPorts,
+        outputs: OutputBuffers,
+        backup: BackupService,
+    ) -> None:
+        self.settings = settings
+        self.peers = peers
+        self.backup = backup
+        self._ports = ports
+        self._outputs = outputs
+        self._primaries: dict[str, PrimaryService] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._lock = asyncio.Lock()
+
+    @property
+    def store(self) -> GuestStore:
+        """The durable records."""
+        return self._ports.store
+
+    async def resume(self) -> None:
+        """After a start: go on with every protection that is on record and whose guest still runs here."""
+        loaded = await self._ports.store.load_all()
+        for error in loaded.damaged:
+            log.error("%s", error)
+            self._ports.events.note(error.domain or "?", "record-damaged", reason=str(error))
+        for record in loaded.records:
+            if record.role != "primary":
+                continue
+            try:
+                domain = await self._ports.hypervisor.domain(record.name)
+                if domain.uuid != record.uuid:
+                    raise DomainNotFound("another domain has taken its name", domain=record.name)
+            except DomainNotFound as error:
+                self._ports.events.note(record.name, "guest-gone", reason=str(error))
+                log.warning("%s: no longer runs here; its protection is forgotten: %s", record.name, error)
+                await self._ports.store.remove(record.name)
+                continue
+            if record.peer not in self.peers:
+                log.error("%s: its peer %s is no longer configured", record.name, record.peer)
+                self._ports.events.note(record.name, "peer-unknown", peer=record.peer)
+                continue
+            self._start(domain, record)
+
+    async def close(self) -> None:
+        """The agent stops. Guests run on; held output stays held."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await self.backup.close()
+
+    # Reading
+
+    async def agent(self) -> dict[str, Any]:
+        """This agent and its host."""
+        facts = await self._ports.hypervisor.facts()
+        return {
+            "host": self.settings.host,
+            "version": __version__,
+            "xen_version": facts.xen_version,
+            "cpu_policy": facts.cpu_policy,
+            "free_memory_kib": facts.free_memory_kib,
+            "peers": {name: {"address": address} for name, address in self.peers.items()},
+        }
+
+    async def overview(self) -> list[Status]:
+        """Every domain this agent has to do with."""
+        names = sorted({*self._primaries, *self.backup.names()})
+        return [await self.status(name) for name in names]
+
+    async def status(self, name: str) -> Status:
+        """One domain. Raises DomainNotFound for a name that neither the agent nor Xen knows."""
+        primary = self._primaries.get(name)
+        if primary is not None and not (is_over(primary) and self.backup.copy_of(name) is not None):
+            return await primary_status(primary, self._ports.clock.now())
+        copy = self.backup.copy_of(name)
+        if copy is not None:
+            return copy_status(copy, self._ports.clock.now())
+        domain = await self._ports.hypervisor.domain(name)
+        return none_status(domain.name)
+
+    def records(self, name: str, limit: int) -> list[dict[str, Any]]:
+        """Figures of the last epochs of a domain that is protected here."""
+        primary = self._primary(name, "records")
+        return [asdict(record) for record in list(primary.epochs)[-limit:]]
+
+    async def probe(self, name: str, peer: str) -> dict[str, Any]:
+        """Whether this domain could be protected to that peer, with every reason against it. Changes nothing."""
+        reasons: list[dict[str, Any]] = []
+        facts: dict[str, Any] = {}
+        address = self._address(peer)
+        try:
+            domain = await self._ports.hypervisor.domain(name)
+            if self._is_protected(name):
+                raise AlreadyProtected("it is protected already", operation="probe", domain=name)
+            source = await self._ports.hypervisor.open_source(domain)
+            await source.close()
+            host = await self._ports.hypervisor.facts()
+            facts = {"memory_kib": domain.memory_kib, "guest_type": domain.guest_type.value, **asdict(host)}
+            hello = hello_for(domain, host, self.settings.host, generation=1, purpose="probe")
+            connection, answer = await ask(self._ports.connector, address, hello, self.settings)
+            await connection.close()
+            if isinstance(answer, Refuse):
+                reasons += [
+                    {"code": reason.code, "message": reason.message, "hint": reason.hint} for reason in answer.reasons
+                ]
+        except RemusError as error:
+            reasons.append({"code": error.code, "message": error.message, "hint": error.hint or ""})
+        return {"ok": not reasons, "reasons": reasons, "facts": facts}
+
+    # Acting
+
+    async def protect(
+        self,
+        name: str,
+        peer: str,
+        *,
+        interval_ms: int,
+        output_limit_bytes: int,
+        wait: bool,
+        timeout: float,
+        progress: Progress,
+    ) -> Status:
+        """Start protecting a running domain. With wait, return when its first epoch is committed."""
+        address = self._address(peer)
+        async with self._lock:
+            if self._is_protected(name):
+                raise AlreadyProtected(
+                    f"it is protected already, to {self._primaries[name].record.peer}",
+                    operation="protect",
+                    domain=name,
+                    left="nothing was changed",
+                )
+            copy = self.backup.copy_of(name)
+            if copy is not None and copy.state.value in ("receiving", "ready", "orphaned", "activating"):
+                raise RefusedError(
+                    "this host holds a copy of it as backup",
+                    operation="protect",
+                    domain=name,
+                    left="nothing was changed",
+                    hint="protect it on the host where it runs",
+                )
+            domain = await self._ports.hypervisor.domain(name)
+            record = GuestRecord(
+                name=name,
+                uuid=domain.uuid,
+                role="primary",
+                peer=peer,
+                generation=copy.generation if copy is not None else 1,
+                committed=False,
+                interval_ms=interval_ms,
+                output_limit_bytes=output_limit_bytes,
+            )
+            source = await self._ports.hypervisor.open_source(domain)
+            await source.close()
+            await self._ports.store.save(record)
+            address_checked = address
+            service = self._start(domain, record)
+            log.info("%s: protecting to %s (%s)", name, peer, address_checked)
+        if wait:
+            await self._until_protected(service, timeout, progress)
+        return await self.status(name)
+
+    async def unprotect(self, name: str, *, force: bool, timeout: float, progress: Progress) -> Status:
+        """End protection: the copy is destroyed first, then held output flows. On a backup: destroy the copy (force)."""
+        service = self._primaries.get(name)
+        if service is None or is_over(service):
+            copy = self.backup.copy_of(name)
+            if copy is not None and copy.state.value in ("receiving", "ready", "orphaned"):
+                if not force:
+                    raise refuse_on_backup(name)
+                await self.backup.discard(name)
+            return await self.status(name)
+        service.ask_stop(force=force)
+        await self._watch(service, timeout, progress, "unprotect", lambda: is_over(service))
+        if not is_over(service):
+            raise RefusedError(
+                "the backup did not confirm that its copy is gone",
+                operation="unprotect",
+                domain=name,
+                left=f"{service.state.value}: the guest runs, its output is held",
+                hint="destroy the copy on the backup and repeat with --force",
+            )
+        return await self.status(name)
+
+    async def failover(
+        self, name: str, *, generation: int | None, session: str | None, fenced: dict[str, str]
+    ) -> Status:
+        """Activate this host's copy; see `BackupService.failover`."""
+        copy = await self.backup.failover(name, generation=generation, session=session, fenced=fenced)
+        domain = copy.running
+        await self._ports.store.save(
+            GuestRecord(
+                name=name,
+                uuid=copy.hello.uuid if domain is None else domain.uuid,
+                role="active",
+                peer=copy.hello.host,
+                generation=copy.generation,
+                committed=False,
+                interval_ms=0,
+                output_limit_bytes=0,
+            )
+        )
+        return await self.status(name)
+
+    # Helpers
+
+    def _start(self, domain: Domain, record: GuestRecord) -> PrimaryService:
+        service = PrimaryService(
+            domain,
+            record,
+            self.peers[record.peer],
+            self._outputs.of(domain, record.output_limit_bytes),
+            self._ports,
+            self.settings,
+        )
+        self._primaries[domain.name] = service
+        task = asyncio.create_task(service.run(), name=f"primary {domain.name}")
+        task.add_done_callback(lambda done: self._report_end(domain.name, done))
+        self._tasks[domain.name] = task
+        return service
+
+    def _report_end(self, name: str, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            log.critical("%s: its protection ended by a defect; output stays held", name, exc_info=error)
+            self._ports.events.note(name, "defect", reason=repr(error))
+
+    def _is_protected(self, name: str) -> bool:
+        service = self._primaries.get(name)
+        return service is not None and not is_over(service)
+
+    def _primary(self, name: str, operation: str) -> PrimaryService:
+        service = self._primaries.get(name)
+        if service is None:
+            raise DomainNotFound("it is not protected on this host", operation=operation, domain=name)
+        return service
+
+    def _address(self, peer: str) -> str:
+        try:
+            return self.peers[peer]
+        except KeyError:
+            raise ConfigError(
+                f"no peer {peer!r} is configured; there is {', '.join(sorted(self.peers)) or 'none'}",
+                hint="name one of them, or add it to [replication.peers]",
+            ) from None
+
+    async def _until_protected(self, service: PrimaryService, seconds: float, progress: Progress) -> None:
+        settled = frozenset({State.PROTECTED, State.SILENT})
+        await self._watch(service, seconds, progress, "protect", lambda: is_over(service) or service.state in settled)
+        if service.state is State.PROTECTED:
+            return
+        if service.error is not None:
+            error = service.error
+            error.left = error.left or f"{service.state.value}: the guest runs on"
+            raise error
+        if service.state is not State.STOPPED:
+            raise PeerTimeout(
+                f"not protected within {seconds:g} s",
+                operation="protect",
+                domain=service.domain.name,
+                left=f"{service.state.value}: seeding goes on",
+                hint="watch it with `remusctl status`, or wait longer with a larger timeout",
+            )
+
+    async def _watch(
+        self, service: PrimaryService, seconds: float, progress: Progress, what: str, done: Callable[[], bool]
+    ) -> None:
+        started = self._ports.clock.now()
+        task = self._tasks[service.domain.name]
+        while not done() and not task.done():
+            elapsed = self._ports.clock.now() - started
+            if elapsed >= seconds:
+                return
+            at, total = service.seeding or (0, 0)
+            state = service.state.value
+            progress(state, at, total, "pages", f"{what} {service.domain.name}: {state}")
+            changed = asyncio.ensure_future(service.changed.wait())
+            await asyncio.wait({changed, task}, timeout=PROGRESS_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            changed.cancel()

@@ -1,0 +1,357 @@
+"""Carries out `machines.backup` for one copy of a domain: one session of its primary.
+
+The order inside an epoch's end is the point of it all: verify, commit to the journal, acknowledge, apply. Nothing of an
+epoch reaches the paused domain before the commit, except in epoch 1, where there is no committed state to damage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from remus_agent.errors import (
+    AuthorityError,
+    HypervisorError,
+    PeerError,
+    PeerTimeout,
+    ProtocolError,
+    RefusedError,
+    RemusError,
+    ReplicationError,
+)
+from remus_agent.machines.backup import TABLE, Effect, Event, State
+from remus_agent.ports import (
+    Announcer,
+    Clock,
+    CommitRecord,
+    Connection,
+    Domain,
+    EventSink,
+    Hypervisor,
+    Journal,
+    Target,
+)
+from remus_agent.protocol.replication.digest import EpochDigest
+from remus_agent.protocol.replication.frames import Buffer, Frame, FrameType
+from remus_agent.protocol.replication.messages import (
+    EpochEnd,
+    Hello,
+    MemoryAck,
+    Plain,
+    Reason,
+    Refuse,
+    decode,
+    encode,
+)
+from remus_agent.protocol.stream.epoch import EpochParser
+from remus_agent.services.settings import Settings
+
+log = logging.getLogger(__name__)
+
+LARGEST_PFN = 1 << 36
+"""Frame numbers above this can't exist on x86 (48 bits of physical address)."""
+
+
+class Copy:
+    """One copy. `serve` takes in the session; `failover` and `discard` are an operator's."""
+
+    def __init__(
+        self,
+        hello: Hello,
+        hypervisor: Hypervisor,
+        journal: Journal,
+        announcer: Announcer,
+        events: EventSink,
+        clock: Clock,
+        settings: Settings,
+        on_first_commit: Callable[[Copy], Awaitable[None]],
+    ) -> None:
+        self.hello = hello
+        self.state = State.RECEIVING
+        self.since = clock.now()
+        self.reason: str | None = None
+        self.committed_epoch = 0
+        self.generation = hello.generation
+        self.received_pages = 0
+        self.last_heard = clock.now()
+        self.working_name = f"{hello.domain}--incoming-{hello.session[:8]}"
+        self.running: Domain | None = None
+        self._hypervisor = hypervisor
+        self._journal = journal
+        self._announcer = announcer
+        self._events = events
+        self._clock = clock
+        self._settings = settings
+        self._on_first_commit = on_first_commit
+        self._connection: Connection | None = None
+        self._target: Target | None = None
+        self._tail: list[Buffer] = []
+        self._staged = EpochParser(LARGEST_PFN)
+        self._digest = EpochDigest()
+        self._disconnected = asyncio.Event()
+        self.stop_asked_by_peer = False
+
+    async def serve(self, connection: Connection) -> None:
+        """Take in the session until its connection ends, whatever ends it. Never raises RemusError."""
+        self._connection = connection
+        heartbeat = asyncio.create_task(self._heartbeat(connection), name=f"heartbeat {self.hello.domain}")
+        try:
+            while not self.stop_asked_by_peer:
+                await self._take(await self._receive(connection))
+        except RemusError as error:
+            await self._refuse(connection, error)
+            await self._end(error)
+        finally:
+            heartbeat.cancel()
+            await asyncio.gather(heartbeat, return_exceptions=True)
+            self._disconnected.set()
+            if not self.stop_asked_by_peer:
+                await connection.close()
+
+    async def failover(self, host: str, method: str, evidence: str) -> Domain:
+        """Activate the last committed epoch. The caller has a proof that the primary is dead; a primary that still talks
+        disproves it, and the request is refused."""
+        if self.state is State.ACTIVE and self.running is not None:
+            return self.running
+        if self.state is State.READY:
+            await self._expect_silence()
+        if not TABLE.accepts(self.state, Event.FAILOVER_ASKED):
+            raise AuthorityError(
+                f"this copy is {self.state.value} and holds no committed epoch that may be activated",
+                operation="failover",
+                domain=self.hello.domain,
+                hint="see `remusctl status`; only a committed copy whose primary is gone can be activated",
+            )
+        self._events.note(
+            self.hello.domain,
+            "failover-asked",
+            epoch=self.committed_epoch,
+            fenced_host=host,
+            method=method,
+            evidence=evidence,
+        )
+        self._advance(Event.FAILOVER_ASKED)
+        target = self._need_target()
+        try:
+            async with asyncio.timeout(self._settings.activate):
+                self.running = await target.activate(self._tail, self.hello.domain)
+        except TimeoutError:
+            await self._activation_failed()
+            raise HypervisorError(
+                f"the toolstack did not finish the domain within {self._settings.activate:g} s",
+                operation="failover",
+                domain=self.hello.domain,
+                epoch=self.committed_epoch,
+                left="the copy was destroyed",
+            ) from None
+        except RemusError:
+            await self._activation_failed()
+            raise
+        self.generation += 1
+        self._advance(Event.ACTIVATED)
+        try:
+            await self._announcer.announce(self.running)
+        except RemusError as error:
+            # The guest announces itself as well; a failed announcement must not undo a failover.
+            log.warning("%s: %s", self.hello.domain, error)
+        return self.running
+
+    async def discard(self, event: Event = Event.DISCARD_ASKED) -> None:
+        """Destroy the copy and forget it."""
+        if not TABLE.accepts(self.state, event):
+            raise RefusedError(
+                f"this copy is {self.state.value}", operation="discard the copy", domain=self.hello.domain
+            )
+        self._advance(event)
+        await self._abort()
+        if self._connection is not None and not self.stop_asked_by_peer:
+            await self._connection.close()
+
+    async def disconnect(self) -> None:
+        """The primary has opened another session, so this connection is dead: end it and what it staged."""
+        if self._connection is not None and not self._disconnected.is_set():
+            await self._connection.close()
+            await self._disconnected.wait()
+
+    # Receiving
+
+    async def _receive(self, connection: Connection) -> Frame:
+        try:
+            async with asyncio.timeout(self._settings.silence):
+                frame = await connection.receive()
+        except TimeoutError:
+            raise PeerTimeout(
+                f"heard nothing from the primary for {self._settings.silence:g} s",
+                operation="listen to the primary",
+                domain=self.hello.domain,
+                epoch=self.committed_epoch or None,
+            ) from None
+        self.last_heard = self._clock.now()
+        return frame
+
+    async def _take(self, frame: Frame) -> None:
+        match frame.type:
+            case FrameType.PREAMBLE:
+                await self._preamble(frame)
+            case FrameType.STREAM:
+                await self._stream(frame)
+            case FrameType.EPOCH_END:
+                message = decode(frame)
+                if isinstance(message, EpochEnd):
+                    await self._epoch_end(message)
+            case FrameType.STOP:
+                self.stop_asked_by_peer = True
+            case FrameType.HEARTBEAT:
+                decode(frame)
+            case _:
+                raise self._broken(f"unexpected {frame.type.name}")
+
+    async def _preamble(self, frame: Frame) -> None:
+        if self._target is not None:
+            raise self._broken("second PREAMBLE in one session")
+        payload = frame.joined()
+        self._digest.update(payload)
+        self._target = await self._hypervisor.open_target(payload, self.working_name)
+
+    async def _stream(self, frame: Frame) -> None:
+        target = self._need_target()
+        if frame.epoch != self.committed_epoch + 1:
+            raise self._broken(f"records of epoch {frame.epoch} while {self.committed_epoch + 1} is open")
+        payload = frame.payload[0]
+        self._digest.update(payload)
+        self._staged.feed(payload)
+        if self.committed_epoch == 0:
+            await target.feed(self._staged.take_pages())
+        elif self._digest.stream_bytes > self.hello.memory_kib * 1024 + self._settings.staging_bytes:
+            raise self._broken("the epoch is larger than the guest's memory")
+
+    async def _epoch_end(self, end: EpochEnd) -> None:
+        target = self._need_target()
+        if end.epoch != self.committed_epoch + 1:
+            raise self._broken(f"end of epoch {end.epoch} while {self.committed_epoch + 1} is open")
+        digest = self._digest.digest()
+        if (end.stream_bytes, end.digest) != (self._digest.stream_bytes, digest):
+            raise self._broken(
+                f"epoch {end.epoch} arrived damaged ({self._digest.stream_bytes} bytes, {end.stream_bytes} were sent)"
+            )
+        staged = self._staged.finish()
+        if staged.pages != end.pages:
+            raise self._broken(f"epoch {end.epoch} has {staged.pages} pages instead of {end.pages}")
+        await self._journal.commit(CommitRecord(self.hello.session, self.generation, end.epoch, digest))
+        first = self.committed_epoch == 0
+        self._tail = [bytes(part) for part in staged.tail]
+        self.committed_epoch = end.epoch
+        self._advance(Event.EPOCH_COMPLETE)
+        connection = self._connection
+        if connection is not None:
+            await connection.send(encode(MemoryAck(epoch=end.epoch, digest=digest)))
+        self._drop_staged()
+        self.received_pages += staged.pages
+        await target.feed(staged.page_records)
+        if first:
+            await self._on_first_commit(self)
+
+    async def _refuse(self, connection: Connection, error: RemusError) -> None:
+        """Tell the primary why the session ends, if it can be told."""
+        if isinstance(error, PeerError):
+            return
+        reason = Reason(code=error.code, message=error.message[:4000], hint=error.hint or "")
+        try:
+            async with asyncio.timeout(self._settings.connect):
+                await connection.send(encode(Refuse(reasons=(reason,))))
+        except (PeerError, TimeoutError) as failed:
+            log.info("%s: could not tell the primary: %s", self.hello.domain, failed)
+
+    async def _end(self, error: RemusError) -> None:
+        self.reason = str(error)
+        if self.state not in (State.RECEIVING, State.READY):
+            return
+        log.warning("%s: session ended: %s", self.hello.domain, error)
+        event = Event.COPY_BROKEN if isinstance(error, HypervisorError) else Event.CONNECTION_ENDED
+        for effect in self._advance(event):
+            if effect is Effect.ABORT:
+                await self._abort()
+            elif effect is Effect.DROP_STAGED:
+                self._drop_staged()
+
+    async def _heartbeat(self, connection: Connection) -> None:
+        try:
+            while True:
+                await self._clock.sleep(self._settings.heartbeat)
+                await connection.send(encode(Plain(FrameType.HEARTBEAT, self.committed_epoch)))
+        except PeerError:
+            return  # the receiving side notices and reports it
+
+    # Ending
+
+    async def _expect_silence(self) -> None:
+        """Wait until a connection that should be dead has shown it, by silence for three heartbeats."""
+        quiet = 3 * self._settings.heartbeat
+        asked_at = self._clock.now()
+        while self.state is State.READY:
+            silent_for = self._clock.now() - self.last_heard
+            if silent_for >= quiet:
+                await self.disconnect()
+                return
+            if self._clock.now() - asked_at > 2 * quiet:
+                raise AuthorityError(
+                    f"the primary is alive: it was heard {silent_for:.1f} s ago",
+                    operation="failover",
+                    domain=self.hello.domain,
+                    epoch=self.committed_epoch,
+                    left="nothing was changed, protection goes on",
+                    hint="fence the primary's host first; to give up the copy there, unprotect on the primary",
+                )
+            await self._clock.sleep(self._settings.heartbeat / 4)
+
+    async def _activation_failed(self) -> None:
+        self._advance(Event.ACTIVATION_FAILED)
+        await self._abort()
+
+    async def _abort(self) -> None:
+        self._drop_staged()
+        self._tail = []
+        if self._target is not None:
+            try:
+                await self._target.abort()
+            except RemusError as error:
+                self.reason = str(error)
+                log.error("%s: %s", self.hello.domain, error)
+        await self._journal.close()
+
+    def _advance(self, event: Event) -> tuple[Effect, ...]:
+        row = TABLE.step(self.state, event)
+        if row.then is not self.state:
+            log.info("%s: copy %s -> %s: %s", self.hello.domain, self.state.value, row.then.value, event.value)
+            self.since = self._clock.now()
+            self._events.note(
+                self.hello.domain,
+                row.then.value,
+                epoch=self.committed_epoch or None,
+                because=event.value,
+                session=self.hello.session,
+                **({"reason": self.reason} if self.reason else {}),
+            )
+        self.state = row.then
+        return row.effects
+
+    def _drop_staged(self) -> None:
+        self._staged = EpochParser(LARGEST_PFN)
+        self._digest = EpochDigest()
+
+    def _need_target(self) -> Target:
+        if self._target is None:
+            raise self._broken("records before PREAMBLE")
+        return self._target
+
+    def _broken(self, message: str) -> ProtocolError:
+        return ReplicationError(
+            message,
+            operation="receive an epoch",
+            domain=self.hello.domain,
+            epoch=self.committed_epoch + 1,
+            left=f"the copy stands at epoch {self.committed_epoch}"
+            if self.committed_epoch
+            else "nothing was committed",
+        )

@@ -1,0 +1,60 @@
+"""What is kept of each epoch for status, metrics and benchmarks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from remus_agent.ports import Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """Figures of one epoch on its primary; durations in nanoseconds, see `ports.Timing` for the first seven.
+
+    started: clock when the guest was asked to suspend, in seconds. bytes: stream bytes sent after the guest ran again.
+    send_ns: encoding and sending. ack_ns: waiting for the acknowledgement. period_ns: since the start of the epoch before.
+    """
+
+    epoch: int
+    started: float
+    pages: int
+    bytes: int
+    freeze_ns: int
+    barrier_ns: int
+    clean_ns: int
+    copy_ns: int
+    context_ns: int
+    resume_ns: int
+    down_ns: int
+    send_ns: int
+    ack_ns: int
+    period_ns: int
+
+    @classmethod
+    def of(
+        cls,
+        checkpoint: Checkpoint,
+        sent_bytes: int,
+        started: float,
+        send: float,
+        ack: float,
+        previous: float | None,
+    ) -> EpochRecord:
+        """Put together what the source measured and what the service measured (seconds)."""
+        timing = checkpoint.timing
+        return cls(
+            epoch=checkpoint.epoch,
+            started=started,
+            pages=checkpoint.pages,
+            bytes=sent_bytes,
+            freeze_ns=timing.freeze,
+            barrier_ns=timing.barrier,
+            clean_ns=timing.clean,
+            copy_ns=timing.copy,
+            context_ns=timing.context,
+            resume_ns=timing.resume,
+            down_ns=timing.down,
+            send_ns=round(send * 1e9),
+            ack_ns=round(ack * 1e9),
+            period_ns=round((started - previous) * 1e9) if previous is not None else 0,
+        )

@@ -1,0 +1,89 @@
+"""Turns what services know into the one status vocabulary that users see everywhere."""
+
+from __future__ import annotations
+
+from remus_agent.errors import OutputBufferError
+from remus_agent.machines import backup, primary
+from remus_agent.observe.status import Role, Seeding, State, Status
+from remus_agent.ports import BufferState
+from remus_agent.services.copy import Copy
+from remus_agent.services.primary import PrimaryService, is_over
+
+_PRIMARY: dict[primary.State, State] = {
+    primary.State.CONNECTING: "connecting",
+    primary.State.SEEDING: "seeding",
+    primary.State.PROTECTED: "protected",
+    primary.State.SILENT: "silent",
+    primary.State.RECONNECTING: "silent",
+    primary.State.RESEEDING: "seeding",
+    primary.State.STOPPING: "stopping",
+    primary.State.STOPPED: "unprotected",
+    primary.State.FAILED: "failed",
+}
+"""The words for users, who need not tell apart all states of the machine."""
+
+_BACKUP: dict[backup.State, State] = {
+    backup.State.RECEIVING: "receiving",
+    backup.State.READY: "ready",
+    backup.State.ORPHANED: "orphaned",
+    backup.State.ACTIVATING: "activating",
+    backup.State.ACTIVE: "active",
+    backup.State.DISCARDED: "discarded",
+}
+
+
+async def primary_status(service: PrimaryService, now: float) -> Status:
+    """Status of a domain that is protected here."""
+    held = BufferState(0, 0, 0)
+    reason = service.reason
+    if not is_over(service):
+        try:
+            held = await service.buffer_state()
+        except OutputBufferError as error:
+            reason = reason or str(error)
+    last = service.epochs[-1] if service.epochs else None
+    return Status(
+        domain=service.domain.name,
+        role="none" if is_over(service) else "primary",
+        state=_PRIMARY[service.state],
+        peer=service.record.peer,
+        session=service.session_id,
+        generation=service.record.generation,
+        epoch=service.commit.running,
+        acked_epoch=service.acked_epoch,
+        committed_epoch=service.acked_epoch,
+        seeding=Seeding(done=service.seeding[0], total=service.seeding[1]) if service.seeding else None,
+        held_bytes=held.held_bytes,
+        held_packets=held.held_packets,
+        dropped_packets=held.dropped_packets,
+        last_ack_age=round(now - service.last_ack, 3) if service.last_ack is not None else None,
+        interval_ms=service.record.interval_ms,
+        pages_last=last.pages if last else 0,
+        down_ms_last=round(last.down_ns / 1e6, 3) if last else 0.0,
+        since=round(now - service.since, 3),
+        reason=reason,
+    )
+
+
+def copy_status(copy: Copy, now: float) -> Status:
+    """Status of a domain of which this host holds a copy, or which it took over."""
+    role: Role = "none" if copy.state is backup.State.DISCARDED else "backup"
+    return Status(
+        domain=copy.hello.domain,
+        role="primary" if copy.running is not None else role,
+        state=_BACKUP[copy.state],
+        peer=copy.hello.host,
+        session=copy.hello.session,
+        generation=copy.generation,
+        epoch=copy.committed_epoch + 1,
+        acked_epoch=copy.committed_epoch,
+        committed_epoch=copy.committed_epoch,
+        last_ack_age=round(now - copy.last_heard, 3),
+        since=round(now - copy.since, 3),
+        reason=copy.reason,
+    )
+
+
+def none_status(domain: str) -> Status:
+    """Status of a running domain that nobody protects."""
+    return Status(domain=domain, role="none", state="unprotected")

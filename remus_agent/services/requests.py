@@ -1,0 +1,158 @@
+"""The verbs of the control socket: what each takes, checked strictly, and which service method answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+
+from remus_agent.errors import ConfigError
+from remus_agent.services.agent import AgentService, Progress
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=127)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
+Limit = Annotated[int, msgspec.Meta(ge=1, le=10000)]
+
+
+class Nothing(msgspec.Struct, forbid_unknown_fields=True):
+    """No parameters."""
+
+
+class OfDomain(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """One domain."""
+
+    domain: Name
+
+
+class Protect(OfDomain, kw_only=True):
+    """Parameters of `protect`. interval_ms: how long the guest runs between checkpoints at least."""
+
+    peer: Name
+    interval_ms: Annotated[int, msgspec.Meta(ge=0, le=60_000)] | None = None
+    output_limit_bytes: Annotated[int, msgspec.Meta(ge=65536, le=2**31 - 1)] | None = None
+    wait: bool = True
+    timeout: Seconds = 900.0
+
+
+class Probe(OfDomain, kw_only=True):
+    """Parameters of `probe`."""
+
+    peer: Name
+
+
+class Unprotect(OfDomain, kw_only=True):
+    """Parameters of `unprotect`."""
+
+    force: bool = False
+    timeout: Seconds = 120.0
+
+
+class Fenced(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The proof that a host is dead: which, how it was fenced, what confirmed it."""
+
+    host: Name
+    method: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    evidence: Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
+
+
+class Failover(OfDomain, kw_only=True):
+    """Parameters of `failover`."""
+
+    fenced: Fenced | None = None
+    expected_session: str | None = None
+    expected_generation: int | None = None
+
+
+class Events(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of `events`."""
+
+    domain: Name | None = None
+    since: Annotated[int, msgspec.Meta(ge=0)] = 0
+    limit: Limit = 200
+
+
+class Records(OfDomain, kw_only=True):
+    """Parameters of `records`."""
+
+    limit: Limit = 4096
+
+
+P = TypeVar("P")
+Handler = Callable[[dict[str, Any], Progress], Awaitable[Mapping[str, Any]]]
+ReadEvents = Callable[[int, str | None, int], list[dict[str, Any]]]
+Verb = Literal["agent", "list", "status", "protect", "probe", "unprotect", "failover", "events", "records"]
+
+
+def handlers(
+    service: AgentService, read_events: ReadEvents, *, interval_ms: int, output_limit_bytes: int
+) -> dict[str, Handler]:
+    """One handler a verb. interval_ms, output_limit_bytes: what applies when a request names none."""
+
+    async def agent(_: Nothing, __: Progress) -> Mapping[str, Any]:
+        return await service.agent()
+
+    async def list_(_: Nothing, __: Progress) -> Mapping[str, Any]:
+        return {"domains": [status.as_dict() for status in await service.overview()]}
+
+    async def status(params: OfDomain, _: Progress) -> Mapping[str, Any]:
+        return (await service.status(params.domain)).as_dict()
+
+    async def probe(params: Probe, _: Progress) -> Mapping[str, Any]:
+        return await service.probe(params.domain, params.peer)
+
+    async def protect(params: Protect, progress: Progress) -> Mapping[str, Any]:
+        status = await service.protect(
+            params.domain,
+            params.peer,
+            interval_ms=interval_ms if params.interval_ms is None else params.interval_ms,
+            output_limit_bytes=output_limit_bytes if params.output_limit_bytes is None else params.output_limit_bytes,
+            wait=params.wait,
+            timeout=params.timeout,
+            progress=progress,
+        )
+        return status.as_dict()
+
+    async def unprotect(params: Unprotect, progress: Progress) -> Mapping[str, Any]:
+        status = await service.unprotect(params.domain, force=params.force, timeout=params.timeout, progress=progress)
+        return status.as_dict()
+
+    async def failover(params: Failover, progress: Progress) -> Mapping[str, Any]:
+        progress("activating", message=f"failover {params.domain}")
+        fenced = {} if params.fenced is None else msgspec.structs.asdict(params.fenced)
+        status = await service.failover(
+            params.domain,
+            generation=params.expected_generation,
+            session=params.expected_session,
+            fenced=fenced,
+        )
+        return status.as_dict()
+
+    async def events(params: Events, _: Progress) -> Mapping[str, Any]:
+        return {"events": read_events(params.since, params.domain, params.limit)}
+
+    async def records(params: Records, _: Progress) -> Mapping[str, Any]:
+        return {"epochs": service.records(params.domain, params.limit)}
+
+    return {
+        "agent": _checked(Nothing, agent),
+        "list": _checked(Nothing, list_),
+        "status": _checked(OfDomain, status),
+        "probe": _checked(Probe, probe),
+        "protect": _checked(Protect, protect),
+        "unprotect": _checked(Unprotect, unprotect),
+        "failover": _checked(Failover, failover),
+        "events": _checked(Events, events),
+        "records": _checked(Records, records),
+    }
+
+
+def _checked(kind: type[P], handler: Callable[[P, Progress], Awaitable[Mapping[str, Any]]]) -> Handler:
+    async def checked(params: dict[str, Any], progress: Progress) -> Mapping[str, Any]:
+        try:
+            request = msgspec.convert(params, kind)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"wrong parameters: {error}", operation="control request") from None
+        return await handler(request, progress)
+
+    return checked

@@ -1,0 +1,223 @@
+"""One session of a primary with its backup: a connection, its heartbeat and its acknowledgements.
+
+A session is used by one task. Two helpers run beside it: one sends heartbeats, one receives. Whatever ends the
+connection ends every wait of the session with the same error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from remus_agent.errors import ConnectionLost, PeerError, PeerRefused, PeerTimeout, ProtocolError, RemusError
+from remus_agent.ports import Clock, Connection, Connector
+from remus_agent.protocol.replication.digest import EpochDigest
+from remus_agent.protocol.replication.frames import Buffer, Frame, FrameType
+from remus_agent.protocol.replication.messages import (
+    EpochEnd,
+    Hello,
+    MemoryAck,
+    Plain,
+    Refuse,
+    Welcome,
+    decode,
+    encode,
+)
+from remus_agent.services.settings import Settings
+
+
+class PrimarySession:
+    """The primary's end. Made by `open_session`; `close` ends it in any state."""
+
+    def __init__(self, connection: Connection, hello: Hello, settings: Settings, clock: Clock) -> None:
+        self.id = hello.session
+        self._domain = hello.domain
+        self._connection = connection
+        self._settings = settings
+        self._clock = clock
+        self._digest = EpochDigest()
+        self._expected: tuple[int, bytes] | None = None
+        self._acked = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._end: RemusError | None = None
+        self._ended = asyncio.Event()
+        self.last_heard = clock.now()
+        self._helpers = [
+            asyncio.create_task(self._receive(), name=f"receive {self._domain}"),
+            asyncio.create_task(self._heartbeat(), name=f"heartbeat {self._domain}"),
+        ]
+
+    async def send_preamble(self, preamble: bytes) -> None:
+        """Send what precedes memory; it counts into the digest of epoch 1."""
+        self._digest.update(preamble)
+        await self._send(Frame(FrameType.PREAMBLE, 1, 0, (preamble,)))
+
+    async def send_records(self, epoch: int, group: Sequence[Buffer]) -> int:
+        """Send one group of whole stream records of an epoch. Returns its bytes."""
+        before = self._digest.stream_bytes
+        self._digest.update_all(group)
+        await self._send(Frame(FrameType.STREAM, epoch, 0, tuple(group)))
+        return self._digest.stream_bytes - before
+
+    async def end_epoch(self, epoch: int, pages: int) -> None:
+        """Say that the epoch is complete; after this `wait_ack` waits for it."""
+        digest = self._digest.digest()
+        end = EpochEnd(epoch=epoch, stream_bytes=self._digest.stream_bytes, pages=pages, digest=digest)
+        self._digest = EpochDigest()
+        self._expected = (epoch, digest)
+        self._acked.clear()
+        await self._send(encode(end))
+
+    async def wait_ack(self, epoch: int) -> None:
+        """Return when the backup has acknowledged this epoch's memory with the right digest. Raises PeerError."""
+        await self._wait(self._acked, self._settings.ack, f"acknowledgement of epoch {epoch}", epoch)
+
+    async def discard_copy(self) -> None:
+        """Ask the backup to discard its copies of the domain; return when it says that they are gone. Raises PeerError."""
+        await self._send(encode(Plain(FrameType.STOP)))
+        await self._wait(self._stopped, self._settings.ack, "word that the copy is discarded", None)
+
+    async def close(self) -> None:
+        """End the connection. Safe to call twice."""
+        for helper in self._helpers:
+            helper.cancel()
+        await asyncio.gather(*self._helpers, return_exceptions=True)
+        await self._connection.close()
+
+    async def _send(self, frame: Frame) -> None:
+        self._raise_if_ended()
+        try:
+            async with asyncio.timeout(self._settings.ack):
+                await self._connection.send(frame)
+        except TimeoutError:
+            raise PeerTimeout(
+                f"the backup takes no data for {self._settings.ack:g} s",
+                operation="send to the backup",
+                domain=self._domain,
+                epoch=frame.epoch or None,
+            ) from None
+
+    async def _wait(self, happened: asyncio.Event, seconds: float, what: str, epoch: int | None) -> None:
+        waits = {asyncio.create_task(happened.wait()), asyncio.create_task(self._ended.wait())}
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waits:
+                task.cancel()
+        if happened.is_set():
+            return
+        self._raise_if_ended()
+        raise PeerTimeout(
+            f"no {what} within {seconds:g} s",
+            operation="wait for the backup",
+            domain=self._domain,
+            epoch=epoch,
+            hint="check the replication link and the agent on the backup",
+        )
+
+    def _raise_if_ended(self) -> None:
+        if self._end is not None:
+            raise self._end
+
+    async def _receive(self) -> None:
+        try:
+            while True:
+                async with asyncio.timeout(self._settings.silence):
+                    frame = await self._connection.receive()
+                self.last_heard = self._clock.now()
+                self._handle(frame)
+        except TimeoutError:
+            self._finish(
+                PeerTimeout(
+                    f"heard nothing from the backup for {self._settings.silence:g} s",
+                    operation="listen to the backup",
+                    domain=self._domain,
+                    hint="check the replication link and the agent on the backup",
+                )
+            )
+        except (PeerError, ProtocolError) as error:
+            self._finish(error)
+
+    def _handle(self, frame: Frame) -> None:
+        message = decode(frame)
+        match message:
+            case MemoryAck():
+                if self._expected is None or (message.epoch, message.digest) != self._expected:
+                    raise ConnectionLost(
+                        "the backup acknowledged something that was not sent",
+                        operation="memory acknowledgement",
+                        domain=self._domain,
+                        epoch=message.epoch,
+                    )
+                self._expected = None
+                self._acked.set()
+            case Refuse():
+                raise refused_by_peer(message, self._domain)
+            case Plain(type=FrameType.STOPPED):
+                self._stopped.set()
+            case Plain(type=FrameType.HEARTBEAT):
+                pass
+            case _:
+                raise ConnectionLost(
+                    f"the backup sent an unexpected {frame.type.name}",
+                    operation="session",
+                    domain=self._domain,
+                )
+
+    def _finish(self, error: RemusError) -> None:
+        if self._end is None:
+            self._end = error
+            self._ended.set()
+
+    async def _heartbeat(self) -> None:
+        try:
+            while True:
+                await self._clock.sleep(self._settings.heartbeat)
+                await self._connection.send(encode(Plain(FrameType.HEARTBEAT)))
+        except PeerError as error:
+            self._finish(error)
+
+
+def refused_by_peer(refuse: Refuse, domain: str) -> PeerRefused:
+    """The error for a REFUSE, naming all its reasons."""
+    return PeerRefused(
+        "; ".join(reason.message for reason in refuse.reasons),
+        operation="session with the backup",
+        domain=domain,
+        hint="; ".join(reason.hint for reason in refuse.reasons if reason.hint) or None,
+    )
+
+
+async def ask(
+    connector: Connector, address: str, hello: Hello, settings: Settings
+) -> tuple[Connection, Welcome | Refuse]:
+    """Connect and say HELLO; the connection and the answer. Raises PeerError, ProtocolError."""
+    connection = await connector.connect(address, settings.connect)
+    try:
+        async with asyncio.timeout(settings.ack):
+            await connection.send(encode(hello))
+            while True:
+                message = decode(await connection.receive())
+                if isinstance(message, Welcome | Refuse):
+                    return connection, message
+                if not (isinstance(message, Plain) and message.type is FrameType.HEARTBEAT):
+                    raise ConnectionLost("unexpected answer to HELLO", operation="open session", domain=hello.domain)
+    except TimeoutError:
+        await connection.close()
+        raise PeerTimeout(
+            f"no answer to HELLO within {settings.ack:g} s", operation="open session", domain=hello.domain
+        ) from None
+    except BaseException:
+        await connection.close()
+        raise
+
+
+async def open_session(
+    connector: Connector, address: str, hello: Hello, settings: Settings, clock: Clock
+) -> PrimarySession:
+    """A session that the backup has agreed to. Raises PeerRefused with its reasons, or another PeerError."""
+    connection, answer = await ask(connector, address, hello, settings)
+    if isinstance(answer, Refuse):
+        await connection.close()
+        raise refused_by_peer(answer, hello.domain)
+    return PrimarySession(connection, hello, settings, clock)

@@ -1,0 +1,110 @@
+"""Two whole agents, the real services and machines, over simulated hosts and a simulated link."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from remus_agent.adapters.sim.hypervisor import SimHypervisor
+from remus_agent.adapters.sim.local import LoopClock, SimAnnouncer, SimDisk, SimEvents, SimOutput, SimOutputs
+from remus_agent.adapters.sim.net import SimNetwork
+from remus_agent.observe.status import Status
+from remus_agent.services.agent import AgentService
+from remus_agent.services.backup import BackupPorts, BackupService
+from remus_agent.services.primary import PrimaryPorts
+from remus_agent.services.settings import Settings
+
+UUID = "7b0b2a1e-0d6c-4f7a-9d51-0c6f3f3f0001"
+DEAD = {"host": "alpha", "method": "lab", "evidence": "its QEMU process is gone"}
+
+
+@dataclass
+class Host:
+    """What outlives an agent: the hypervisor with its guests, the plugs, the disk."""
+
+    name: str
+    xen: SimHypervisor
+    outputs: SimOutputs = field(default_factory=SimOutputs)
+    disk: SimDisk = field(default_factory=SimDisk)
+    events: SimEvents = field(default_factory=SimEvents)
+    announcer: SimAnnouncer = field(default_factory=SimAnnouncer)
+    agent: AgentService | None = None
+
+
+class Pair:
+    """alpha and beta, each with an agent; alpha runs web1."""
+
+    def __init__(self, **timeouts: float) -> None:
+        self.network = SimNetwork()
+        self.timeouts = timeouts
+        self.alpha = Host("alpha", SimHypervisor("alpha"))
+        self.beta = Host("beta", SimHypervisor("beta"))
+        self.guest = self.alpha.xen.create("web1", UUID)
+        for host in (self.alpha, self.beta):
+            self.boot(host)
+
+    @property
+    def output(self) -> SimOutput:
+        """The plug of web1 on alpha."""
+        return self.alpha.outputs.by_name["web1"]
+
+    def boot(self, host: Host) -> AgentService:
+        """Start a host's agent."""
+        settings = Settings(host=host.name, **self.timeouts)
+        clock = LoopClock()
+        backup = BackupService(BackupPorts(host.xen, host.disk, host.announcer, host.events, clock), settings)
+        host.agent = AgentService(
+            settings,
+            {"beta": "beta:1"} if host is self.alpha else {"alpha": "alpha:1"},
+            PrimaryPorts(host.xen, self.network, host.disk, host.events, clock),
+            host.outputs,
+            backup,
+        )
+        self.network.listen(f"{host.name}:1", backup.on_connection)
+        return host.agent
+
+    async def protect(self) -> Status:
+        """Protect web1 from alpha to beta."""
+        return await on(self.alpha).protect(
+            "web1",
+            "beta",
+            interval_ms=40,
+            output_limit_bytes=1 << 20,
+            wait=True,
+            timeout=100,
+            progress=quiet,
+        )
+
+    async def kill_agent(self, host: Host) -> None:
+        """SIGKILL: no clean-up of the agent's own runs. Its connections end; guests and plugs stay as they are."""
+        agent = on(host)
+        for task in agent._tasks.values():
+            task.cancel()
+        await asyncio.gather(*agent._tasks.values(), return_exceptions=True)
+        host.agent = None
+
+    async def kill_host(self) -> None:
+        """alpha loses power."""
+        await self.kill_agent(self.alpha)
+        self.guest.running = False
+        await self.network.drop_all()
+
+
+def on(host: Host) -> AgentService:
+    """The agent that runs on a host."""
+    assert host.agent is not None
+    return host.agent
+
+
+def quiet(phase: str, done: int = 0, total: int = 0, unit: str = "", message: str = "") -> None:
+    """Progress that nobody watches."""
+
+
+async def until(condition: Callable[[], bool], what: str, deadline: float = 300.0) -> None:
+    """Poll on virtual time."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + deadline
+    while not condition():
+        assert loop.time() < end, f"never happened: {what}"
+        await asyncio.sleep(0.01)

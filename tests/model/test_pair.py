@@ -1,0 +1,322 @@
+"""The whole path on virtual time: two agents, their services and machines, with simulated Xen, plugs, disks and link."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from remus_agent.errors import (
+    AlreadyProtected,
+    AuthorityError,
+    DomainNotFound,
+    JournalError,
+    PeerRefused,
+    RefusedError,
+)
+from remus_agent.ports import GuestType
+from remus_agent.protocol.replication.frames import Frame, FrameType
+from tests.model.loop import run
+from tests.model.pair import DEAD, UUID, Pair, on, quiet, until
+
+
+def epochs(pair: Pair) -> int:
+    return on(pair.beta).backup.copy_of("web1").committed_epoch  # type: ignore[union-attr]
+
+
+def test_a_guest_survives_the_death_of_its_host() -> None:
+    async def story() -> None:
+        pair = Pair()
+        status = await pair.protect()
+        assert (status.role, status.state) == ("primary", "protected")
+        pair.guest.write(3, b"told to a client")
+        pair.output.emit("reply")
+        await until(lambda: "reply" in pair.output.out, "the reply leaves the host")
+        await pair.kill_host()
+        await until(lambda: on(pair.beta).backup.copy_of("web1").state.value == "orphaned", "orphaned")  # type: ignore[union-attr]
+        status = await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
+        assert (status.role, status.state, status.generation) == ("primary", "active", 2)
+        assert list(pair.beta.xen.guests) == ["web1"]
+        assert pair.beta.xen.guests["web1"].read(3, 16) == b"told to a client"
+        assert pair.beta.announcer.announced == ["web1"]
+        again = await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
+        assert again.generation == 2
+
+    run(story())
+
+
+def test_output_leaves_only_after_the_acknowledgement() -> None:
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        pair.network.cut()
+        await asyncio.sleep(0.5)
+        before = list(pair.output.out)
+        for frame in ("ipv4", "arp"):
+            pair.output.emit(frame)
+        await asyncio.sleep(20)
+        assert pair.output.out == before
+        pair.network.heal()
+        await until(lambda: pair.output.out[-2:] == ["ipv4", "arp"], "held frames leave after healing")
+        assert (await on(pair.alpha).status("web1")).state == "protected"
+
+    run(story())
+
+
+def test_a_longer_cut_leaves_the_guest_silent_until_a_full_resend() -> None:
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        first = (await on(pair.alpha).status("web1")).session
+        pair.network.cut()
+        pair.output.emit("held")
+        await asyncio.sleep(200)
+        status = await on(pair.alpha).status("web1")
+        assert status.state == "silent"
+        assert "held" not in pair.output.out
+        assert pair.guest.running
+        assert not pair.guest.suspended
+        pair.network.heal()
+        await until(lambda: "held" in pair.output.out, "the held frame leaves after the new commit")
+        status = await on(pair.alpha).status("web1")
+        assert status.state == "protected"
+        assert status.session != first
+        await until(lambda: len(pair.beta.xen.guests) == 1, "the old copy is destroyed")
+
+    run(story())
+
+
+def test_the_old_copy_stands_until_the_new_one_is_committed() -> None:
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        pair.guest.write(5, b"first")
+        reached = epochs(pair) + 2
+        await until(lambda: epochs(pair) >= reached, "committed")
+        await pair.network.drop_all()
+
+        def drop_during_seeding(frame: Frame, data: bytes) -> bytes:
+            if frame.type is FrameType.STREAM:
+                for connection in pair.network.connections:
+                    connection.arrive(None)
+            return data
+
+        pair.network.mangler = drop_during_seeding
+        await asyncio.sleep(30)
+        await pair.kill_host()
+        await asyncio.sleep(40)
+        status = await on(pair.beta).failover("web1", generation=1, session=None, fenced=DEAD)
+        assert status.state == "active"
+        assert pair.beta.xen.guests["web1"].read(5, 5) == b"first"
+
+    run(story())
+
+
+def test_unprotect_frees_output_only_after_the_copy_is_gone() -> None:
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        pair.output.emit("last")
+        status = await on(pair.alpha).unprotect("web1", force=False, timeout=100, progress=quiet)
+        assert status.state == "unprotected"
+        assert "last" in pair.output.out
+        assert not pair.output.installed
+        assert not pair.beta.xen.guests
+        assert not pair.guest.in_log_dirty
+        assert not pair.alpha.disk.guests
+
+    run(story())
+
+
+def test_unprotect_without_a_backup_needs_force() -> None:
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        pair.network.cut()
+        pair.output.emit("held")
+        await asyncio.sleep(200)
+        with pytest.raises(RefusedError, match="nobody knows"):
+            await on(pair.alpha).unprotect("web1", force=False, timeout=100, progress=quiet)
+        assert "held" not in pair.output.out
+        await on(pair.alpha).unprotect("web1", force=True, timeout=100, progress=quiet)
+        assert "held" in pair.output.out
+
+    run(story())
+
+
+def test_a_restarted_agent_goes_on_by_itself_with_output_held() -> None:
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        await pair.kill_agent(pair.alpha)
+        pair.output.emit("while dead")
+        await asyncio.sleep(1)
+        assert "while dead" not in pair.output.out
+        assert pair.guest.running
+        assert not pair.guest.suspended
+        await pair.boot(pair.alpha).resume()
+        await until(lambda: "while dead" in pair.output.out, "released after the new commit")
+        assert (await on(pair.alpha).status("web1")).state == "protected"
+
+    run(story())
+
+
+def test_a_guest_that_powers_off_is_not_kept_for_failover() -> None:
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        pair.guest.ended = True
+        await until(lambda: not pair.beta.xen.guests, "the copy is discarded")
+        assert not pair.alpha.disk.guests
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    ("fenced", "generation", "message"),
+    [
+        ({}, None, "no proof"),
+        ({**DEAD, "host": "gamma"}, None, "the primary runs on alpha"),
+        (DEAD, 7, "generation 1"),
+    ],
+)
+def test_failover_without_the_right_proof_is_refused(
+    fenced: dict[str, str], generation: int | None, message: str
+) -> None:
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        await pair.kill_host()
+        await asyncio.sleep(40)
+        with pytest.raises(AuthorityError, match=message):
+            await on(pair.beta).failover("web1", generation=generation, session=None, fenced=fenced)
+        assert [guest.paused_copy for guest in pair.beta.xen.guests.values()] == [True]
+
+    run(story())
+
+
+def test_failover_against_a_living_primary_is_refused_and_protection_goes_on() -> None:
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        with pytest.raises(AuthorityError, match="the primary is alive"):
+            await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
+        reached = epochs(pair) + 3
+        await until(lambda: epochs(pair) >= reached, "epochs go on")
+
+    run(story())
+
+
+def test_a_damaged_epoch_is_never_acknowledged_or_applied() -> None:
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        pair.guest.write(2, b"good")
+        reached = epochs(pair) + 2
+        await until(lambda: epochs(pair) >= reached, "committed")
+
+        def damage(frame: Frame, data: bytes) -> bytes:
+            if frame.type is FrameType.STREAM and frame.epoch > 1:
+                return data[:-100] + bytes([data[-100] ^ 1]) + data[-99:]
+            return data
+
+        pair.network.mangler = damage
+        old = on(pair.beta).backup.copy_of("web1")
+        assert old is not None
+        await until(lambda: old.state.value != "ready", "the session is ended")
+        pair.network.mangler = None
+        assert "damaged" in (old.reason or "") or "stream" in (old.reason or "").lower()
+        await until(lambda: on(pair.alpha)._primaries["web1"].state.value == "protected", "protected again")
+
+    run(story())
+
+
+def test_reasons_against_a_protection_are_named_and_nothing_is_touched() -> None:
+    async def story() -> None:
+        pair = Pair()
+        pair.beta.xen.host = type(pair.beta.xen.host)("4.17.5", "0ther", 1024)
+        probe = await on(pair.alpha).probe("web1", "beta")
+        assert [reason["code"] for reason in probe["reasons"]] == ["xen-version", "cpu-policy", "memory"]
+        with pytest.raises(PeerRefused, match=r"Xen 4\.20\.0.*features.*memory"):
+            await pair.protect()
+        status = await on(pair.alpha).status("web1")
+        assert status.state == "failed"
+        assert not pair.beta.xen.guests
+        assert not pair.alpha.disk.guests
+        assert not pair.guest.in_log_dirty
+
+    run(story())
+
+
+def test_bad_requests() -> None:
+    async def story() -> None:
+        pair = Pair()
+        with pytest.raises(DomainNotFound, match="web1"):
+            await on(pair.alpha).protect(
+                "wbe1",
+                "beta",
+                interval_ms=0,
+                output_limit_bytes=1 << 20,
+                wait=True,
+                timeout=9,
+                progress=quiet,
+            )
+        await pair.protect()
+        with pytest.raises(AlreadyProtected, match="to beta"):
+            await pair.protect()
+        pair.alpha.xen.create("pv1", UUID.replace("0001", "0002"), guest_type=GuestType.PV)
+        with pytest.raises(RefusedError, match="pv"):
+            await on(pair.alpha).protect(
+                "pv1", "beta", interval_ms=0, output_limit_bytes=1 << 20, wait=True, timeout=9, progress=quiet
+            )
+
+    run(story())
+
+
+def test_a_full_disk_under_the_journal() -> None:
+    async def story() -> None:
+        pair = Pair()
+        pair.beta.disk.full = True
+        with pytest.raises(PeerRefused, match="no space left"):
+            await pair.protect()
+        assert not pair.beta.xen.guests
+        pair.beta.disk.full = False
+        await pair.protect()
+        pair.beta.disk.full = True
+        await until(lambda: on(pair.alpha)._primaries["web1"].state.value == "silent", "no commit without the journal")
+        pair.output.emit("held")
+        await asyncio.sleep(30)
+        assert "held" not in pair.output.out
+        pair.beta.disk.full = False
+        await until(lambda: "held" in pair.output.out, "protected again")
+        pair.alpha.disk.full = True
+
+    run(story())
+
+
+def test_a_full_disk_on_the_primary_refuses_before_anything_happens() -> None:
+    async def story() -> None:
+        pair = Pair()
+        pair.alpha.disk.full = True
+        with pytest.raises(JournalError):
+            await pair.protect()
+        assert "web1" not in pair.alpha.outputs.by_name
+        assert not pair.beta.xen.guests
+
+    run(story())
+
+
+def test_seeded_fault_ack_wait_removed_breaks_output_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The seeded fault of G1: the test above must be able to fail."""
+
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        pair.network.cut()
+        await asyncio.sleep(0.5)
+        pair.output.emit("leaked")
+        await asyncio.sleep(20)
+        assert "leaked" in pair.output.out
+
+    monkeypatch.setenv("REMUS_SEEDED_FAULT", "ack-wait-removed")
+    run(story())
