@@ -93,9 +93,7 @@ class EpochParser:
 
     def _take(self, record: Record) -> None:
         if self._step == 0 and (record.layer, record.type) == (Layer.LIBXC, Xc.PAGE_DATA):
-            page = records.parse_page_data(
-                record.body, record.offset + c.RECORD_HEADER_SIZE, max_pfn=self._max_pfn
-            )
+            page = records.parse_page_data(record.body, record.offset + c.RECORD_HEADER_SIZE, max_pfn=self._max_pfn)
             self._page_records.append(record.raw)
             self._pages += page.pages
             return

@@ -67,9 +67,7 @@ def pack_xl_header(config: bytes, *, trailing: bytes = b"", optional_flags: int 
             operation=c.WRITE,
         )
     if b"\0" in config:
-        raise StreamError(
-            "the configuration contains a NUL byte", offset=config.index(b"\0"), operation=c.WRITE
-        )
+        raise StreamError("the configuration contains a NUL byte", offset=config.index(b"\0"), operation=c.WRITE)
     fixed = XL_FIXED.pack(
         c.XL_MAGIC, c.XL_BYTE_ORDER, c.XL_FLAGS_KNOWN, optional_flags, _U32.size + length + len(trailing)
     )
@@ -149,9 +147,7 @@ def parse_image_header(raw: c.Buffer, offset: int) -> ImageHeader:
     """Raises StreamError for legacy images (no marker), a bad magic, unknown versions, big-endian streams."""
     marker, ident, version, options, reserved1, reserved2 = IMAGE_HEADER.unpack(raw)
     if marker != c.LIBXC_MARKER:
-        raise _refused(
-            f"no libxc image marker ({marker:#018x}): a legacy image, or not a libxc stream", offset
-        )
+        raise _refused(f"no libxc image marker ({marker:#018x}): a legacy image, or not a libxc stream", offset)
     if ident != c.LIBXC_IDENT:
         raise _refused(f"bad magic in the libxc image header: {ident:#010x}", offset + 8)
     if version not in c.LIBXC_VERSIONS:
@@ -177,9 +173,7 @@ def parse_domain_header(raw: c.Buffer, offset: int) -> DomainHeader:
     if kind not in tuple(c.DomainType):
         raise _refused(f"unknown guest type {kind} in the libxc domain header", offset)
     if page_shift != c.PAGE_SHIFT:
-        raise _refused(
-            f"the libxc stream has pages of 2^{page_shift} bytes; known are 2^{c.PAGE_SHIFT}", offset + 4
-        )
+        raise _refused(f"the libxc stream has pages of 2^{page_shift} bytes; known are 2^{c.PAGE_SHIFT}", offset + 4)
     if reserved:
         raise _refused("reserved bits are set in the libxc domain header", offset + 6)
     return DomainHeader(c.DomainType(kind), (major, minor))

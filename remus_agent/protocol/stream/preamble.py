@@ -109,11 +109,7 @@ def _events(data: c.Buffer) -> tuple[headers.XlHeader, list[Event]]:
 
 
 def _is_static_data_end(event: Event) -> bool:
-    return (
-        isinstance(event, records.Record)
-        and event.layer is c.Layer.LIBXC
-        and event.type == Xc.STATIC_DATA_END
-    )
+    return isinstance(event, records.Record) and event.layer is c.Layer.LIBXC and event.type == Xc.STATIC_DATA_END
 
 
 def _size(xl: headers.XlHeader) -> int:
@@ -145,9 +141,7 @@ def _member(text: str, span: tuple[int, int], key: str) -> tuple[int, int]:
     """Where the value of a key stands in the object at text[span]; the text is known to be valid JSON."""
     found = [place for name, place in _members(text, span[0]) if name == key]
     if len(found) != 1:
-        raise records.refused(
-            f"the configuration has {len(found)} members {key!r} where one belongs", _CONFIG_START
-        )
+        raise records.refused(f"the configuration has {len(found)} members {key!r} where one belongs", _CONFIG_START)
     return found[0]
 
 

@@ -61,9 +61,7 @@ def iter_records(view: c.Buffer, *, layer: Layer = Layer.LIBXC, offset: int = 0)
         kind, length = records.parse_record_header(whole, layer, offset + start, start)
         need = c.RECORD_HEADER_SIZE + records.padded(length)
         if have < need:
-            raise records.truncated(
-                f"record {records.record_name(layer, kind)}", have, need, offset + len(whole)
-            )
+            raise records.truncated(f"record {records.record_name(layer, kind)}", have, need, offset + len(whole))
         record = Record(layer, kind, length, offset + start, whole[start : start + need])
         yield record
         layer = next_layer(record)
@@ -227,9 +225,7 @@ class StreamReader:
                 return
             if self._version >= 3:
                 raise _order(record, "before STATIC_DATA_END")
-            self._position = (
-                Position.MEMORY
-            )  # version 2 has no STATIC_DATA_END; the first other record implies it
+            self._position = Position.MEMORY  # version 2 has no STATIC_DATA_END; the first other record implies it
         elif kind in _STATIC:
             raise _order(record, "after STATIC_DATA_END")
         if self._position is Position.BETWEEN_EPOCHS:

@@ -144,9 +144,7 @@ def check_record(record: Record, version: int = c.LIBXC_VERSION, *, hvm: bool = 
     refused. Raises StreamError."""
     padding = record.raw[c.RECORD_HEADER_SIZE + record.length :]
     if any(padding):
-        raise refused(
-            f"padding of {record.name} is not zero", record.offset + c.RECORD_HEADER_SIZE + record.length
-        )
+        raise refused(f"padding of {record.name} is not zero", record.offset + c.RECORD_HEADER_SIZE + record.length)
     if record.optional:
         return
     if record.layer is c.Layer.LIBXC:
@@ -155,9 +153,7 @@ def check_record(record: Record, version: int = c.LIBXC_VERSION, *, hvm: bool = 
         _check_libxl(record)
 
 
-def parse_page_data(
-    body: memoryview, offset: int, *, max_pfn: int = c.PFN_MASK, hvm: bool = True
-) -> PageData:
+def parse_page_data(body: memoryview, offset: int, *, max_pfn: int = c.PFN_MASK, hvm: bool = True) -> PageData:
     """View of a PAGE_DATA body; nothing is copied but the pfns. offset: of the body in the stream.
 
     max_pfn: largest pfn allowed, inclusive. hvm: refuse page-table types (they exist for PV guests only).
@@ -219,9 +215,7 @@ def parse_hvm_params(body: memoryview, offset: int) -> list[tuple[int, int]]:
         raise refused(f"reserved field of HVM_PARAMS is {reserved:#x}", offset + 4)
     expected = COUNT.size + count * _PARAM.size
     if len(body) != expected:
-        raise refused(
-            f"HVM_PARAMS with {count} entries must be {expected} bytes long, it is {len(body)}", offset
-        )
+        raise refused(f"HVM_PARAMS with {count} entries must be {expected} bytes long, it is {len(body)}", offset)
     return [(index, value) for index, value in _PARAM.iter_unpack(body[COUNT.size :])]
 
 
@@ -258,9 +252,7 @@ def _check_libxc(record: Record, version: int, hvm: bool) -> None:
         raise refused(f"{record.name} in a libxc stream of version {version}", record.offset)
     pv = record.name.startswith("X86_PV_") or kind == Xc.SHARED_INFO
     if kind in (Xc.HVM_CONTEXT, Xc.HVM_PARAMS) if not hvm else pv:
-        raise refused(
-            f"{record.name} in the stream of {'an HVM or PVH' if hvm else 'a PV'} guest", record.offset
-        )
+        raise refused(f"{record.name} in the stream of {'an HVM or PVH' if hvm else 'a PV'} guest", record.offset)
     if kind == Xc.PAGE_DATA:
         parse_page_data(body, offset, hvm=hvm)
     elif kind == Xc.X86_TSC_INFO:

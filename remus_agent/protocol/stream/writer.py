@@ -79,8 +79,7 @@ def page_xalloc(pfns: NDArray[np.uint64]) -> list[list[c.Buffer]]:
     count = _checked(pfns)
     entries = np.ascontiguousarray(pfns, dtype="<u8") | np.uint64(c.PageType.XALLOC << c.PAGE_TYPE_SHIFT)
     return [
-        [_page_head(entries[start : start + c.PAGES_PER_RECORD], 0)]
-        for start in range(0, count, c.PAGES_PER_RECORD)
+        [_page_head(entries[start : start + c.PAGES_PER_RECORD], 0)] for start in range(0, count, c.PAGES_PER_RECORD)
     ]
 
 

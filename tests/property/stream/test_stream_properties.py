@@ -21,9 +21,9 @@ from remus_agent.protocol.stream.reader import Event, StreamReader, iter_records
 U32 = st.integers(0, (1 << 32) - 1)
 U64 = st.integers(0, (1 << 64) - 1)
 PFNS = st.lists(st.integers(0, (1 << 52) - 1), max_size=5)
-NAMES = st.text(
-    st.characters(categories=("L", "N", "P", "S"), exclude_characters="/"), min_size=1, max_size=20
-).filter(str.isprintable)
+NAMES = st.text(st.characters(categories=("L", "N", "P", "S"), exclude_characters="/"), min_size=1, max_size=20).filter(
+    str.isprintable
+)
 
 
 @dataclass(frozen=True)
@@ -205,9 +205,7 @@ def test_any_bytes_are_records_or_an_error(raw: bytes) -> None:
 
 
 @given(EPOCHS, st.data())
-def test_an_epoch_is_read_as_it_was_written_however_its_records_are_grouped(
-    epoch: Epoch, data: st.DataObject
-) -> None:
+def test_an_epoch_is_read_as_it_was_written_however_its_records_are_grouped(epoch: Epoch, data: st.DataObject) -> None:
     limit = data.draw(st.integers(max(len(r.raw) for r in iter_records(epoch.raw)), len(epoch.raw)))
     views = [b"".join(group) for group in writer.grouped([epoch.raw], limit)]
     assert all(len(view) <= limit for view in views)

@@ -95,9 +95,7 @@ def test_configurations_that_are_refused(config: str | bytes, message: str) -> N
         parse_preamble(with_config(config))
 
 
-@pytest.mark.parametrize(
-    "config", ['{"c_info":{"name":"a","name":"b"}}', '{"c_info":{},"c_info":{"name":"b"}}']
-)
+@pytest.mark.parametrize("config", ['{"c_info":{"name":"a","name":"b"}}', '{"c_info":{},"c_info":{"name":"b"}}'])
 def test_ambiguous_names_are_not_replaced(config: str) -> None:
     with pytest.raises(StreamError, match="2 members"):
         renamed(with_config(config), "c")

@@ -212,9 +212,7 @@ def test_unknown_optional_records_pass() -> None:
 
 
 def test_iter_records_follows_the_layers_and_views_the_buffer() -> None:
-    raw = bytearray(
-        writer.hvm_context(b"abc") + writer.checkpoint() + writer.checkpoint_end() + writer.checkpoint()
-    )
+    raw = bytearray(writer.hvm_context(b"abc") + writer.checkpoint() + writer.checkpoint_end() + writer.checkpoint())
     found = list(iter_records(raw, offset=1000))
     assert [(r.layer.value, r.name, r.offset) for r in found] == [
         ("libxc", "HVM_CONTEXT", 1000),
