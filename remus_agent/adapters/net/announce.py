@@ -69,7 +69,7 @@ class BridgeAnnouncer:
                 operation="announce",
                 domain=domain.name,
                 left="the guest runs; neighbours may look for it in the old place until their caches expire",
-                hint="see `ip link show type bridge` and `bridge fdb show`; let the guest send something itself, such as a ping",
+                hint="see `ip link show type bridge` and `bridge fdb show`; let the guest send a ping itself",
             )
 
 

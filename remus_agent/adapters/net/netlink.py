@@ -36,9 +36,7 @@ _HINTS: Final = {
 class NetlinkError(OutputBufferError):
     """The kernel refused a request. errno: its code; said: its own words, often empty."""
 
-    def __init__(
-        self, operation: str, device: str, code: int, said: str = "", *, hint: str | None = None
-    ) -> None:
+    def __init__(self, operation: str, device: str, code: int, said: str = "", *, hint: str | None = None) -> None:
         words = f"{os.strerror(code)} ({errno.errorcode.get(code, code)}){f': {said}' if said else ''}"
         super().__init__(f"{device}: {words}", operation=operation, hint=hint or _HINTS.get(code))
         self.errno = code

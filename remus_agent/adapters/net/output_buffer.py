@@ -197,11 +197,11 @@ class PlugOutputBuffer:
         first = min((each.priority for each in own), default=next_priority([]))
         if ahead := [each for each in foreign if each.priority <= first]:
             raise OutputBufferError(
-                f"{vif.device} has a {ahead[0].kind} filter of another program at priority {ahead[0].priority}, ahead of the "
-                "output buffer's; frames could pass it unheld",
+                f"{vif.device} has a {ahead[0].kind} filter of another program at priority "
+                f"{ahead[0].priority}, ahead of the output buffer's; frames could pass it unheld",
                 operation="look at the interface",
                 left="nothing was changed",
-                hint=f"see `tc filter show dev {vif.device} ingress` and move that filter behind priority {first}",
+                hint=f"see `tc filter show dev {vif.device} ingress`; move that filter behind priority {first}",
             )
         return _Found(vif, index, links, own)
 

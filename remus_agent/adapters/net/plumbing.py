@@ -101,9 +101,7 @@ class Plumbing:
         if self.held(link).held_packets:
             return False
         bodies = self._netlink.ask(rtnl.link_get(link.index), rtnl.RTM_NEWLINK, "read counters", link.name)
-        return all(
-            now.received <= now.sent + now.dropped for now in (rtnl.parse_link(body) for body in bodies)
-        )
+        return all(now.received <= now.sent + now.dropped for now in (rtnl.parse_link(body) for body in bodies))
 
     def drain(self, link: Link, timeout: float) -> None:
         """Wait until nothing is on its way through an IFB. timeout: seconds."""
@@ -231,7 +229,7 @@ def _next_name(domid: int, devid: int, used: list[Link]) -> str:
     raise OutputBufferError(
         f"no name of {_NAME_LENGTH} characters is left for an IFB of interface {devid}",
         operation="make an IFB",
-        hint=f"see `ip link | grep {prefix}` for IFBs that were left behind, or give the interface a lower number",
+        hint=f"see `ip link | grep {prefix}` for IFBs left behind, or give the interface a lower number",
     )
 
 
@@ -242,5 +240,6 @@ def _with_module(error: NetlinkError, module: str) -> OutputBufferError:
         f"{error.device}: dom0's kernel has no module {module} ({error.said or error.message})",
         operation=error.operation,
         left="the interface is as it was",
-        hint=f"run `modprobe {module.split(' ', maxsplit=1)[0]}` in dom0; if it is missing, boot the distribution's own kernel",
+        hint=f"run `modprobe {module.split(' ', maxsplit=1)[0]}` in dom0; if there is no such module, "
+        "boot the distribution's own kernel",
     )

@@ -1,0 +1,374 @@
+"""Guarantee 1 (output commit) and 4 (fail closed) for the output buffer, on a live guest's interface.
+
+The adapter runs in dom0 as it runs in the agent; what leaves the host is captured outside it, behind the
+host's port."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import statistics
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from beacon import KINDS
+from lab_hosts import LAB_FOLDER, LABCTL, Guest, Lines
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+
+LIMIT = 8 << 20
+QUIET = 1.5
+"""Seconds without a frame after which held frames count as held; what is let out arrives in tens of
+milliseconds."""
+PATIENCE = 30.0
+
+
+class Refused(AssertionError):
+    """The adapter answered with an error."""
+
+
+class Wire:
+    """What leaves the guest's host, and requests to its beacon."""
+
+    def __init__(self, guest: Guest) -> None:
+        beacon = Path(__file__).parent / "beacon.py"
+        command = ["python3", str(LABCTL), "--state", str(LAB_FOLDER), "exec", "--", "python3", str(beacon)]
+        self._process = subprocess.Popen(
+            [*command, f"{guest.host.name}-g", "br-guests", guest.mac, guest.address],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._input = self._process.stdin
+        self._lines = Lines(self._process.stdout)
+        assert self._lines.next(PATIENCE) == {"kind": "ready"}
+
+    def close(self) -> None:
+        self._input.close()
+        self._process.wait(PATIENCE)
+
+    def send(self, sequence: int) -> None:
+        self._command(f"send {sequence}")
+
+    def rounds(self, count: int) -> None:
+        self._command(f"rounds {count}")
+
+    def _command(self, text: str) -> None:
+        self._input.write(f"{text}\n".encode())
+        self._input.flush()
+
+    def until(self, done: Callable[[list[dict[str, Any]]], bool], what: str) -> list[dict[str, Any]]:
+        """The frames that come until they satisfy a condition."""
+        frames: list[dict[str, Any]] = []
+        deadline = time.monotonic() + PATIENCE
+        while not done(frames):
+            frame = self._lines.next(deadline - time.monotonic())
+            assert frame is not None, f"{what} did not come, only {tally(frames)}"
+            frames.append(frame)
+        return frames
+
+    def during(self, seconds: float) -> list[dict[str, Any]]:
+        """The frames that come in a span of time."""
+        frames = []
+        deadline = time.monotonic() + seconds
+        while (frame := self._lines.next(deadline - time.monotonic())) is not None:
+            frames.append(frame)
+        return frames
+
+    def all_kinds(self, sequence: int) -> list[dict[str, Any]]:
+        """The frames that come until a sequence number was seen in all kinds."""
+        wanted = {(kind, sequence) for kind in KINDS}
+        return self.until(lambda frames: wanted <= tally(frames).keys(), f"{sequence} in all kinds")
+
+    def quiet(self) -> None:
+        """Assert that nothing comes from the guest."""
+        leaked = self.during(QUIET)
+        assert not leaked, f"frames left the host although they should be held: {tally(leaked)}"
+
+
+def tally(frames: list[dict[str, Any]]) -> Counter[tuple[str, int | None]]:
+    return Counter((frame["kind"], frame["sequence"]) for frame in frames)
+
+
+class Agent:
+    """A process in dom0 that holds the output buffer of the guest."""
+
+    def __init__(self, guest: Guest, package: str, fault: str = "", limit: int = LIMIT) -> None:
+        self._guest = guest
+        setting = f"REMUS_SEEDED_FAULT={fault} PYTHONPATH={package}"
+        arguments = shlex.join([guest.as_json(), str(limit)])
+        self._process = guest.host.start(f"{setting} exec python3 {package}/buffer_agent.py {arguments}")
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._input = self._process.stdin
+        self._lines = Lines(self._process.stdout)
+        self.pid = self._answer()
+
+    def _answer(self) -> Any:
+        line = self._lines.next(PATIENCE)
+        assert line is not None, "the adapter in dom0 does not answer"
+        if "error" in line:
+            raise Refused(json.dumps(line["error"]))
+        return line["ok"]
+
+    def do(self, what: str, **facts: Any) -> Any:
+        self._input.write(json.dumps({"do": what, **facts}).encode() + b"\n")
+        self._input.flush()
+        return self._answer()
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self._guest.host.run(f"kill -KILL {self.pid}")
+        assert self._process.wait(PATIENCE) != 0
+
+    def close(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self._input.close()
+        self._process.wait(PATIENCE)
+
+    def held_at_least(self, packets: int) -> dict[str, int]:
+        """The state once so many packets are held."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            state: dict[str, int] = self.do("state")
+            if state["held_packets"] >= packets:
+                return state
+            assert time.monotonic() < deadline, f"{packets} packets should be held: {state}"
+
+
+@pytest.fixture(scope="module")
+def wire(probe_guest: Guest) -> Iterator[Wire]:
+    """The wire, once the guest's beacon answers with the output open."""
+    wire = Wire(probe_guest)
+    deadline = time.monotonic() + 180
+    seen: list[dict[str, Any]] = []
+    while not {(kind, 1) for kind in KINDS} <= tally(seen).keys():
+        assert time.monotonic() < deadline, f"the guest's beacon does not answer: {tally(seen)}"
+        wire.send(1)
+        seen = wire.during(2)
+    wire.during(QUIET)
+    yield wire
+    wire.close()
+
+
+@pytest.fixture
+def start_agent(probe_guest: Guest, package: str, wire: Wire) -> Iterator[Callable[..., Agent]]:
+    """Starts agents; afterwards the interface is as it was before."""
+    agents: list[Agent] = []
+
+    def start(**facts: Any) -> Agent:
+        agents.append(Agent(probe_guest, package, **facts))
+        return agents[-1]
+
+    yield start
+    for agent in agents:
+        agent.close()
+    last = Agent(probe_guest, package)
+    last.do("remove")
+    last.close()
+    wire.during(QUIET)
+
+
+def plumbing(guest: Guest) -> str:
+    """What tc and ip show of a guest's output buffer."""
+    return guest.host.run(
+        f"ip -br link | grep '^rb{guest.domid}[.]' || true; tc qdisc show dev {guest.vif} | grep clsact || true"
+    )
+
+
+def check_every_kind_is_held(agent: Agent, wire: Wire) -> None:
+    agent.do("install", closed=True)
+    wire.send(100)
+    agent.held_at_least(1)
+    wire.quiet()
+    assert agent.do("state")["held_packets"] >= len(KINDS)
+    agent.do("barrier")
+    wire.quiet()
+    agent.do("release")
+    wire.all_kinds(100)
+
+
+def test_every_kind_of_frame_is_held_until_release(start_agent: Callable[..., Agent], wire: Wire) -> None:
+    check_every_kind_is_held(start_agent(), wire)
+
+
+def test_with_only_ipv4_held_the_check_above_fails(start_agent: Callable[..., Agent], wire: Wire) -> None:
+    with pytest.raises(AssertionError, match="frames left the host although they should be held") as failure:
+        check_every_kind_is_held(start_agent(fault="hold-ipv4-only"), wire)
+    said = str(failure.value)
+    assert all(f"('{kind}', 100)" in said for kind in ("ipv6", "arp", "vlan", "other"))
+    assert "('ipv4', 100)" not in said
+
+
+def test_epochs_are_kept_apart(start_agent: Callable[..., Agent], wire: Wire) -> None:
+    agent = start_agent()
+    agent.do("install", closed=True)
+    wire.send(200)
+    held = agent.held_at_least(len(KINDS))["held_packets"]
+    for sequence in range(201, 206):
+        agent.do("barrier")
+        wire.send(sequence)
+        agent.held_at_least(held + len(KINDS))
+        agent.do("release")
+        came = wire.all_kinds(sequence - 1) + wire.during(QUIET)
+        assert {frame["sequence"] for frame in came} - {None} == {sequence - 1}
+        held = agent.do("state")["held_packets"]
+        assert held >= len(KINDS)
+    assert agent.do("state")["dropped_packets"] == 0
+
+
+def test_a_second_barrier_without_a_release_is_refused(start_agent: Callable[..., Agent], wire: Wire) -> None:
+    agent = start_agent()
+    agent.do("install", closed=True)
+    wire.send(300)
+    agent.held_at_least(len(KINDS))
+    agent.do("barrier")
+    with pytest.raises(Refused, match="not released"):
+        agent.do("barrier")
+    agent.do("release")
+    wire.all_kinds(300)
+
+
+def test_an_open_buffer_lets_frames_pass_until_the_first_barrier(start_agent: Callable[..., Agent], wire: Wire) -> None:
+    agent = start_agent()
+    wire.rounds(20)
+    wire.until(lambda frames: len(frames) >= len(KINDS), "the beacon's rounds")
+    agent.do("install", closed=False)
+    came = tally(wire.during(3))
+    last = max(sequence for _, sequence in came if sequence is not None)
+    assert all(came[kind, last] == 1 for kind in KINDS)
+    agent.do("barrier")
+    wire.send(last + 100)
+    agent.held_at_least(len(KINDS))
+    wire.quiet()
+    agent.do("release")
+    wire.quiet()
+    agent.do("open")
+    wire.all_kinds(last + 100)
+
+
+def test_a_killed_agent_leaves_the_buffer_closed_and_the_next_one_loses_nothing(
+    start_agent: Callable[..., Agent], wire: Wire
+) -> None:
+    first = start_agent()
+    first.do("install", closed=True)
+    wire.send(400)
+    first.held_at_least(len(KINDS))
+    first.do("barrier")
+    wire.send(401)
+    first.held_at_least(2 * len(KINDS))
+    first.kill()
+    wire.send(402)
+    wire.quiet()
+    second = start_agent()
+    assert second.held_at_least(3 * len(KINDS))["dropped_packets"] == 0
+    second.do("install", closed=True)
+    wire.send(403)
+    second.held_at_least(4 * len(KINDS))
+    wire.quiet()
+    second.do("barrier")
+    wire.send(404)
+    second.held_at_least(5 * len(KINDS))
+    wire.quiet()
+    second.do("release")
+    came = wire.all_kinds(403)
+    order = [frame["sequence"] for frame in came if frame["sequence"] is not None]
+    assert order == sorted(order)
+    assert all(tally(came)[kind, sequence] == 1 for kind in KINDS for sequence in range(400, 404))
+    wire.quiet()
+    second.do("barrier")
+    second.do("release")
+    wire.all_kinds(404)
+
+
+def test_taking_over_under_traffic_leaks_and_loses_nothing(start_agent: Callable[..., Agent], wire: Wire) -> None:
+    agent = start_agent()
+    agent.do("install", closed=True)
+    wire.send(500)
+    agent.held_at_least(len(KINDS))
+    wire.rounds(60)
+    for _ in range(4):
+        agent.kill()
+        agent = start_agent()
+        agent.do("install", closed=True)
+        agent.do("install", closed=True)
+    agent.held_at_least(61 * len(KINDS))
+    wire.quiet()
+    agent.do("barrier")
+    agent.do("release")
+    came = wire.all_kinds(560)
+    order = [frame["sequence"] for frame in came if frame["sequence"] is not None]
+    assert order == sorted(order)
+    assert all(tally(came)[kind, sequence] == 1 for kind in KINDS for sequence in range(500, 561))
+
+
+def test_removing_leaves_nothing_and_lets_everything_out(
+    start_agent: Callable[..., Agent], wire: Wire, probe_guest: Guest
+) -> None:
+    agent = start_agent()
+    agent.do("install", closed=True)
+    assert "rb" in plumbing(probe_guest)
+    assert "clsact" in plumbing(probe_guest)
+    wire.send(600)
+    agent.held_at_least(len(KINDS))
+    agent.do("remove")
+    wire.all_kinds(600)
+    assert plumbing(probe_guest) == ""
+    wire.send(601)
+    wire.all_kinds(601)
+    agent.do("remove")
+
+
+def test_a_full_plug_drops_and_says_so(start_agent: Callable[..., Agent], wire: Wire) -> None:
+    agent = start_agent(limit=300)
+    agent.do("install", closed=True)
+    wire.send(700)
+    deadline = time.monotonic() + PATIENCE
+    while agent.do("state")["dropped_packets"] == 0:
+        assert time.monotonic() < deadline
+    assert agent.do("state")["held_bytes"] <= 300
+    wire.quiet()
+
+
+def test_a_filter_of_another_program_ahead_is_refused(start_agent: Callable[..., Agent], probe_guest: Guest) -> None:
+    vif = probe_guest.vif
+    probe_guest.host.run(
+        f"tc qdisc add dev {vif} clsact && tc filter add dev {vif} ingress prio 5 protocol ip matchall action ok"
+    )
+    try:
+        with pytest.raises(Refused, match="another program at priority 5"):
+            start_agent().do("install", closed=True)
+        assert "rb" not in plumbing(probe_guest)
+    finally:
+        probe_guest.host.run(f"tc qdisc del dev {vif} clsact")
+
+
+def test_a_guest_is_announced_on_its_bridge(start_agent: Callable[..., Agent], wire: Wire, probe_guest: Guest) -> None:
+    host = probe_guest.host
+    host.run(f"bridge fdb replace {probe_guest.mac} dev eth1 master dynamic")
+    start_agent().do("announce", addresses=[probe_guest.address, "fd77::150"])
+    came = tally(wire.during(3))
+    assert came["ethertype-0x8035", None] == 5
+    assert came["ethertype-0x0806", None] == 10
+    assert came["ethertype-0x86dd", None] == 5
+    assert f"{probe_guest.vif} master xenbr0" in host.run(f"bridge fdb show | grep {probe_guest.mac}")
+
+
+def test_what_barrier_and_release_cost(start_agent: Callable[..., Agent], capsys: pytest.CaptureFixture[str]) -> None:
+    agent = start_agent()
+    agent.do("install", closed=True)
+    agent.do("measure", rounds=200)
+    times: dict[str, list[int]] = agent.do("measure", rounds=2000)
+    for name, values in times.items():
+        values.sort()
+        median, tail = statistics.median(values) / 1000, values[len(values) * 99 // 100] / 1000
+        with capsys.disabled():
+            print(f"\n{name}: median {median:.0f} us, 99 % {tail:.0f} us, worst {values[-1] / 1000:.0f} us")
+        assert median < 5000
