@@ -1,0 +1,147 @@
+"""The command line. Progress goes to stdout line by line; the last line is a JSON object with ``changed``.
+
+Exceptions: ``status`` prints JSON only, ``fence-status`` prints ``on`` or ``off``, ``exec`` becomes the command.
+Exit status: 0 done, 1 failed (the reason is on stderr), 2 wrong usage.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from lab.errors import LabError
+from lab.guest import ensure_guest
+from lab.image import ensure_image
+from lab.pair import Pair
+from lab.progress import Progress
+from lab.recipe import Recipe
+from lab.spec import RELEASES, Paths, Settings, load_settings
+
+NAMES = ("alpha", "beta")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    top = argparse.ArgumentParser(prog="labctl", description=(__doc__ or "").partition("\n")[0])
+    top.add_argument("--state", help="the lab's folder (default: $REMUS_LAB_DIR, else .lab in the project)")
+    commands = top.add_subparsers(dest="command", required=True)
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text)
+
+    for name, text in (
+        ("image", "build the hosts' disk image unless it is cached"),
+        ("up", "bring both hosts up"),
+    ):
+        command = add(name, text)
+        command.add_argument("--debian", type=int, choices=sorted(RELEASES), default=None)
+        if name == "up":
+            command.add_argument("--ssh-base-port", type=int, default=None)
+            command.add_argument("--memory", type=int, default=None, help="MiB a host")
+            command.add_argument("--boot-timeout", type=int, default=None, help="seconds for one boot")
+            command.add_argument("--namespace", default=None, help="name of the network namespace")
+    guest = add("guest", "build the guest unless it is cached")
+    guest.add_argument("action", choices=["build"])
+    guest.add_argument("--debian", type=int, choices=sorted(RELEASES), default=None)
+    add("down", "stop what this lab started and remove its disks and network")
+    add("status", "print the lab's state as JSON")
+    for name, text in (
+        ("kill", "power loss: kill the host's QEMU at once"),
+        ("freeze", "stop the host's QEMU in its tracks (it stays powered)"),
+        ("thaw", "let a frozen host go on"),
+        ("start", "boot a host again"),
+        ("fence-status", "print on or off: whether the host's QEMU process is alive"),
+    ):
+        command = add(name, text)
+        command.add_argument("host", choices=NAMES)
+        if name == "start":
+            command.add_argument("--fresh", action="store_true", help="with a new disk")
+    for name, text in (("cut", "drop all frames of a network"), ("heal", "undo a cut")):
+        command = add(name, text)
+        command.add_argument("network", choices=["replication", "guests"])
+        command.add_argument("host", choices=NAMES, nargs="?", help="only this host's cable")
+        command.add_argument("--direction", choices=["both", "in", "out"], default="both", help="as the host sees it")
+    run = add("exec", "run a command in the lab's network namespace: exec -- CMD")
+    run.add_argument("argv", nargs=argparse.REMAINDER)
+    return top
+
+
+def settings_for(options: argparse.Namespace, paths: Paths) -> Settings:
+    """Settings of the lab that is up, which options may not contradict, or those that the options ask for."""
+    wanted = {
+        "debian": getattr(options, "debian", None),
+        "namespace": getattr(options, "namespace", None),
+        "ssh_base_port": getattr(options, "ssh_base_port", None),
+        "memory_mib": getattr(options, "memory", None),
+        "boot_timeout": getattr(options, "boot_timeout", None),
+    }
+    given = {key: value for key, value in wanted.items() if value is not None}
+    known = load_settings(paths)
+    if known is None or options.command in ("image", "guest"):
+        return Settings(**given)
+    fixed = {key: value for key, value in given.items() if key != "boot_timeout" and getattr(known, key) != value}
+    if fixed:
+        said = ", ".join(f"{key} {getattr(known, key)}, not {value}" for key, value in fixed.items())
+        raise LabError(f"the lab in {paths.state} is up with {said}; take it down first")
+    if "boot_timeout" in given:
+        return Settings(known.debian, known.namespace, known.ssh_base_port, known.memory_mib, given["boot_timeout"])
+    return known
+
+
+def perform(options: argparse.Namespace, pair: Pair) -> bool:
+    """Carry out a command that changes something; True when it did."""
+    name: str = options.command
+    recipe = Recipe(pair.settings.debian)
+    if name == "image":
+        return ensure_image(pair.paths, recipe, pair.say)
+    if name == "guest":
+        ensure_image(pair.paths, recipe, pair.say)
+        return ensure_guest(pair.paths, recipe, pair.say)
+    if name == "up":
+        return pair.up()
+    if name == "down":
+        return pair.down()
+    if name in ("cut", "heal"):
+        return pair.network.change_link(options.network, options.host, options.direction, name == "cut")
+    if name == "start":
+        return pair.start(options.host, options.fresh)
+    host = pair.host(options.host)
+    if name == "kill":
+        return host.kill()
+    return host.signal(signal.SIGSTOP if name == "freeze" else signal.SIGCONT)
+
+
+def enter(options: argparse.Namespace, pair: Pair) -> None:
+    """Become the command of ``exec`` inside the lab's network namespace."""
+    argv = options.argv[1:] if options.argv[:1] == ["--"] else options.argv
+    if not argv:
+        raise LabError("exec needs a command: exec -- CMD")
+    if not pair.network.exists():
+        raise LabError("the lab has no network; bring it up first")
+    sys.stdout.flush()
+    os.execvp("ip", ["ip", "netns", "exec", pair.settings.namespace, *argv])  # noqa: S606
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line WORDS; exit status."""
+    options = parser().parse_args(words)
+    try:
+        paths = Paths.from_environment(options.state)
+        pair = Pair(paths, settings_for(options, paths), Progress())
+        if options.command == "status":
+            print(json.dumps(pair.status(), indent=2))
+        elif options.command == "fence-status":
+            print("on" if pair.host(options.host).running() else "off")
+        elif options.command == "exec":
+            enter(options, pair)
+        else:
+            print(json.dumps({"changed": perform(options, pair)}))
+    except LabError as error:
+        print(f"labctl: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("labctl: interrupted", file=sys.stderr)
+        return 130
+    return 0

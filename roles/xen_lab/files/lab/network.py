@@ -1,0 +1,140 @@
+"""The lab's network namespace: two bridges, and an nftables table that cuts links.
+
+The namespace belongs to a lab when the lab's folder holds the namespace's device and inode. Links are cut by
+interface name, so a cut stays in force while the host behind it is restarted.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.command import run
+from lab.errors import LabError
+from lab.spec import GUESTS_BRIDGE, HOSTS, NETWORKS, REPLICATION_BRIDGE, HostSpec, Paths
+from lab.taps import namespace_path
+
+TABLE = "remus_lab"
+RULES = f"""
+table bridge {TABLE} {{
+    set from_host {{ type ifname; }}
+    set to_host {{ type ifname; }}
+    chain incoming {{ type filter hook prerouting priority -300; iifname @from_host counter drop; }}
+    chain outgoing {{ type filter hook postrouting priority 300; oifname @to_host counter drop; }}
+}}
+"""
+BRIDGES = f"""
+link set lo up
+link add name {GUESTS_BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+link set {GUESTS_BRIDGE} address 52:54:00:77:01:00
+address add 10.77.0.1/24 dev {GUESTS_BRIDGE}
+address add fd77::1/64 dev {GUESTS_BRIDGE} nodad
+link set {GUESTS_BRIDGE} up
+link add name {REPLICATION_BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+link set {REPLICATION_BRIDGE} address 52:54:00:77:01:01
+link set {REPLICATION_BRIDGE} addrgenmode none
+link set {REPLICATION_BRIDGE} up
+"""
+DIRECTIONS: dict[str, tuple[str, ...]] = {
+    "both": ("from_host", "to_host"),
+    "out": ("from_host",),
+    "in": ("to_host",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """The network of one lab."""
+
+    paths: Paths
+    namespace: str
+
+    @property
+    def _record(self) -> Path:
+        return self.paths.state / "network.json"
+
+    def _identity(self) -> dict[str, int] | None:
+        try:
+            stat = namespace_path(self.namespace).stat()
+        except FileNotFoundError:
+            return None
+        return {"device": stat.st_dev, "inode": stat.st_ino}
+
+    def _ours(self) -> bool:
+        try:
+            known = json.loads(self._record.read_text())
+        except (FileNotFoundError, ValueError):
+            return False
+        return bool(known == self._identity())
+
+    def exists(self) -> bool:
+        """Whether this lab's own namespace is there."""
+        return self._identity() is not None and self._ours()
+
+    def ip(self, *words: str) -> str:
+        """Output of ``ip`` inside the namespace."""
+        return run(["ip", "-n", self.namespace, *words])
+
+    def _nft(self, script: str) -> None:
+        run(["ip", "netns", "exec", self.namespace, "nft", "-f", "-"], stdin=script)
+
+    def ensure(self) -> bool:
+        """Make the namespace with its bridges; True when it had to be made."""
+        if self.exists():
+            return False
+        if self._identity() is not None:
+            raise LabError(
+                f"a network namespace {self.namespace} exists that this lab ({self.paths.state}) did not make; "
+                f"take the other lab down first, or remove it with: ip netns delete {self.namespace}"
+            )
+        self.paths.state.mkdir(parents=True, exist_ok=True)
+        run(["ip", "netns", "add", self.namespace])
+        try:
+            run(["ip", "-n", self.namespace, "-batch", "-"], stdin=BRIDGES)
+            self._nft(RULES)
+        except LabError:
+            run(["ip", "netns", "delete", self.namespace], check=False)
+            raise
+        self._record.write_text(json.dumps(self._identity()) + "\n")
+        return True
+
+    def remove(self) -> bool:
+        """Remove the namespace when it is this lab's; True when it was there."""
+        present = self.exists()
+        if present:
+            run(["ip", "netns", "delete", self.namespace])
+        self._record.unlink(missing_ok=True)
+        return present
+
+    def plug(self, host: HostSpec) -> None:
+        """Connect HOST's two taps to their bridges."""
+        for network in NETWORKS:
+            bridge = GUESTS_BRIDGE if network == "guests" else REPLICATION_BRIDGE
+            tap = host.tap(network)
+            self.ip("link", "set", tap, "addrgenmode", "none")
+            self.ip("link", "set", tap, "master", bridge, "up")
+
+    def cuts(self) -> dict[str, list[str]]:
+        """Taps whose frames are dropped, by set: ``from_host`` and ``to_host``."""
+        text = run(["ip", "netns", "exec", self.namespace, "nft", "-j", "list", "table", "bridge", TABLE])
+        found: dict[str, list[str]] = {"from_host": [], "to_host": []}
+        for item in json.loads(text)["nftables"]:
+            if "set" in item:
+                found[item["set"]["name"]] = sorted(item["set"].get("elem", []))
+        return found
+
+    def change_link(self, network: str, host: str | None, direction: str, cut: bool) -> bool:
+        """Cut or heal NETWORK for HOST (or for both) in DIRECTION as the host sees it; True when that is new."""
+        if not self.exists():
+            raise LabError("the lab has no network; bring it up first")
+        taps = [spec.tap(network) for spec in HOSTS if host in (None, spec.name)]
+        before = self.cuts()
+        verb = "add" if cut else "delete"
+        script = [
+            f'{verb} element bridge {TABLE} {name} {{ "{tap}" }}'
+            for name in DIRECTIONS[direction]
+            for tap in taps
+            if (tap in before[name]) != cut
+        ]
+        if script:
+            self._nft("\n".join(script) + "\n")
+        return bool(script)

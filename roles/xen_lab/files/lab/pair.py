@@ -1,0 +1,154 @@
+"""The pair as a whole: bring it up, take it down, say how it is."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from lab import accel, ssh
+from lab.errors import LabError
+from lab.guest import ensure_guest, guest_folder
+from lab.hosts import Artefacts, Host
+from lab.image import ensure_image, image_folder
+from lab.network import Network
+from lab.progress import Progress
+from lab.recipe import Recipe
+from lab.spec import HOSTS, Paths, Settings, host_named, save_settings
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two hosts, their network, and what they boot from."""
+
+    paths: Paths
+    settings: Settings
+    say: Progress
+
+    @property
+    def recipe(self) -> Recipe:
+        """Recipe of the hosts' image."""
+        return Recipe(self.settings.debian)
+
+    @property
+    def network(self) -> Network:
+        """The lab's network."""
+        return Network(self.paths, self.settings.namespace)
+
+    @property
+    def hosts(self) -> list[Host]:
+        """Both hosts."""
+        return [Host(spec, self.paths, self.settings) for spec in HOSTS]
+
+    @property
+    def artefacts(self) -> Artefacts:
+        """What the hosts boot from."""
+        return Artefacts(image_folder(self.paths, self.recipe), guest_folder(self.paths, self.recipe))
+
+    def host(self, name: str) -> Host:
+        """The host called NAME."""
+        return Host(host_named(name), self.paths, self.settings)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One command at a time changes which hosts there are."""
+        self.paths.state.mkdir(parents=True, exist_ok=True)
+        fd = os.open(self.paths.state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.say("another lab command is at work; waiting for it")
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def build(self) -> bool:
+        """Make sure that image and guest are in the cache; True when something was built."""
+        image = ensure_image(self.paths, self.recipe, self.say)
+        return ensure_guest(self.paths, self.recipe, self.say) or image
+
+    def _start_all(self, hosts: list[Host], fresh: bool) -> None:
+        artefacts = self.artefacts
+        kvm = accel.usable(hosts[0].boot_files(artefacts), self.settings.debian, self.say)
+
+        def start(host: Host) -> str | None:
+            try:
+                host.start(artefacts, self.network, kvm, self.say, fresh)
+            except LabError as error:
+                return str(error)
+            return None
+
+        with ThreadPoolExecutor(max_workers=len(hosts)) as pool:
+            failures = [text for text in pool.map(start, hosts) if text]
+        if failures:
+            raise LabError("\n\n".join(failures))
+
+    def up(self) -> bool:
+        """Both hosts are usable after return; True when something had to be done for that."""
+        with self.locked():
+            changed = self.build()
+            changed |= ssh.ensure_key(self.paths)
+            changed |= ssh.ensure_config(self.paths, self.settings)
+            save_settings(self.paths, self.settings)
+            changed |= self.network.ensure()
+            missing = [host for host in self.hosts if not host.running()]
+            for host in self.hosts:
+                if host not in missing:
+                    self.say(f"{host.spec.name}: runs")
+            if missing:
+                self._start_all(missing, fresh=False)
+            return changed or bool(missing)
+
+    def start(self, name: str, fresh: bool) -> bool:
+        """Host NAME is usable after return; True when it had to be booted."""
+        with self.locked():
+            host = self.host(name)
+            if host.running():
+                return False
+            self._start_all([host], fresh)
+            return True
+
+    def down(self) -> bool:
+        """Nothing of the lab runs after return; True when something did, or was left."""
+        with self.locked():
+            changed = False
+            for host in self.hosts:
+                if host.stop():
+                    self.say(f"{host.spec.name}: stopped")
+                    changed = True
+                changed |= host.forget()
+            changed |= self.network.remove()
+            for path in (self.paths.settings, self.paths.ssh_config):
+                changed |= path.exists()
+                path.unlink(missing_ok=True)
+            return changed
+
+    def status(self) -> dict[str, Any]:
+        """How the lab is, as data."""
+        up = self.network.exists()
+        hosts: dict[str, Any] = {}
+        for host in self.hosts:
+            record = host.record()
+            running = host.running()
+            hosts[host.spec.name] = {
+                "running": running,
+                "pid": record.pid if record and running else None,
+                "ssh_port": self.settings.ssh_port(host.spec),
+                "guests_address": host.spec.guests_address,
+                "replication_address": host.spec.replication_address,
+                "console": str(host.console),
+            }
+        return {
+            "debian": self.settings.debian,
+            "namespace": self.settings.namespace,
+            "network": up,
+            "cut": self.network.cuts() if up else {},
+            "ssh_config": str(self.paths.ssh_config),
+            "image": str(self.artefacts.image),
+            "guest": str(self.artefacts.guest),
+            "hosts": hosts,
+        }

@@ -1,0 +1,85 @@
+"""The command line of a host's QEMU (pure)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.spec import DOM0_MIB, HostSpec, Settings
+
+# What emulation gets wrong under Xen is switched off: smap kills dom0 at its first iret, rdtscp makes PVH guests
+# loop, and AVX state is not kept apart between domains.
+TCG_CPU = "max,-smap,-rdtscp,-avx,-avx2,-f16c,-fma,-xsave,-xsaveopt,-xsavec,-xsaves,-pku,-la57"
+XEN_ARGUMENTS = "com1=115200,8n1 console=com1 dom0_max_vcpus=1 spec-ctrl=no loglvl=warning guest_loglvl=warning"
+DOM0_ARGUMENTS = (
+    "root=/dev/vda rw console=hvc0 net.ifnames=0 fsck.mode=skip mitigations=off audit=0 loglevel=4 "
+    "random.trust_cpu=on systemd.show_status=1"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BootFiles:
+    """What a host boots from: the files of an image, and its own disk."""
+
+    xen: Path
+    kernel: Path
+    initrd: Path
+    disk: Path
+    guest_disk: Path
+    console: Path
+
+
+def marker(disk: Path) -> str:
+    """Word of the command line that only this host's QEMU has."""
+    return f"file={escape(str(disk))},"
+
+
+def escape(value: str) -> str:
+    """VALUE for a QEMU option list, in which a comma is written twice."""
+    return value.replace(",", ",,")
+
+
+def acceleration(kvm: bool) -> list[str]:
+    """Options for the accelerator and the CPU model."""
+    if kvm:
+        return ["-accel", "kvm", "-cpu", "host"]
+    return ["-accel", "tcg,thread=multi,tb-size=1024", "-cpu", TCG_CPU]
+
+
+def boot_options(files: BootFiles, debian: int, extra: str = "") -> list[str]:
+    """Options that boot Xen with its dom0 kernel and initrd as multiboot modules, without a boot loader."""
+    memory = DOM0_MIB[debian]
+    kernel = escape(f"{files.kernel} {DOM0_ARGUMENTS} {extra}".rstrip())
+    return [
+        "-kernel",
+        str(files.xen),
+        "-initrd",
+        f"{kernel},{escape(str(files.initrd))}",
+        "-append",
+        f"{XEN_ARGUMENTS} dom0_mem={memory}M,max:{memory}M",
+    ]
+
+
+def argv(
+    host: HostSpec,
+    settings: Settings,
+    files: BootFiles,
+    public_key: str,
+    taps: tuple[int, int],
+    kvm: bool = False,
+) -> list[str]:
+    """Whole command line for HOST. TAPS are the descriptors for the guests' and the replication network."""
+    identity = f"remus_lab.name={host.name} remus_lab.number={host.number} remus_lab.key={public_key}"
+    words = ["qemu-system-x86_64", "-name", f"{settings.namespace}-{host.name}", "-machine", "q35", "-smp", "1"]
+    words += [*acceleration(kvm), "-m", str(settings.memory_mib)]
+    words += ["-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none"]
+    words += ["-serial", f"file:{escape(str(files.console))}"]
+    words += boot_options(files, settings.debian, identity)
+    words += ["-drive", f"{marker(files.disk)}if=virtio,format=qcow2,cache=unsafe,discard=unmap"]
+    words += ["-drive", f"file={escape(str(files.guest_disk))},if=virtio,format=raw,readonly=on"]
+    forward = f"hostfwd=tcp:127.0.0.1:{settings.ssh_port(host)}-:22"
+    words += ["-netdev", f"user,id=nic0,ipv6=off,{forward}"]
+    for nic, fd in enumerate(taps, start=1):
+        words += ["-netdev", f"tap,id=nic{nic},fd={fd},vhost=off"]
+    for nic in range(3):
+        words += ["-device", f"virtio-net-pci,netdev=nic{nic},mac={host.mac(nic)},romfile="]
+    words += ["-device", "virtio-rng-pci"]
+    return words

@@ -1,0 +1,90 @@
+"""What an image is made of, and the hash that names it in the cache.
+
+Everything that shapes an image is data: package lists, scripts and files under ``assets/``, and the parameters here.
+``FORMAT`` stands for the code that carries the recipe out; raise it when that code builds something different.
+"""
+
+import hashlib
+import json
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.spec import RELEASES
+
+FORMAT = 1
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+
+
+def read_list(path: Path) -> list[str]:
+    """Entries of a list file: one a line, ``#`` begins a comment."""
+    lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
+    return [line for line in lines if line]
+
+
+def tree_digest(folder: Path) -> dict[str, str]:
+    """For every file below FOLDER: whether it is executable, and the hash of its content."""
+    digests = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            mode = "x" if path.stat().st_mode & stat.S_IXUSR else "-"
+            digests[str(path.relative_to(folder))] = mode + hashlib.sha256(path.read_bytes()).hexdigest()
+    return digests
+
+
+def digest(inputs: object) -> str:
+    """Hash of INPUTS, which JSON can express."""
+    text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All inputs of the images for one Debian release."""
+
+    debian: int
+    assets: Path = ASSETS
+    disk_mib: int = 4096
+
+    @property
+    def release(self) -> str:
+        """Name of the Debian release."""
+        return RELEASES[self.debian]
+
+    @property
+    def packages(self) -> list[str]:
+        """Packages installed in the hosts' image."""
+        return read_list(self.assets / "dom0/packages.txt")
+
+    @property
+    def guest_packages(self) -> list[str]:
+        """Packages whose files make the guest."""
+        return read_list(self.assets / "guest/packages.txt")
+
+    @property
+    def initrd_modules(self) -> list[str]:
+        """Kernel modules of the hosts' initrd."""
+        return read_list(self.assets / "dom0/initrd-modules.txt")
+
+    @property
+    def guest_modules(self) -> list[str]:
+        """Kernel modules of the guest, in the order of loading."""
+        return read_list(self.assets / "guest/modules.txt")
+
+    @property
+    def image_key(self) -> str:
+        """Name of the hosts' image: what it is made of."""
+        inputs = {
+            "format": FORMAT,
+            "release": self.release,
+            "disk_mib": self.disk_mib,
+            "dom0": tree_digest(self.assets / "dom0"),
+            "guest_packages": self.guest_packages,
+            "guest_modules": self.guest_modules,
+        }
+        return digest(inputs)
+
+    @property
+    def guest_key(self) -> str:
+        """Name of the guest's disk: the image that its parts come from, and the guest's own files."""
+        return digest({"format": FORMAT, "image": self.image_key, "guest": tree_digest(self.assets / "guest")})
