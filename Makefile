@@ -1,0 +1,50 @@
+# Everything a developer or a newcomer types. `make` alone lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export ANSIBLE_FORCE_COLOR ?= 0
+lab_debian ?= 13
+
+.PHONY: help setup demo test check lint unit lab-test lab-up lab-down bench requirements clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+setup: ## Install what is missing: Debian packages and the virtual environment .venv
+	@tools/setup.sh
+
+demo: setup ## Show the main job: a guest under load survives the death of its host
+	@python -u tools/demo.py
+
+test: setup ## Run all tests: the fast ones, then every scenario on two nested Xen hosts (up to an hour)
+	@python -u tools/run_tests.py
+
+check: setup lint unit ## Run the fast part alone: lint, types, contracts, unit, property and model tests
+
+lint: setup ## Check style, types, import contracts and Ansible content
+	@ruff check .
+	@ruff format --check .
+	@mypy
+	@lint-imports --no-logo 2>/dev/null || lint-imports
+	@ansible-lint -q
+
+unit: setup ## Run the tests that need no lab
+	@python -m pytest -m "not lab"
+
+lab-up: setup ## Boot two nested Xen hosts (lab_debian=13 or 12)
+	@ansible-playbook playbooks/lab.yml -e lab_state=present -e lab_debian=$(lab_debian)
+
+lab-down: setup ## Stop what lab-up started
+	@ansible-playbook playbooks/lab.yml -e lab_state=absent
+
+bench: setup ## Measure against stock `xl remus` on the lab; raw data under results/
+	@ansible-playbook playbooks/bench.yml
+
+requirements: setup ## Resolve requirements/dev.in into exact versions with hashes
+	@python -m pip install --quiet uv
+	@python -m uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q \
+		requirements/dev.in -o requirements/dev.txt
+
+clean: ## Remove the virtual environment and what tests have left (not the lab; see lab-down)
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache results dist

@@ -1,0 +1,136 @@
+"""`make test`: every test, from the fast ones to the scenarios on two nested Xen hosts, with one verdict at the end.
+
+Each stage is a command that a person could type; its output goes to the terminal as it comes, between two lines that say
+what runs and how long it took. The lab is destroyed at the end, also after a failure. A stage that reports a skipped
+lab test has failed: on nested Xen everything can run.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET  # noqa: S405 - the files are pytest's own
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "results"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command. report: the JUnit file it writes, from which tests are counted. lab: it needs the pair."""
+
+    name: str
+    command: Sequence[str]
+    report: str | None = None
+    lab: bool = False
+    minutes: int = 30
+
+
+@dataclass
+class Counts:
+    """Tests over all stages."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def pytest(name: str, *arguments: str) -> tuple[str, ...]:
+    """A pytest command that writes results/<name>.xml."""
+    return (sys.executable, "-m", "pytest", f"--junitxml={RESULTS / name}.xml", *arguments)
+
+
+STAGES = (
+    Stage("lint, types and contracts", ("make", "--no-print-directory", "lint"), minutes=15),
+    Stage("unit, property and model tests", pytest("unit", "-m", "not lab"), report="unit"),
+    Stage("boot two nested Xen hosts", ("molecule", "create", "-s", "default"), lab=True, minutes=45),
+    Stage("scenario protect", ("molecule", "test", "-s", "protect"), lab=True, minutes=40),
+    Stage(
+        "guarantees on the live pair", pytest("lab", "-m", "lab", "--timeout=1500"), report="lab", lab=True, minutes=60
+    ),
+    Stage("scenario failover", ("molecule", "test", "-s", "failover"), lab=True, minutes=40),
+)
+DESTROY = Stage("stop the hosts", ("molecule", "destroy", "-s", "default"), minutes=10)
+
+
+def main() -> int:
+    """Run all stages in order, stopping at the first that fails; 0 when all passed."""
+    started = time.monotonic()
+    RESULTS.mkdir(exist_ok=True)
+    counts = Counts()
+    lab_is_up = False
+    failed: str | None = None
+    for number, stage in enumerate(STAGES, 1):
+        lab_is_up = lab_is_up or stage.lab
+        if not run(stage, f"{number}/{len(STAGES)}", started, counts):
+            failed = stage.name
+            break
+    if lab_is_up:
+        run(DESTROY, "end", started, counts)
+    elapsed = clock(time.monotonic() - started)
+    for note in counts.notes:
+        print(f"  {note}")
+    verdict = f"FAILED at: {failed}" if failed else "all stages passed"
+    print(f"VERDICT after {elapsed}: {verdict}")
+    skipped = f", {counts.skipped} skipped" if counts.skipped else ""
+    print(f"{counts.passed} passed, {counts.failed} failed{skipped}", flush=True)
+    return 1 if failed else 0
+
+
+def run(stage: Stage, number: str, started: float, counts: Counts) -> bool:
+    """Run one stage, count its tests, say how it went."""
+    report = RESULTS / f"{stage.report}.xml" if stage.report else None
+    if report is not None:
+        report.unlink(missing_ok=True)
+    print(f"==> [{number}] {stage.name} (at {clock(time.monotonic() - started)})", flush=True)
+    begun = time.monotonic()
+    try:
+        code = subprocess.run(
+            stage.command, cwd=ROOT, stdin=subprocess.DEVNULL, timeout=stage.minutes * 60, check=False
+        ).returncode
+        why = f"exit code {code}"
+    except subprocess.TimeoutExpired:
+        code, why = 1, f"not finished after {stage.minutes} minutes"
+    good = code == 0
+    if report is not None:
+        skipped = count(report, counts)
+        if stage.lab and skipped:
+            good, why = False, f"{skipped} lab tests were skipped"
+    else:
+        counts.passed += good
+        counts.failed += not good
+    line = f"{stage.name}: {'passed' if good else 'FAILED (' + why + ')'} in {clock(time.monotonic() - begun)}"
+    counts.notes.append(line)
+    print(f"<== {line}", flush=True)
+    return good
+
+
+def count(report: Path, counts: Counts) -> int:
+    """Add up a JUnit file; the number of skipped tests in it. A file that is missing counts as a failure."""
+    if not report.exists():
+        counts.failed += 1
+        return 0
+    suites = ET.parse(report).getroot().iter("testsuite")  # noqa: S314 - pytest's own file
+    skipped = 0
+    for suite in suites:
+        numbers = {key: int(suite.get(key, "0")) for key in ("tests", "failures", "errors", "skipped")}
+        bad = numbers["failures"] + numbers["errors"]
+        counts.failed += bad
+        counts.skipped += numbers["skipped"]
+        counts.passed += numbers["tests"] - bad - numbers["skipped"]
+        skipped += numbers["skipped"]
+    return skipped
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

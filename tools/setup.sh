@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Brings a fresh Debian 12 or 13 machine to where `make` can work: Debian packages and the virtual environment .venv.
+# Running it again does nothing when nothing is missing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+packages=(
+  python3 python3-venv
+  debootstrap qemu-system-x86 qemu-utils e2fsprogs cpio gzip xz-utils zstd  # the lab's images and hosts
+  iproute2 nftables openssh-client ca-certificates rsync git
+)
+missing=()
+for package in "${packages[@]}"; do
+  [[ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)" == installed ]] || missing+=("$package")
+done
+if ((${#missing[@]})); then
+  if [[ $EUID -ne 0 ]]; then
+    echo "setup: these packages are missing and installing them needs root: ${missing[*]}" >&2
+    exit 1
+  fi
+  echo "setup: installing ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -qq
+  apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+wanted=$(sha256sum requirements/dev.txt tools/link_module_utils.py | sha256sum | cut -d' ' -f1)
+if [[ ! -x .venv/bin/python || "$(cat .venv/remus-requirements 2>/dev/null || true)" != "$wanted" ]]; then
+  python3 -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || {
+    echo "setup: Python 3.11 to 3.13 is needed, this is $(python3 --version)" >&2
+    exit 1
+  }
+  echo "setup: building the virtual environment .venv (a minute or two)"
+  python3 -m venv --clear .venv
+  .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+  .venv/bin/python tools/link_module_utils.py
+  echo "$wanted" >.venv/remus-requirements
+fi
