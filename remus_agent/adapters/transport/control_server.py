@@ -31,6 +31,8 @@ MAX_RUNNING: Final = 32
 _READ_BYTES: Final = 64 * 1024
 _PROGRESS_BACKLOG: Final = 256 * 1024
 """Unread bytes of a client from which on its progress lines are left out."""
+_LAST_WORDS: Final = 1.0
+"""Seconds that clients have to read the last answers when the agent stops."""
 _CREDENTIALS: Final = struct.Struct("3i")
 
 
@@ -38,9 +40,7 @@ class ReportProgress(Protocol):
     """Tells the client how far its request is. Never blocks, never fails; may be called from the event loop
     only."""
 
-    def __call__(
-        self, phase: str, done: int = 0, total: int = 0, unit: str = "", message: str = ""
-    ) -> None: ...
+    def __call__(self, phase: str, done: int = 0, total: int = 0, unit: str = "", message: str = "") -> None: ...
 
 
 Handler = Callable[[dict[str, Any], ReportProgress], Awaitable[Mapping[str, Any]]]
@@ -55,7 +55,7 @@ class ControlServer:
         self._group = group
         self._server: asyncio.Server | None = None
         self._requests: set[asyncio.Task[None]] = set()
-        self._clients: set[asyncio.Task[None]] = set()
+        self._clients: dict[asyncio.Task[None], _Client] = {}
         self._inode: int | None = None
 
     async def start(self) -> None:
@@ -81,9 +81,17 @@ class ControlServer:
         self._remove_file()
         if self._requests:
             await asyncio.wait(self._requests, timeout=grace)
-        for task in (*self._requests, *self._clients):
+        for task in self._requests:
             task.cancel()
-        await asyncio.gather(*self._requests, *self._clients, return_exceptions=True)
+        await asyncio.gather(*self._requests, return_exceptions=True)
+        # Clients end by their connections: Python 3.11 logs a cancelled connection task as an error.
+        clients = dict(self._clients)
+        for client in clients.values():
+            client.close()
+        if clients:
+            _, unread = await asyncio.wait(clients, timeout=_LAST_WORDS)
+            for task in unread:
+                clients[task].abort()
 
     # The socket file
 
@@ -152,11 +160,11 @@ class ControlServer:
     # Clients
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        client = _Client(writer)
         task = asyncio.current_task()
         if task is not None:
-            self._clients.add(task)
-            task.add_done_callback(self._clients.discard)
-        client = _Client(writer)
+            self._clients[task] = client
+            task.add_done_callback(self._clients.pop)
         splitter = control.LineSplitter(control.REQUEST_LIMIT)
         try:
             while data := await reader.read(_READ_BYTES):
@@ -175,9 +183,7 @@ class ControlServer:
         try:
             request = control.decode_request(line)
             if client.running >= MAX_RUNNING:
-                raise RefusedError(
-                    f"{MAX_RUNNING} requests of this client are under way", hint="wait for one"
-                )
+                raise RefusedError(f"{MAX_RUNNING} requests of this client are under way", hint="wait for one")
             handler = self._handlers.get(request.method)
             if handler is None:
                 raise ProtocolError(
@@ -262,6 +268,9 @@ class _Client:
 
     def close(self) -> None:
         self._writer.close()
+
+    def abort(self) -> None:
+        self._writer.transport.abort()
 
 
 def _who(sock: Any) -> str:

@@ -273,14 +273,12 @@ class TcpConnector:
     """`ports.Connector`. silence: seconds without any answer of the peer's kernel before a connection is
     given up. source: local IP to connect from (peers accept only the addresses they know)."""
 
-    def __init__(
-        self, *, silence: float, source: str | None = None, tls: ssl.SSLContext | None = None
-    ) -> None:
+    def __init__(self, *, silence: float, source: str | None = None, tls: ssl.SSLContext | None = None) -> None:
         self._silence = silence
         self._source = source
         self._tls = tls
 
-    async def connect(self, address: str, timeout: float) -> TcpConnection:  # noqa: ASYNC109 - ports.Connector
+    async def connect(self, address: str, timeout: float) -> TcpConnection:
         """Connect to `ADDRESS:PORT` within timeout seconds. Raises ConnectionLost, PeerTimeout or
         ConfigError."""
         target = parse_address(address)
@@ -356,9 +354,7 @@ class Listener:
                 self._strangers.add(ip)
                 log.warning("refused a connection from %s: not a configured peer (logged once)", ip)
             return
-        task = asyncio.get_running_loop().create_task(
-            self._handle(connection), name=f"peer {connection.peer}"
-        )
+        task = asyncio.get_running_loop().create_task(self._handle(connection), name=f"peer {connection.peer}")
         self._handlers[task] = connection
         task.add_done_callback(self._handlers.pop)
 
@@ -437,9 +433,7 @@ def _peer_name(name: object) -> str:
 def _translate(cause: RemusError | OSError | str, peer: str, operation: str) -> RemusError:
     """The error to raise: it names the peer and is new each time."""
     if isinstance(cause, ReplicationError):
-        return ReplicationError(
-            f"malformed bytes from {peer}: {cause.message}", operation=operation, epoch=cause.epoch
-        )
+        return ReplicationError(f"malformed bytes from {peer}: {cause.message}", operation=operation, epoch=cause.epoch)
     if isinstance(cause, ssl.SSLError):
         return ConnectionLost(f"TLS with {peer} failed: {cause}", operation=operation)
     if isinstance(cause, TimeoutError):

@@ -19,9 +19,7 @@ from remus_agent.protocol.replication.frames import (
 )
 
 
-def header(
-    kind: int, length: int, *, flags: int = 0, reserved: int = 0, epoch: int = 0, payload: bytes = b""
-) -> bytes:
+def header(kind: int, length: int, *, flags: int = 0, reserved: int = 0, epoch: int = 0, payload: bytes = b"") -> bytes:
     start = struct.pack("<4sBBHQI", b"RMUS", kind, flags, reserved, epoch, length)
     return start + struct.pack("<I", crc32(start) ^ (crc32(payload) if kind != FrameType.STREAM else 0))
 
