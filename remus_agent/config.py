@@ -264,9 +264,7 @@ def _address(key: str, value: object) -> Address:
 def _replication(table: dict[str, object]) -> Replication:
     peers = table.get("peers", {})
     if not isinstance(peers, dict):
-        raise ConfigError(
-            "replication.peers must be a section", hint='write NAME = "ADDRESS:PORT" lines in it'
-        )
+        raise ConfigError("replication.peers must be a section", hint='write NAME = "ADDRESS:PORT" lines in it')
     found = {}
     for name, value in peers.items():
         _text("a name in replication.peers", name)
@@ -297,13 +295,9 @@ def _check(config: Config) -> None:
             hint="otherwise one late heartbeat ends a connection",
         )
     if config.output.limit_bytes < MIN_OUTPUT_BYTES:
-        raise ConfigError(
-            f"output.limit_bytes is {config.output.limit_bytes}; it must be at least {MIN_OUTPUT_BYTES}"
-        )
+        raise ConfigError(f"output.limit_bytes is {config.output.limit_bytes}; it must be at least {MIN_OUTPUT_BYTES}")
     if not 0 <= config.pacing.interval_ms <= MAX_INTERVAL_MS:
-        raise ConfigError(
-            f"pacing.interval_ms is {config.pacing.interval_ms}; it must be from 0 to {MAX_INTERVAL_MS}"
-        )
+        raise ConfigError(f"pacing.interval_ms is {config.pacing.interval_ms}; it must be from 0 to {MAX_INTERVAL_MS}")
     seen: dict[Address, str] = {config.replication.listen: "replication.listen"}
     for name, address in config.replication.peers.items():
         if name == config.host.name:

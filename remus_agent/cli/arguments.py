@@ -6,9 +6,7 @@ import argparse
 from typing import Final
 
 MAX_INTERVAL_MS: Final = 60_000
-DESCRIPTION: Final = (
-    "Protect running Xen guests with a copy on a second host, and look at what the agent does."
-)
+DESCRIPTION: Final = "Protect running Xen guests with a copy on a second host, and look at what the agent does."
 EPILOG: Final = (
     "Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 3 refused, 4 no such domain,"
     " 5 protected already, 6 protocol, 7 the other host, 8 Xen, 9 output buffer, 10 journal, 11 authority,"
@@ -19,16 +17,10 @@ EPILOG: Final = (
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     main = argparse.ArgumentParser(prog="remusctl", description=DESCRIPTION, epilog=EPILOG)
-    main.add_argument(
-        "-o", "--output", choices=("table", "json"), default="table", help="how to print results"
-    )
-    main.add_argument(
-        "--socket", metavar="PATH", help="control socket (default: $REMUS_SOCKET, /run/remus/agent.sock)"
-    )
+    main.add_argument("-o", "--output", choices=("table", "json"), default="table", help="how to print results")
+    main.add_argument("--socket", metavar="PATH", help="control socket (default: $REMUS_SOCKET, /run/remus/agent.sock)")
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument(
-        "-o", "--output", choices=("table", "json"), default=argparse.SUPPRESS, help=argparse.SUPPRESS
-    )
+    shared.add_argument("-o", "--output", choices=("table", "json"), default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     shared.add_argument("--socket", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     verbs = main.add_subparsers(dest="verb", required=True, metavar="COMMAND")
 
@@ -43,9 +35,7 @@ def parser() -> argparse.ArgumentParser:
 
     protect = verb("protect", "keep a copy of a running domain on another host")
     protect.add_argument("domain")
-    protect.add_argument(
-        "--peer", required=True, help="host that keeps the copy, as the configuration names it"
-    )
+    protect.add_argument("--peer", required=True, help="host that keeps the copy, as the configuration names it")
     protect.add_argument(
         "--interval-ms",
         type=_interval,
@@ -58,9 +48,7 @@ def parser() -> argparse.ArgumentParser:
 
     unprotect = verb("unprotect", "end the protection of a domain; the domain runs on")
     unprotect.add_argument("domain")
-    unprotect.add_argument(
-        "--force", action="store_true", help="on the backup: discard the copy of the domain"
-    )
+    unprotect.add_argument("--force", action="store_true", help="on the backup: discard the copy of the domain")
     unprotect.add_argument("--yes", action="store_true", help="do not ask")
 
     failover = verb("failover", "run a domain here from its last commit, after its host died and was fenced")
@@ -69,12 +57,8 @@ def parser() -> argparse.ArgumentParser:
     failover.add_argument(
         "--fenced-method", required=True, metavar="METHOD", help="how it was fenced, for example power-off"
     )
-    failover.add_argument(
-        "--evidence", default="", metavar="TEXT", help="how you know that it is off; recorded"
-    )
-    failover.add_argument(
-        "--expected-generation", type=_count, metavar="N", help="refuse when it is another one"
-    )
+    failover.add_argument("--evidence", default="", metavar="TEXT", help="how you know that it is off; recorded")
+    failover.add_argument("--expected-generation", type=_count, metavar="N", help="refuse when it is another one")
     failover.add_argument("--yes", action="store_true", help="do not ask")
 
     probe = verb("probe", "see whether a domain could be protected; changes nothing")
@@ -85,9 +69,7 @@ def parser() -> argparse.ArgumentParser:
     events.add_argument("domain", nargs="?")
     events.add_argument("--follow", action="store_true", help="go on with new events until interrupted")
     events.add_argument("--since", type=_count, default=0, metavar="ID", help="only events after this one")
-    events.add_argument(
-        "--limit", type=_count, default=200, metavar="N", help="at most so many (default: 200)"
-    )
+    events.add_argument("--limit", type=_count, default=200, metavar="N", help="at most so many (default: 200)")
     return main
 
 

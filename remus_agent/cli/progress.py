@@ -17,9 +17,7 @@ def line(progress: Progress) -> str:
     if progress.total > 0:
         done = min(max(progress.done, 0), progress.total)
         parts.append(f"{100 * done // progress.total}%")
-        parts.append(
-            f"({progress.done}/{progress.total}{' ' + text(progress.unit) if progress.unit else ''})"
-        )
+        parts.append(f"({progress.done}/{progress.total}{' ' + text(progress.unit) if progress.unit else ''})")
     elif progress.done:
         parts.append(f"{progress.done}{' ' + text(progress.unit) if progress.unit else ''}")
     if progress.message:

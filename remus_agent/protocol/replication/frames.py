@@ -149,9 +149,7 @@ class FrameDecoder:
         self._scratch = bytearray(_SCRATCH_BYTES)
         self._scratch_view = memoryview(self._scratch)
         self._held = 0  # bytes of an incomplete header at the start of the scratch
-        self._header: tuple[FrameType, int, int, int] | None = (
-            None  # type, flags, epoch, check still to be met
-        )
+        self._header: tuple[FrameType, int, int, int] | None = None  # type, flags, epoch, check still to be met
         self._payload = memoryview(b"")
         self._filled = 0
         self.failed: ReplicationError | None = None

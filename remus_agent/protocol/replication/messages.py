@@ -134,9 +134,7 @@ def encode(message: Message) -> Frame:
     kind = _JSON_TYPES[type(message)]
     payload = msgspec.json.encode(message)
     try:
-        _DECODERS[kind].decode(
-            payload
-        )  # the constraints of the fields, which msgspec checks only when decoding
+        _DECODERS[kind].decode(payload)  # the constraints of the fields, which msgspec checks only when decoding
     except msgspec.MsgspecError as error:
         raise _bad(f"{kind.name}: {error}") from error
     return Frame(kind, 0, 0, (payload,))
@@ -150,18 +148,12 @@ def decode(frame: Frame) -> Message:
         return _decode_json(frame.type, payload)
     if frame.type is FrameType.EPOCH_END:
         if len(payload) != EPOCH_END.size or frame.epoch < 1:
-            raise _bad(
-                f"EPOCH_END has {len(payload)} bytes instead of {EPOCH_END.size}, or no epoch", frame.epoch
-            )
+            raise _bad(f"EPOCH_END has {len(payload)} bytes instead of {EPOCH_END.size}, or no epoch", frame.epoch)
         stream_bytes, pages, digest = EPOCH_END.unpack(payload)
-        return EpochEnd(
-            epoch=frame.epoch, stream_bytes=stream_bytes, pages=pages, digest=digest, last=frame.last
-        )
+        return EpochEnd(epoch=frame.epoch, stream_bytes=stream_bytes, pages=pages, digest=digest, last=frame.last)
     if frame.type is FrameType.MEMORY_ACK:
         if len(payload) != DIGEST_BYTES or frame.epoch < 1:
-            raise _bad(
-                f"MEMORY_ACK has {len(payload)} bytes instead of {DIGEST_BYTES}, or no epoch", frame.epoch
-            )
+            raise _bad(f"MEMORY_ACK has {len(payload)} bytes instead of {DIGEST_BYTES}, or no epoch", frame.epoch)
         return MemoryAck(epoch=frame.epoch, digest=payload)
     if frame.type in _PLAIN:
         if payload:

@@ -22,9 +22,7 @@ from remus_agent.protocol.replication.frames import (
 
 Plain = tuple[FrameType, int, int, bytes]
 
-payloads = st.lists(
-    st.binary(max_size=200) | st.integers(0, 9000).map(lambda n: bytes(range(256)) * (n // 256))
-)
+payloads = st.lists(st.binary(max_size=200) | st.integers(0, 9000).map(lambda n: bytes(range(256)) * (n // 256)))
 
 
 @st.composite
@@ -128,9 +126,7 @@ def test_any_bytes_end_in_frames_or_an_error(data: bytes, sizes: list[int]) -> N
     assert (decoder.failed is not None) == (len(data) >= HEADER_BYTES)
 
 
-@given(
-    st.lists(frames(), min_size=1, max_size=3), chunk_sizes, st.binary(min_size=HEADER_BYTES, max_size=200)
-)
+@given(st.lists(frames(), min_size=1, max_size=3), chunk_sizes, st.binary(min_size=HEADER_BYTES, max_size=200))
 def test_frames_before_bad_bytes_do_not_depend_on_the_chunking(
     sequence: list[Frame], sizes: list[int], garbage: bytes
 ) -> None:

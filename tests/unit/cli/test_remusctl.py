@@ -1,0 +1,432 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remus_agent.cli import main as cli
+from remus_agent.cli import progress, render
+from remus_agent.protocol import control
+from remus_agent.protocol.control import Progress
+
+Answers = Callable[[control.Request], list[bytes]]
+
+STATUS: dict[str, Any] = {
+    "domain": "redis1",
+    "role": "primary",
+    "state": "protected",
+    "peer": "beta",
+    "session": "0d4a3c1e-8b61-4a70-9a5b-3f1d2c4e5f60",
+    "generation": 3,
+    "epoch": 42,
+    "acked_epoch": 41,
+    "committed_epoch": 41,
+    "seeding": None,
+    "held_bytes": 65536,
+    "held_packets": 7,
+    "dropped_packets": 0,
+    "last_ack_age": 0.25,
+    "interval_ms": 0,
+    "pages_last": 120,
+    "down_ms_last": 2.5,
+    "since": 75.0,
+    "reason": None,
+}
+
+
+class FakeAgent:
+    """Answers each request with what `answers` says, and notes the requests."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.requests: list[control.Request] = []
+        self.answers: Answers = lambda request: [control.encode_result(request.id, STATUS)]
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(str(path))
+        self._socket.listen()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                sock, _ = self._socket.accept()
+            except OSError:
+                return
+            with sock, sock.makefile("rb") as lines:
+                for line in lines:
+                    request = control.decode_request(line)
+                    self.requests.append(request)
+                    found = self.answers(request)
+                    sock.sendall(b"".join(found))
+                    if not found:
+                        break
+
+    def close(self) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
+@pytest.fixture
+def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAgent]:
+    agent = FakeAgent(tmp_path / "agent.sock")
+    monkeypatch.setenv("REMUS_SOCKET", str(agent.path))
+    yield agent
+    agent.close()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def fails(**facts: Any) -> Answers:
+    return lambda request: [control.encode_answer(control.Answer(id=request.id, error=control.Failure(**facts)))]
+
+
+def test_list(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    agent.answers = lambda r: [control.encode_result(r.id, {"domains": [STATUS]})]
+    assert cli.main(["list"]) == 0
+    heading, row = capsys.readouterr().out.splitlines()
+    assert heading.split()[:4] == ["DOMAIN", "ROLE", "STATE", "PEER"]
+    assert row.split()[:4] == ["redis1", "primary", "protected", "beta"]
+    assert "64.0 KiB" in row
+    assert agent.requests[0].method == "list"
+
+
+def test_no_domains(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    agent.answers = lambda r: [control.encode_result(r.id, {"domains": []})]
+    assert cli.main(["status"]) == 0
+    assert "No domain" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["-o", "json", "status", "redis1"], ["status", "redis1", "-o", "json"]])
+def test_json_is_what_the_agent_answered(
+    agent: FakeAgent, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert cli.main(arguments) == 0
+    assert json.loads(capsys.readouterr().out) == STATUS
+    assert agent.requests[0].params == {"domain": "redis1"}
+
+
+def test_status_in_words(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["status", "redis1"]) == 0
+    shown = capsys.readouterr().out
+    assert "protected for 1m15s" in shown
+    assert "64.0 KiB in 7 frames" in shown
+    assert "120 pages, down 2.5 ms" in shown
+
+
+def test_protect_shows_progress_and_then_the_status(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    agent.answers = lambda r: [
+        control.encode_progress(r.id, Progress(phase="seeding", done=1, total=4, unit="pages", elapsed=0.5)),
+        control.encode_progress(r.id + 7, Progress(phase="another request")),
+        control.encode_result(r.id, STATUS),
+    ]
+    assert cli.main(["protect", "redis1", "--peer", "beta", "--interval-ms", "50"]) == 0
+    out, err = capsys.readouterr()
+    assert err == "[0.5s] seeding 25% (1/4 pages)\n"
+    assert "redis1" in out
+    assert agent.requests[0].method == "protect"
+    assert agent.requests[0].params == {
+        "domain": "redis1",
+        "peer": "beta",
+        "interval_ms": 50,
+        "wait": True,
+        "timeout": 900.0,
+    }
+
+
+def test_protect_without_waiting(agent: FakeAgent) -> None:
+    assert cli.main(["protect", "redis1", "--peer", "beta", "--no-wait"]) == 0
+    assert agent.requests[0].params == {"domain": "redis1", "peer": "beta", "wait": False, "timeout": 900.0}
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code"),
+    [
+        ("error", 1),
+        ("internal", 1),
+        ("something-new", 1),
+        ("config", 2),
+        ("refused", 3),
+        ("domain-not-found", 4),
+        ("already-protected", 5),
+        ("stream", 6),
+        ("replication", 6),
+        ("peer-timeout", 7),
+        ("guest-ended", 8),
+        ("output-buffer", 9),
+        ("journal", 10),
+        ("authority", 11),
+    ],
+)
+def test_exit_codes(agent: FakeAgent, code: str, exit_code: int) -> None:
+    agent.answers = fails(code=code, message="no")
+    assert cli.main(["status", "redis1"]) == exit_code
+
+
+def test_an_error_in_words_and_as_json(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {
+        "code": "peer-refused",
+        "message": "too little memory",
+        "operation": "protect",
+        "domain": "redis1",
+        "left": "nothing was changed",
+        "hint": "free 1 GiB on beta",
+    }
+    agent.answers = fails(**facts)
+    assert cli.main(["protect", "redis1", "--peer", "beta"]) == 7
+    assert capsys.readouterr().err.splitlines() == [
+        "remusctl: protect, domain redis1: too little memory",
+        "  state left: nothing was changed",
+        "  next: free 1 GiB on beta",
+    ]
+    assert cli.main(["-o", "json", "protect", "redis1", "--peer", "beta"]) == 7
+    assert json.loads(capsys.readouterr().err) == {"error": facts}
+
+
+def test_no_agent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--socket", str(tmp_path / "none.sock"), "list"]) == 12
+    err = capsys.readouterr().err
+    assert "no agent answers on" in err
+    assert "systemctl start remus-agent" in err
+
+
+def test_a_dead_agents_socket(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "dead.sock"))
+    assert cli.main(["--socket", str(tmp_path / "dead.sock"), "list"]) == 12
+
+
+def test_an_agent_that_dies_in_the_middle(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    agent.answers = lambda _: []
+    assert cli.main(["unprotect", "redis1"]) == 12
+    assert "may be carried out in part" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", [b"nonsense\n", b'{"id":1}\n', b"\xff\n"])
+def test_an_agent_that_talks_nonsense(agent: FakeAgent, line: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    agent.answers = lambda _: [line]
+    assert cli.main(["list"]) == 6
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_answers_that_lack_fields_are_shown_as_far_as_they_go(agent: FakeAgent) -> None:
+    agent.answers = lambda r: [control.encode_result(r.id, {})]
+    for arguments in (["list"], ["status", "a"], ["agent"], ["events"]):
+        assert cli.main(arguments) == 0
+
+
+def test_a_defect_ends_in_a_message(
+    agent: FakeAgent, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agent.answers = lambda r: [control.encode_result(r.id, {"domains": 5})]
+    assert cli.main(["list"]) == 1
+    err = capsys.readouterr().err
+    assert "this should not happen" in err
+    assert "Traceback" not in err
+
+
+def failover(*more: str) -> list[str]:
+    return ["failover", "redis1", "--fenced-host", "alpha", "--fenced-method", "power-off", *more]
+
+
+def test_failover_with_yes_asks_nothing(agent: FakeAgent) -> None:
+    assert cli.main(failover("--evidence", "lamp is off", "--expected-generation", "3", "--yes")) == 0
+    assert [r.method for r in agent.requests] == ["failover"]
+    assert agent.requests[0].params == {
+        "domain": "redis1",
+        "fenced": {"host": "alpha", "method": "power-off", "evidence": "lamp is off"},
+        "expected_generation": 3,
+    }
+
+
+def test_failover_carries_out_what_was_confirmed(
+    agent: FakeAgent, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal("yes\n"))
+    assert cli.main(failover()) == 0
+    assert [r.method for r in agent.requests] == ["status", "failover"]
+    assert agent.requests[1].params["expected_generation"] == STATUS["generation"]
+    assert agent.requests[1].params["expected_session"] == STATUS["session"]
+    assert "epoch 41 of generation 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("answer", "exit_code"), [("", 3), ("n\n", 3), ("maybe\n", 3)])
+def test_anything_but_yes_changes_nothing(
+    agent: FakeAgent, monkeypatch: pytest.MonkeyPatch, answer: str, exit_code: int
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+    assert cli.main(failover()) == exit_code
+    assert cli.main(["unprotect", "redis1", "--force"]) == exit_code
+    assert {r.method for r in agent.requests} == {"status"}
+
+
+def test_without_a_terminal_yes_must_be_given(
+    agent: FakeAgent, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("yes\n"))
+    assert cli.main(failover()) == 2
+    assert "add --yes" in capsys.readouterr().err
+    assert {r.method for r in agent.requests} == {"status"}
+
+
+def test_unprotect_without_force_asks_nothing(agent: FakeAgent) -> None:
+    assert cli.main(["unprotect", "redis1"]) == 0
+    assert cli.main(["unprotect", "redis1", "--force", "--yes"]) == 0
+    assert [(r.method, r.params["force"]) for r in agent.requests] == [("unprotect", False), ("unprotect", True)]
+
+
+def test_probe(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    reason = {"code": "xen-version", "message": "4.17 there, 4.20 here", "hint": "upgrade beta"}
+    agent.answers = lambda r: [control.encode_result(r.id, {"ok": False, "reasons": [reason], "facts": {"a": 1}})]
+    assert cli.main(["probe", "redis1", "--peer", "beta"]) == 3
+    out = capsys.readouterr().out
+    assert "xen-version: 4.17 there, 4.20 here" in out
+    assert "next: upgrade beta" in out
+    agent.answers = lambda r: [control.encode_result(r.id, {"ok": True, "reasons": [], "facts": {}})]
+    assert cli.main(["probe", "redis1", "--peer", "beta"]) == 0
+
+
+def test_agent(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = {
+        "host": "alpha",
+        "version": "0.1.0",
+        "xen_version": "4.20.0",
+        "peers": {"beta": {"address": "10.0.0.2:7789", "reachable": True}, "gamma": {"address": "10.0.0.3:7789"}},
+    }
+    agent.answers = lambda r: [control.encode_result(r.id, answer)]
+    assert cli.main(["agent"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["beta", "10.0.0.2:7789", "yes"] in rows
+    assert ["gamma", "10.0.0.3:7789", "-"] in rows
+
+
+EVENT = {
+    "id": 5,
+    "time": "2025-01-02T03:04:05.678Z",
+    "domain": "redis1",
+    "event": "protected",
+    "detail": {"peer": "be ta"},
+}
+
+
+def test_events(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    agent.answers = lambda r: [control.encode_result(r.id, {"events": [EVENT]})]
+    assert cli.main(["events", "redis1", "--limit", "10"]) == 0
+    assert capsys.readouterr().out == '5  2025-01-02T03:04:05.678Z  redis1  protected  peer="be ta"\n'
+    assert agent.requests[0].params == {"domain": "redis1", "since": 0, "limit": 10}
+
+
+def test_following_events_goes_on_after_the_last_one(
+    agent: FakeAgent, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 2:
+            raise KeyboardInterrupt
+
+    batches = iter([[EVENT], [EVENT | {"id": 6}], [], []])
+    agent.answers = lambda r: [control.encode_result(r.id, {"events": next(batches)})]
+    monkeypatch.setattr(cli.time, "sleep", sleep)
+    assert cli.main(["events", "--follow", "-o", "json"]) == 130
+    assert [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()] == [5, 6]
+    assert [r.params["since"] for r in agent.requests] == [0, 5, 6, 6]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["destroy", "redis1"],
+        ["protect", "redis1"],
+        ["protect", "--peer", "beta"],
+        ["protect", "redis1", "--peer", "beta", "--interval-ms", "-1"],
+        ["protect", "redis1", "--peer", "beta", "--interval-ms", "x"],
+        ["failover", "redis1", "--yes"],
+        ["failover", "redis1", "--fenced-host", "alpha", "--yes"],
+        ["-o", "xml", "list"],
+    ],
+    ids=str,
+)
+def test_wrong_arguments(agent: FakeAgent, arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert agent.requests == []
+
+
+def test_nothing_from_another_host_steers_the_terminal(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    agent.answers = fails(code="peer-refused", message="\x1b[2Jgone\r\n", hint="\x07")
+    cli.main(["status", "a"])
+    assert "\x1b" not in (err := capsys.readouterr().err)
+    assert "\x07" not in err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(agent: FakeAgent) -> None:
+    many = {"events": [EVENT | {"id": number} for number in range(1, 5000)]}
+    agent.answers = lambda r: [control.encode_result(r.id, many)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "remus_agent.cli.main", "events", "--follow"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"REMUS_SOCKET": str(agent.path)},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith(b"1  ")
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(30) == 0
+
+
+def test_it_starts_without_what_only_the_agent_needs() -> None:
+    code = (
+        "import sys, remus_agent.cli.main; print(sorted({'numpy', 'asyncio', 'xxhash', 'pyroute2'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_progress_on_a_terminal_is_one_line_a_phase() -> None:
+    stream = Terminal()
+    lines = progress.ProgressLines(stream)
+    lines(Progress(phase="connecting", elapsed=0.1))
+    lines(Progress(phase="seeding", done=1, total=2, elapsed=1))
+    lines(Progress(phase="seeding", done=2, total=2, elapsed=70))
+    lines.end()
+    lines.end()
+    assert stream.getvalue() == (
+        "\r\x1b[K[0.1s] connecting\n\r\x1b[K[1.0s] seeding 50% (1/2)\r\x1b[K[1m10s] seeding 100% (2/2)\n"
+    )
+
+
+def test_progress_elsewhere_is_a_line_now_and_then() -> None:
+    stream = io.StringIO()
+    lines = progress.ProgressLines(stream)
+    for second in range(12):
+        lines(Progress(phase="seeding", done=second, total=12, elapsed=float(second)))
+    assert len(stream.getvalue().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.25, "0.2s"), (59.9, "59s"), (185, "3m05s"), (7800, "2h10m"), (356400, "4d03h")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert render.duration(seconds) == text
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 30, "5.0 GiB")])
+def test_sizes(count: int, text: str) -> None:
+    assert render.size(count) == text
