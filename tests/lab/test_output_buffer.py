@@ -20,13 +20,14 @@ import pytest
 from beacon import KINDS
 from lab_hosts import LAB_FOLDER, LABCTL, Guest, Lines
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1200)]
 
 LIMIT = 8 << 20
 QUIET = 1.5
 """Seconds without a frame after which held frames count as held; what is let out arrives in tens of
 milliseconds."""
-PATIENCE = 30.0
+PATIENCE = 120.0
+"""Seconds for anything that should come; an emulated host may need most of a minute to start Python."""
 
 
 class Refused(AssertionError):
@@ -123,6 +124,10 @@ class Agent:
         self._input.flush()
         return self._answer()
 
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
         self._guest.host.run(f"kill -KILL {self.pid}")
@@ -168,11 +173,13 @@ def start_agent(probe_guest: Guest, package: str, wire: Wire) -> Iterator[Callab
         return agents[-1]
 
     yield start
-    for agent in agents:
-        agent.close()
-    last = Agent(probe_guest, package)
-    last.do("remove")
-    last.close()
+    try:
+        last = agents[-1] if agents and agents[-1].alive else Agent(probe_guest, package)
+        last.do("remove")
+        last.close()
+    finally:
+        for agent in agents:
+            agent.close()
     wire.during(QUIET)
 
 

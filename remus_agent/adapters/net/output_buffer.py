@@ -16,6 +16,7 @@ names.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -35,6 +36,7 @@ _SETTLE: Final = 0.005
 _MAX_LIMIT: Final = 0xFFFFFFFF
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -232,7 +234,12 @@ class PlugOutputBuffer:
         self._replaced = [link for each in found for link in each.links]
         self._epoch_closed = False
         self._open = not closed
-        self._replaced = [link for link in self._replaced if not self._discard_if_empty(link)]
+        for link in list(self._replaced):
+            try:
+                if self._discard_if_empty(link):
+                    self._replaced.remove(link)
+            except OutputBufferError as error:
+                _log.warning("%s stays until the next release: %s", link.name, error)
 
     def _lay(self, found: _Found, undo: Undo) -> Link:
         host = self._host()
