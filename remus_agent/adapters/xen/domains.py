@@ -1,0 +1,103 @@
+"""Names, types and devices of domains, read from xenstore and Xen without a process start.
+
+Paths: docs/misc/xenstore-paths.pandoc; /libxl/<domid> is libxl's own (tools/libs/light/libxl_create.c,
+libxl_device.c)."""
+
+from __future__ import annotations
+
+from remus_agent.adapters.xen.control import Control
+from remus_agent.adapters.xen.structs import PAGE_SIZE
+from remus_agent.adapters.xen.xenstore import XenStore
+from remus_agent.errors import DomainNotFound, HypervisorError
+from remus_agent.ports import Domain, GuestType, Vif
+
+
+def names(store: XenStore) -> dict[int, str]:
+    """Names of all domains by id, dom0 left out."""
+    found: dict[int, str] = {}
+    for entry in store.directory("/local/domain"):
+        name = store.read(f"/local/domain/{entry}/name") if entry.isdigit() and entry != "0" else None
+        if name:
+            found[int(entry)] = name
+    return found
+
+
+def named(store: XenStore, name: str) -> list[int]:
+    """Ids of the domains with this name (one at most, unless a toolstack was careless)."""
+    return [domid for domid, found in names(store).items() if found == name]
+
+
+def rename(store: XenStore, domid: int, old: str, new: str) -> None:
+    """Give a domain another name, as libxl_domain_rename does. Raises HypervisorError if a domain has the
+    name."""
+    if named(store, new):
+        raise HypervisorError(
+            f"another domain is called {new} on this host",
+            operation="rename the copy",
+            domain=new,
+            left=f"the copy is paused as {old} (domain {domid})",
+            hint=f"find out which of the two is right; `xl destroy {domid}` discards the copy",
+        )
+    vm = store.read(f"/local/domain/{domid}/vm")
+    store.write(f"/local/domain/{domid}/name", new)
+    if vm:
+        store.write(f"{vm}/name", new)
+
+
+def find(control: Control, store: XenStore, name: str) -> Domain:
+    """The domain with this name. Raises DomainNotFound with the names that exist."""
+    running = names(store)
+    for domid, found in running.items():
+        if found == name:
+            return describe(control, store, domid)
+    others = ", ".join(sorted(running.values())) or "none"
+    raise DomainNotFound(f"no domain {name} runs here; there are: {others}", domain=name)
+
+
+def describe(control: Control, store: XenStore, domid: int) -> Domain:
+    """Everything the services need of a domain. Raises DomainNotFound when it is gone or going."""
+    info = control.info(domid)
+    name = store.read(f"/local/domain/{domid}/name")
+    if info is None or info.dying or not name:
+        raise DomainNotFound(f"domain {domid} is gone")
+    kind = store.read(f"/libxl/{domid}/type") or ("pvh" if info.hvm_container else "pv")
+    try:
+        guest_type = GuestType(kind)
+    except ValueError as error:
+        raise HypervisorError(f"the toolstack calls its type {kind!r}", domain=name) from error
+    return Domain(
+        name=name,
+        domid=domid,
+        uuid=info.uuid,
+        guest_type=guest_type,
+        memory_kib=int(info.tot_pages) * (PAGE_SIZE // 1024),
+        vifs=tuple(_vif(store, domid, int(devid)) for devid in _devices(store, domid, "vif")),
+        disks=tuple(_disk(store, domid, devid) for devid in _devices(store, domid, "vbd")),
+    )
+
+
+def device_kinds(store: XenStore, domid: int) -> list[str]:
+    """Kinds of the domain's devices (vif, vbd, pci, console...)."""
+    return sorted(store.directory(f"/libxl/{domid}/device"))
+
+
+def _devices(store: XenStore, domid: int, kind: str) -> list[str]:
+    return sorted((entry for entry in store.directory(f"/libxl/{domid}/device/{kind}") if entry.isdigit()), key=int)
+
+
+def _backend(store: XenStore, domid: int, kind: str, devid: str | int) -> str:
+    return store.read(f"/libxl/{domid}/device/{kind}/{devid}/backend") or ""
+
+
+def _vif(store: XenStore, domid: int, devid: int) -> Vif:
+    backend = _backend(store, domid, "vif", devid)
+    return Vif(
+        devid=devid,
+        device=store.read(f"{backend}/vifname") or f"vif{domid}.{devid}",
+        mac=store.read(f"{backend}/mac") or "",
+        bridge=store.read(f"{backend}/bridge") or "",
+    )
+
+
+def _disk(store: XenStore, domid: int, devid: str) -> str:
+    return store.read(f"{_backend(store, domid, 'vbd', devid)}/dev") or devid

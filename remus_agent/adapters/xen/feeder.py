@@ -1,0 +1,121 @@
+"""A stock `xl restore -p` that reads its stream from a pipe of ours.
+
+Plain restore applies PAGE_DATA records as they come (xg_sr_restore.c, handle_page_data), waits without a
+timeout for the next one, builds the rest of the domain after END and leaves it paused. A pipe that closes
+before END makes it destroy what it has built."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from remus_agent.adapters.xen.toolstack import XL, tail
+from remus_agent.errors import HypervisorError
+from remus_agent.ports import Buffer
+
+_PIPE_SIZE: Final = 1 << 20
+_VECTOR: Final = 512
+"""Buffers in one writev (IOV_MAX is 1024)."""
+_LOOK: Final = 0.5
+"""Seconds between looks whether xl still lives while it does not read."""
+_STOP: Final = 10.0
+"""Seconds for xl to clean up after its stream broke off, before it is killed."""
+
+
+class Feeder:
+    """One xl process. Blocking; use it from one thread. stall: seconds that xl may leave the pipe full."""
+
+    def __init__(self, name: str, stall: float) -> None:
+        self._name, self._stall = name, stall
+        # A file instead of a pipe: nobody has to read along, and xl can never block on it.
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        reader, self._pipe = os.pipe()
+        try:
+            fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+            os.set_blocking(self._pipe, False)
+            # Opened again by name, so that no descriptor of it survives in the monitor that xl leaves behind.
+            self._process = subprocess.Popen(
+                [XL, "restore", "-p", "/dev/stdin"],
+                stdin=reader,
+                stdout=self._said,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self.hang_up()
+            raise HypervisorError(
+                f"xl restore cannot be run: {error}", domain=name, hint="install xen-utils"
+            ) from error
+        finally:
+            os.close(reader)
+
+    def write(self, buffers: Sequence[Buffer]) -> None:
+        """Hand the bytes to xl. Raises HypervisorError when it ended or reads nothing for too long."""
+        queue = [memoryview(buffer).cast("B") for buffer in buffers if len(buffer)]
+        first = 0
+        while first < len(queue):
+            try:
+                sent = os.writev(self._pipe, queue[first : first + _VECTOR])
+            except BlockingIOError:
+                self._wait_for_room()
+                continue
+            except OSError as error:
+                raise self._ended(f"xl stopped reading ({error.strerror})") from error
+            while first < len(queue) and sent >= len(queue[first]):
+                sent -= len(queue[first])
+                first += 1
+            if sent:
+                queue[first] = queue[first][sent:]
+
+    def finish(self, seconds: float) -> None:
+        """End of stream: wait until xl has built the domain. Raises HypervisorError when it fails or takes
+        longer."""
+        self.hang_up()
+        try:
+            status = self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise self._ended(f"xl did not finish the domain within {seconds:g} s") from None
+        if status != 0:
+            raise self._ended(f"xl restore ended with status {status}")
+
+    def abort(self) -> None:
+        """Break the stream off and wait until xl is gone. Safe to call twice and after `finish`."""
+        self.hang_up()
+        try:
+            self._process.wait(_STOP)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._said.close()
+
+    def hang_up(self) -> None:
+        """Close our end of the pipe. Safe to call twice."""
+        pipe, self._pipe = self._pipe, -1
+        if pipe >= 0:
+            os.close(pipe)
+
+    def _wait_for_room(self) -> None:
+        poll = select.poll()
+        poll.register(self._pipe, select.POLLOUT)
+        deadline = time.monotonic() + self._stall
+        while not poll.poll(_LOOK * 1000):
+            if self._process.poll() is not None:
+                raise self._ended("xl ended")
+            if time.monotonic() > deadline:
+                raise self._ended(f"xl read nothing for {self._stall:g} s")
+
+    def _ended(self, what: str) -> HypervisorError:
+        self._said.seek(0)
+        return HypervisorError(
+            f"{what}: {tail(self._said.read())}",
+            operation="build the copy",
+            domain=self._name,
+            left="the copy is unusable",
+            hint="the reason stands above; a configuration that this host cannot satisfy is the usual one",
+        )

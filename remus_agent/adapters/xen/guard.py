@@ -1,0 +1,107 @@
+"""The agent's line to the supervisor (`remus_agent.supervisor`), which resumes a guest that a killed agent
+left suspended.
+
+One JSON object a line: `{"watch": domid, "uuid": uuid}` or `{"unwatch": domid}`, each answered by `{"ok":
+true}` or `{"ok": false, "error": text}`. What a connection watches is what the supervisor looks after when
+the connection ends."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from remus_agent.errors import HypervisorError, RefusedError
+
+_ANSWER: Final = 5.0
+"""Seconds for an answer."""
+_AGAIN: Final = 3.0
+"""Seconds to reach a supervisor that is being restarted."""
+
+
+class Guard:
+    """One watched domain on one connection. Blocking; use it from the thread that suspends the domain."""
+
+    def __init__(self, path: Path, domid: int, uuid: str, name: str) -> None:
+        self._path, self._domid, self._uuid, self._name = path, domid, uuid, name
+        self._socket: socket.socket | None = None
+
+    def watch(self) -> None:
+        """Put the domain under the supervisor's care. Raises RefusedError when there is no supervisor."""
+        try:
+            self._watch()
+        except (OSError, ValueError) as error:
+            raise RefusedError(
+                f"the supervisor cannot be reached at {self._path}: {error}",
+                operation="guard the guest",
+                domain=self._name,
+                hint="start remus-supervisor.service; without it a killed agent could leave the guest suspended",
+            ) from error
+
+    def ensure(self) -> None:
+        """Before each suspend: the line is still there, or is made again (the supervisor was restarted).
+        Raises HypervisorError when it stays away."""
+        if self._alive():
+            return
+        deadline = time.monotonic() + _AGAIN
+        while True:
+            try:
+                self._watch()
+            except (OSError, ValueError) as error:
+                if time.monotonic() > deadline:
+                    raise HypervisorError(
+                        f"the supervisor went away: {error}",
+                        operation="guard the guest",
+                        domain=self._name,
+                        left="the guest runs; it is not suspended without a supervisor",
+                        hint="start remus-supervisor.service",
+                    ) from error
+                time.sleep(0.1)
+            else:
+                return
+
+    def unwatch(self) -> None:
+        """End the supervisor's care and the line. Without a line there is nothing to end. Safe to call
+        twice."""
+        line, self._socket = self._socket, None
+        if line is None:
+            return
+        with line:
+            try:
+                self._ask(line, {"unwatch": self._domid})
+            except (OSError, ValueError) as error:
+                raise HypervisorError(
+                    f"the supervisor did not confirm: {error}",
+                    operation="end the guarding",
+                    domain=self._name,
+                    left="the supervisor looks after the domain for some seconds more",
+                ) from error
+
+    def _watch(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket = line
+        line.settimeout(_ANSWER)
+        line.connect(str(self._path))
+        self._ask(line, {"watch": self._domid, "uuid": self._uuid})
+
+    def _alive(self) -> bool:
+        if self._socket is None:
+            return False
+        try:
+            return self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    @staticmethod
+    def _ask(line: socket.socket, request: dict[str, Any]) -> None:
+        line.sendall(json.dumps(request).encode() + b"\n")
+        with line.makefile("rb") as answers:
+            answer = json.loads(answers.readline(65536) or b'{"error": "it closed the connection"}')
+        if answer.get("ok") is not True:
+            raise ValueError(answer.get("error", "it refused"))

@@ -1,0 +1,121 @@
+"""One host's Xen and toolstack: `ports.Hypervisor`.
+
+Answers come from libxenctrl and xenstore in one thread; `xl` is started only where libxl's own knowledge is
+needed (a domain's configuration, destroying, restoring)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, ParamSpec, TypeVar
+
+from remus_agent.adapters.xen import domains, libs, toolstack
+from remus_agent.adapters.xen.control import Control
+from remus_agent.adapters.xen.source import XenSource
+from remus_agent.adapters.xen.target import XenTarget
+from remus_agent.adapters.xen.xenstore import XenStore
+from remus_agent.errors import HypervisorError, RefusedError
+from remus_agent.ports import Domain, GuestType, HostFacts
+from remus_agent.protocol.stream import writer
+from remus_agent.protocol.stream.preamble import renamed
+
+PROTECTED_DEVICES: Final = frozenset({"vif", "console"})
+"""Device kinds whose state is in the guest's memory and in the toolstack's configuration, nowhere else."""
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class XenHypervisor:
+    """`ports.Hypervisor` of this dom0. supervisor: socket of the supervisor, needed to take checkpoints.
+
+    Raises RefusedError on a Xen release that is not supported, HypervisorError outside a dom0."""
+
+    def __init__(self, supervisor: Path) -> None:
+        self._supervisor = supervisor
+        self._libs = libs.load()
+        self._control = Control(self._libs)
+        self._store = XenStore(self._libs)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="hypervisor")
+
+    async def facts(self) -> HostFacts:
+        return await self._run(self._facts)
+
+    async def domain(self, name: str) -> Domain:
+        return await self._run(domains.find, self._control, self._store, name)
+
+    async def open_source(self, domain: Domain) -> XenSource:
+        """As the port says. Refused: PV and HVM guests, disks, passed-through and other devices, vNUMA,
+        several processors' worth of nothing else; guests that do not announce that they can suspend."""
+        reason = await self._run(self._cannot_protect, domain)
+        if reason is None:
+            config = await toolstack.configuration(domain.name, domain.domid)
+            reason = "it has virtual NUMA nodes" if config.get("b_info", {}).get("vnuma_nodes") else None
+        if reason is not None:
+            raise RefusedError(f"{domain.name} cannot be protected: {reason}", operation="protect", domain=domain.name)
+        preamble = await self._run(self._preamble, domain, config)
+        return XenSource(self._libs, domain, preamble, self._supervisor)
+
+    async def open_target(self, preamble: bytes, working_name: str) -> XenTarget:
+        if await self._run(domains.named, self._store, working_name):
+            raise RefusedError(f"a domain {working_name} exists already", operation="build a copy", domain=working_name)
+        target = XenTarget(self._libs, working_name)
+        try:
+            await target.start(renamed(preamble, working_name))
+        except HypervisorError:
+            await target.abort()
+            raise
+        return target
+
+    async def destroy(self, name: str) -> bool:
+        found = await self._run(domains.named, self._store, name)
+        for domid in found:
+            await toolstack.run("destroy", str(domid))
+        return bool(found)
+
+    async def close(self) -> None:
+        """Let go of Xen's handles."""
+        await self._run(self._control.close)
+        await self._run(self._store.close)
+        self._thread.shutdown(wait=False)
+
+    async def _run(self, function: Callable[_P, _T], *args: _P.args, **_: _P.kwargs) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+    # In the thread
+
+    def _facts(self) -> HostFacts:
+        return HostFacts(
+            xen_version=".".join(map(str, self._libs.version)),
+            cpu_policy=self._control.host_policy_digest(),
+            free_memory_kib=self._control.free_memory_kib(),
+        )
+
+    def _cannot_protect(self, domain: Domain) -> str | None:
+        """The reason, or None."""
+        if domain.guest_type is not GuestType.PVH:
+            return f"it is a {domain.guest_type.value.upper()} guest; only PVH guests can be"
+        now = domains.describe(self._control, self._store, domain.domid)
+        other = sorted({*domains.device_kinds(self._store, domain.domid)} - PROTECTED_DEVICES - {"vbd"})
+        suspends = self._store.read(f"/local/domain/{domain.domid}/control/feature-suspend") == "1"
+        reasons = (
+            (now.uuid != domain.uuid, f"domain {domain.domid} is another domain by now"),
+            (now.disks, f"it has disks ({', '.join(now.disks)}); disks are not replicated yet"),
+            (other, f"it has devices that cannot be replicated ({', '.join(other)})"),
+            (
+                any(not (vif.mac and vif.bridge) for vif in now.vifs),
+                "one of its interfaces is not bridged by this dom0",
+            ),
+            (
+                not suspends,
+                "its kernel does not offer to suspend (control/feature-suspend; Linux needs CONFIG_PM_SLEEP)",
+            ),
+        )
+        return next((text for applies, text in reasons if applies), None)
+
+    def _preamble(self, domain: Domain, config: dict[str, Any]) -> bytes:
+        cpuid, msrs = self._control.domain_policy(domain.domid)
+        return writer.preamble(json.dumps(config), self._libs.version, cpuid, msrs)

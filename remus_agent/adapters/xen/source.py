@@ -1,0 +1,284 @@
+"""Takes checkpoints of one running PVH guest: `ports.Source`.
+
+All calls into Xen are made in one thread of its own. While the guest is down only what must be is done: the
+barrier, taking the dirty bitmap, copying the dirty pages into staging, reading the context, resuming.
+Records are made afterwards, around the copied pages. tools/libs/guest/xg_sr_save.c does the same with the
+guest down throughout."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import mmap
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Final, ParamSpec, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from remus_agent.adapters.xen.control import Control, DirtyBitmap, DomainControl
+from remus_agent.adapters.xen.guard import Guard
+from remus_agent.adapters.xen.libs import Libraries
+from remus_agent.adapters.xen.memory import GuestMemory, Pages, zero_pages
+from remus_agent.adapters.xen.structs import PAGE_SIZE
+from remus_agent.adapters.xen.suspend import Suspender
+from remus_agent.adapters.xen.xenstore import XenStore
+from remus_agent.errors import GuestEnded, HypervisorError
+from remus_agent.faults import Phase, pause_at
+from remus_agent.ports import Buffer, Checkpoint, Domain, SeedRound, Timing
+from remus_agent.protocol.replication.frames import FrameType, payload_limit
+from remus_agent.protocol.stream import writer
+
+log = logging.getLogger(__name__)
+
+SEED_PASSES: Final = 5
+"""Seeding goes over memory once and then at most four times over what became dirty meanwhile."""
+SEED_ENOUGH: Final = 256
+"""Seeding ends early when about so many pages or fewer are dirty; the first checkpoint takes them."""
+ROUND_PAGES: Final = 1024
+"""Most pages of one SeedRound: one PAGE_DATA record."""
+STAGING_KEPT: Final = 2048
+"""Pages of staging that stay in memory between checkpoints (8 MiB); more is given back after use."""
+_GROUP: Final = payload_limit(FrameType.STREAM)
+_MAP_NORESERVE: Final = 0x4000
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class Staging:
+    """Room for the pages of one checkpoint: reserved for the guest's whole memory, backed by real memory
+    only where used."""
+
+    def __init__(self, pages: int) -> None:
+        self._area = mmap.mmap(-1, pages * PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
+        self.pages: Pages = np.frombuffer(self._area, np.uint8).reshape(pages, PAGE_SIZE)
+        self.pages[: min(pages, STAGING_KEPT), 0] = 0  # touched, so that no page fault happens while a guest is down
+        self._used = 0
+
+    def take(self, count: int) -> Pages:
+        self._used = max(self._used, count)
+        return self.pages[:count]
+
+    def trim(self) -> None:
+        """Give back what an unusually large checkpoint needed. Its buffers must not be in use any more."""
+        if self._used > STAGING_KEPT:
+            start = STAGING_KEPT * PAGE_SIZE
+            self._area.madvise(mmap.MADV_DONTNEED, start, self._used * PAGE_SIZE - start)
+            self._used = 0
+
+
+class XenSource:
+    """`ports.Source` of one domain. supervisor: the socket of the supervisor, which must be there."""
+
+    def __init__(self, libs: Libraries, domain: Domain, preamble: bytes, supervisor: Path) -> None:
+        self._libs, self._domain, self._preamble = libs, domain, preamble
+        self._guard = Guard(supervisor, domain.domid, domain.uuid, domain.name)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"source {domain.name}")
+        self._cleanup = ExitStack()
+        self._suspender: Suspender | None = None
+        self._closed = False
+        self._incomplete: str | None = "the guest was not seeded"
+
+    @property
+    def preamble(self) -> bytes:
+        return self._preamble
+
+    async def begin(self) -> None:
+        await self._run(self._begin)
+
+    async def seed(self) -> AsyncIterator[SeedRound]:
+        rounds = self._seed()
+        while (piece := await self._run(next, rounds, None)) is not None:
+            yield piece
+
+    async def checkpoint(
+        self,
+        epoch: int,
+        at_barrier: Callable[[], None],
+        timeout: float,
+    ) -> Checkpoint:
+        return await self._run(self._checkpoint, epoch, at_barrier, timeout)
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        if self._suspender is not None:
+            self._suspender.abandon()
+        try:
+            await self._run(self._close)
+        finally:
+            self._closed = True
+            self._thread.shutdown(wait=False)
+
+    async def _run(self, function: Callable[_P, _T], *args: _P.args, **_: _P.kwargs) -> _T:
+        if self._closed:
+            raise HypervisorError("the source is closed", domain=self._domain.name)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+    # In the thread
+
+    def _begin(self) -> None:
+        with ExitStack() as stack:
+            control = Control(self._libs)
+            stack.callback(control.close)
+            store = XenStore(self._libs)
+            stack.callback(store.close)
+            self._xen = DomainControl(control, self._domain.domid, self._domain.name, self._domain.uuid)
+            self._xen.info()
+            self._guard.watch()
+            stack.callback(self._guard.unwatch)
+            self._memory = GuestMemory(self._libs, self._xen)
+            stack.callback(self._memory.close)
+            self._memory.map()
+            self._bitmap = DirtyBitmap(control, self._memory.frames)
+            stack.callback(self._bitmap.close)
+            self._staging = Staging(self._memory.total)
+            self._xen.prepare_context()
+            self._suspender = suspender = Suspender(self._libs, self._xen, store)
+            stack.callback(self._leave_running)
+            stack.callback(suspender.close)
+            suspender.open()
+            stack.callback(self._logdirty_off)
+            self._xen.logdirty_on()
+            self._cleanup = stack.pop_all()
+
+    def _seed(self) -> Iterator[SeedRound]:
+        total = self._memory.total
+        done = 0
+        self._incomplete = "seeding was broken off"
+        for start in range(0, total, ROUND_PAGES):
+            stop = min(start + ROUND_PAGES, total)
+            records, count = self._first_copy(self._memory.gfns_of(start, stop), np.arange(start, stop))
+            done = stop
+            yield SeedRound(records, count, done, total)
+        for _ in range(SEED_PASSES - 1):
+            if self._xen.dirty_count() <= SEED_ENOUGH:
+                break
+            self._memory.check_unchanged(int(self._xen.info().tot_pages))
+            # CLEAN comes before the copies: a page written to while it is copied is dirty again.
+            self._xen.clean(self._bitmap, final=False)
+            gfns, rows = self._memory.rows_of(self._bitmap.gfns())
+            total += len(gfns)
+            for start in range(0, len(gfns), ROUND_PAGES):
+                part = slice(start, start + ROUND_PAGES)
+                pages = self._gather(rows[part])
+                done += len(pages)
+                yield SeedRound(_flat(writer.page_data(gfns[part], pages.data)), len(pages), done, total)
+        self._incomplete = None
+
+    def _first_copy(self, gfns: NDArray[np.uint64], rows: NDArray[np.int64]) -> tuple[list[Buffer], int]:
+        """Records of pages of which nothing was sent yet, and how many have content. Pages of zeros go as
+        XALLOC, eight bytes each. Stock Xen populates those and writes nothing, and its free memory is *not*
+        always scrubbed (what a live domain frees is not: page_alloc.c, free_domheap_pages); therefore our
+        `XenTarget` writes zeros for them."""
+        pages = self._gather(rows)
+        zero = zero_pages(pages)
+        if zero.any():
+            pages = pages[np.flatnonzero(~zero)]
+        return (
+            _flat(writer.page_data(gfns[~zero], pages.data)) + _flat(writer.page_xalloc(gfns[zero])),
+            len(pages),
+        )
+
+    def _gather(self, rows: NDArray[np.int64]) -> Pages:
+        pages = self._staging.take(len(rows))
+        self._memory.gather(rows, pages)
+        return pages
+
+    def _checkpoint(self, epoch: int, at_barrier: Callable[[], None], timeout: float) -> Checkpoint:
+        if self._incomplete is not None or self._suspender is None:
+            raise HypervisorError(
+                f"pages are missing: {self._incomplete}",
+                operation="take a checkpoint",
+                domain=self._domain.name,
+                epoch=epoch,
+                left="the guest runs",
+                hint="protection starts over with a full copy",
+            )
+        self._staging.trim()
+        self._guard.ensure()
+        try:
+            return self._suspended(epoch, at_barrier, timeout, self._suspender)
+        except HypervisorError as error:
+            error.epoch = epoch if error.epoch is None else error.epoch
+            error.operation = error.operation or "take a checkpoint"
+            raise
+
+    def _suspended(
+        self, epoch: int, at_barrier: Callable[[], None], timeout: float, suspender: Suspender
+    ) -> Checkpoint:
+        clock = time.monotonic_ns
+        asked = clock()
+        info = suspender.suspend(timeout)
+        down = clock()
+        try:
+            self._memory.check_unchanged(int(info.tot_pages))
+            at_barrier()
+            barrier = clock()
+            self._incomplete = f"epoch {epoch} was broken off"
+            self._xen.clean(self._bitmap, final=True)
+            clean = clock()
+            gfns, rows = self._memory.rows_of(self._bitmap.gfns())
+            pages = self._gather(rows)
+            copied = clock()
+            tsc = self._xen.tsc_info()
+            context = self._xen.hvm_context()
+            params = self._xen.hvm_params()
+            state = clock()
+            pause_at(Phase.COPIED)
+        finally:
+            self._resume()
+        running = clock()
+        suspender.resumed()
+        records = _flat(writer.page_data(gfns, pages.data))
+        records += (
+            writer.tsc_info(*tsc),
+            writer.hvm_context(context),
+            writer.hvm_params(params),
+            writer.checkpoint(),
+            writer.checkpoint_end(),
+        )
+        self._incomplete = None
+        timing = Timing(
+            freeze=down - asked,
+            barrier=barrier - down,
+            clean=clean - barrier,
+            copy=copied - clean,
+            context=state - copied,
+            resume=running - state,
+            down=running - down,
+        )
+        return Checkpoint(epoch, len(gfns), list(writer.grouped(records, _GROUP)), timing)
+
+    def _resume(self) -> None:
+        try:
+            self._xen.resume()
+        except HypervisorError as error:
+            log.warning("%s; trying once more", error)
+            self._xen.resume()
+
+    def _close(self) -> None:
+        self._cleanup.close()
+
+    def _leave_running(self) -> None:
+        """Resume the guest if it went down after a checkpoint had given up on it."""
+        with suppress(GuestEnded):
+            if self._suspender is not None and self._suspender.settle():
+                self._xen.resume()
+                self._suspender.resumed()
+
+    def _logdirty_off(self) -> None:
+        try:
+            self._xen.info()
+        except GuestEnded:
+            return
+        self._xen.logdirty_off()
+
+
+def _flat(records: list[list[Buffer]]) -> list[Buffer]:
+    return [buffer for record in records for buffer in record]

@@ -1,0 +1,158 @@
+"""A paused copy of a domain on the backup, built by a stock `xl restore -p`: `ports.Target`.
+
+Memory of committed epochs goes in as it comes; at failover the last context and the END records follow, xl
+creates the devices, and the domain gets its name and is unpaused by us (a process start less each)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, ParamSpec, TypeVar
+
+import numpy as np
+
+from remus_agent.adapters.xen import domains, toolstack
+from remus_agent.adapters.xen.control import Control
+from remus_agent.adapters.xen.feeder import Feeder
+from remus_agent.adapters.xen.libs import Libraries
+from remus_agent.adapters.xen.xenstore import XenStore
+from remus_agent.errors import HypervisorError
+from remus_agent.ports import Buffer, Domain
+from remus_agent.protocol.stream import constants as c
+from remus_agent.protocol.stream import records, writer
+from remus_agent.protocol.stream.reader import iter_records
+
+log = logging.getLogger(__name__)
+
+STALL: Final = 60.0
+"""Seconds that xl may leave its pipe full before it counts as hung."""
+FINISH: Final = 120.0
+"""Seconds for xl to create the devices (its own limits: 40 s a hotplug script, 10 s the console)."""
+
+_ZEROS: Final = np.zeros(c.PAGES_PER_RECORD * c.PAGE_SIZE, np.uint8).data
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class XenTarget:
+    """`ports.Target`. Make it with `open_target` of the hypervisor."""
+
+    def __init__(self, libs: Libraries, name: str) -> None:
+        self._libs, self._name = libs, name
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"target {name}")
+        self._feeder: Feeder | None = None
+        self._active = self._closed = False
+
+    async def start(self, preamble: bytes) -> None:
+        """Start xl and give it the preamble, which names the domain by its working name."""
+        await self._run(self._start, preamble)
+
+    async def feed(self, buffers: Sequence[Buffer]) -> None:
+        """As the port says. Each buffer holds whole records."""
+        await self._run(self._feed, buffers)
+
+    async def activate(self, tail: Sequence[Buffer], name: str) -> Domain:
+        try:
+            return await self._run(self._activate, tail, name)
+        finally:
+            if self._active:
+                self._close()
+
+    async def abort(self) -> None:
+        if self._closed:
+            return
+        await self._run(self._abort)
+        self._close()
+        await self._destroy_leftover()
+
+    async def _run(self, function: Callable[_P, _T], *args: _P.args, **_: _P.kwargs) -> _T:
+        if self._closed:
+            raise HypervisorError("the copy is closed", domain=self._name)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+    def _close(self) -> None:
+        self._closed = True
+        self._thread.shutdown(wait=False)
+
+    async def _destroy_leftover(self) -> None:
+        """xl destroys what it was building when its stream breaks off; this is for what it could not."""
+        for domid in await asyncio.to_thread(self._domids):
+            log.warning("%s: xl left the copy behind as domain %d; destroying it", self._name, domid)
+            await toolstack.run("destroy", str(domid))
+
+    def _domids(self) -> list[int]:
+        store = XenStore(self._libs)
+        try:
+            return domains.named(store, self._name)
+        finally:
+            store.close()
+
+    # In the thread
+
+    def _start(self, preamble: bytes) -> None:
+        self._feeder = Feeder(self._name, STALL)
+        self._feeder.write([preamble])
+
+    def _feed(self, buffers: Sequence[Buffer]) -> None:
+        self._open_feeder().write([part for buffer in buffers for part in with_zeros(buffer)])
+
+    def _activate(self, tail: Sequence[Buffer], name: str) -> Domain:
+        feeder = self._open_feeder()
+        started = time.monotonic()
+        feeder.write([*tail, writer.end_of_libxc(), writer.end_of_libxl()])
+        feeder.finish(FINISH)
+        built = time.monotonic()
+        control, store = Control(self._libs), XenStore(self._libs)
+        try:
+            found = domains.named(store, self._name)
+            if len(found) != 1:
+                raise HypervisorError(f"xl built the copy, and {len(found)} domains have its name", domain=self._name)
+            domains.rename(store, found[0], self._name, name)
+            control.unpause(found[0])
+            self._active = True
+            unpaused = time.monotonic()
+            log.info(
+                "%s: running; xl took %.0f ms, name and unpause %.0f ms",
+                name, (built - started) * 1000, (unpaused - built) * 1000,
+            )  # fmt: skip
+            return domains.describe(control, store, found[0])
+        finally:
+            store.close()
+            control.close()
+
+    def _abort(self) -> None:
+        if self._feeder is not None:
+            self._feeder.abort()
+
+    def _open_feeder(self) -> Feeder:
+        if self._feeder is None:
+            raise HypervisorError("the copy was not started", domain=self._name)
+        return self._feeder
+
+
+def with_zeros(buffer: Buffer) -> list[Buffer]:
+    """The records of a buffer, with content for the pages that were sent as zeros in short (XALLOC): Xen
+    would populate them without clearing, and a page that a live domain has freed before may still hold what
+    was in it."""
+    out: list[Buffer] = []
+    for record in iter_records(buffer):
+        if record.type != c.LibxcRecordType.PAGE_DATA or not _only_entries(record):
+            out.append(record.raw)
+            continue
+        entries = np.frombuffer(record.body, "<u8", offset=records.COUNT.size)
+        kinds = entries >> c.PAGE_TYPE_SHIFT
+        pfns = (entries & c.PFN_MASK)[kinds == c.PageType.XALLOC]
+        for start in range(0, len(pfns), c.PAGES_PER_RECORD):
+            part = pfns[start : start + c.PAGES_PER_RECORD]
+            for pieces in writer.page_data(part.astype(np.uint64), _ZEROS[: len(part) * c.PAGE_SIZE]):
+                out += pieces
+    return out
+
+
+def _only_entries(record: records.Record) -> bool:
+    """True for a PAGE_DATA record without any content."""
+    count, _ = records.COUNT.unpack_from(record.body)
+    return bool(record.length == records.COUNT.size + count * 8)

@@ -1,0 +1,123 @@
+"""Xen's configuration tree through libxenstore. No numpy here: the supervisor uses this.
+
+Paths: docs/misc/xenstore-paths.pandoc in Xen's source.
+"""
+
+from __future__ import annotations
+
+import ctypes as ct
+import errno
+from collections.abc import Callable
+from typing import Any, Final
+
+from remus_agent.adapters.xen.libs import Libraries, failed
+
+_libc = ct.CDLL(None, use_errno=True)
+_free: Final[Callable[..., Any]] = _libc.free
+_libc.free.restype, _libc.free.argtypes = None, (ct.c_void_p,)
+
+
+class XenStore:
+    """One connection to xenstored. A missing node reads as None; every other failure raises
+    HypervisorError."""
+
+    def __init__(self, libs: Libraries) -> None:
+        self._libs = libs
+        self._handle: int | None = libs.xs_open(0)
+        if not self._handle:
+            raise failed("xs_open", operation="connect to xenstored", hint="check that xenstored runs")
+
+    def read(self, path: str, transaction: int = 0) -> str | None:
+        """The node's value, None when there is no such node."""
+        length = ct.c_uint()
+        raw = self._libs.xs_read(self._handle, transaction, path.encode(), ct.byref(length))
+        if not raw:
+            self._missing(f"xs_read {path}")
+            return None
+        try:
+            return ct.string_at(raw, length.value).decode("utf-8", "surrogateescape")
+        finally:
+            _free(raw)
+
+    def write(self, path: str, value: str, transaction: int = 0) -> None:
+        data = value.encode("utf-8", "surrogateescape")
+        if not self._libs.xs_write(self._handle, transaction, path.encode(), data, len(data)):
+            raise failed(f"xs_write {path}")
+
+    def remove(self, path: str) -> None:
+        """Remove a node and all below it; a missing one is fine."""
+        if not self._libs.xs_rm(self._handle, 0, path.encode()):
+            self._missing(f"xs_rm {path}")
+
+    def directory(self, path: str) -> list[str]:
+        """Names below a node; none when it is missing."""
+        count = ct.c_uint()
+        names = self._libs.xs_directory(self._handle, 0, path.encode(), ct.byref(count))
+        if not names:
+            self._missing(f"xs_directory {path}")
+            return []
+        try:
+            return [names[index].decode() for index in range(count.value)]
+        finally:
+            _free(names)
+
+    def swap(self, path: str, expected: str, value: str) -> bool:
+        """Write value if the node reads as expected, in one transaction; False if it reads otherwise."""
+        while True:
+            transaction = self._libs.xs_transaction_start(self._handle)
+            if not transaction:
+                raise failed("xs_transaction_start")
+            matches = False
+            try:
+                matches = self.read(path, transaction) == expected
+                if matches:
+                    self.write(path, value, transaction)
+            except BaseException:
+                self._libs.xs_transaction_end(self._handle, transaction, True)
+                raise
+            if self._libs.xs_transaction_end(self._handle, transaction, not matches):
+                return matches
+            if ct.get_errno() != errno.EAGAIN:
+                raise failed(f"xs_transaction_end {path}")
+
+    def watch(self, path: str, token: str) -> None:
+        """Have changes of the node reported; read them with `changed` when `fileno` is readable. The first
+        comes at once."""
+        if not self._libs.xs_watch(self._handle, path.encode(), token.encode()):
+            raise failed(f"xs_watch {path}")
+
+    def unwatch(self, path: str, token: str) -> None:
+        if not self._libs.xs_unwatch(self._handle, path.encode(), token.encode()):
+            self._missing(f"xs_unwatch {path}")
+
+    def fileno(self) -> int:
+        """Readable when a watch has fired."""
+        return int(self._libs.xs_fileno(self._handle))
+
+    def changed(self) -> tuple[str, str] | None:
+        """(path, token) of a watch that fired, None if none did."""
+        event = self._libs.xs_check_watch(self._handle)
+        if not event:
+            if ct.get_errno() == errno.EAGAIN:
+                return None
+            raise failed("xs_check_watch")
+        try:
+            return event[0].decode(), event[1].decode()
+        finally:
+            _free(event)
+
+    def resume_domain(self, domid: int) -> None:
+        """XS_RESUME: xenstored forgets that it saw the domain shut down, so that it reports the next time
+        again."""
+        if not self._libs.xs_resume_domain(self._handle, domid):
+            raise failed(f"xs_resume_domain {domid}")
+
+    def close(self) -> None:
+        """Safe to call twice."""
+        handle, self._handle = self._handle, None
+        if handle:
+            self._libs.xs_close(handle)
+
+    def _missing(self, call: str) -> None:
+        if ct.get_errno() != errno.ENOENT:
+            raise failed(call)
