@@ -19,6 +19,13 @@ from pair.wait import until
 PROOF = PROJECT / "tests" / "proof"
 
 
+def acknowledged(history: Path) -> int:
+    """Replies in a history so far."""
+    with contextlib.suppress(FileNotFoundError), history.open(encoding="utf-8") as file:
+        return sum('"event":"ack"' in line for line in file)
+    return 0
+
+
 @dataclass(frozen=True)
 class Load:
     """A running (or ended) client and what it writes down."""
@@ -28,9 +35,7 @@ class Load:
 
     def acknowledged(self) -> int:
         """Replies so far."""
-        with contextlib.suppress(FileNotFoundError), self.history.open(encoding="utf-8") as file:
-            return sum('"event":"ack"' in line for line in file)
-        return 0
+        return acknowledged(self.history)
 
     def wait_for(self, more: int, timeout: float) -> int:
         """Wait for MORE replies than there are now; how many there are then."""

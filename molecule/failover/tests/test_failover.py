@@ -1,0 +1,83 @@
+"""After the death of alpha and failover.yml: nothing acknowledged is lost, one copy runs, and a second run changes nothing."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pair import agent
+from pair.guest import answers, copies
+from pair.hosts import GUEST, PROJECT, REDIS, in_namespace, powered
+from pair.wait import until
+
+RESULTS = PROJECT / "results" / "failover"
+
+
+@pytest.fixture(scope="module")
+def proof():
+    """The checker's report, against what the guest holds now."""
+    words = [sys.executable, str(PROJECT / "tests" / "proof" / "checker.py"), str(RESULTS / "history.jsonl")]
+    words += ["--guest", REDIS, "--report", str(RESULTS / "proof.json")]
+    words += ["--mark", f"power loss={(RESULTS / 'killed').read_text().strip()}"]
+    done = subprocess.run(in_namespace(*words), capture_output=True, text=True, timeout=600, check=False)
+    (RESULTS / "proof.txt").write_text(done.stdout + done.stderr)
+    report = json.loads((RESULTS / "proof.json").read_text())
+    report["text"] = done.stdout
+    report["exit_code"] = done.returncode
+    return report
+
+
+def test_nothing_acknowledged_is_lost(proof):
+    assert proof["lost"]["count"] == 0, proof["text"]
+
+
+def test_nothing_happened_twice(proof):
+    assert proof["duplicated"]["count"] == 0, proof["text"]
+
+
+def test_the_connection_lived_on(proof):
+    assert proof["connection"] == "kept", proof["text"]
+
+
+def test_there_was_load_before_and_after(proof):
+    mark = proof["marks"]["power loss"]
+    assert mark["acknowledged_before"] >= 100
+    assert mark["sent_and_acknowledged_after"] >= 50
+
+
+def test_the_proof_is_kept(proof):
+    assert (proof["verdict"], proof["exit_code"]) == ("kept", 0), proof["text"]
+
+
+def test_exactly_one_copy_runs(proof):
+    assert not powered("alpha")
+    found = copies("beta")
+    assert [(copy.name, copy.runs) for copy in found] == [(GUEST, True)]
+
+
+def test_the_agent_knows_that_it_took_over():
+    state = agent.status("beta")
+    assert (state["role"], state["state"]) == ("backup", "active"), state
+
+
+def test_the_guest_answers():
+    until("the guest answers", answers, timeout=60)
+
+
+def test_a_second_failover_changes_nothing():
+    before = [copy.domid for copy in copies("beta")]
+    inventory = Path(os.environ.get("REMUS_INVENTORY", PROJECT / "inventories" / "lab"))
+    words = ["ansible-playbook", "-i", str(inventory), "failover.yml", "-e", f"remus_domain={GUEST}"]
+    environment = {name: value for name, value in os.environ.items() if name != "ANSIBLE_CONFIG"}
+    done = subprocess.run(
+        words, capture_output=True, text=True, timeout=600, check=False, cwd=PROJECT, env=environment
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    recap = done.stdout.rpartition("PLAY RECAP")[2]
+    changed = dict(re.findall(r"^(\S+)\s*:.*\bchanged=(\d+)", recap, re.MULTILINE))
+    assert changed
+    assert set(changed.values()) == {"0"}, done.stdout
+    assert [copy.domid for copy in copies("beta")] == before

@@ -1,0 +1,103 @@
+"""After site.yml and protect.yml: the agents run as they should, and the guest is protected by exactly one pair."""
+
+from pathlib import Path
+
+import pytest
+from pair import agent
+from pair.guest import answers, running_copies
+from pair.hosts import ADDRESSES, GUEST
+from pair.wait import until
+
+PORT = 7789
+UNITS = ("remus-agent.service", "remus-supervisor.service")
+HARDENING = {
+    "NoNewPrivileges": {"yes"},
+    "ProtectSystem": {"strict", "full", "yes"},
+    "ProtectHome": {"yes", "read-only", "tmpfs"},
+    "PrivateTmp": {"yes"},
+    "RestrictSUIDSGID": {"yes"},
+    "LockPersonality": {"yes"},
+}
+
+
+def name_of(host):
+    """The lab's name of a testinfra host."""
+    return host.check_output("hostname --short")
+
+
+def journal(host, unit):
+    """The end of a unit's journal, for failures."""
+    return host.run(f"journalctl --no-pager -u {unit} -n 50").stdout
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_the_unit_runs_and_starts_at_boot(host, unit):
+    service = host.service(unit.removesuffix(".service"))
+    assert service.is_running, journal(host, unit)
+    assert service.is_enabled
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("name", HARDENING)
+def test_the_unit_is_hardened(host, unit, name):
+    value = host.check_output(f"systemctl show -P {name} {unit}")
+    assert value in HARDENING[name]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_the_unit_comes_back_by_itself(host, unit):
+    assert host.check_output(f"systemctl show -P Restart {unit}") in {"always", "on-failure"}
+
+
+def test_it_listens_on_the_replication_network_alone(host):
+    listeners = host.check_output(f"ss -Hltn sport = :{PORT}").splitlines()
+    addresses = [line.split()[3] for line in listeners]
+    assert addresses == [f"{ADDRESSES[name_of(host)]}:{PORT}"]
+
+
+def test_the_control_socket_is_closed_to_others(host):
+    socket = host.file("/run/remus/agent.sock")
+    assert socket.is_socket
+    assert socket.mode == 0o660
+    assert socket.user == "root"
+
+
+def test_the_configuration_is_closed_to_others(host):
+    assert host.file("/etc/remus/agent.toml").mode & 0o007 == 0
+
+
+def test_the_host_knows_its_role(host):
+    name = name_of(host)
+    state = agent.status(name)
+    expected = {"alpha": ("primary", "protected"), "beta": ("backup", "ready")}[name]
+    assert (state["role"], state["state"]) == expected, state
+    assert {"alpha": "beta", "beta": "alpha"}[name] == state["peer"]
+
+
+def test_both_sides_name_the_same_session(host):
+    assert agent.session(agent.status("alpha")) == agent.session(agent.status("beta"))
+
+
+def test_epochs_rise_on_both_sides(host):
+    name = name_of(host)
+    before = agent.status(name)["committed_epoch"]
+    until(
+        f"commits on {name}",
+        lambda: agent.status(name),
+        lambda state: state["committed_epoch"] >= before + 5,
+        timeout=120,
+    )
+
+
+def test_exactly_one_copy_runs_on_both_hosts_together(host):
+    found = running_copies()
+    assert [(copy.host, copy.name) for copy in found] == [("alpha", GUEST)]
+
+
+def test_the_guest_answers(host):
+    until("the guest answers", answers, timeout=60)
+
+
+def test_the_command_line_agrees(host):
+    said = host.check_output("remusctl --json status %s", GUEST) if Path("/").exists() else ""
+    assert GUEST in said

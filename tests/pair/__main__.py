@@ -1,0 +1,84 @@
+"""The pair from playbooks: `python3 tests/pair COMMAND`.
+
+ensure              the guest runs on alpha (left alone when it does) and answers
+home                the guest fresh on alpha, nowhere else, protected by nobody; hosts that are off are booted afresh
+collect FOLDER      logs of both hosts
+replies HISTORY N   wait until the proof's client has N more replies
+stop PID-FILE       tell the proof's client to end, and wait for that
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from pair import wait
+from pair.collect import collect
+from pair.guest import come_home, ensure_running
+from pair.hosts import HOSTS, labctl, powered
+from pair.load import acknowledged
+
+
+def home() -> None:
+    """The defined state that every scenario starts from."""
+    for host in HOSTS:
+        if not powered(host):
+            labctl("start", host, "--fresh")
+    come_home()
+
+
+def replies(history: Path, more: int) -> None:
+    """Wait until the client has more replies than now."""
+    before = acknowledged(history)
+    wait.until(
+        f"{more} more replies than {before}",
+        lambda: acknowledged(history),
+        lambda count: count >= before + more,
+        timeout=600,
+    )
+
+
+def stop(pid_file: Path) -> None:
+    """End the client, which then reads the final state."""
+    pid = int(pid_file.read_text())
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+
+    def alive() -> bool:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    wait.until("the client ends", alive, lambda lives: not lives, timeout=600)
+    pid_file.unlink()
+
+
+def main(words: list[str]) -> int:
+    """Run one command."""
+    match words:
+        case ["ensure"]:
+            ensure_running()
+        case ["home"]:
+            home()
+        case ["collect", folder]:
+            for path in collect(Path(folder)):
+                print(path)
+        case ["replies", history, more]:
+            replies(Path(history), int(more))
+        case ["stop", pid_file]:
+            stop(Path(pid_file))
+        case _:
+            sys.stderr.write(__doc__ or "")
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
