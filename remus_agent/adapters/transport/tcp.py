@@ -10,33 +10,27 @@ TLS: give an `ssl.SSLContext` to `TcpConnector` and `serve`; nothing else change
 from __future__ import annotations
 
 import asyncio
-import errno
 import ipaddress
 import logging
 import os
 import socket
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final, cast
 
+from remus_agent.adapters.transport.sockets import SMALL_BYTES, peer_name, pieces, translate, tune
 from remus_agent.config import Address, parse_address
-from remus_agent.errors import ConfigError, ConnectionLost, PeerTimeout, RemusError, ReplicationError
+from remus_agent.errors import ConfigError, PeerTimeout, RemusError, ReplicationError
 from remus_agent.protocol.replication.frames import Buffer, Frame, FrameDecoder, encode
 
 log = logging.getLogger(__name__)
 
-SOCKET_BUFFER_BYTES: Final = 8 * 1024 * 1024
 QUEUE_BYTES: Final = 16 * 1024 * 1024
 """Received payload bytes that wait for receive() before reading pauses."""
 QUEUE_FRAMES: Final = 256
-_SMALL_BYTES: Final = 64 * 1024
-"""Buffers up to here are joined before they are written; larger ones are written as they are."""
-_PIECE_BYTES: Final = 1024 * 1024
 _LINGER: Final = 1.0
 """Seconds that close() waits for the other side to read what was sent."""
-_SO_SNDBUFFORCE: Final = 32
-_SO_RCVBUFFORCE: Final = 33
 
 OnConnection = Callable[["TcpConnection"], Awaitable[None]]
 
@@ -76,15 +70,18 @@ class TcpConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take over the connected socket."""
         self._transport = cast(asyncio.Transport, transport)
-        self._peer = _peer_name(transport.get_extra_info("peername"))
-        self._transport.set_write_buffer_limits(high=0)
+        self._peer = peer_name(transport.get_extra_info("peername"))
+        # Not one byte may stay with the transport when send() returns. (asyncio's TLS pauses at its limit already, so
+        # that 0 would pause it for ever; it holds encrypted copies anyway.)
+        encrypted = transport.get_extra_info("sslcontext") is not None
+        self._transport.set_write_buffer_limits(high=1 if encrypted else 0, low=0)
         if self._on_made is not None:
             self._on_made(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Memory for the next bytes."""
         if self._discarding or self._malformed() is not None:
-            return memoryview(bytearray(_SMALL_BYTES))
+            return memoryview(bytearray(SMALL_BYTES))
         return self._decoder.get_buffer(sizehint)
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -144,12 +141,12 @@ class TcpConnection(asyncio.BufferedProtocol):
         """
         parts = encode(frame)
         async with self._send_lock:
-            if len(parts) == 1 or sum(map(len, parts)) <= _SMALL_BYTES:
+            if len(parts) == 1 or sum(map(len, parts)) <= SMALL_BYTES:
                 await self._write(b"".join(parts))
                 await self._flushed()
                 return
             try:
-                for piece in _pieces(parts):
+                for piece in pieces(parts):
                     await self._write(piece)
                     await self._flushed()
             except asyncio.CancelledError:
@@ -227,7 +224,7 @@ class TcpConnection(asyncio.BufferedProtocol):
         return self._decoder.failed
 
     def _error(self, operation: str) -> RemusError:
-        return _translate(self._cause or "the connection is closed", self._peer, operation)
+        return translate(self._cause or "the connection is closed", self._peer, operation)
 
     def _over_limit(self, divisor: int = 1) -> bool:
         return self._queued_bytes >= QUEUE_BYTES // divisor or len(self._queue) >= QUEUE_FRAMES // divisor
@@ -246,27 +243,6 @@ class TcpConnection(asyncio.BufferedProtocol):
     def _abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
-
-
-def _pieces(parts: Sequence[Buffer]) -> Iterator[Buffer]:
-    """The same bytes in pieces for single writes: small neighbours joined, large buffers cut without a
-    copy."""
-    small: list[Buffer] = []
-    size = 0
-    for part in parts:
-        if len(part) > _SMALL_BYTES or size + len(part) > _SMALL_BYTES:
-            if small:
-                yield b"".join(small)
-            small, size = [], 0
-        if len(part) > _SMALL_BYTES:
-            view = memoryview(part)
-            for start in range(0, len(view), _PIECE_BYTES):
-                yield view[start : start + _PIECE_BYTES]
-        else:
-            small.append(part)
-            size += len(part)
-    if small:
-        yield b"".join(small)
 
 
 class TcpConnector:
@@ -288,7 +264,7 @@ class TcpConnector:
         try:
             async with asyncio.timeout(timeout):
                 sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-                _tune(sock, self._silence)
+                tune(sock, self._silence)
                 if self._source is not None:
                     sock.bind((self._source, 0))
                 await loop.sock_connect(sock, (target.ip, target.port))
@@ -307,7 +283,7 @@ class TcpConnector:
                 hint="see whether the host runs and the replication network reaches it",
             ) from error
         except OSError as error:
-            raise _translate(error, str(target), "connect") from error
+            raise translate(error, str(target), "connect") from error
         finally:
             if sock is not None:
                 sock.close()
@@ -392,7 +368,7 @@ async def serve(
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        _tune(sock, silence)  # accepted sockets inherit all of it
+        tune(sock, silence)  # accepted sockets inherit all of it
         sock.bind((target.ip, target.port))
         server = await loop.create_server(lambda: TcpConnection(listener.made), sock=sock, ssl=tls)
     except OSError as error:
@@ -404,45 +380,3 @@ async def serve(
         ) from error
     listener.start(server)
     return listener
-
-
-def _tune(sock: socket.socket, silence: float) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    step = max(1, int(silence / 3))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, step)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, step)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(silence * 1000)))
-    for option in (_SO_SNDBUFFORCE, _SO_RCVBUFFORCE):
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_BYTES)
-        except PermissionError:
-            # Without CAP_NET_ADMIN the kernel's own tuning allows more than SO_SNDBUF would.
-            log.debug("socket buffers stay as the kernel tunes them")
-
-
-def _peer_name(name: object) -> str:
-    if not (isinstance(name, tuple) and len(name) >= 2):
-        return "unknown peer"
-    ip = ipaddress.ip_address(str(name[0]).partition("%")[0])
-    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    return str(Address(str(mapped or ip), int(name[1])))
-
-
-def _translate(cause: RemusError | OSError | str, peer: str, operation: str) -> RemusError:
-    """The error to raise: it names the peer and is new each time."""
-    if isinstance(cause, ReplicationError):
-        return ReplicationError(f"malformed bytes from {peer}: {cause.message}", operation=operation, epoch=cause.epoch)
-    if isinstance(cause, ssl.SSLError):
-        return ConnectionLost(f"TLS with {peer} failed: {cause}", operation=operation)
-    if isinstance(cause, TimeoutError):
-        return PeerTimeout(f"{peer} stopped answering", operation=operation)
-    if isinstance(cause, OSError):
-        hint = {
-            errno.ECONNREFUSED: "see whether the agent runs there",
-            errno.EADDRNOTAVAIL: "see replication.listen in the configuration",
-        }.get(cause.errno or 0)
-        text = os.strerror(cause.errno) if cause.errno else str(cause)
-        return ConnectionLost(f"connection with {peer}: {text}", operation=operation, hint=hint)
-    return ConnectionLost(f"connection with {peer}: {cause}", operation=operation)
