@@ -22,6 +22,6 @@ Overview:
 * ``spec``     names, addresses, settings
 * ``progress`` lines for the person who waits
 
-Invariants: nothing outside the lab's folder, its cache and its network namespace is changed; nothing is signalled
-but processes that were started here and are proven to be the same.
+Invariants: nothing outside the lab's folder, its cache and its network namespace is changed; nothing is
+signalled but processes that were started here and are proven to be the same.
 """

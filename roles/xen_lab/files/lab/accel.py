@@ -1,7 +1,7 @@
 """Whether hardware virtualisation really works here.
 
-``/dev/kvm`` alone proves nothing: some clouds offer a paravirtual one in which Xen cannot boot. So the CPU must
-announce vmx or svm, and Xen must have come up under KVM once.
+``/dev/kvm`` alone proves nothing: some clouds offer a paravirtual one in which Xen cannot boot. So the CPU
+must announce vmx or svm, and Xen must have come up under KVM once.
 """
 
 import os

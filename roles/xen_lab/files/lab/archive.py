@@ -1,7 +1,7 @@
 """The build machine's own Debian sources, rewritten for another release.
 
-The project names no mirror: an image gets its packages from wherever the machine that builds it gets its own.
-Only sources of the machine's own release are taken (third-party ones have suites of other names or components).
+The project names no mirror: an image gets its packages from wherever the machine that builds it gets its
+own. Only sources of the machine's own release are taken (third-party ones have other suites or components).
 """
 
 import re

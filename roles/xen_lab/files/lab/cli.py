@@ -1,6 +1,7 @@
 """The command line. Progress goes to stdout line by line; the last line is a JSON object with ``changed``.
 
-Exceptions: ``status`` prints JSON only, ``fence-status`` prints ``on`` or ``off``, ``exec`` becomes the command.
+Exceptions: ``status`` prints JSON only, ``fence-status`` prints ``on`` or ``off``, ``exec`` becomes the
+command it is given.
 Exit status: 0 done, 1 failed (the reason is on stderr), 2 wrong usage.
 """
 
@@ -10,16 +11,15 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lab.errors import LabError
-from lab.guest import ensure_guest
-from lab.image import ensure_image
+from lab.network import DIRECTIONS
 from lab.pair import Pair
 from lab.progress import Progress
-from lab.recipe import Recipe
-from lab.spec import RELEASES, Paths, Settings, load_settings
+from lab.spec import HOSTS, NETWORKS, RELEASES, Paths, Settings, load_settings
 
-NAMES = ("alpha", "beta")
+NAMES = [host.name for host in HOSTS]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,9 +60,9 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--fresh", action="store_true", help="with a new disk")
     for name, text in (("cut", "drop all frames of a network"), ("heal", "undo a cut")):
         command = add(name, text)
-        command.add_argument("network", choices=["replication", "guests"])
+        command.add_argument("network", choices=sorted(NETWORKS))
         command.add_argument("host", choices=NAMES, nargs="?", help="only this host's cable")
-        command.add_argument("--direction", choices=["both", "in", "out"], default="both", help="as the host sees it")
+        command.add_argument("--direction", choices=sorted(DIRECTIONS), default="both", help="as the host sees it")
     run = add("exec", "run a command in the lab's network namespace: exec -- CMD")
     run.add_argument("argv", nargs=argparse.REMAINDER)
     return top
@@ -85,32 +85,33 @@ def settings_for(options: argparse.Namespace, paths: Paths) -> Settings:
     if fixed:
         said = ", ".join(f"{key} {getattr(known, key)}, not {value}" for key, value in fixed.items())
         raise LabError(f"the lab in {paths.state} is up with {said}; take it down first")
-    if "boot_timeout" in given:
-        return Settings(known.debian, known.namespace, known.ssh_base_port, known.memory_mib, given["boot_timeout"])
-    return known
+    return replace(known, **given)
 
 
 def perform(options: argparse.Namespace, pair: Pair) -> bool:
     """Carry out a command that changes something; True when it did."""
-    name: str = options.command
-    recipe = Recipe(pair.settings.debian)
-    if name == "image":
-        return ensure_image(pair.paths, recipe, pair.say)
-    if name == "guest":
-        ensure_image(pair.paths, recipe, pair.say)
-        return ensure_guest(pair.paths, recipe, pair.say)
-    if name == "up":
-        return pair.up()
-    if name == "down":
-        return pair.down()
-    if name in ("cut", "heal"):
-        return pair.network.change_link(options.network, options.host, options.direction, name == "cut")
-    if name == "start":
-        return pair.start(options.host, options.fresh)
-    host = pair.host(options.host)
-    if name == "kill":
-        return host.kill()
-    return host.signal(signal.SIGSTOP if name == "freeze" else signal.SIGCONT)
+    match options.command:
+        case "image":
+            changed = pair.build_image()
+        case "guest":
+            changed = pair.build()
+        case "up":
+            changed = pair.up()
+        case "down":
+            changed = pair.down()
+        case "cut" | "heal" as verb:
+            changed = pair.network.change_link(options.network, options.host, options.direction, cut=verb == "cut")
+        case "start":
+            changed = pair.start(options.host, options.fresh)
+        case "kill":
+            changed = pair.host(options.host).kill()
+        case "freeze":
+            changed = pair.host(options.host).signal(signal.SIGSTOP)
+        case "thaw":
+            changed = pair.host(options.host).signal(signal.SIGCONT)
+        case other:
+            raise LabError(f"unknown command {other}")
+    return changed
 
 
 def enter(options: argparse.Namespace, pair: Pair) -> None:

@@ -11,9 +11,7 @@ def run(argv: Sequence[str], timeout: float = 60, stdin: str | None = None, chec
     """Output of ARGV. With CHECK a failure raises; without it the output so far is returned."""
     words = " ".join(shlex.quote(word) for word in argv)
     try:
-        done = subprocess.run(
-            list(argv), input=stdin, text=True, capture_output=True, timeout=timeout, check=False
-        )
+        done = subprocess.run(list(argv), input=stdin, text=True, capture_output=True, timeout=timeout, check=False)
     except FileNotFoundError as error:
         raise LabError(f"{argv[0]} is not installed (needed for: {words})") from error
     except subprocess.TimeoutExpired as error:

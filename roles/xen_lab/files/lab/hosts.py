@@ -82,7 +82,7 @@ class Host:
         )
 
     def ensure_disk(self, artefacts: Artefacts, fresh: bool) -> None:
-        """Make the host's own disk; an existing one is kept unless FRESH, or unless it belongs to another image."""
+        """Make the host's own disk; one that exists is kept unless FRESH or made from another image."""
         self.folder.mkdir(parents=True, exist_ok=True)
         base = artefacts.image / "root.img"
         kept = self._base_file.read_text() if self._base_file.exists() else ""
@@ -100,7 +100,8 @@ class Host:
         console.rotate(self.console)
         fds = [create_tap(self.settings.namespace, self.spec.tap(name)) for name in ("guests", "replication")]
         files = self.boot_files(artefacts)
-        words = qemu.argv(self.spec, self.settings, files, ssh.public_key(self.paths), (fds[0], fds[1]), kvm)
+        key = ssh.public_key(self.paths)
+        words = qemu.argv(self.spec, self.settings, files, key, (fds[0], fds[1]), kvm=kvm)
         try:
             with (self.folder / "qemu.log").open("wb") as log:
                 started = subprocess.Popen(
@@ -140,7 +141,10 @@ class Host:
             return False
 
     def wait_usable(self, say: Progress) -> None:
-        """Return when ssh works, the networks are up and Xen's tools answer; raise when that cannot be or is late."""
+        """Return when ssh works, the networks are up and Xen's tools answer.
+
+        Raises when that is late, or when the process or the console shows that it cannot be.
+        """
         deadline = time.monotonic() + self.settings.boot_timeout
         announced = time.monotonic()
         while time.monotonic() < deadline:
@@ -160,7 +164,7 @@ class Host:
             time.sleep(POLL_SECONDS)
         raise LabError(f"{self.spec.name}: not usable within {self.settings.boot_timeout} s")
 
-    def start(self, artefacts: Artefacts, network: Network, kvm: bool, say: Progress, fresh: bool = False) -> None:
+    def start(self, artefacts: Artefacts, network: Network, kvm: bool, fresh: bool, say: Progress) -> None:
         """Boot this host until it is usable. One failed attempt is repeated, with a fresh disk, and said."""
         for attempt in range(1, ATTEMPTS + 1):
             say(f"{self.spec.name}: booting")
@@ -173,8 +177,8 @@ class Host:
                     say(f"{error}\n{self.spec.name}: trying once more with a fresh disk")
                     continue
                 raise LabError(
-                    f"{error}\n{self.spec.name} failed {ATTEMPTS} times; the end of its console ({self.console}):\n"
-                    f"{console.tail(self.console)}"
+                    f"{error}\n{self.spec.name} failed {ATTEMPTS} times; "
+                    f"the end of its console ({self.console}):\n{console.tail(self.console)}"
                 ) from error
             say(f"{self.spec.name}: usable (ssh -F {self.paths.ssh_config} {self.spec.name})")
             return

@@ -1,7 +1,7 @@
 """The hosts' disk image, built once from Debian packages and cached.
 
-A finished image folder holds ``root.img`` (ext4), ``xen``, ``vmlinuz``, ``initrd.img``, ``parts/`` (what the guest is
-made of) and ``packages.txt`` (what was installed, with versions).
+A finished image folder holds ``root.img`` (ext4), ``xen``, ``vmlinuz``, ``initrd.img``, ``parts/`` (what the
+guest is made of) and ``packages.txt`` (what was installed, with versions).
 """
 
 import gzip
@@ -81,8 +81,8 @@ class Builder:
         sources = archive.machine_sources(self.recipe.release)
         main = next(source for source in sources if source.suite == self.recipe.release)
         self.say(f"bootstrapping Debian {self.recipe.release} from this machine's archive")
-        words = ["debootstrap", "--variant=minbase", f"--include={MINIMAL}", main.suite, str(self.root), main.uri]
-        isolated(words, self.log, 1800)
+        words = ["debootstrap", "--variant=minbase", f"--include={MINIMAL}"]
+        isolated([*words, main.suite, str(self.root), main.uri], self.log, 1800)
         etc = self.root / "etc"
         (etc / "apt/sources.list").write_text(archive.sources_list(sources))
         settings = archive.machine_settings() + 'APT::Install-Recommends "false";\n'
@@ -107,14 +107,14 @@ class Builder:
         (self.folder / "packages.txt").write_text(versions)
 
     def collect_parts(self) -> None:
-        """Unpack the guest's packages and keep their binaries, every library these need, and the kernel modules."""
+        """Unpack the guest's packages; keep their binaries, the libraries these need, and kernel modules."""
         stage = self.root / "guest-parts"
         (stage / "debs").mkdir(parents=True)
         simulate = "apt-get -s install --no-install-recommends " + " ".join(self.recipe.guest_packages)
         fetch = (
             f"cd /guest-parts/debs && apt-get -q download {' '.join(self.recipe.guest_packages)} "
             f"$({simulate} | sed -n 's/^Inst \\([^ ]*\\).*/\\1/p') && "
-            "for deb in *.deb; do dpkg-deb -x \"$deb\" /guest-parts/tree; done"
+            'for deb in *.deb; do dpkg-deb -x "$deb" /guest-parts/tree; done'
         )
         chroot(self.root, ["sh", "-ec", fetch], self.log)
         libraries = "/guest-parts/tree/usr/lib/x86_64-linux-gnu:/guest-parts/tree/lib/x86_64-linux-gnu"
@@ -122,7 +122,7 @@ class Builder:
         copy = (
             f"export LD_LIBRARY_PATH={libraries}; mkdir -p /guest-parts/lib; ldd {words} "
             "| sed -nE 's/.*(=> |^\\s+)(\\/[^ ]+) \\(.*/\\2/p' | sort -u "
-            "| while read -r file; do cp -L \"$file\" /guest-parts/lib/; done"
+            '| while read -r file; do cp -L "$file" /guest-parts/lib/; done'
         )
         chroot(self.root, ["sh", "-ec", copy], self.log)
         parts = self.folder / PARTS

@@ -83,8 +83,8 @@ class Network:
             return False
         if self._identity() is not None:
             raise LabError(
-                f"a network namespace {self.namespace} exists that this lab ({self.paths.state}) did not make; "
-                f"take the other lab down first, or remove it with: ip netns delete {self.namespace}"
+                f"there is a network namespace {self.namespace} that this lab ({self.paths.state}) did not "
+                f"make; take the other lab down first, or remove it with: ip netns delete {self.namespace}"
             )
         self.paths.state.mkdir(parents=True, exist_ok=True)
         run(["ip", "netns", "add", self.namespace])
@@ -123,7 +123,7 @@ class Network:
         return found
 
     def change_link(self, network: str, host: str | None, direction: str, cut: bool) -> bool:
-        """Cut or heal NETWORK for HOST (or for both) in DIRECTION as the host sees it; True when that is new."""
+        """Cut or heal NETWORK for HOST (or both) in DIRECTION as the host sees it; True when that is new."""
         if not self.exists():
             raise LabError("the lab has no network; bring it up first")
         taps = [spec.tap(network) for spec in HOSTS if host in (None, spec.name)]

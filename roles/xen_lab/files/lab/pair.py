@@ -66,9 +66,13 @@ class Pair:
         finally:
             os.close(fd)
 
+    def build_image(self) -> bool:
+        """Make sure that the hosts' image is in the cache; True when it was built now."""
+        return ensure_image(self.paths, self.recipe, self.say)
+
     def build(self) -> bool:
         """Make sure that image and guest are in the cache; True when something was built."""
-        image = ensure_image(self.paths, self.recipe, self.say)
+        image = self.build_image()
         return ensure_guest(self.paths, self.recipe, self.say) or image
 
     def _start_all(self, hosts: list[Host], fresh: bool) -> None:
@@ -77,7 +81,7 @@ class Pair:
 
         def start(host: Host) -> str | None:
             try:
-                host.start(artefacts, self.network, kvm, self.say, fresh)
+                host.start(artefacts, self.network, kvm, fresh, self.say)
             except LabError as error:
                 return str(error)
             return None
@@ -99,6 +103,7 @@ class Pair:
             for host in self.hosts:
                 if host not in missing:
                     self.say(f"{host.spec.name}: runs")
+                    host.wait_usable(self.say)
             if missing:
                 self._start_all(missing, fresh=False)
             return changed or bool(missing)

@@ -1,7 +1,8 @@
 """Pid files that cannot name the wrong process.
 
-A record keeps the pid, the process's start time in clock ticks since boot, the boot's id and a marker that its
-command line must contain. A process counts as ours only when all four agree, so a recycled pid is never signalled.
+A record keeps the pid, the process's start time in clock ticks since boot, the boot's id and a marker that
+its command line must contain. A process counts as ours only when all four agree, so a recycled pid is never
+signalled.
 """
 
 import contextlib
@@ -31,7 +32,7 @@ def boot_id() -> str:
 
 
 def parse_stat(text: str) -> tuple[str, int]:
-    """State letter and start time of a ``/proc/PID/stat`` line; the command name may hold blanks and brackets."""
+    """State letter and start time of a ``/proc/PID/stat`` line, whose command name may hold anything."""
     fields = text.rpartition(")")[2].split()
     return fields[0], int(fields[19])
 

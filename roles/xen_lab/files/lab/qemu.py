@@ -5,8 +5,8 @@ from pathlib import Path
 
 from lab.spec import DOM0_MIB, HostSpec, Settings
 
-# What emulation gets wrong under Xen is switched off: smap kills dom0 at its first iret, rdtscp makes PVH guests
-# loop, and AVX state is not kept apart between domains.
+# What emulation gets wrong under Xen is switched off: smap kills dom0 at its first iret, rdtscp makes PVH
+# guests loop, and AVX state is not kept apart between domains.
 TCG_CPU = "max,-smap,-rdtscp,-avx,-avx2,-f16c,-fma,-xsave,-xsaveopt,-xsavec,-xsaves,-pku,-la57"
 XEN_ARGUMENTS = "com1=115200,8n1 console=com1 dom0_max_vcpus=1 spec-ctrl=no loglvl=warning guest_loglvl=warning"
 DOM0_ARGUMENTS = (
@@ -64,12 +64,13 @@ def argv(
     files: BootFiles,
     public_key: str,
     taps: tuple[int, int],
-    kvm: bool = False,
+    *,
+    kvm: bool,
 ) -> list[str]:
     """Whole command line for HOST. TAPS are the descriptors for the guests' and the replication network."""
     identity = f"remus_lab.name={host.name} remus_lab.number={host.number} remus_lab.key={public_key}"
-    words = ["qemu-system-x86_64", "-name", f"{settings.namespace}-{host.name}", "-machine", "q35", "-smp", "1"]
-    words += [*acceleration(kvm), "-m", str(settings.memory_mib)]
+    words = ["qemu-system-x86_64", "-name", f"{settings.namespace}-{host.name}", "-machine", "q35"]
+    words += [*acceleration(kvm), "-smp", "1", "-m", str(settings.memory_mib)]
     words += ["-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none"]
     words += ["-serial", f"file:{escape(str(files.console))}"]
     words += boot_options(files, settings.debian, identity)

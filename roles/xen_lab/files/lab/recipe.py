@@ -1,7 +1,8 @@
 """What an image is made of, and the hash that names it in the cache.
 
-Everything that shapes an image is data: package lists, scripts and files under ``assets/``, and the parameters here.
-``FORMAT`` stands for the code that carries the recipe out; raise it when that code builds something different.
+Everything that shapes an image is data: package lists, scripts and files under ``assets/``, and the
+parameters here. ``FORMAT`` stands for the code that carries the recipe out; raise it when that code builds
+something different.
 """
 
 import hashlib
@@ -87,4 +88,5 @@ class Recipe:
     @property
     def guest_key(self) -> str:
         """Name of the guest's disk: the image that its parts come from, and the guest's own files."""
-        return digest({"format": FORMAT, "image": self.image_key, "guest": tree_digest(self.assets / "guest")})
+        own = tree_digest(self.assets / "guest")
+        return digest({"format": FORMAT, "image": self.image_key, "guest": own})

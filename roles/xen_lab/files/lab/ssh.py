@@ -23,9 +23,7 @@ def public_key(paths: Paths) -> str:
 
 def render_config(paths: Paths, settings: Settings) -> str:
     """Text of the lab's ``ssh_config``."""
-    blocks = [
-        f"Host {host.name}\n  HostName 127.0.0.1\n  Port {settings.ssh_port(host)}\n" for host in HOSTS
-    ]
+    blocks = [f"Host {host.name}\n  HostName 127.0.0.1\n  Port {settings.ssh_port(host)}\n" for host in HOSTS]
     common = f"""Host *
   User root
   IdentityFile "{paths.key}"

@@ -1,7 +1,7 @@
 """A cache of finished folders: a folder is complete or it is not there.
 
-A folder is built under a temporary name while a lock on its final name is held, and renamed when it is finished.
-Whoever gets the lock removes what an interrupted builder left.
+A folder is built under a temporary name while a lock on its final name is held, and renamed when it is
+finished. Whoever gets the lock removes what an interrupted builder left.
 """
 
 import fcntl

@@ -1,7 +1,8 @@
 """Tap devices inside the lab's network namespace.
 
-A tap is created there by a thread that enters the namespace for a moment; its file descriptor is handed to QEMU,
-which itself stays outside. The tap disappears with the last descriptor, so a killed host unplugs its cables.
+A tap is created there by a thread that enters the namespace for a moment; its file descriptor is handed to
+QEMU, which itself stays outside. The tap disappears with the last descriptor, so a killed host unplugs its
+cables.
 """
 
 import ctypes
@@ -34,8 +35,8 @@ def in_namespace(namespace: str, work: Callable[[], T]) -> T:
         fd = os.open(namespace_path(namespace), os.O_RDONLY | os.O_CLOEXEC)
         try:
             if libc.setns(fd, CLONE_NEWNET) != 0:
-                number = ctypes.get_errno()
-                raise LabError(f"cannot enter network namespace {namespace}: {os.strerror(number)}; run as root")
+                said = os.strerror(ctypes.get_errno())
+                raise LabError(f"cannot enter network namespace {namespace}: {said}; run as root")
         finally:
             os.close(fd)
         return work()

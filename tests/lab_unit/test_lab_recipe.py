@@ -1,0 +1,48 @@
+"""The name of an image in the cache changes with everything that shapes the image, and with nothing else."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from lab.recipe import ASSETS, Recipe, read_list
+
+
+@pytest.fixture
+def assets(tmp_path: Path) -> Path:
+    copy = tmp_path / "assets"
+    shutil.copytree(ASSETS, copy)
+    return copy
+
+
+def test_same_inputs_same_keys(assets: Path) -> None:
+    assert Recipe(13).image_key == Recipe(13, assets).image_key
+    assert Recipe(13).guest_key == Recipe(13, assets).guest_key
+
+
+@pytest.mark.parametrize("name", sorted(str(p.relative_to(ASSETS)) for p in ASSETS.rglob("*") if p.is_file()))
+def test_every_file_counts(assets: Path, name: str) -> None:
+    before = Recipe(13, assets)
+    keys = before.image_key, before.guest_key
+    with (assets / name).open("a") as file:
+        file.write("extra-entry\n")
+    image, guest = before.image_key, before.guest_key
+    shapes_image = name.startswith("dom0/") or name in ("guest/packages.txt", "guest/modules.txt")
+    assert (image != keys[0]) == shapes_image
+    assert guest != keys[1]
+
+
+def test_mode_counts(assets: Path) -> None:
+    before = Recipe(13, assets).image_key
+    (assets / "dom0/customise").chmod(0o644)
+    assert Recipe(13, assets).image_key != before
+
+
+def test_releases_and_sizes_differ() -> None:
+    keys = {Recipe(12).image_key, Recipe(13).image_key, Recipe(13, disk_mib=8192).image_key}
+    assert len(keys) == 3
+
+
+def test_lists_ignore_comments_and_blank_lines(tmp_path: Path) -> None:
+    path = tmp_path / "list"
+    path.write_text("# head\n\none  # why\n two\n")
+    assert read_list(path) == ["one", "two"]
