@@ -76,6 +76,28 @@ def test_what_a_crash_left_in_the_middle_of_saving_is_ignored(tmp_path: Path) ->
     asyncio.run(run())
 
 
+def test_data_then_name_then_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def note_sync(fd: int) -> None:
+        calls.append("directory" if stat.S_ISDIR(os.fstat(fd).st_mode) else "data")
+        fsync(fd)
+
+    def note_rename(path: Path, target: Path) -> Path:
+        calls.append("name")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "replace", note_rename)
+    files = GuestFiles(tmp_path)
+    asyncio.run(files.save(guest()))
+    assert calls == ["data", "name", "directory"]
+    calls.clear()
+    asyncio.run(files.remove("redis1"))
+    assert calls == ["directory"]
+
+
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"name":"bad"}', b"\xff"])
 def test_a_damaged_file_is_reported_and_hides_no_other(tmp_path: Path, text: bytes) -> None:
     async def run() -> None:

@@ -152,22 +152,31 @@ def test_what_arrived_before_the_end_is_delivered_then_the_error_names_the_peer(
 
 
 def test_the_last_frame_arrives_although_the_closing_side_did_not_read_everything() -> None:
+    """A reset would reach the side that still writes before it has read the frame."""
+
     async def test() -> None:
         async with Pair() as pair:
+            assert pair.near._transport is not None
+            sent = 0
 
             async def send() -> None:
+                nonlocal sent
                 while True:
                     await pair.near.send(Frame(FrameType.STREAM, 1, 0, (bytes(MIB),)))
+                    sent += 1
 
             sending = asyncio.create_task(send())
             await until(lambda: pair.far._reading_paused)
+            pair.near._transport.pause_reading()
             await pair.far.send(Frame(FrameType.REFUSE, 0, 0, (b"reason",)))
-            await asyncio.gather(pair.far.close(), _expect_refuse(pair.near))
+            before = sent
+            closing = asyncio.create_task(pair.far.close())
+            await until(lambda: sent > before or sending.done())
+            pair.near._transport.resume_reading()
+            assert (await pair.near.receive()).type is FrameType.REFUSE
             with pytest.raises(ConnectionLost):
                 await sending
-
-    async def _expect_refuse(connection: TcpConnection) -> None:
-        assert (await connection.receive()).type is FrameType.REFUSE
+            await closing
 
     run(test())
 
