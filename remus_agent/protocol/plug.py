@@ -42,6 +42,8 @@ SEQUENCE_OFFSET: Final = 8
 _HEADER = struct.Struct("=IHHII")
 _BODY = struct.Struct("=BxHiIII HH8s HHiI")
 _LENGTH: Final = _HEADER.size + _BODY.size
+_PLAIN_ACK = struct.Struct("=IHHIIi")
+_PLAIN_ACK_LENGTH: Final = _PLAIN_ACK.size + _HEADER.size
 _TCA_KIND: Final = 1
 _TCA_OPTIONS: Final = 2
 _NLMSGERR_ATTR_MSG: Final = 1
@@ -86,9 +88,7 @@ def create(ifindex: int, limit: int, sequence: int = 0) -> bytes:
     """
     if limit <= 0:
         raise ProtocolError(f"a plug needs a limit above 0 bytes, not {limit}")
-    return _message(
-        ifindex, PlugAction.BUFFER, limit, NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, sequence
-    )
+    return _message(ifindex, PlugAction.BUFFER, limit, NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, sequence)
 
 
 def change(ifindex: int, action: PlugAction | int, *, limit: int = 0, sequence: int = 0) -> bytes:
@@ -105,7 +105,17 @@ def change(ifindex: int, action: PlugAction | int, *, limit: int = 0, sequence: 
     return _message(ifindex, known, limit, NLM_F_REQUEST | NLM_F_ACK, sequence)
 
 
-def parse_acks(datagram: bytes | memoryview) -> list[Ack]:
+def is_success(datagram: bytearray, size: int, sequence: int) -> bool:
+    """Whether the first size bytes are one plain acknowledgement of that request, and nothing else: the
+    quick check for the usual answer (NETLINK_CAP_ACK set). False says nothing; `parse_acks` then tells what
+    the bytes are."""
+    if size != _PLAIN_ACK_LENGTH:
+        return False
+    length, kind, _, answered, _, code = _PLAIN_ACK.unpack_from(datagram)
+    return bool(length == size and kind == NLMSG_ERROR and answered == sequence and code == 0)
+
+
+def parse_acks(datagram: bytes | bytearray | memoryview) -> list[Ack]:
     """The answers in one datagram of the kernel. Raises ProtocolError for anything that is not NLMSG_ERROR
     (which is also how success is told), for a length that does not fit and for an error code that is none."""
     acks = [_parse_ack(kind, flags, sequence, body) for kind, flags, sequence, body in split(datagram)]
@@ -114,7 +124,7 @@ def parse_acks(datagram: bytes | memoryview) -> list[Ack]:
     return acks
 
 
-def split(datagram: bytes | memoryview) -> Iterator[tuple[int, int, int, memoryview]]:
+def split(datagram: bytes | bytearray | memoryview) -> Iterator[tuple[int, int, int, memoryview]]:
     """The netlink messages in a datagram: (type, flags, sequence, body)."""
     view = memoryview(datagram)
     while view:
@@ -122,9 +132,7 @@ def split(datagram: bytes | memoryview) -> Iterator[tuple[int, int, int, memoryv
             raise ProtocolError(f"{len(view)} bytes are left over in the kernel's answer")
         length, kind, flags, sequence, _ = _HEADER.unpack_from(view)
         if not _HEADER.size <= length <= len(view):
-            raise ProtocolError(
-                f"a message of the kernel names a length of {length} with {len(view)} bytes there"
-            )
+            raise ProtocolError(f"a message of the kernel names a length of {length} with {len(view)} bytes there")
         yield kind, flags, sequence, view[_HEADER.size : length]
         view = view[(length + 3) & ~3 :]
 

@@ -49,7 +49,7 @@ _IFF_UP: Final = 1
 _AF_BRIDGE: Final = 7
 _AF_INET6: Final = 10
 _NUD_REACHABLE: Final = 2
-_NTF_MASTER: Final = 2
+_NTF_MASTER: Final = 4
 _ADDR_GEN_MODE_NONE: Final = 1
 _IFB_QUEUE_LENGTH: Final = 1000
 

@@ -43,6 +43,7 @@ def package(host: Host) -> Iterator[str]:
     sources = {str(path.relative_to(PROJECT)): path.read_bytes() for path in PROJECT.glob("remus_agent/**/*.py")}
     sources["buffer_agent.py"] = (Path(__file__).parent / "buffer_agent.py").read_bytes()
     host.put(folder, sources)
+    host.run(f"python3 -m compileall -q {folder}")
     yield folder
     host.run(f"rm -rf {folder}")
 

@@ -43,6 +43,7 @@ class PlugSocket:
             for action in (PlugAction.BUFFER, PlugAction.RELEASE_ONE, PlugAction.RELEASE_INDEFINITE)
         }
         self._length = len(self._messages[PlugAction.BUFFER]) // max(1, len(self._devices))
+        self._answer = bytearray(_RECEIVE_SIZE)
         self._next = 1
         self._lock = threading.Lock()
         self._socket = open_route_socket()
@@ -75,14 +76,13 @@ class PlugSocket:
             first = self._stamp(self._messages[action])
             try:
                 self._socket.send(self._messages[action])
-                answers = self._receive(first)
+                failures = self._receive(first)
             except OSError as error:
                 raise self._failed(action, "all plugs", error.errno or errno.EIO, "") from error
             except ProtocolError as error:
                 raise self._failed(action, "all plugs", errno.EPROTO, error.message) from error
-        for device, answer in zip(self._devices, answers, strict=True):
-            if answer.errno:
-                raise self._failed(action, device.name, answer.errno, answer.message)
+        for device, answer in failures:
+            raise self._failed(action, device.name, answer.errno, answer.message)
 
     def _stamp(self, message: bytearray) -> int:
         count = len(self._devices)
@@ -94,18 +94,24 @@ class PlugSocket:
         self._next = first + count
         return first
 
-    def _receive(self, first: int) -> list[plug.Ack]:
-        expected = first
-        answers: list[plug.Ack] = []
-        while len(answers) < len(self._devices):
-            for ack in plug.parse_acks(self._socket.recv(_RECEIVE_SIZE)):
+    def _receive(self, first: int) -> list[tuple[PlugDevice, plug.Ack]]:
+        """Take in the answer for every plug; the devices whose answer is no."""
+        failures: list[tuple[PlugDevice, plug.Ack]] = []
+        expected, end = first, first + len(self._devices)
+        while expected < end:
+            size = self._socket.recv_into(self._answer)
+            if plug.is_success(self._answer, size, expected):
+                expected += 1
+                continue
+            for ack in plug.parse_acks(self._answer[:size]):
                 if ack.sequence < first:
                     continue  # belongs to a command that failed half-way
                 if ack.sequence != expected:
-                    raise ProtocolError(f"the kernel answered number {ack.sequence}, {expected} was expected")
-                answers.append(ack)
+                    raise ProtocolError(f"the kernel answered number {ack.sequence}, not {expected}")
+                if ack.errno:
+                    failures.append((self._devices[expected - first], ack))
                 expected += 1
-        return answers
+        return failures
 
     @staticmethod
     def _failed(action: PlugAction, device: str, code: int, said: str) -> OutputBufferError:

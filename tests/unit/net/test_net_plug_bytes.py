@@ -77,6 +77,16 @@ def test_success_and_failure_are_told_apart() -> None:
     assert plug.parse_acks(answer(-2) + answer(0, 8)) == [Ack(7, 2), Ack(8, 0)]
 
 
+def test_the_quick_check_knows_only_the_plain_acknowledgement() -> None:
+    plain = bytearray(answer(0)) + bytes(100)
+    assert plug.is_success(plain, 36, 7)
+    assert not plug.is_success(plain, 36, 8)
+    assert not plug.is_success(plain, 37, 7)
+    for other in (answer(-2), answer(1), answer(0, kind=3)):
+        assert not plug.is_success(bytearray(other), len(other), 7)
+    assert not plug.is_success(bytearray(answer(0) + answer(0, 8)), 72, 7)
+
+
 def test_the_kernels_words_are_kept() -> None:
     text = b"Specified qdisc kind is unknown.\0"
     words = struct.pack("=HH", 4 + len(text), 1) + text + bytes(-len(text) % 4)

@@ -48,6 +48,12 @@ def test_an_ifb_by_name() -> None:
             rtnl.ifb_add(wrong)
 
 
+def test_a_mac_is_taught_to_the_bridge_not_to_the_port() -> None:
+    message = bytes(rtnl.fdb_learn(9, bytes.fromhex("00163e770064")))
+    expected = "280000001c0005050000000000000000070000000900000002000400"
+    assert message.hex() == expected + "0a00020000163e7700640000"
+
+
 def test_statistics_of_a_qdisc() -> None:
     queue = struct.pack("=HHIIIII", 24, 3, 5, 7000, 2, 0, 0)
     kind = struct.pack("=HH", 9, 1) + b"plug\0\0\0\0"
