@@ -41,13 +41,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Found:
-    """What an interface has when work on it begins. links: IFBs with a plug, oldest first. own: their
-    redirects."""
+    """What an interface has when work on it begins. links: IFBs, oldest first. own: their redirects. foreign:
+    filters of other programs."""
 
     vif: Vif
     index: int | None
     links: list[Link]
     own: list[Filter]
+    foreign: list[Filter]
 
 
 class PlugOutputBuffers:
@@ -195,17 +196,7 @@ class PlugOutputBuffer:
         filters = [] if index is None else host.filters(index, vif.device)
         ours = {link.index for link in links}
         own = [each for each in filters if each.redirect_to in ours]
-        foreign = [each for each in filters if each.redirect_to not in ours]
-        first = min((each.priority for each in own), default=next_priority([]))
-        if ahead := [each for each in foreign if each.priority <= first]:
-            raise OutputBufferError(
-                f"{vif.device} has a {ahead[0].kind} filter of another program at priority "
-                f"{ahead[0].priority}, ahead of the output buffer's; frames could pass it unheld",
-                operation="look at the interface",
-                left="nothing was changed",
-                hint=f"see `tc filter show dev {vif.device} ingress`; move that filter behind priority {first}",
-            )
-        return _Found(vif, index, links, own)
+        return _Found(vif, index, links, own, [each for each in filters if each not in own])
 
     # ── install ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -225,10 +216,10 @@ class PlugOutputBuffer:
             if plugs is not None:
                 plugs.close()
             error.operation = error.operation or "install"
-            error.left = undo.run() or error.left or "the interfaces are as they were"
+            error.left = undo.run() or "the interfaces are as they were"
+            self._not_installed()
             raise
-        if self._plugs is not None:
-            self._plugs.close()
+        self._not_installed()
         self._plugs = plugs
         self._current = fresh
         self._replaced = [link for each in found for link in each.links]
@@ -243,14 +234,23 @@ class PlugOutputBuffer:
 
     def _lay(self, found: _Found, undo: Undo) -> Link:
         host = self._host()
+        device = found.vif.device
+        if found.foreign:
+            other = found.foreign[0]
+            raise OutputBufferError(
+                f"{device} has a {other.kind} filter of another program at priority {other.priority}; behind "
+                "the output buffer it would do nothing, ahead of it frames could pass unheld",
+                operation="look at the interface",
+                hint=f"see `tc filter show dev {device} ingress`, and filter on the bridge instead",
+            )
         if found.index is None:
             raise OutputBufferError(
-                f"{found.vif.device} is not there",
+                f"{device} is not there",
                 operation="look at the interface",
                 hint="see `xl network-list` and `ip link`: is the guest running?",
             )
         link = host.add_ifb(self._domain.domid, found.vif.devid, found.links, self._limit)
-        undo.add(found.vif.device, f"{link.name} is still there", lambda: self._unlay(found, link))
+        undo.add(device, f"{link.name} is still there", lambda: self._unlay(found, link))
         return link
 
     def _unlay(self, found: _Found, link: Link) -> None:
@@ -355,14 +355,14 @@ class PlugOutputBuffer:
                 host.delete_link(link)
             if each.index is not None and each.own:
                 host.delete_ingress_if_unused(each.index, each.vif.device)
-        self._forget()
+        self._not_installed()
+        host.close()
+        self._plumbing = None
 
-    def _forget(self) -> None:
+    def _not_installed(self) -> None:
         if self._plugs is not None:
             self._plugs.close()
-        if self._plumbing is not None:
-            self._plumbing.close()
-        self._plugs = self._plumbing = None
+        self._plugs = None
         self._current, self._replaced = [], []
         self._epoch_closed = self._open = False
 

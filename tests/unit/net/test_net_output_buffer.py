@@ -12,6 +12,7 @@ from fake_plugs import FakePlugs, FakePlumbing, Kernel
 from remus_agent.adapters.net.output_buffer import PlugOutputBuffer
 from remus_agent.errors import OutputBufferError
 from remus_agent.ports import Domain, GuestType, Vif
+from remus_agent.protocol.rtnl import ETH_P_ALL, Filter
 
 VIFS = tuple(Vif(n, f"vif7.{n}", f"00:16:3e:77:00:0{n}", "xenbr0") for n in range(2))
 DOMAIN = Domain("redis1", 7, "", GuestType.PVH, 131072, VIFS)
@@ -197,6 +198,36 @@ def test_a_guest_that_is_gone_leaves_nothing_behind() -> None:
     kernel.sent.clear()
     asyncio.run(buffer_on(kernel).remove())
     assert kernel.ifbs == {}
+
+
+def test_after_an_install_that_failed_nothing_else_is_accepted() -> None:
+    kernel = Kernel(DEVICES)
+    buffer = buffer_on(kernel)
+    install(buffer, closed=True)
+    before = passed(kernel)
+    kernel.fail_at = kernel.steps + STEPS_AGAIN.stop // 2
+    with pytest.raises(OutputBufferError):
+        install(buffer, closed=True)
+    with pytest.raises(OutputBufferError, match="not installed"):
+        buffer.barrier()
+    assert passed(kernel) == before
+    install(buffer, closed=True)
+    buffer.barrier()
+    assert passed(kernel) == before
+
+
+def test_a_filter_of_another_program_is_refused_by_install_but_does_not_bar_removal() -> None:
+    kernel = closed_kernel()
+    index = kernel.vifs[DEVICES[0]]
+    foreign = Filter(500, ETH_P_ALL, "flower", 0)
+    kernel.filters[index].append(foreign)
+    with pytest.raises(OutputBufferError, match="flower filter of another program at priority 500") as caught:
+        install(buffer_on(kernel), closed=True)
+    assert caught.value.left == "the interfaces are as they were"
+    asyncio.run(buffer_on(kernel).open())
+    kernel.filters[index].remove(foreign)
+    asyncio.run(buffer_on(kernel).remove())
+    nothing_lost(kernel)
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1 << 32])
