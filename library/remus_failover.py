@@ -118,24 +118,30 @@ def check(params, status):
     role, state, peer = facts_of(status)
     look = "find the host that holds the copy with 'ansible-playbook playbooks/status.yml'"
     if role == "primary":
-        raise refuse("This host is the primary of {0}, which runs here".format(name), "wrong-host", name, look)
+        raise refuse(f"This host is the primary of {name}, which runs here", "wrong-host", name, look)
     if role != "backup" or state == "discarded":
-        raise refuse("This host holds no copy of {0}".format(name), "no-copy", name, look)
+        raise refuse(f"This host holds no copy of {name}", "no-copy", name, look)
     if not status.get("committed_epoch"):
         raise refuse(
-            "The copy of {0} was never complete: no epoch was committed".format(name), "no-commit", name,
-            "start the guest afresh from its disk with 'xl create', or repair {0}".format(peer),
+            f"The copy of {name} was never complete: no epoch was committed",
+            "no-commit",
+            name,
+            f"start the guest afresh from its disk with 'xl create', or repair {peer}",
         )
     if peer is not None and params["fenced"]["host"] != peer:
         raise refuse(
-            "The proof is about {0}, but the primary of {1} was {2}".format(params["fenced"]["host"], name, peer),
-            "other-host-fenced", name, "make sure that {0} is off and give the proof for it".format(peer),
+            "The proof is about {}, but the primary of {} was {}".format(params["fenced"]["host"], name, peer),
+            "other-host-fenced",
+            name,
+            f"make sure that {peer} is off and give the proof for it",
         )
     for option, fact in (("expected_generation", "generation"), ("expected_session", "session")):
         if params[option] is not None and str(params[option]) != str(status.get(fact)):
             raise refuse(
-                "{0} has {1} {2}, not {3}".format(name, fact, status.get(fact), params[option]),
-                "stale-" + fact, name, "ownership changed since it was looked at; look again, then decide again",
+                f"{name} has {fact} {status.get(fact)}, not {params[option]}",
+                "stale-" + fact,
+                name,
+                "ownership changed since it was looked at; look again, then decide again",
             )
 
 
@@ -143,7 +149,7 @@ def failover(client, params, check_mode):
     """Read, plan, check, apply, read again."""
     name = params["name"]
     status = client.status(name)
-    comparison = Comparison("owner of {0}".format(name))
+    comparison = Comparison(f"owner of {name}")
     if runs_after_failover(status):
         return {"changed": False, "diff": comparison.as_diff(), "protection": status, "already_active": True}
     check(params, status)

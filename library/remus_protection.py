@@ -10,7 +10,8 @@ DOCUMENTATION = r"""
 module: remus_protection
 short_description: Protect a running Xen guest with checkpoints on another host, or stop doing so
 description:
-  - Asks the C(remus-agent) of this host, over its local control socket, to replicate a running guest to the agent of another host.
+  - Asks the C(remus-agent) of this host, over its local control socket, to replicate a running guest to the agent of
+    another host.
   - Run it on the host where the guest runs. The module reads first and does nothing where the guest is protected as wanted.
   - It never restarts a guest and never changes where a guest runs.
 version_added: "0.1.0"
@@ -173,30 +174,36 @@ def check_present(params, status):
     role, state, current_peer = facts_of(status)
     if role == "backup" and not runs_after_failover(status):
         raise refuse(
-            "This host holds the copy of {0}; its primary is {1}".format(name, current_peer),
-            "wrong-host", name, "run this on {0}, where the guest runs".format(current_peer),
+            f"This host holds the copy of {name}; its primary is {current_peer}",
+            "wrong-host",
+            name,
+            f"run this on {current_peer}, where the guest runs",
         )
     if role != "primary":
         return
     if state == "stopping":
-        raise refuse("Protection of {0} is just being stopped".format(name), "stopping", name, "run this again in a moment")
+        raise refuse(f"Protection of {name} is just being stopped", "stopping", name, "run this again in a moment")
     if state in PRIMARY_STATES and current_peer != peer:
         raise refuse(
-            "{0} is protected by {1}, not by {2}".format(name, current_peer, peer),
-            "other-peer", name, "stop that first with playbooks/unprotect.yml, then protect it with {0}".format(peer),
+            f"{name} is protected by {current_peer}, not by {peer}",
+            "other-peer",
+            name,
+            f"stop that first with playbooks/unprotect.yml, then protect it with {peer}",
         )
     wanted, current = params["interval_ms"], status.get("interval_ms")
     if state in PRIMARY_STATES and None not in (wanted, current) and wanted != current:
         raise refuse(
-            "{0} is protected with an interval of {1} ms, not {2} ms".format(name, current, wanted),
-            "other-settings", name, "unprotect it and protect it again; the interval is set when protection begins",
+            f"{name} is protected with an interval of {current} ms, not {wanted} ms",
+            "other-settings",
+            name,
+            "unprotect it and protect it again; the interval is set when protection begins",
         )
 
 
 def compare_present(params, status):
     """What must change so that the guest is protected."""
     role, state, peer = facts_of(status)
-    comparison = Comparison("protection of {0}".format(params["name"]))
+    comparison = Comparison("protection of {}".format(params["name"]))
     if role == "primary" and state in PRIMARY_STATES:
         return comparison
     comparison.add("protection", "present" if role == "primary" else "absent", "present")
@@ -207,17 +214,20 @@ def compare_present(params, status):
 
 def ask_both_sides(client, params):
     """The agent's probe; raises with every reason at once where it says no."""
-    probe = client.call("probe", {"domain": params["name"], "peer": params["peer"]}, timeout=min(params["timeout"], 120))
+    probe = client.call(
+        "probe", {"domain": params["name"], "peer": params["peer"]}, timeout=min(params["timeout"], 120)
+    )
     if probe.get("ok"):
         return probe
     reasons = probe.get("reasons") or []
     words = "; ".join(
-        "{0}{1}".format(reason.get("message"), " (next: {0})".format(reason["hint"]) if reason.get("hint") else "")
-        for reason in reasons
+        str(reason.get("message")) + (f" (next: {reason['hint']})" if reason.get("hint") else "") for reason in reasons
     )
     failure = refuse(
-        "{0} cannot be protected by {1}: {2}".format(params["name"], params["peer"], words or "no reason was given"),
-        "probe", params["name"], "repair what is named, then run this again",
+        "{} cannot be protected by {}: {}".format(params["name"], params["peer"], words or "no reason was given"),
+        "probe",
+        params["name"],
+        "repair what is named, then run this again",
     )
     failure.facts["reasons"] = reasons
     raise failure
@@ -226,7 +236,10 @@ def ask_both_sides(client, params):
 def protect(client, params, deadline):
     """Begin; a rival that began the same a moment ago is as good."""
     request = {
-        "domain": params["name"], "peer": params["peer"], "wait": params["wait"], "timeout": params["timeout"],
+        "domain": params["name"],
+        "peer": params["peer"],
+        "wait": params["wait"],
+        "timeout": params["timeout"],
     }
     for option in ("interval_ms", "output_limit_bytes"):
         if params[option] is not None:
@@ -259,9 +272,11 @@ def ensure_present(client, params, check_mode):
         )
     if facts_of(result["protection"])[1] == "failed":
         raise RemusClientError(
-            "Protection of {0} failed: {1}".format(params["name"], result["protection"].get("reason")),
-            code="failed", domain=params["name"], left="the guest runs unprotected",
-            hint="look at 'remusctl events {0}' on this host".format(params["name"]),
+            "Protection of {} failed: {}".format(params["name"], result["protection"].get("reason")),
+            code="failed",
+            domain=params["name"],
+            left="the guest runs unprotected",
+            hint="look at 'remusctl events {}' on this host".format(params["name"]),
         )
     return result
 
@@ -271,7 +286,7 @@ def ensure_absent(client, params, check_mode):
     name = params["name"]
     status = client.status(name)
     role, state, peer = facts_of(status)
-    comparison = Comparison("protection of {0}".format(name))
+    comparison = Comparison(f"protection of {name}")
     if role == "primary" or (role == "backup" and not runs_after_failover(status) and state != "discarded"):
         comparison.add("protection", "present", "absent")
         comparison.add("role", role, "none")
@@ -279,17 +294,22 @@ def ensure_absent(client, params, check_mode):
     result = {"changed": comparison.changed, "diff": comparison.as_diff(), "protection": status}
     if role == "backup" and comparison.changed and not params["force"]:
         raise refuse(
-            "This host holds the copy of {0} (primary {1}, committed epoch {2}); taking it away needs force".format(
+            "This host holds the copy of {} (primary {}, committed epoch {}); taking it away needs force".format(
                 name, peer, status.get("committed_epoch")
             ),
-            "copy-would-be-lost", name, "run this on {0}, or set force: true if that host shall lose its copy".format(peer),
+            "copy-would-be-lost",
+            name,
+            f"run this on {peer}, or set force: true if that host shall lose its copy",
         )
     if check_mode or not comparison.changed:
         return result
     client.call("unprotect", {"domain": name, "force": params["force"]}, timeout=params["timeout"])
     result["protection"] = wait_for(
-        client, name, lambda seen: facts_of(seen)[0] == "none" or facts_of(seen)[1] in ("discarded", "absent"),
-        time.monotonic() + params["timeout"], "unprotected",
+        client,
+        name,
+        lambda seen: facts_of(seen)[0] == "none" or facts_of(seen)[1] in ("discarded", "absent"),
+        time.monotonic() + params["timeout"],
+        "unprotected",
     )
     return result
 

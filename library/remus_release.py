@@ -36,7 +36,7 @@ options:
     choices: [installed, current]
     default: installed
   archive:
-    description: Tar archive on this host that holds the wheels. Needed where the release is not installed yet; removed afterwards.
+    description: Tar archive on this host that holds the wheels. Needed where the release is not installed yet; removed then.
     type: path
   project:
     description: Name of the wheel whose commands are created.
@@ -46,6 +46,20 @@ options:
     description: Folder that holds all releases.
     type: path
     default: /opt/remus
+  folders:
+    description: Folders to create with O(state=installed), where they are missing.
+    type: list
+    elements: path
+    default: []
+  units:
+    description: Names of systemd units that O(state=current) takes from the folder C(units) of the release's main package.
+    type: list
+    elements: str
+    default: []
+  unit_folder:
+    description: Where units are put.
+    type: path
+    default: /etc/systemd/system
   links:
     description: Commands of the current release that get a link elsewhere, as pairs of link and command.
     type: dict
@@ -68,6 +82,7 @@ EXAMPLES = r"""
   remus_release:
     release: 0.1.0-1f2e3d4c
     state: current
+    units: [remus-agent.service]
     links:
       /usr/local/sbin/remusctl: remusctl
 """
@@ -77,10 +92,19 @@ path:
   description: Folder of the release.
   returned: success
   type: str
+complete:
+  description: Was the release installed already?
+  returned: when O(state=installed)
+  type: bool
 site_packages:
   description: Folder of its Python packages.
   returned: success
   type: str
+units_changed:
+  description: Units that were replaced; systemd has to read them again.
+  returned: when O(state=current)
+  type: list
+  elements: str
 removed:
   description: Older releases that were removed, or would be.
   returned: when O(state=current)
@@ -114,7 +138,7 @@ class ReleaseError(Exception):
 
 def site_packages(folder):
     """Where the packages of a virtual environment of this Python lie."""
-    return os.path.join(folder, "lib", "python{0}.{1}".format(*sys.version_info[:2]), "site-packages")
+    return os.path.join(folder, "lib", "python{}.{}".format(*sys.version_info[:2]), "site-packages")
 
 
 def unpack_wheel(stream, name, target):
@@ -124,9 +148,9 @@ def unpack_wheel(stream, name, target):
         for entry in wheel.namelist():
             parts = entry.split("/")
             if entry.startswith("/") or ".." in parts:
-                raise ReleaseError("{0} names a file outside of itself: {1}".format(name, entry))
+                raise ReleaseError(f"{name} names a file outside of itself: {entry}")
             if parts[0].endswith(".data"):
-                raise ReleaseError("{0} has a folder {1}, which this installer does not support".format(name, parts[0]))
+                raise ReleaseError(f"{name} has a folder {parts[0]}, which this installer does not support")
             if len(parts) == 2 and parts[0].endswith(".dist-info") and parts[1] == "entry_points.txt":
                 points = wheel.read(entry).decode("utf-8")
         wheel.extractall(target)
@@ -142,7 +166,7 @@ def console_scripts(points):
         return []
     commands = []
     for command, target in parser.items("console_scripts"):
-        module, dummy, function = target.partition(":")
+        module, _dummy, function = target.partition(":")
         commands.append((command, module.strip(), function.strip()))
     return commands
 
@@ -152,14 +176,14 @@ def write_command(folder, final, command, module, function):
     path = os.path.join(folder, "bin", command)
     with open(path, "w", encoding="utf-8") as script:
         script.write(
-            "#!{0}/bin/python3\nimport sys\n\nfrom {1} import {2}\n\nsys.exit({2}())\n".format(final, module, function)
+            f"#!{final}/bin/python3\nimport sys\n\nfrom {module} import {function}\n\nsys.exit({function}())\n"
         )
     os.chmod(path, 0o755)
 
 
 def install(params, folder):
     """Unpack into a folder beside, try it, then rename; so a folder with the release's name is always complete."""
-    beside = os.path.join(params["prefix"], ".{0}.unpacking".format(params["release"]))
+    beside = os.path.join(params["prefix"], ".{}.unpacking".format(params["release"]))
     for leftover in (beside, folder):
         shutil.rmtree(leftover, ignore_errors=True)
     seconds = {}
@@ -177,26 +201,31 @@ def install(params, folder):
                 if os.path.basename(member.name).startswith(params["project"] + "-"):
                     commands = console_scripts(points)
         if not commands:
-            raise ReleaseError("the archive has no wheel of {0} with commands".format(params["project"]))
+            raise ReleaseError("the archive has no wheel of {} with commands".format(params["project"]))
         for command, module, function in commands:
             write_command(beside, folder, command, module, function)
         seconds["unpack"] = round(time.monotonic() - started, 1)
         started = time.monotonic()
-        modules = ", ".join(sorted(set(module for dummy, module, dummy2 in commands)))
+        modules = ", ".join(sorted({module for dummy, module, dummy2 in commands}))
         trial = subprocess.run(
-            [os.path.join(beside, "bin", "python3"), "-c", "import {0}".format(modules)],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, cwd="/",
+            [os.path.join(beside, "bin", "python3"), "-c", f"import {modules}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+            cwd="/",
         )
         if trial.returncode != 0:
-            raise ReleaseError("the commands do not import: {0}".format(trial.stdout.decode("utf-8", "replace")[-2000:]))
+            raise ReleaseError("the commands do not import: {}".format(trial.stdout.decode("utf-8", "replace")[-2000:]))
         seconds["trial"] = round(time.monotonic() - started, 1)
         with open(os.path.join(beside, MARK), "w", encoding="utf-8") as mark:
-            mark.write("{0}\n".format(sys.version.split()[0]))
+            mark.write(f"{sys.version.split()[0]}\n")
         os.rename(beside, folder)
     except (OSError, ReleaseError, tarfile.TarError, zipfile.BadZipFile, subprocess.SubprocessError) as failure:
         shutil.rmtree(beside, ignore_errors=True)
         raise ReleaseError(
-            "Release {0} was not installed: {1}. State left: the release in use is untouched.".format(params["release"], failure)
+            "Release {} was not installed: {}. State left: the release in use is untouched.".format(
+                params["release"], failure
+            )
         ) from failure
     os.unlink(params["archive"])
     return seconds
@@ -204,7 +233,7 @@ def install(params, folder):
 
 def replace_link(target, link):
     """Point a symbolic link at target in one step."""
-    beside = "{0}.{1}.new".format(link, os.getpid())
+    beside = f"{link}.{os.getpid()}.new"
     os.symlink(target, beside)
     os.replace(beside, link)
 
@@ -214,7 +243,7 @@ def read_link(link):
     if os.path.islink(link):
         return os.readlink(link)
     if os.path.lexists(link):
-        raise ReleaseError("{0} is not a symbolic link. Next: move it away, then run this again.".format(link))
+        raise ReleaseError(f"{link} is not a symbolic link. Next: move it away, then run this again.")
     return None
 
 
@@ -227,7 +256,39 @@ def older_releases(prefix, release, keep):
             if name != release and not os.path.islink(os.path.join(prefix, name)) and os.path.isfile(mark):
                 others.append((os.stat(mark).st_mtime, name))
     others.sort(reverse=True)
-    return [name for dummy, name in others[max(0, keep - 1):]]
+    return [name for dummy, name in others[max(0, keep - 1) :]]
+
+
+def read_bytes(path):
+    """Content of a file, or None where there is none."""
+    try:
+        with open(path, "rb") as source:
+            return source.read()
+    except FileNotFoundError:
+        return None
+
+
+def units_to_write(params, folder):
+    """{path: content} of the units that differ from the release's."""
+    source = os.path.join(site_packages(folder), params["project"], "units")
+    units = {}
+    for name in params["units"]:
+        wanted = read_bytes(os.path.join(source, name))
+        if wanted is None:
+            raise ReleaseError("Release {} has no unit {}; the release in use stays.".format(params["release"], name))
+        path = os.path.join(params["unit_folder"], name)
+        if read_bytes(path) != wanted:
+            units[path] = wanted
+    return units
+
+
+def replace_file(path, content):
+    """Write a file beside, then rename it."""
+    beside = f"{path}.{os.getpid()}.new"
+    with open(beside, "wb") as target:
+        target.write(content)
+    os.chmod(beside, 0o644)
+    os.replace(beside, path)
 
 
 def ensure_installed(params, folder, check_mode):
@@ -235,10 +296,16 @@ def ensure_installed(params, folder, check_mode):
     complete = os.path.isfile(os.path.join(folder, MARK))
     comparison = Comparison(folder)
     comparison.add("release", "installed" if complete else "absent", "installed")
-    result = {"changed": comparison.changed, "diff": comparison.as_diff()}
-    if comparison.changed and not check_mode:
+    missing = [path for path in params["folders"] if not os.path.isdir(path)]
+    comparison.add("folders", [], missing)
+    result = {"changed": comparison.changed, "diff": comparison.as_diff(), "complete": complete}
+    if check_mode:
+        return result
+    for path in missing:
+        os.makedirs(path, mode=0o755)
+    if not complete:
         if not params["archive"]:
-            raise ReleaseError("Release {0} is not installed and no archive was named.".format(params["release"]))
+            raise ReleaseError("Release {} is not installed and no archive was named.".format(params["release"]))
         os.makedirs(params["prefix"], mode=0o755, exist_ok=True)
         result["seconds"] = install(params, folder)
     return result
@@ -254,12 +321,19 @@ def ensure_current(params, folder, check_mode):
     comparison = Comparison(prefix)
     for link, target in sorted(wanted.items()):
         comparison.add(link, read_link(link), target)
+    complete = os.path.isfile(os.path.join(folder, MARK))
+    if not complete and not check_mode:
+        raise ReleaseError("Release {} is not installed; the release in use stays.".format(params["release"]))
+    units = units_to_write(params, folder) if complete else dict.fromkeys(params["units"])
+    for path in sorted(units):
+        comparison.add(path, "other" if os.path.exists(path) else "absent", "of the release")
     comparison.add("removed", [], removed)
     result = {"changed": comparison.changed, "diff": comparison.as_diff(), "removed": removed}
+    result["units_changed"] = sorted(units)
     if check_mode or not comparison.changed:
         return result
-    if not os.path.isfile(os.path.join(folder, MARK)):
-        raise ReleaseError("Release {0} is not installed; the release in use stays.".format(params["release"]))
+    for path, content in units.items():
+        replace_file(path, content)
     for link, target in wanted.items():
         if read_link(link) != target:
             replace_link(target, link)
@@ -277,6 +351,9 @@ def main():
             "archive": {"type": "path"},
             "project": {"type": "str", "default": "remus_agent"},
             "prefix": {"type": "path", "default": "/opt/remus"},
+            "folders": {"type": "list", "elements": "path", "default": []},
+            "units": {"type": "list", "elements": "str", "default": []},
+            "unit_folder": {"type": "path", "default": "/etc/systemd/system"},
             "links": {"type": "dict", "default": {}},
             "keep": {"type": "int", "default": 2},
         },

@@ -46,8 +46,9 @@ options:
         type: int
   hosts:
     description:
-      - What each host said, by its name in the inventory. C(agent_name) is its name among the agents, C(error) why it or its agent did
-        not answer, C(domains) the statuses of its agent, C(running) the domains of its toolstack, C(seen) whether the host answered.
+      - What each host said, by its name in the inventory. C(agent_name) is its name among the agents, C(error) why it or its
+        agent did not answer, C(domains) the statuses of its agent, C(running) the domains of its toolstack, C(seen) whether the
+        host answered.
     type: dict
     required: true
 seealso:
@@ -142,9 +143,9 @@ def find_owner(guest, hosts, statuses, problems):
     name = guest["name"]
     primaries, copies, taken = holders(statuses)
     runs = [
-        host for host in guest["hosts"]
-        if host not in copies
-        and any(domain.get("name") == name for domain in hosts.get(host, {}).get("running") or [])
+        host
+        for host in guest["hosts"]
+        if host not in copies and any(domain.get("name") == name for domain in hosts.get(host, {}).get("running") or [])
     ]
     claims = sorted(set(primaries + taken + runs))
     if len(claims) > 1:
@@ -157,7 +158,7 @@ def find_owner(guest, hosts, statuses, problems):
         return claims[0]
     if all(hosts.get(host, {}).get("seen") for host in guest["hosts"]):
         problems.append(
-            "{0} runs on neither {1}. Next: start it there with 'xl create', or take it over with playbooks/failover.yml".format(
+            "{} runs on neither {}. Next: start it there with 'xl create', or take it over with playbooks/failover.yml".format(
                 name, " nor ".join(guest["hosts"])
             )
         )
@@ -169,22 +170,27 @@ def verdict(entry, statuses):
     name, owner = entry["name"], entry["owner"]
     status = statuses.get(owner) or {}
     if entry["taken_over"]:
-        return "{0}: runs unprotected on {1}, taken over at epoch {2} (generation {3})".format(
+        return "{}: runs unprotected on {}, taken over at epoch {} (generation {})".format(
             name, owner, status.get("committed_epoch"), status.get("generation")
         )
     if owner and status.get("role") == "primary":
-        return "{0}: {1}, {2} -> {3}, generation {4}, committed epoch {5}, {6} bytes held".format(
-            name, status.get("state"), owner, status.get("peer"), status.get("generation"),
-            status.get("committed_epoch"), status.get("held_bytes"),
+        return "{}: {}, {} -> {}, generation {}, committed epoch {}, {} bytes held".format(
+            name,
+            status.get("state"),
+            owner,
+            status.get("peer"),
+            status.get("generation"),
+            status.get("committed_epoch"),
+            status.get("held_bytes"),
         )
     if owner:
-        return "{0}: unprotected, runs on {1}".format(name, owner)
+        return f"{name}: unprotected, runs on {owner}"
     if entry["copy"]:
         copy = statuses[entry["copy"]]
-        return "{0}: owner unknown, {1} holds a copy ({2}, committed epoch {3}) of {4}".format(
+        return "{}: owner unknown, {} holds a copy ({}, committed epoch {}) of {}".format(
             name, entry["copy"], copy.get("state"), copy.get("committed_epoch"), copy.get("peer")
         )
-    return "{0}: seen nowhere".format(name)
+    return f"{name}: seen nowhere"
 
 
 def decide(guest, hosts):
@@ -193,23 +199,29 @@ def decide(guest, hosts):
     for host in guest["hosts"]:
         facts = hosts.get(host)
         if facts is None:
-            problems.append("{0} is not in the inventory's group of hosts. Next: add it".format(host))
+            problems.append(f"{host} is not in the inventory's group of hosts. Next: add it")
             continue
         if facts.get("error"):
-            problems.append("{0} does not answer: {1}".format(host, facts["error"]))
+            problems.append("{} does not answer: {}".format(host, facts["error"]))
         status = status_of(facts, guest["name"])
         if status is not None:
             statuses[host] = status
     owner = find_owner(guest, hosts, statuses, problems)
-    dummy, copies, taken = holders(statuses)
+    _dummy, copies, taken = holders(statuses)
     others = [host for host in guest["hosts"] if host != owner]
     other = others[0] if owner and len(others) == 1 else None
     state = (statuses.get(owner) or {}).get("state")
     entry = dict(
-        guest, owner=owner, copy=copies[0] if copies else None, other=other,
+        guest,
+        owner=owner,
+        copy=copies[0] if copies else None,
+        other=other,
         peer=hosts.get(other, {}).get("agent_name", other) if other else None,
-        protected=state == "protected", replicating=state in PRIMARY_STATES,
-        taken_over=owner is not None and owner in taken, status=statuses, problems=problems,
+        protected=state == "protected",
+        replicating=state in PRIMARY_STATES,
+        taken_over=owner is not None and owner in taken,
+        status=statuses,
+        problems=problems,
     )
     entry["verdict"] = verdict(entry, statuses)
     return entry
@@ -220,7 +232,9 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "guests": {
-                "type": "list", "elements": "dict", "required": True,
+                "type": "list",
+                "elements": "dict",
+                "required": True,
                 "options": {
                     "name": {"type": "str", "required": True},
                     "hosts": {"type": "list", "elements": "str", "required": True},

@@ -101,6 +101,11 @@ host:
       description: Those of O(kernel_modules) that the running kernel does not have.
       type: list
       elements: str
+    settings:
+      description:
+        - Files that decide what the toolstack does by itself. C(autoballoon) of xl.conf, C(XENDOMAINS_SAVE) and
+          C(XENDOMAINS_RESTORE) of xendomains, each as text or null, and C(modules_load), the modules that /etc/modules-load.d/remus.conf names.
+      type: dict
     domains:
       description: Every domain but the control domain, each with C(name), C(id), C(memory_mib) and C(paused).
       type: list
@@ -130,7 +135,11 @@ def run(arguments):
     """(exit status, output) of a command; 127 where it does not exist."""
     try:
         done = subprocess.run(
-            arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=60,
+            arguments,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+            timeout=60,
             env=dict(os.environ, LC_ALL="C", PATH="/usr/sbin:/usr/bin:/sbin:/bin"),
         )
     except (OSError, subprocess.TimeoutExpired) as failure:
@@ -138,12 +147,25 @@ def run(arguments):
     return done.returncode, done.stdout.decode("utf-8", "replace")
 
 
-def os_release(text):
-    """The assignments of /etc/os-release."""
+def settings():
+    """What decides about ballooning, about saved guests and about modules at boot."""
+    toolstack_file = assignments(read_text("/etc/xen/xl.conf"))
+    xendomains = assignments(read_text("/etc/default/xendomains"))
+    at_boot = (read_text("/etc/modules-load.d/remus.conf") or "").splitlines()
+    return {
+        "autoballoon": toolstack_file.get("autoballoon"),
+        "XENDOMAINS_SAVE": xendomains.get("XENDOMAINS_SAVE"),
+        "XENDOMAINS_RESTORE": xendomains.get("XENDOMAINS_RESTORE"),
+        "modules_load": [line.strip() for line in at_boot if line.strip() and not line.startswith("#")],
+    }
+
+
+def assignments(text):
+    """name=value lines, as in /etc/os-release; quotes are taken off."""
     facts = {}
     for line in (text or "").splitlines():
         name, equals, value = line.partition("=")
-        if equals:
+        if equals and not name.lstrip().startswith("#"):
             facts[name.strip()] = value.strip().strip("\"'")
     return facts
 
@@ -164,10 +186,14 @@ def parse_list(text):
     for line in text.splitlines():
         row = ROW.match(line)
         if row and int(row.group("id")) != 0:
-            domains.append({
-                "name": row.group("name"), "id": int(row.group("id")),
-                "memory_mib": int(row.group("memory")), "paused": "p" in row.group("state"),
-            })
+            domains.append(
+                {
+                    "name": row.group("name"),
+                    "id": int(row.group("id")),
+                    "memory_mib": int(row.group("memory")),
+                    "paused": "p" in row.group("state"),
+                }
+            )
     return domains
 
 
@@ -175,7 +201,7 @@ def missing_packages(names):
     """Those that dpkg does not have installed."""
     if not names:
         return []
-    dummy, text = run(["dpkg-query", "-W", "-f", "${binary:Package} ${db:Status-Status}\n"] + list(names))
+    _dummy, text = run(["dpkg-query", "-W", "-f", "${binary:Package} ${db:Status-Status}\n", *list(names)])
     installed = set()
     for line in text.splitlines():
         words = line.split()
@@ -187,11 +213,11 @@ def missing_packages(names):
 def kernel_modules(names):
     """(loaded or built in, not available) of the running kernel."""
     loaded, unavailable = [], []
-    builtin = read_text("/lib/modules/{0}/modules.builtin".format(platform.release())) or ""
-    built = set(os.path.basename(line).split(".")[0].replace("-", "_") for line in builtin.splitlines())
+    builtin = read_text(f"/lib/modules/{platform.release()}/modules.builtin") or ""
+    built = {os.path.basename(line).split(".")[0].replace("-", "_") for line in builtin.splitlines()}
     for name in names:
         plain = name.replace("-", "_")
-        if plain in built or os.path.isdir("/sys/module/{0}".format(plain)):
+        if plain in built or os.path.isdir(f"/sys/module/{plain}"):
             loaded.append(name)
         elif run(["modprobe", "--dry-run", "--quiet", name])[0] != 0:
             unavailable.append(name)
@@ -218,7 +244,7 @@ def toolstack(facts, with_domains):
 
 def read(params):
     """Everything."""
-    release = os_release(read_text("/etc/os-release"))
+    release = assignments(read_text("/etc/os-release"))
     version = [read_text("/sys/hypervisor/version/" + part) for part in ("major", "minor", "extra")]
     is_xen = read_text("/sys/hypervisor/type") == "xen"
     facts = {
@@ -228,12 +254,13 @@ def read(params):
         "kernel": platform.release(),
         "python_version": platform.python_version(),
         "control_domain": "control_d" in (read_text("/proc/xen/capabilities") or ""),
-        "xen_version": "{0}.{1}".format(*version[:2]) if is_xen and version[0] else None,
-        "xen_release": "{0}.{1}{2}".format(version[0], version[1], version[2] or "") if is_xen and version[0] else None,
+        "xen_version": "{}.{}".format(*version[:2]) if is_xen and version[0] else None,
+        "xen_release": "{}.{}{}".format(version[0], version[1], version[2] or "") if is_xen and version[0] else None,
         "virt_caps": [],
         "free_memory_mib": None,
         "toolstack_error": None,
         "missing_packages": missing_packages(params["packages"]),
+        "settings": settings(),
         "domains": [],
     }
     facts["loaded_modules"], facts["unavailable_modules"] = kernel_modules(params["kernel_modules"])

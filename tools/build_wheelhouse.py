@@ -42,9 +42,7 @@ class WheelhouseError(Exception):
 def sources(root: Path) -> list[Path]:
     """Files that the agent's wheel is made of, in a fixed order."""
     package = [
-        path
-        for path in sorted((root / "remus_agent").rglob("*"))
-        if path.is_file() and "__pycache__" not in path.parts
+        path for path in sorted((root / "remus_agent").rglob("*")) if path.is_file() and "__pycache__" not in path.parts
     ]
     return [*(root / name for name in SOURCES), *package]
 
@@ -124,6 +122,14 @@ def pack(wheels: list[Path], target: Path) -> None:
     beside.replace(target)
 
 
+def prune(output: Path, python: str, keep: int = 4) -> None:
+    """Remove all but the newest archives for this Python; a day of development makes many."""
+    archives = sorted(output.glob(f"*-py{python}.tar"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for archive in archives[keep:]:
+        archive.unlink()
+        archive.with_suffix(".json").unlink(missing_ok=True)
+
+
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """One builder at a time; Ansible asks once a host."""
@@ -162,6 +168,7 @@ def build(python: str, output: Path, root: Path = ROOT) -> dict[str, Any]:
             "wheels": [path.name for path in [*wheels, wheel]],
         }
         manifest_path.write_text(json.dumps(manifest, indent=2) + "\n")
+        prune(output, python)
     return {**manifest, "changed": True, "seconds": round(time.monotonic() - started, 1)}
 
 

@@ -44,11 +44,9 @@ def wait_for(client, name, accept, deadline, what, interval=0.5, clock=time.mono
             state = facts_of(status)[1]
             reason = (status or {}).get("reason")
             raise AgentTimeout(
-                "{0} is not {1} in time; its state is '{2}'{3}".format(
-                    name, what, state, " ({0})".format(reason) if reason else ""
-                ),
+                "{} is not {} in time; its state is '{}'{}".format(name, what, state, f" ({reason})" if reason else ""),
                 domain=name,
                 left="the agent keeps trying",
-                hint="look at 'remusctl events {0}' on this host; a longer timeout may be all it needs".format(name),
+                hint=f"look at 'remusctl events {name}' on this host; a longer timeout may be all it needs",
             )
         pause(interval)

@@ -73,10 +73,10 @@ class ControlClient:
                     raise _refused(answer["error"], method)
                 else:
                     raise AgentProtocolError("The agent's answer has no result and no error", operation=method)
-        except socket.timeout as failure:
+        except TimeoutError as failure:
             self.close()
             raise AgentTimeout(
-                "The agent did not answer '{0}' within {1:g} s".format(method, limit),
+                f"The agent did not answer '{method}' within {limit:g} s",
                 operation=method,
                 left="the request may still be going on in the agent" if method not in READ_ONLY else None,
                 hint="look at 'remusctl list' and 'journalctl -u remus-agent' on this host, then run this again",
@@ -113,7 +113,7 @@ class ControlClient:
     def _read_answer(self, deadline):
         while b"\n" not in self._received:
             if len(self._received) > MAX_LINE:
-                raise AgentProtocolError("The agent sent a line of more than {0} bytes".format(MAX_LINE))
+                raise AgentProtocolError(f"The agent sent a line of more than {MAX_LINE} bytes")
             self._socket.settimeout(_remaining(deadline))
             piece = self._socket.recv(65536)
             if not piece:
@@ -123,7 +123,7 @@ class ControlClient:
         try:
             answer = json.loads(line.decode("utf-8"))
         except ValueError as failure:
-            raise AgentProtocolError("The agent's answer is not JSON: {0}".format(failure)) from failure
+            raise AgentProtocolError(f"The agent's answer is not JSON: {failure}") from failure
         if not isinstance(answer, dict):
             raise AgentProtocolError("The agent's answer is not a JSON object")
         return answer
@@ -139,7 +139,7 @@ class ControlClient:
         if failure.errno in (errno.ECONNRESET, errno.EPIPE) and method not in READ_ONLY:
             left = "the request may have been carried out in part; ask for the status"
         return AgentUnavailable(
-            "No agent answers on {0}: {1}".format(self._path, failure.strerror or failure),
+            f"No agent answers on {self._path}: {failure.strerror or failure}",
             operation=method,
             left=left,
             hint=hint,
@@ -149,13 +149,13 @@ class ControlClient:
 def _remaining(deadline):
     left = deadline - time.monotonic()
     if left <= 0:
-        raise socket.timeout("deadline")
+        raise TimeoutError("deadline")
     return left
 
 
 def _refused(error, method):
     if not isinstance(error, dict):
         return AgentProtocolError("The agent's error is not a JSON object", operation=method)
-    facts = dict((name, error.get(name)) for name in ("operation", "domain", "epoch", "left", "hint"))
+    facts = {name: error.get(name) for name in ("operation", "domain", "epoch", "left", "hint")}
     facts["operation"] = facts["operation"] or method
     return AgentRefused(str(error.get("message", "no message")), code=error.get("code", "refused"), **facts)

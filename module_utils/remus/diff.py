@@ -33,6 +33,6 @@ class Comparison:
         """The `diff` value of a module's result."""
         diff = {"before": dict(self._before), "after": dict(self._after)}
         if self._header:
-            diff["before_header"] = "{0} (now)".format(self._header)
-            diff["after_header"] = "{0} (then)".format(self._header)
+            diff["before_header"] = f"{self._header} (now)"
+            diff["after_header"] = f"{self._header} (then)"
         return diff

@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can go wrong between a module and the agent.
 
-    RemusClientError
-    ├── AgentUnavailable    no agent listens on the control socket
-    ├── AgentTimeout        it did not answer in time; what it was asked to do may still be going on
-    ├── AgentProtocolError  it answered something that is not the control protocol
-    └── AgentRefused        it answered with an error of its own; `code` is the agent's
+RemusClientError
+├── AgentUnavailable    no agent listens on the control socket
+├── AgentTimeout        it did not answer in time; what it was asked to do may still be going on
+├── AgentProtocolError  it answered something that is not the control protocol
+└── AgentRefused        it answered with an error of its own; `code` is the agent's
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ class RemusClientError(Exception):
         self.message = message
         if code is not None:
             self.code = code
-        self.facts = dict((name, value) for name, value in facts.items() if value is not None)
+        self.facts = {name: value for name, value in facts.items() if value is not None}
 
     @property
     def sentence(self):
         """The message with the state that was left behind and the next step, for `msg`."""
         parts = [self.message.rstrip(".") + "."]
         if self.facts.get("left"):
-            parts.append("State left: {0}.".format(str(self.facts["left"]).rstrip(".")))
+            parts.append("State left: {}.".format(str(self.facts["left"]).rstrip(".")))
         if self.facts.get("hint"):
-            parts.append("Next: {0}.".format(str(self.facts["hint"]).rstrip(".")))
+            parts.append("Next: {}.".format(str(self.facts["hint"]).rstrip(".")))
         return " ".join(parts)
 
     def as_result(self):

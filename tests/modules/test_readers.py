@@ -1,0 +1,105 @@
+"""Modules that only read: remus_protection_info, remus_topology, xen_host_info."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.modules.conftest import FakeAgent, RunModule, load
+from tests.modules.test_protection import UNKNOWN, status
+
+AGENT = {"host": "alpha", "version": "0.1.0", "xen_version": "4.20", "peers": {"beta": {"address": "192.0.2.2:7789"}}}
+
+
+def test_info_of_one(agent: FakeAgent, run_module: RunModule) -> None:
+    agent.answers = {"agent": AGENT, "status": status(), "events": {"events": [{"id": 1}]}}
+    result = run_module("remus_protection_info", name="web1", events=5, socket=agent.path)
+    assert result == {"changed": False, "agent": AGENT, "domains": [status()], "events": [{"id": 1}]}
+    assert agent.mutating == []
+
+
+def test_info_of_an_unknown_guest_is_empty(agent: FakeAgent, run_module: RunModule) -> None:
+    agent.answers = {"agent": AGENT, "status": UNKNOWN}
+    assert run_module("remus_protection_info", name="web1", socket=agent.path)["domains"] == []
+
+
+def test_info_of_all(agent: FakeAgent, run_module: RunModule) -> None:
+    agent.answers = {"agent": AGENT, "list": {"domains": [status()]}}
+    assert run_module("remus_protection_info", socket=agent.path)["domains"] == [status()]
+
+
+def test_info_waits_no_longer_than_told(run_module: RunModule, tmp_path: Any) -> None:
+    result = run_module("remus_protection_info", wait=True, timeout=1, socket=str(tmp_path / "none.sock"))
+    assert result["error"]["code"] == "agent-unavailable"
+
+
+RUNS = [{"name": "web1", "id": 3, "paused": False}]
+
+
+def host(domains: list[Any] | None = None, running: list[Any] | None = None, **more: Any) -> dict[str, Any]:
+    """What a host said."""
+    return {"seen": True, "agent_name": "", "error": "", "domains": domains or [], "running": running or [], **more}
+
+
+GONE = host(seen=False, error="no route to host")
+AS_COPY = status("backup", "receiving", "alpha")
+TAKEN = status("backup", "active", "alpha")
+
+
+@pytest.mark.parametrize(
+    ("alpha", "beta", "expected", "problem"),
+    [
+        (host(running=RUNS), host(), {"owner": "alpha", "other": "beta", "copy": None, "replicating": False}, ""),
+        (host(), host(running=RUNS), {"owner": "beta", "other": "alpha"}, ""),
+        (host([status()], RUNS), host([AS_COPY]), {"owner": "alpha", "copy": "beta", "protected": True}, ""),
+        (host([status()], RUNS), host([AS_COPY], RUNS), {"owner": "alpha", "copy": "beta"}, ""),
+        (
+            host([status(state="silent")], RUNS),
+            GONE,
+            {"owner": "alpha", "protected": False, "replicating": True},
+            "no route",
+        ),
+        (GONE, host([status("backup", "orphaned", "alpha")]), {"owner": None, "copy": "beta"}, "alpha does not answer"),
+        (GONE, host([TAKEN], RUNS), {"owner": "beta", "taken_over": True, "copy": None}, "alpha does not answer"),
+        (host(running=RUNS), host([TAKEN], RUNS), {"owner": None}, "claimed by alpha and beta"),
+        (host(running=RUNS), host(running=RUNS), {"owner": None}, "claimed by alpha and beta"),
+        (host(), host(), {"owner": None, "copy": None}, "runs on neither alpha nor beta"),
+        (GONE, GONE, {"owner": None, "copy": None}, "no route"),
+    ],
+)
+def test_topology(run_module: RunModule, alpha: Any, beta: Any, expected: dict[str, Any], problem: str) -> None:
+    guests = [{"name": "web1", "hosts": ["alpha", "beta"]}]
+    alpha, beta = dict(alpha, agent_name="alpha"), dict(beta, agent_name="beta")
+    entry = run_module("remus_topology", guests=guests, hosts={"alpha": alpha, "beta": beta})["guests"][0]
+    assert {name: entry[name] for name in expected} == expected
+    assert problem in " ".join(entry["problems"])
+    assert bool(entry["problems"]) is bool(problem)
+    assert entry["verdict"].startswith("web1: ")
+
+
+def test_topology_names_the_peer_as_the_agents_do(run_module: RunModule) -> None:
+    hosts = {"a": host(running=RUNS, agent_name="alpha"), "b": host(agent_name="beta")}
+    entry = run_module("remus_topology", guests=[{"name": "web1", "hosts": ["a", "b"]}], hosts=hosts)["guests"][0]
+    assert (entry["owner"], entry["other"], entry["peer"]) == ("a", "b", "beta")
+
+
+XL_LIST = """\
+Name                                        ID   Mem VCPUs\tState\tTime(s)
+Domain-0                                     0   900     1     r-----      62.1
+redis1                                       1   128     1     -b----       3.4
+redis1--incoming                            12   128     1     --p---       0.0
+"""
+
+
+def test_xl_list_is_read() -> None:
+    assert load("xen_host_info").parse_list(XL_LIST) == [
+        {"name": "redis1", "id": 1, "memory_mib": 128, "paused": False},
+        {"name": "redis1--incoming", "id": 12, "memory_mib": 128, "paused": True},
+    ]
+
+
+def test_host_without_xen_is_a_fact(run_module: RunModule) -> None:
+    facts = run_module("xen_host_info", packages=["surely-no-such-package"], domains=False)["host"]
+    assert facts["missing_packages"] == ["surely-no-such-package"]
+    assert facts["architecture"]

@@ -1,0 +1,113 @@
+"""remus_release: complete or not there, switched in one step, old ones gone."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.modules.conftest import RunModule
+
+POINTS = "[console_scripts]\nsay = sample.__main__:main\n"
+
+
+def archive(path: Path, word: str, **extra: str) -> Path:
+    """A release's tar with one wheel whose command prints a word."""
+    files = {
+        "sample/__init__.py": "",
+        "sample/__main__.py": f"def main():\n    print('{word}')\n",
+        "sample/units/say.service": f"# {word}\n",
+        "sample-1.dist-info/entry_points.txt": POINTS,
+        **extra,
+    }
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as wheel:
+        for name, text in files.items():
+            wheel.writestr(name, text)
+    with tarfile.open(path, "w") as tar:
+        member = tarfile.TarInfo("sample-1-py3-none-any.whl")
+        member.size = len(content.getvalue())
+        tar.addfile(member, io.BytesIO(content.getvalue()))
+    return path
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "units").mkdir()
+    return {
+        "prefix": str(tmp_path / "opt"), "project": "sample", "unit_folder": str(tmp_path / "units"),
+    }  # fmt: skip
+
+
+def install(
+    run_module: RunModule, options: dict[str, Any], tmp_path: Path, release: str, **more: Any
+) -> dict[str, Any]:
+    """Unpack and switch."""
+    tar = archive(tmp_path / "a.tar", release)
+    first = run_module("remus_release", release=release, archive=str(tar), **options)
+    assert first["changed"], first
+    return run_module("remus_release", release=release, state="current", units=["say.service"], **options, **more)
+
+
+def test_install_switch_and_run(run_module: RunModule, options: dict[str, Any], tmp_path: Path) -> None:
+    link = tmp_path / "say"
+    result = install(run_module, options, tmp_path, "1-a", links={str(link): "say"})
+    assert result["changed"]
+    assert subprocess.run([link], capture_output=True, text=True, check=True).stdout == "1-a\n"
+    assert (tmp_path / "units/say.service").read_text() == "# 1-a\n"
+    assert not (tmp_path / "a.tar").exists()
+    again = run_module(
+        "remus_release", release="1-a", state="current", units=["say.service"], links={str(link): "say"}, **options
+    )
+    assert (again["changed"], again["diff"]["after"]) == (False, {})
+    assert run_module("remus_release", release="1-a", **options)["changed"] is False
+
+
+def test_old_releases_go_and_the_newest_stay(run_module: RunModule, options: dict[str, Any], tmp_path: Path) -> None:
+    for number, release in enumerate(["1-a", "1-b", "1-c"]):
+        result = install(run_module, options, tmp_path, release)
+        os.utime(Path(options["prefix"], release, ".complete"), (number, number))
+    assert result["removed"] == ["1-a"]
+    assert sorted(path.name for path in Path(options["prefix"]).iterdir()) == ["1-b", "1-c", "current"]
+    assert Path(options["prefix"], "current").readlink() == Path("1-c")
+
+
+def test_check_mode_touches_nothing(run_module: RunModule, options: dict[str, Any], tmp_path: Path) -> None:
+    for state in ("installed", "current"):
+        result = run_module("remus_release", check=True, release="1-a", state=state, units=["say.service"], **options)
+        assert result["changed"], result
+    assert not Path(options["prefix"]).exists()
+    assert list((tmp_path / "units").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({"sample/__main__.py": "import no_such_module_here\n"}, "do not import"),
+        ({"../outside": "x"}, "outside of itself"),
+        ({"sample-1.data/scripts/x": "x"}, "does not support"),
+        ({"sample-1.dist-info/entry_points.txt": ""}, "no wheel of sample with commands"),
+    ],
+)
+def test_a_bad_archive_leaves_the_release_in_use(
+    run_module: RunModule, options: dict[str, Any], tmp_path: Path, extra: dict[str, str], words: str
+) -> None:
+    install(run_module, options, tmp_path, "1-a")
+    tar = archive(tmp_path / "b.tar", "1-b", **extra)
+    result = run_module("remus_release", release="1-b", archive=str(tar), **options)
+    assert result["failed"]
+    assert words in result["msg"]
+    assert sorted(path.name for path in Path(options["prefix"]).iterdir()) == ["1-a", "current"]
+
+
+def test_switching_to_what_is_not_there(run_module: RunModule, options: dict[str, Any], tmp_path: Path) -> None:
+    install(run_module, options, tmp_path, "1-a")
+    result = run_module("remus_release", release="1-z", state="current", **options)
+    assert "not installed; the release in use stays" in result["msg"]
+    assert Path(options["prefix"], "current").readlink() == Path("1-a")

@@ -1,0 +1,58 @@
+"""Every role says what it takes, and its defaults are what it says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+ROLES = sorted(path.parent.parent for path in ROOT.glob("roles/*/tasks/main.yml"))
+
+
+def read(path: Path) -> Any:
+    """A YAML file, or an empty dictionary where there is none."""
+    return yaml.safe_load(path.read_text()) or {} if path.is_file() else {}
+
+
+def options(role: Path) -> dict[str, Any]:
+    """Options of the role's main entry point."""
+    specs = read(role / "meta" / "argument_specs.yml")["argument_specs"]
+    return dict(specs["main"].get("options", {}))
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_defaults_equal_the_argument_specs(role: Path) -> None:
+    spec = {name: option["default"] for name, option in options(role).items() if "default" in option}
+    assert read(role / "defaults" / "main.yml") == spec
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_variables_are_prefixed_and_described(role: Path) -> None:
+    for name, option in options(role).items():
+        assert name.startswith(f"{role.name}_"), name
+        assert option.get("description"), name
+        assert option.get("type"), name
+        assert not (option.get("required") and "default" in option), name
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_no_injected_facts(role: Path) -> None:
+    allowed = {"ansible_facts", "ansible_check_mode", "ansible_playbook_python", "ansible_failed_result", "ansible_managed",
+               "ansible_version"}  # fmt: skip
+    for path in [*role.glob("tasks/*.yml"), *role.glob("templates/*"), *role.glob("vars/*.yml")]:
+        for name in re.findall(r"\bansible_[a-z_]+", path.read_text()):
+            assert name in allowed, f"{path}: {name}"
+
+
+def test_the_lab_and_the_example_are_complete() -> None:
+    example = read(ROOT / "inventories/example/hosts.yml")["all"]["children"]["remus_hosts"]
+    assert all("remus_replication_address" in facts for facts in example["hosts"].values())
+    for name in ("lab", "example"):
+        variables = read(ROOT / "inventories" / name / "group_vars/all.yml")
+        assert variables["remus_fence_status_command"]
+        for guest in variables["remus_guests"]:
+            assert len(set(guest["hosts"])) == 2
