@@ -113,8 +113,7 @@ def fail_over(story: Story) -> dict[str, Any]:
         )
         story.step(f"Cutting the power of {PRIMARY}", *LABCTL, "kill", PRIMARY)
         killed = time.time()
-        words = ("failover.yml", "-e", f"remus_domain={GUEST}")
-        took = story.step("Failover (failover.yml)", play, *words)
+        took = story.step("Failover (failover.yml)", play, "failover.yml", "-e", f"remus_domain={GUEST}")
         story.say(f"the guest is taken over by {BACKUP}; the playbook took {took:.0f} s")
         story.step(f"The same connection goes on, {LOAD} more replies", *PAIR, "replies", str(history), LOAD)
         client.send_signal(signal.SIGTERM)
@@ -145,7 +144,7 @@ def main() -> int:
         story.say(f"VERDICT: FAILED. {error}")
         return 1
     kept = report["verdict"] == "kept"
-    gap = report["longest_gap"]["seconds"]
+    gap = (report["longest_gap"] or {"seconds": 0.0})["seconds"]
     story.say(
         f"VERDICT: {'PROVEN' if kept else 'RED'}. {PRIMARY} is dead, {GUEST} runs on {BACKUP};"
         f" its client waited {gap:.1f} s, {report['lost']['count']} acknowledged replies are lost."

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -29,7 +30,7 @@ CLEAN_UP = r"""
 for each in /proc/[0-9]*; do
     words=$(tr '\0' ' ' <"$each/cmdline" 2>/dev/null) || continue
     case $words in
-        'xl migrate-receive '*) kill -KILL "${each#/proc/}" ;;
+        'xl migrate-receive '* | */'xl migrate-receive '*) kill -KILL "${each#/proc/}" ;;
     esac
 done
 for name in $(xl list | awk 'NR > 1 { print $1 }'); do
@@ -183,6 +184,11 @@ def remus(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def interrupt(number: int, _frame: object) -> None:
+    """Told to stop: leave nothing behind, then end."""
+    raise Failed(f"interrupted by {signal.Signals(number).name}")
+
+
 def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description="One measurement in the primary's dom0.")
@@ -193,6 +199,8 @@ def main() -> int:
     parser.add_argument("--interval", type=int, default=20, help="stock: milliseconds between checkpoints")
     parser.add_argument("--ssh", default="ssh", help="stock: how to reach the other host")
     options = parser.parse_args()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
     try:
         figures = stock(options) if options.kind == "stock" else remus(options)
     except Failed as error:
