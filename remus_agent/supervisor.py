@@ -73,7 +73,7 @@ class Orphan:
     until: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Client:
     """One connection of an agent."""
 
@@ -147,7 +147,7 @@ class Supervisor:
         except FileNotFoundError:
             return
         except (OSError, ValueError, TypeError) as error:
-            log.error("%s cannot be used: %s", self._state, error)
+            log.warning("%s cannot be used: %s", self._state, error)
             return
         now = time.monotonic()
         self._inherited = [Orphan(entry, now, now + RECONNECT) for entry in entries]
@@ -247,7 +247,7 @@ class Supervisor:
         try:
             self._xen.withdraw(watched)
         except RemusError as error:
-            log.error("domain %d: %s", watched.domid, error)
+            log.warning("domain %d: %s", watched.domid, error)
 
     def _adopt(self) -> None:
         """Domains of an agent that died before or after this process started. A living agent connects
@@ -265,7 +265,7 @@ class Supervisor:
             try:
                 revived = self._xen.revive(orphan.watched)
             except RemusError as error:
-                log.error("domain %d: %s", domid, error)
+                log.warning("domain %d: %s", domid, error)
                 revived = False
             if revived:
                 log.warning("domain %d: resumed; its agent had left it suspended", domid)
@@ -314,7 +314,7 @@ def main() -> int:
     try:
         supervisor = Supervisor(Xen(), options.run)
     except (RemusError, OSError) as error:
-        log.error("%s", error)
+        log.critical("%s", error)
         return 1
     try:
         supervisor.inherit()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes as ct
 from collections.abc import Iterator
+from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -21,11 +22,10 @@ from remus_agent.adapters.xen.libs import Libraries, failed
 from remus_agent.adapters.xen.structs import PAGE_SIZE, PROT_READ
 from remus_agent.errors import HypervisorError
 
-SPECIAL_END: Final = 0xFF000
-"""The toolstack puts a PVH or HVM guest's special pages just below this frame
-(X86_HVM_END_SPECIAL_REGION)."""
-_SPECIAL_SPAN: Final = 1024
-_SCAN: Final = 1 << 16
+SPECIAL: Final = range(0xFC000, 0xFF000)
+"""Where the toolstack puts a PVH guest's few pages below 4 GiB: ACPI tables from the first of these frames on
+(ACPI_INFO_PHYSICAL_ADDRESS), special pages up to the last (X86_HVM_END_SPECIAL_REGION)."""
+_SCAN: Final = 1 << 13
 
 Pages = NDArray[np.uint8]
 """Page contents, one row of 4096 bytes a page."""
@@ -128,12 +128,10 @@ class GuestMemory:
     def _find(self, tot_pages: int) -> Iterator[NDArray[np.uint64]]:
         """Populated frames: the special pages below 4 GiB first, then upwards until all pages are accounted
         for."""
-        special = range(min(SPECIAL_END - _SPECIAL_SPAN, self.frames), min(SPECIAL_END, self.frames))
+        special = range(min(SPECIAL.start, self.frames), min(SPECIAL.stop, self.frames))
+        spans = (range(low, min(low + _SCAN, self.frames)) for low in range(0, self.frames, _SCAN))
         found = 0
-        for span in (
-            special,
-            *(range(low, min(low + _SCAN, self.frames)) for low in range(0, self.frames, _SCAN)),
-        ):
+        for span in chain((special,), spans):
             gfns = np.arange(span.start, span.stop, dtype=np.uint64)
             if span is not special:
                 gfns = gfns[(gfns < special.start) | (gfns >= special.stop)]

@@ -224,6 +224,8 @@ class XenSource:
             self._xen.clean(self._bitmap, final=True)
             clean = clock()
             gfns, rows = self._memory.rows_of(self._bitmap.gfns())
+            if not len(gfns):
+                raise self._logdirty_lost()
             pages = self._gather(rows)
             copied = clock()
             tsc = self._xen.tsc_info()
@@ -254,6 +256,16 @@ class XenSource:
             down=running - down,
         )
         return Checkpoint(epoch, len(gfns), list(writer.grouped(records, _GROUP)), timing)
+
+    def _logdirty_lost(self) -> HypervisorError:
+        """A guest that suspends writes to its memory; Xen gives an empty bitmap, and no error, when
+        log-dirty is off."""
+        return HypervisorError(
+            "Xen reports no dirty page: something else has switched log-dirty off",
+            domain=self._domain.name,
+            left="the guest runs; this copy of it is unusable",
+            hint="do not save or migrate a protected guest; protection starts over with a full copy",
+        )
 
     def _resume(self) -> None:
         try:
