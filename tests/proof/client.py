@@ -219,9 +219,7 @@ def run(
                 kept = False
     if not kept:
         final = fetch_final(address, load.counters, limits.final)
-    recorder.write(
-        "final", via=final.via, run=final.run, counters=final.counters, journal=list(final.journal)
-    )
+    recorder.write("final", via=final.via, run=final.run, counters=final.counters, journal=list(final.journal))
     recorder.write("end")
     recorder.flush()
     return final
@@ -265,9 +263,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.pid_file:
         options.pid_file.write_text(f"{os.getpid()}\n")
     options.history.parent.mkdir(parents=True, exist_ok=True)
-    limits = Limits(
-        options.connect_timeout, options.seconds, options.stall_limit, options.grace, options.final_timeout
-    )
+    limits = Limits(options.connect_timeout, options.seconds, options.stall_limit, options.grace, options.final_timeout)
     load = Load(options.counters, options.per_batch, options.rate)
     with options.history.open("w", encoding="utf-8") as file:
         try:

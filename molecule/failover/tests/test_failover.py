@@ -72,9 +72,7 @@ def test_a_second_failover_changes_nothing():
     inventory = Path(os.environ.get("REMUS_INVENTORY", PROJECT / "inventories" / "lab"))
     words = ["ansible-playbook", "-i", str(inventory), "failover.yml", "-e", f"remus_domain={GUEST}"]
     environment = {name: value for name, value in os.environ.items() if name != "ANSIBLE_CONFIG"}
-    done = subprocess.run(
-        words, capture_output=True, text=True, timeout=600, check=False, cwd=PROJECT, env=environment
-    )
+    done = subprocess.run(words, capture_output=True, text=True, timeout=600, check=False, cwd=PROJECT, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     recap = done.stdout.rpartition("PLAY RECAP")[2]
     changed = dict(re.findall(r"^(\S+)\s*:.*\bchanged=(\d+)", recap, re.MULTILINE))

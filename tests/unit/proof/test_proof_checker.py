@@ -23,9 +23,7 @@ class Tape:
         self.write("start", run="r1", guest="10.77.0.100:6379", client="10.77.0.1:5000", counters=COUNTERS)
 
     def write(self, event, **facts):
-        self.lines.append(
-            json.dumps({"event": event, "mono": self.time, "wall": 1e9 + self.time, **facts}) + "\n"
-        )
+        self.lines.append(json.dumps({"event": event, "mono": self.time, "wall": 1e9 + self.time, **facts}) + "\n")
 
     def carry_out(self, op):
         if op.startswith("c"):

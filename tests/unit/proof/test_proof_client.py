@@ -151,8 +151,6 @@ def test_silence_at_the_stop_is_unfinished_after_the_grace_time(redis, tmp_path)
 def test_the_command_reports_a_guest_that_is_not_there(tmp_path, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    code = main(
-        ["--guest", f"127.0.0.1:{port}", "--history", str(tmp_path / "h"), "--connect-timeout", "0.5"]
-    )
+    code = main(["--guest", f"127.0.0.1:{port}", "--history", str(tmp_path / "h"), "--connect-timeout", "0.5"])
     assert code == 1
     assert "refused" in capsys.readouterr().err
