@@ -61,7 +61,7 @@ def test_until_passes_over_expected_failures_only():
 
 
 def test_a_failed_command_says_what_it_said():
-    with pytest.raises(CommandFailed, match="(?s)status 3.*out.*err"):
+    with pytest.raises(CommandFailed, match=r"(?s)status 3.*out.*err"):
         run(["sh", "-c", "echo out; echo err >&2; exit 3"])
     with pytest.raises(CommandFailed, match="no end after"):
         run(["sleep", "10"], timeout=0.2)
