@@ -206,7 +206,7 @@ def compare_present(params, status):
     comparison = Comparison("protection of {}".format(params["name"]))
     if role == "primary" and state in PRIMARY_STATES:
         return comparison
-    comparison.add("protection", "present" if role == "primary" else "absent", "present")
+    comparison.add("protection", "absent", "present")
     comparison.add("state", state, "protected")
     comparison.add("peer", peer, params["peer"])
     return comparison
@@ -287,7 +287,7 @@ def ensure_absent(client, params, check_mode):
     status = client.status(name)
     role, state, peer = facts_of(status)
     comparison = Comparison(f"protection of {name}")
-    if role == "primary" or (role == "backup" and not runs_after_failover(status) and state != "discarded"):
+    if role in ("primary", "backup") and not runs_after_failover(status) and state != "discarded":
         comparison.add("protection", "present", "absent")
         comparison.add("role", role, "none")
         comparison.add("peer", peer, None)
@@ -303,7 +303,8 @@ def ensure_absent(client, params, check_mode):
         )
     if check_mode or not comparison.changed:
         return result
-    client.call("unprotect", {"domain": name, "force": params["force"]}, timeout=params["timeout"])
+    request = {"domain": name, "force": params["force"], "timeout": params["timeout"]}
+    client.call("unprotect", request, timeout=params["timeout"] + 15)
     result["protection"] = wait_for(
         client,
         name,

@@ -82,7 +82,7 @@ guests:
     owner:
       description: Host where the guest runs, as far as can be told, or null.
       type: str
-    copy:
+    holder:
       description: Host that holds a copy it could take the guest over from, or null.
       type: str
     other:
@@ -145,7 +145,11 @@ def find_owner(guest, hosts, statuses, problems):
     runs = [
         host
         for host in guest["hosts"]
-        if host not in copies and any(domain.get("name") == name for domain in hosts.get(host, {}).get("running") or [])
+        if host not in copies
+        and (
+            statuses.get(host, {}).get("state") == "unprotected"
+            or any(domain.get("name") == name for domain in hosts.get(host, {}).get("running") or [])
+        )
     ]
     claims = sorted(set(primaries + taken + runs))
     if len(claims) > 1:
@@ -185,10 +189,10 @@ def verdict(entry, statuses):
         )
     if owner:
         return f"{name}: unprotected, runs on {owner}"
-    if entry["copy"]:
-        copy = statuses[entry["copy"]]
+    if entry["holder"]:
+        copy = statuses[entry["holder"]]
         return "{}: owner unknown, {} holds a copy ({}, committed epoch {}) of {}".format(
-            name, entry["copy"], copy.get("state"), copy.get("committed_epoch"), copy.get("peer")
+            name, entry["holder"], copy.get("state"), copy.get("committed_epoch"), copy.get("peer")
         )
     return f"{name}: seen nowhere"
 
@@ -214,7 +218,7 @@ def decide(guest, hosts):
     entry = dict(
         guest,
         owner=owner,
-        copy=copies[0] if copies else None,
+        holder=copies[0] if copies else None,
         other=other,
         peer=hosts.get(other, {}).get("agent_name", other) if other else None,
         protected=state == "protected",

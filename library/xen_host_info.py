@@ -104,7 +104,8 @@ host:
     settings:
       description:
         - Files that decide what the toolstack does by itself. C(autoballoon) of xl.conf, C(XENDOMAINS_SAVE) and
-          C(XENDOMAINS_RESTORE) of xendomains, each as text or null, and C(modules_load), the modules that /etc/modules-load.d/remus.conf names.
+          C(XENDOMAINS_RESTORE) of xendomains, each as text or null, and C(modules_load), the modules that
+          /etc/modules-load.d/remus.conf names.
       type: dict
     domains:
       description: Every domain but the control domain, each with C(name), C(id), C(memory_mib) and C(paused).

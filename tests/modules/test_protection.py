@@ -28,7 +28,13 @@ NO = {"ok": False, "facts": {}, "reasons": [
 
 @pytest.mark.parametrize(
     ("now", "changed"),
-    [(NONE, True), (UNKNOWN, True), (status(state="failed"), True), (status(), False)],
+    [
+        (NONE, True),
+        (UNKNOWN, True),
+        (status("none", "failed"), True),
+        (status("primary", "active", "alpha"), True),
+        (status(), False),
+    ],
 )
 @pytest.mark.parametrize("check", [False, True])
 def test_present(agent: FakeAgent, run_module: RunModule, now: Any, changed: bool, check: bool) -> None:
@@ -142,6 +148,8 @@ def test_a_rival_with_the_same_wish_is_no_error(agent: FakeAgent, run_module: Ru
         (status("backup", "orphaned", "alpha"), True, True),
         (status("backup", "discarded", "alpha"), False, False),
         (status("backup", "active", "alpha"), True, False),
+        (status("primary", "active", "alpha"), True, False),
+        (status("none", "failed"), False, False),
     ],
 )
 @pytest.mark.parametrize("check", [False, True])

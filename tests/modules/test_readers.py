@@ -50,22 +50,22 @@ TAKEN = status("backup", "active", "alpha")
 @pytest.mark.parametrize(
     ("alpha", "beta", "expected", "problem"),
     [
-        (host(running=RUNS), host(), {"owner": "alpha", "other": "beta", "copy": None, "replicating": False}, ""),
+        (host(running=RUNS), host(), {"owner": "alpha", "other": "beta", "holder": None, "replicating": False}, ""),
         (host(), host(running=RUNS), {"owner": "beta", "other": "alpha"}, ""),
-        (host([status()], RUNS), host([AS_COPY]), {"owner": "alpha", "copy": "beta", "protected": True}, ""),
-        (host([status()], RUNS), host([AS_COPY], RUNS), {"owner": "alpha", "copy": "beta"}, ""),
+        (host([status()], RUNS), host([AS_COPY]), {"owner": "alpha", "holder": "beta", "protected": True}, ""),
+        (host([status()], RUNS), host([AS_COPY], RUNS), {"owner": "alpha", "holder": "beta"}, ""),
         (
             host([status(state="silent")], RUNS),
             GONE,
             {"owner": "alpha", "protected": False, "replicating": True},
             "no route",
         ),
-        (GONE, host([status("backup", "orphaned", "alpha")]), {"owner": None, "copy": "beta"}, "alpha does not answer"),
-        (GONE, host([TAKEN], RUNS), {"owner": "beta", "taken_over": True, "copy": None}, "alpha does not answer"),
+        (GONE, host([status("backup", "orphaned", "alpha")]), {"owner": None, "holder": "beta"}, "alpha does not answer"),
+        (GONE, host([TAKEN], RUNS), {"owner": "beta", "taken_over": True, "holder": None}, "alpha does not answer"),
         (host(running=RUNS), host([TAKEN], RUNS), {"owner": None}, "claimed by alpha and beta"),
         (host(running=RUNS), host(running=RUNS), {"owner": None}, "claimed by alpha and beta"),
-        (host(), host(), {"owner": None, "copy": None}, "runs on neither alpha nor beta"),
-        (GONE, GONE, {"owner": None, "copy": None}, "no route"),
+        (host(), host(), {"owner": None, "holder": None}, "runs on neither alpha nor beta"),
+        (GONE, GONE, {"owner": None, "holder": None}, "no route"),
     ],
 )
 def test_topology(run_module: RunModule, alpha: Any, beta: Any, expected: dict[str, Any], problem: str) -> None:

@@ -1,0 +1,296 @@
+"""The playbooks against two fake agents on this machine: who is asked, what is refused, what a second run does."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.modules.conftest import ROOT, FakeAgent, serve
+from tests.modules.test_protection import status
+
+pytestmark = pytest.mark.timeout(600)  # four playbook runs on a busy machine
+
+UNPROTECTED = status("none", "unprotected", None, generation=0, committed_epoch=0)
+NOT_FOUND = {"error": {"code": "domain-not-found", "message": "no domain web1"}}
+
+
+@dataclass
+class Pair:
+    """Two fake agents, what they say about web1, and the folder that inventory and results are in."""
+
+    folder: Path
+    agents: dict[str, FakeAgent]
+    said: dict[str, dict[str, Any]]
+    facts: dict[str, dict[str, Any]]
+
+    def play(self, name: str, *extra: str, fails: bool = False) -> str:
+        """Run a playbook; return what it printed."""
+        hosts = {host: self.facts[host] for host in self.agents}
+        inventory = {
+            "all": {
+                "vars": {
+                    "ansible_python_interpreter": sys.executable,
+                    "remus_results_dir": str(self.folder / "results"),
+                    "remus_guests": [{"name": "web1", "hosts": ["alpha", "beta"]}],
+                },
+                "children": {"remus_hosts": {"hosts": hosts}},
+            }
+        }
+        (self.folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
+        command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(self.folder / "hosts.yml")]
+        done = subprocess.run(
+            [*command, f"playbooks/{name}.yml", "-e", "remus_preflight_hosts=all:!all", *extra],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=110,
+            env=dict(os.environ, ANSIBLE_LOCAL_TEMP=str(self.folder / "tmp"), ANSIBLE_CALLBACK_RESULT_FORMAT="json"),
+        )
+        text = done.stdout + done.stderr
+        assert (done.returncode != 0) is fails, text
+        return text
+
+    def results(self) -> list[dict[str, Any]]:
+        """Records that runs left, oldest first."""
+        return [json.loads(path.read_text()) for path in sorted((self.folder / "results").glob("*.json"))]
+
+    def kill(self, host: str) -> None:
+        """Nothing answers there any more, not even ssh."""
+        self.facts[host] |= {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+
+    @property
+    def mutating(self) -> list[tuple[str, str]]:
+        """(host, method) of every request that changes something."""
+        return [(host, method) for host, agent in self.agents.items() for method in agent.mutating]
+
+
+def answers(pair: Pair, host: str) -> dict[str, Any]:
+    """A small honest agent: protect, unprotect and failover change what both say."""
+    peer = {"alpha": "beta", "beta": "alpha"}[host]
+
+    def listing(_: dict[str, Any]) -> dict[str, Any]:
+        return {"domains": [] if "error" in pair.said[host] else [pair.said[host]]}
+
+    def protect(params: dict[str, Any]) -> dict[str, Any]:
+        assert params["peer"] == peer
+        pair.said[host] = status(peer=peer)
+        pair.said[peer] = status("backup", "receiving", host)
+        return pair.said[host]
+
+    def unprotect(params: dict[str, Any]) -> dict[str, Any]:
+        if pair.said[host]["role"] == "backup":
+            assert params["force"]
+            pair.said[host] = status("none", "discarded", peer)
+        else:
+            pair.said[host] = UNPROTECTED
+            pair.said[peer] = NOT_FOUND
+        return pair.said[host]
+
+    def failover(params: dict[str, Any]) -> dict[str, Any]:
+        pair.said[host] = status("primary", "active", peer, generation=4, proof=params["fenced"])
+        return pair.said[host]
+
+    return {
+        "agent": {"host": host, "version": "0.1.0", "xen_version": "4.20", "peers": {}},
+        "list": listing,
+        "status": lambda _: pair.said[host],
+        "probe": {"ok": True, "reasons": [], "facts": {}},
+        "protect": protect,
+        "unprotect": unprotect,
+        "failover": failover,
+    }
+
+
+@pytest.fixture
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Guest web1 runs on alpha, unprotected."""
+    folder = tmp_path_factory.mktemp("p")
+    made = Pair(folder, {}, {"alpha": UNPROTECTED, "beta": NOT_FOUND}, {})
+    listeners = []
+    for number, host in enumerate(("alpha", "beta")):
+        run = folder / host
+        run.mkdir()
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(str(run / "agent.sock"))
+        listener.listen(4)
+        listeners.append(listener)
+        made.agents[host] = FakeAgent(str(run / "agent.sock"))
+        made.agents[host].answers = answers(made, host)
+        made.facts[host] = {
+            "ansible_connection": "local",
+            "remus_agent_run_dir": str(run),
+            "remus_replication_address": f"192.0.2.{number + 1}",
+            "remus_fence_status_command": "echo on",
+        }
+        threading.Thread(target=serve, args=(made.agents[host], listener), daemon=True).start()
+    yield made
+    for listener in listeners:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+def test_protect_twice_then_unprotect(pair: Pair) -> None:
+    pair.play("protect", "--check", "--diff")
+    assert pair.mutating == []
+    text = pair.play("protect")
+    assert pair.mutating == [("alpha", "protect")]
+    assert "web1: protected, alpha -> beta" in text
+    assert "changed=0" in pair.play("protect").split("PLAY RECAP")[1].splitlines()[3]
+    assert pair.mutating == [("alpha", "protect")]
+    assert [record["play"] for record in pair.results()][-1] == "protect"
+    assert pair.results()[-1]["guests"][0]["protected"] is True
+    assert "web1: unprotected, runs on alpha" in pair.play("unprotect", "-e", "remus_domain=web1")
+    assert pair.mutating == [("alpha", "protect"), ("alpha", "unprotect")]
+
+
+def test_protect_follows_the_guest_not_the_inventory(pair: Pair) -> None:
+    pair.said = {"alpha": NOT_FOUND, "beta": UNPROTECTED}
+    assert "web1: protected, beta -> alpha" in pair.play("protect")
+    assert pair.mutating == [("beta", "protect")]
+
+
+def cannot(pair: Pair) -> None:
+    """The probe says no."""
+    reasons = [{"code": "memory", "message": "beta has 3 MiB free", "hint": "stop a guest there"}]
+    pair.agents["alpha"].answers["probe"] = {"ok": False, "reasons": reasons, "facts": {}}
+
+
+def nowhere(pair: Pair) -> None:
+    """The guest runs on neither host."""
+    pair.said = {"alpha": NOT_FOUND, "beta": NOT_FOUND}
+
+
+def twice(pair: Pair) -> None:
+    """The guest runs on both."""
+    pair.said = {"alpha": UNPROTECTED, "beta": UNPROTECTED}
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        (cannot, "beta has 3 MiB free"),
+        (nowhere, "runs on neither alpha nor beta"),
+        (twice, "claimed by alpha and beta"),
+    ],
+)
+def test_protect_refuses(pair: Pair, prepare: Callable[[Pair], None], words: str) -> None:
+    prepare(pair)
+    text = pair.play("protect", fails=True)
+    assert words in text
+    assert pair.mutating == []
+
+
+def orphan(pair: Pair) -> None:
+    """web1 was protected, then alpha went."""
+    pair.said = {"alpha": status(), "beta": status("backup", "orphaned", "alpha")}
+    pair.kill("alpha")
+
+
+def test_failover_once(pair: Pair) -> None:
+    orphan(pair)
+    pair.facts["alpha"]["remus_fence_status_command"] = "echo off"
+    pair.play("failover", "-e", "remus_domain=web1", "--check", "--diff")
+    assert pair.mutating == []
+    text = pair.play("failover", "-e", "remus_domain=web1")
+    assert "web1: runs unprotected on beta, taken over at epoch 8 (generation 4)" in text
+    assert pair.mutating == [("beta", "failover")]
+    assert pair.said["beta"]["proof"]["host"] == "alpha"
+    assert pair.said["beta"]["proof"]["method"] == "status-command"
+    assert pair.results()[-1]["detail"]["fenced"]["method"] == "status-command"
+    pair.facts["alpha"]["remus_fence_status_command"] = "echo on"
+    assert "there is nothing to do" in pair.play("failover", "-e", "remus_domain=web1")
+    assert pair.mutating == [("beta", "failover")]
+
+
+def test_failover_on_the_operators_word(pair: Pair) -> None:
+    orphan(pair)
+    pair.facts["alpha"]["remus_fence_status_command"] = ""
+    pair.play("failover", "-e", "remus_domain=web1", "-e", "remus_confirm_dead=alpha")
+    assert pair.said["beta"]["proof"]["method"] == "operator"
+    assert pair.mutating == [("beta", "failover")]
+
+
+@pytest.mark.parametrize(
+    ("command", "extra", "words"),
+    [
+        ("echo on", [], "printed 'on', expected 'off'"),
+        ("echo off; exit 3", [], "(exit 3)"),
+        ("echo cannot ask >&2; exit 1", [], "cannot ask"),
+        ("", [], "It has no remus_fence_status_command"),
+        ("echo on", ["-e", "remus_confirm_dead=beta"], "but the old host is alpha"),
+    ],
+)
+def test_failover_demands_a_proof(pair: Pair, command: str, extra: list[str], words: str) -> None:
+    orphan(pair)
+    pair.facts["alpha"]["remus_fence_status_command"] = command
+    text = pair.play("failover", "-e", "remus_domain=web1", *extra, fails=True)
+    assert "alpha is not proven dead" in text
+    assert words in text
+    assert pair.mutating == []
+
+
+def test_failover_refuses_while_the_owner_answers(pair: Pair) -> None:
+    pair.said = {"alpha": status(), "beta": status("backup", "receiving", "alpha")}
+    pair.facts["alpha"]["remus_fence_status_command"] = "echo off"
+    text = pair.play("failover", "-e", "remus_domain=web1", "-e", "remus_confirm_dead=alpha", fails=True)
+    assert "alpha answers and runs web1" in text
+    assert pair.mutating == []
+
+
+def test_failover_names_what_was_left(pair: Pair) -> None:
+    orphan(pair)
+    pair.facts["alpha"]["remus_fence_status_command"] = "echo off"
+    pair.agents["beta"].answers["failover"] = {"error": {"code": "authority", "message": "the journal is stale"}}
+    text = pair.play("failover", "-e", "remus_domain=web1", fails=True)
+    assert "the journal is stale" in text
+    assert "State left: role backup, state orphaned, committed epoch 8" in text
+
+
+@pytest.mark.parametrize("play", ["failover", "unprotect"])
+def test_a_guest_must_be_named(pair: Pair, play: str) -> None:
+    assert "Which guest?" in pair.play(play, fails=True)
+    assert "remus_domain is web2, which is not in remus_guests (web1)" in pair.play(
+        play, "-e", "remus_domain=web2", fails=True
+    )
+    assert pair.mutating == []
+
+
+def test_unprotect_loses_a_copy_only_when_told(pair: Pair) -> None:
+    orphan(pair)
+    text = pair.play("unprotect", "-e", "remus_domain=web1", fails=True)
+    assert "remus_discard_copy=true" in text
+    assert pair.mutating == []
+    pair.play("unprotect", "-e", "remus_domain=web1", "-e", "remus_discard_copy=true")
+    assert pair.mutating == [("beta", "unprotect")]
+
+
+def test_status_reports_a_dead_host(pair: Pair) -> None:
+    orphan(pair)
+    text = pair.play("status")
+    assert "web1: owner unknown, beta holds a copy (orphaned, committed epoch 8) of alpha" in text
+    assert "alpha does not answer" in text
+    assert pair.mutating == []
+
+
+def test_every_reason_against_an_inventory_at_once(pair: Pair) -> None:
+    pair.facts["beta"]["remus_replication_address"] = "192.0.2.1"
+    del pair.facts["alpha"]["remus_fence_status_command"]
+    guests = json.dumps(
+        {"remus_guests": [{"name": "web1", "hosts": ["alpha", "gamma"]}, {"name": "web1", "hosts": ["alpha"]}]}
+    )
+    text = pair.play("preflight", "-e", guests, fails=True)
+    assert "two hosts have the same remus_replication_address" in text
+    assert "it has alpha, gamma" in text
+    assert "a guest is twice in remus_guests" in text
