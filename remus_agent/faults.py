@@ -5,14 +5,17 @@ The environment variable REMUS_SEEDED_FAULT names them, separated by commas. Thi
     ack-wait-removed   output is released without waiting for the backup's acknowledgement
     hold-ipv4-only     the output buffer holds IPv4 frames and lets every other ethertype pass
     pause-at:<phase>   the primary's agent stops itself (SIGSTOP), once, when an epoch is in that phase, so
-                       that a test can kill it exactly there; the phases are those of `Phase`
+                       that a test can kill it exactly there; the phases are those of `Phase`;
+                       `pause-at:<phase>:<n>` does so when it gets there for the n-th time
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
+from collections import Counter
 from enum import Enum, StrEnum
 from typing import Final
 
@@ -45,16 +48,16 @@ class Phase(StrEnum):
     ACKED = "acked"
 
 
-_PAUSES: Final = {f"pause-at:{phase.value}": phase for phase in Phase}
-_paused: set[Phase] = set()
+_PAUSE: Final = re.compile(r"pause-at:(?P<phase>[a-z-]+)(:(?P<times>[1-9][0-9]{0,5}))?")
+_passed: Counter[Phase] = Counter()
 
 
 def _wanted() -> set[str]:
     """What the variable names. Raises ConfigError for a name that does not exist."""
     wanted = {word.strip() for word in os.environ.get(VARIABLE, "").split(",")} - {""}
-    unknown = wanted - {fault.value for fault in FaultName} - _PAUSES.keys()
+    unknown = {word for word in wanted - {fault.value for fault in FaultName} if _pause(word) is None}
     if unknown:
-        known = [*(fault.value for fault in FaultName), *_PAUSES]
+        known = [*(fault.value for fault in FaultName), *(f"pause-at:{phase}[:n]" for phase in Phase)]
         raise ConfigError(
             f"{VARIABLE} names an unknown fault: {', '.join(sorted(unknown))}",
             hint=f"unset it, or use one of {', '.join(known)}",
@@ -62,16 +65,26 @@ def _wanted() -> set[str]:
     return wanted
 
 
+def _pause(word: str) -> tuple[Phase, int] | None:
+    """The phase that a word asks to pause at, and the how-manieth time."""
+    found = _PAUSE.fullmatch(word)
+    if found is None or found["phase"] not in set(Phase):
+        return None
+    return Phase(found["phase"]), int(found["times"] or 1)
+
+
 def pause_at(phase: str) -> None:
     """Stop this process here if that is asked for: all its threads stand still until SIGCONT or SIGKILL.
 
-    phase: one of `Phase`. Only the first time in the life of a process; free when nothing is asked for.
+    phase: one of `Phase`. Only once in the life of a process; free when nothing is asked for.
     """
-    if VARIABLE not in os.environ or phase in _paused or f"pause-at:{Phase(phase)}" not in _wanted():
+    if VARIABLE not in os.environ:
         return
-    _paused.add(Phase(phase))
-    _log.warning("SEEDED FAULT ACTIVE: pause-at:%s. This process stops now.", phase)
-    os.kill(os.getpid(), signal.SIGSTOP)
+    here = Phase(phase)
+    _passed[here] += 1
+    if (here, _passed[here]) in map(_pause, _wanted()):
+        _log.warning("SEEDED FAULT ACTIVE: pause-at:%s, time %d. This process stops now.", here, _passed[here])
+        os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def active(name: FaultName) -> bool:

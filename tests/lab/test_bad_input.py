@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pair import agent, faults
+from pair import agent, faults, protection
 from pair.guest import answers, copies
 from pair.hosts import ADDRESSES, GUEST, on
 from pair.protection import SEED_TIMEOUT, ensure_protected, ensure_unprotected
@@ -60,7 +60,7 @@ def guest_untouched() -> Iterator[None]:
     until(
         "no protection is left over",
         lambda: agent.status("alpha"),
-        lambda state: state["role"] == "none" or state["state"] in ("failed", "unprotected"),
+        protection.unprotected,
         timeout=120,
     )
     until("no copy is left over", lambda: copies("beta"), lambda found: not found, timeout=120)

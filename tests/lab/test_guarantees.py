@@ -37,6 +37,8 @@ BLACKOUT = 6.0
 ROUNDS = 6000
 """Rounds of the beacon, ten a second: more than any test here takes."""
 PHASES = ("before-suspend", "suspended", "copied", "resumed", "sending", "awaiting-ack", "acked")
+STEADY = 5
+"""An epoch of a session in which output of earlier epochs was released already."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -201,17 +203,17 @@ def test_link_cut_for_longer_than_the_timeout(protected: agent.Status, tmp_path:
     assert report["verdict"] == "kept", report["reasons"]
 
 
-@pytest.mark.parametrize("phase", PHASES)
-def test_agent_killed_at_phase(protected: agent.Status, tmp_path: Path, phase: str) -> None:
+@pytest.mark.parametrize(("phase", "epoch"), [*((phase, STEADY) for phase in PHASES), ("awaiting-ack", 1)])
+def test_agent_killed_at_phase(protected: agent.Status, tmp_path: Path, phase: str, epoch: int) -> None:
     with listening("alpha") as wire, load(tmp_path / "history.jsonl") as client:
         wire.emit(ROUNDS)
         wire.wait_for_all(time.monotonic(), 120)
-        faults.seed("alpha", f"pause-at:{phase}")
+        faults.seed("alpha", f"pause-at:{phase}:{epoch}")
         try:
             on("alpha", f"systemctl restart {faults.UNIT}", timeout=180)
             pid = until("the agent has started", lambda: faults.main_pid("alpha"), timeout=120)
             until(
-                f"the agent stops itself at {phase}",
+                f"the agent stops itself at {phase} of epoch {epoch}",
                 lambda: faults.process_state("alpha", pid),
                 lambda letter: letter == "T",
                 timeout=SEED_TIMEOUT,

@@ -25,6 +25,11 @@ def require_agents() -> None:
             raise CommandFailed(f"no agent answers on {host}; run ansible-playbook playbooks/site.yml first")
 
 
+def unprotected(state: agent.Status) -> bool:
+    """Whether nobody protects the domain on this host, or tries to."""
+    return state["role"] == "none" or state["state"] in ("failed", "unprotected")
+
+
 def wait_protected(timeout: float = SEED_TIMEOUT, host: str = "alpha") -> agent.Status:
     """Wait until the guest's protection on HOST has a commit in its present session."""
     return until(
@@ -42,7 +47,7 @@ def ensure_protected() -> agent.Status:
     labctl("heal", "replication")
     labctl("heal", "guests")
     ensure_running("alpha")
-    if agent.status("alpha")["role"] != "primary":
+    if unprotected(agent.status("alpha")):
         agent.ask("alpha", "protect", timeout=SEED_TIMEOUT, domain=GUEST, peer="beta", wait=False)
     return wait_protected()
 
@@ -59,7 +64,7 @@ def ensure_unprotected() -> agent.Status:
     return until(
         f"{GUEST} unprotected",
         lambda: agent.status("alpha"),
-        lambda state: state["role"] == "none" or state["state"] == "unprotected",
+        unprotected,
         timeout=120,
         passing=NOT_YET,
     )
