@@ -58,7 +58,10 @@ def forget(host: str) -> None:
         agent.ask(host, "unprotect", timeout=120, domain=GUEST, force=True)
     on(host, "systemctl stop remus-agent.service 2>/dev/null || true", timeout=180)
     for copy in copies(host):
-        on(host, f"xl destroy {copy.domid}", timeout=180)
+        left = (
+            f"for each in /sys/class/net/rb{copy.domid}.*; do [ -e $each ] && ip link delete ${{each##*/}}; done; true"
+        )
+        on(host, f"xl destroy {copy.domid}; {left}", timeout=180)
     on(host, f"rm -rf {STATE}/guests/{GUEST}.json {STATE}/journal/{GUEST}*")
     on(
         host,
