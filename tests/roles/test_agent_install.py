@@ -1,0 +1,78 @@
+"""What the role remus_agent renders is what the agent accepts, and a release's name follows its sources."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import jinja2
+import pytest
+import yaml
+
+from remus_agent import config
+from tests.modules.conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "tools"))
+import build_wheelhouse
+
+ROLE = ROOT / "roles/remus_agent"
+
+
+@pytest.mark.parametrize(("address", "listen"), [("192.0.2.1", "192.0.2.1"), ("fd00::1", "[fd00::1]")])
+def test_the_agent_accepts_its_configuration(tmp_path: Path, address: str, listen: str) -> None:
+    defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(ROLE / "templates"), undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
+        trim_blocks=True, autoescape=False,
+    )  # fmt: skip
+    environment.filters["to_json"] = json.dumps
+    text = environment.get_template("agent.toml.j2").render(
+        defaults
+        | {
+            "remus_agent_name": "alpha",
+            "remus_agent_replication_address": address,
+            "__remus_agent_listen": listen,
+            "remus_agent_peers": {"beta": "192.0.2.2:7789" if "." in address else "[fd00::2]:7789"},
+        }
+    )
+    target = tmp_path / "agent.toml"
+    target.write_text(text)
+    loaded = config.load(target)
+    assert loaded.host.name == "alpha"
+    assert str(loaded.replication.listen) == f"{listen}:7789"
+    assert list(loaded.replication.peers) == ["beta"]
+    assert loaded.timeouts == config.Timeouts()
+    assert loaded.output.limit_bytes == defaults["remus_agent_output_limit_bytes"]
+    assert loaded.paths == config.Paths()
+
+
+def test_a_release_is_named_after_its_sources(tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    build_wheelhouse.copy_sources(ROOT, copy)
+    pins = b"numpy==2.4.6"
+    name = build_wheelhouse.digest(copy, pins, "3.13")
+    assert name == build_wheelhouse.digest(copy, pins, "3.13")
+    assert name != build_wheelhouse.digest(copy, pins, "3.11")
+    assert name != build_wheelhouse.digest(copy, b"numpy==2.4.5", "3.13")
+    (copy / "README.md").write_text("Other words")
+    shutil.copytree(copy / "remus_agent", copy / "remus_agent/__pycache__")
+    assert name == build_wheelhouse.digest(copy, pins, "3.13")
+    (copy / "remus_agent/__init__.py").write_text("# changed")
+    assert name != build_wheelhouse.digest(copy, pins, "3.13")
+
+
+def test_a_host_with_another_python_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(build_wheelhouse.WheelhouseError, match=r"3\.10; supported are 3\.11"):
+        build_wheelhouse.build("3.10", tmp_path)
+
+
+def test_every_pin_is_exact_and_hashed() -> None:
+    text = (ROOT / "requirements/agent.txt").read_text()
+    pins = [line for line in text.splitlines() if line and not line.startswith((" ", "#"))]
+    assert all(re.fullmatch(r"[a-z0-9]+==[0-9.]+ \\", line) for line in pins)
+    wanted = re.findall(r'^  "([a-z0-9]+)>=', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert sorted(line.split("==")[0] for line in pins) == sorted(wanted)
+    assert text.count("--hash=sha256:") >= 2 * len(pins)
