@@ -17,6 +17,7 @@ import statistics
 import struct
 import sys
 import time
+import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -95,7 +96,7 @@ async def serve(address: str, supervisor: Path) -> None:
     await hypervisor.close()
 
 
-async def run(name: str, address: str, supervisor: Path, epochs: int, interval: float, activate: bool) -> None:
+async def run(name: str, address: str, supervisor: Path, epochs: int, interval: float, *, activate: bool) -> None:
     """Protect, then hand over."""
     hypervisor = XenHypervisor(supervisor)
     domain = await hypervisor.domain(name)
@@ -105,7 +106,8 @@ async def run(name: str, address: str, supervisor: Path, epochs: int, interval: 
     reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 20)
     taken: list[dict[str, float]] = []
     try:
-        await write(writer, b"PREA", [source.preamble])
+        # Another UUID (of the same length), so that both may stand on one host.
+        await write(writer, b"PREA", [source.preamble.replace(domain.uuid.encode(), str(uuid.uuid4()).encode())])
         started = time.monotonic()
         await source.begin()
         begun = time.monotonic()
@@ -160,7 +162,14 @@ def main() -> int:
         asyncio.run(serve(options.address, options.supervisor))
     else:
         asyncio.run(
-            run(options.domain, options.address, options.supervisor, options.epochs, options.interval, not options.keep)
+            run(
+                options.domain,
+                options.address,
+                options.supervisor,
+                options.epochs,
+                options.interval,
+                activate=not options.keep,
+            )
         )
     return 0
 

@@ -81,6 +81,14 @@ def device_kinds(store: XenStore, domid: int) -> list[str]:
     return sorted(store.directory(f"/libxl/{domid}/device"))
 
 
+def may_suspend(store: XenStore, domid: int) -> bool:
+    """False if the guest's kernel has said what it can do and suspending was not among it. Linux says so
+    only when it boots (drivers/xen/manage.c, setup_shutdown_watcher): a guest that was restored or failed
+    over has said nothing to this host's xenstore, and it could suspend where it came from."""
+    features = f"/local/domain/{domid}/control/feature-"
+    return store.read(f"{features}suspend") == "1" or store.read(f"{features}poweroff") != "1"
+
+
 def _devices(store: XenStore, domid: int, kind: str) -> list[str]:
     return sorted((entry for entry in store.directory(f"/libxl/{domid}/device/{kind}") if entry.isdigit()), key=int)
 

@@ -24,7 +24,7 @@ _VECTOR: Final = 512
 """Buffers in one writev (IOV_MAX is 1024)."""
 _LOOK: Final = 0.5
 """Seconds between looks whether xl still lives while it does not read."""
-_STOP: Final = 10.0
+_STOP: Final = 30.0
 """Seconds for xl to clean up after its stream broke off, before it is killed."""
 
 

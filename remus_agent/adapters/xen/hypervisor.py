@@ -100,7 +100,7 @@ class XenHypervisor:
             return f"it is a {domain.guest_type.value.upper()} guest; only PVH guests can be"
         now = domains.describe(self._control, self._store, domain.domid)
         other = sorted({*domains.device_kinds(self._store, domain.domid)} - PROTECTED_DEVICES - {"vbd"})
-        suspends = self._store.read(f"/local/domain/{domain.domid}/control/feature-suspend") == "1"
+        suspends = domains.may_suspend(self._store, domain.domid)
         reasons = (
             (now.uuid != domain.uuid, f"domain {domain.domid} is another domain by now"),
             (now.disks, f"it has disks ({', '.join(now.disks)}); disks are not replicated yet"),

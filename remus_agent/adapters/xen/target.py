@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +45,9 @@ class XenTarget:
         self._libs, self._name = libs, name
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"target {name}")
         self._feeder: Feeder | None = None
-        self._active = self._closed = False
+        self._built: tuple[int, str] | None = None
+        self._revoked = threading.Event()
+        self._closed = False
 
     async def start(self, preamble: bytes) -> None:
         """Start xl and give it the preamble, which names the domain by its working name."""
@@ -55,15 +58,20 @@ class XenTarget:
         await self._run(self._feed, buffers)
 
     async def activate(self, tail: Sequence[Buffer], name: str) -> Domain:
+        """As the port says. A caller that is cancelled meanwhile must `abort`: then the domain does not
+        run."""
         try:
-            return await self._run(self._activate, tail, name)
-        finally:
-            if self._active:
-                self._close()
+            domain = await self._run(self._activate, tail, name)
+        except asyncio.CancelledError:
+            self._revoked.set()
+            raise
+        self._close()
+        return domain
 
     async def abort(self) -> None:
         if self._closed:
             return
+        self._revoked.set()
         await self._run(self._abort)
         self._close()
         await self._destroy_leftover()
@@ -86,7 +94,11 @@ class XenTarget:
     def _domids(self) -> list[int]:
         store = XenStore(self._libs)
         try:
-            return domains.named(store, self._name)
+            return [
+                domid
+                for domid, name in domains.names(store).items()
+                if name == self._name or (domid, name) == self._built
+            ]
         finally:
             store.close()
 
@@ -110,9 +122,11 @@ class XenTarget:
             found = domains.named(store, self._name)
             if len(found) != 1:
                 raise HypervisorError(f"xl built the copy, and {len(found)} domains have its name", domain=self._name)
+            if self._revoked.is_set():
+                raise HypervisorError("the activation was given up", domain=self._name)
             domains.rename(store, found[0], self._name, name)
+            self._built = (found[0], name)
             control.unpause(found[0])
-            self._active = True
             unpaused = time.monotonic()
             log.info(
                 "%s: running; xl took %.0f ms, name and unpause %.0f ms",

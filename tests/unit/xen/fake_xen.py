@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes as ct
 import errno
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -45,6 +46,7 @@ class FakeXen:
             f"/local/domain/{DOMID}/control/feature-suspend": "1",
             f"/libxl/{DOMID}/type": "pvh",
         }
+        self.asked = threading.Event()
         self._kept: list[Any] = []
 
     @property
@@ -141,7 +143,22 @@ class FakeXen:
     def xenevtchn_bind_interdomain(self, *_: int) -> int:
         return -1
 
+    def xc_physinfo(self, _: int, out: Any) -> int:
+        out._obj.free_pages = 1000
+        return 0
+
     # libxenguest
+
+    def xc_cpu_policy_get_size(self, _: int, leaves: Any, entries: Any) -> int:
+        leaves._obj.value, entries._obj.value = 8, 4
+        return 0
+
+    def xc_cpu_policy_init(self) -> int:
+        return 1
+
+    def xc_cpu_policy_serialise(self, _: int, policy: int, leaves: Any, nr_leaves: Any, msrs: Any, nr_msrs: Any) -> int:
+        nr_leaves._obj.value, nr_msrs._obj.value = 2, 1
+        return 0
 
     def xc_domain_resume(self, _: int, domid: int, fast: int) -> int:
         assert fast == 1
@@ -165,9 +182,26 @@ class FakeXen:
         length._obj.value = len(value)
         return _malloced(value.encode())
 
+    def xs_directory(self, _: int, transaction: int, path: bytes, count: Any) -> Any:
+        prefix = f"{path.decode()}/"
+        names = sorted({key.removeprefix(prefix).split("/")[0] for key in self.store if key.startswith(prefix)})
+        if not names:
+            ct.set_errno(errno.ENOENT)
+            return None
+        count._obj.value = len(names)
+        texts = [name.encode() + b"\0" for name in names]
+        start = _malloced(bytes(8 * len(names)) + b"".join(texts))
+        at = start + 8 * len(names)
+        table = (ct.c_uint64 * len(names)).from_address(start)
+        for index, text in enumerate(texts):
+            table[index] = at
+            at += len(text)
+        return ct.cast(start, ct.POINTER(ct.c_char_p))
+
     def xs_write(self, _: int, transaction: int, path: bytes, data: bytes, length: int) -> bool:
         self.store[path.decode()] = data.decode()
         if path.endswith(b"control/shutdown") and data == b"suspend":
+            self.asked.set()
             if self.accepts:
                 self.store[path.decode()] = ""
             if self.reacts:

@@ -1,0 +1,135 @@
+"""Domains are described from xenstore; what cannot be protected is refused with its reason."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_xen import DOMID, NAME, UUID, FakeXen
+
+from remus_agent.adapters.xen import domains, hypervisor
+from remus_agent.adapters.xen.control import Control, DomainControl
+from remus_agent.adapters.xen.hypervisor import XenHypervisor
+from remus_agent.adapters.xen.suspend import Suspender
+from remus_agent.adapters.xen.xenstore import XenStore
+from remus_agent.errors import DomainNotFound, RefusedError
+from remus_agent.ports import GuestType
+from remus_agent.protocol.stream.preamble import parse_preamble
+
+DEVICE = f"/libxl/{DOMID}/device"
+
+
+@pytest.fixture
+def xen() -> FakeXen:
+    fake = FakeXen()
+    fake.store |= {
+        f"{DEVICE}/vif/0/backend": "/local/domain/0/backend/vif/7/0",
+        "/local/domain/0/backend/vif/7/0/mac": "00:16:3e:77:00:64",
+        "/local/domain/0/backend/vif/7/0/bridge": "xenbr0",
+        f"/local/domain/{DOMID}/control/feature-poweroff": "1",
+    }
+    return fake
+
+
+@pytest.fixture
+def host(xen: FakeXen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> XenHypervisor:
+    entry = {"domid": DOMID, "config": {"c_info": {"name": NAME}, "b_info": {}}}
+    script = tmp_path / "xl"
+    script.write_text(f"#!/bin/sh\necho \"$@\" >>{tmp_path}/arguments\necho '{json.dumps([entry])}'\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(hypervisor.libs, "load", lambda: xen.libs)
+    return XenHypervisor(tmp_path / "supervisor.sock")
+
+
+async def test_a_domain_is_found_by_name(host: XenHypervisor, xen: FakeXen) -> None:
+    domain = await host.domain(NAME)
+    assert (domain.domid, domain.uuid, domain.guest_type) == (DOMID, UUID, GuestType.PVH)
+    assert domain.memory_kib == xen.tot_pages * 4
+    vif = domain.vifs[0]
+    assert (vif.devid, vif.device, vif.mac, vif.bridge) == (0, "vif7.0", "00:16:3e:77:00:64", "xenbr0")
+    with pytest.raises(DomainNotFound, match="no domain web9 runs here; there are: web1"):
+        await host.domain("web9")
+
+
+async def test_a_source_carries_configuration_and_policy(host: XenHypervisor, xen: FakeXen) -> None:
+    source = await host.open_source(await host.domain(NAME))
+    preamble = parse_preamble(source.preamble)
+    assert (preamble.name, preamble.xen, len(preamble.cpuid), len(preamble.msr)) == (NAME, (4, 20), 48, 16)
+    await source.close()
+    await host.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({f"/libxl/{DOMID}/type": "pv"}, "it is a PV guest"),
+        ({f"/libxl/{DOMID}/type": "hvm"}, "it is a HVM guest"),
+        ({f"{DEVICE}/vbd/51712/backend": "/b", "/b/dev": "xvda"}, r"it has disks \(xvda\)"),
+        ({f"{DEVICE}/pci/0/backend": "/b"}, r"cannot be replicated \(pci\)"),
+        ({f"{DEVICE}/9pfs/0/backend": "/b", f"{DEVICE}/vtpm/0/backend": "/b"}, r"\(9pfs, vtpm\)"),
+        ({"/local/domain/0/backend/vif/7/0/bridge": ""}, "not bridged"),
+        ({f"/local/domain/{DOMID}/control/feature-suspend": ""}, "does not offer to suspend"),
+    ],
+)
+async def test_what_cannot_be_protected_is_refused(
+    host: XenHypervisor, xen: FakeXen, change: dict[str, str], reason: str
+) -> None:
+    xen.store |= change
+    with pytest.raises(RefusedError, match=reason):
+        await host.open_source(await host.domain(NAME))
+    assert not xen.logdirty
+
+
+def test_a_restored_guest_may_be_protected_again(xen: FakeXen) -> None:
+    store = XenStore(xen.libs)
+    assert domains.may_suspend(store, DOMID)
+    xen.store[f"/local/domain/{DOMID}/control/feature-suspend"] = ""
+    assert not domains.may_suspend(store, DOMID)
+    xen.store[f"/local/domain/{DOMID}/control/feature-poweroff"] = ""
+    assert domains.may_suspend(store, DOMID)
+
+
+async def test_destroying_goes_by_name(host: XenHypervisor, tmp_path: Path) -> None:
+    assert await host.destroy(NAME)
+    assert not await host.destroy("web9")
+    assert (tmp_path / "arguments").read_text() == f"destroy {DOMID}\n"
+
+
+async def test_facts_name_version_policy_and_memory(host: XenHypervisor, xen: FakeXen) -> None:
+    facts = await host.facts()
+    assert (facts.xen_version, facts.free_memory_kib, len(facts.cpu_policy)) == ("4.20", 4000, 64)
+
+
+def channel(xen: FakeXen, kept: int | None) -> tuple[Suspender, list[Any]]:
+    """A suspender on a fake whose event channels work; what was bound."""
+    bound: list[Any] = []
+    reader, writer = os.pipe()
+    os.write(writer, b"\0")
+    xen.xc_evtchn_alloc_unbound = lambda *_: 31  # type: ignore[method-assign]
+    xen.xenevtchn_bind_interdomain = lambda _, domid, port: bound.append(port) or 5  # type: ignore[method-assign, func-returns-value]
+    xen.xenevtchn_fd = lambda _: reader  # type: ignore[attr-defined]
+    xen.xenevtchn_pending = lambda _: os.read(reader, 1)[0] + 5  # type: ignore[attr-defined]
+    if kept is not None:
+        xen.store[f"/libxl/{DOMID}/remus-suspend-port"] = str(kept)
+    libs = xen.libs
+    suspender = Suspender(libs, DomainControl(Control(libs), DOMID, NAME, UUID), XenStore(libs))
+    suspender.open()
+    return suspender, bound
+
+
+@pytest.mark.parametrize(("kept", "port"), [(None, 31), (12, 12)])
+def test_the_event_channel_is_used_and_used_again(xen: FakeXen, kept: int | None, port: int) -> None:
+    suspender, bound = channel(xen, kept)
+    assert (suspender.has_channel, bound, xen.subscribed) == (True, [port], port)
+    assert xen.store[f"/libxl/{DOMID}/remus-suspend-port"] == str(port)
+    assert suspender.suspend(1.0).suspended
+    suspender.resumed()
+    assert xen.count("xenevtchn_unmask") == 1
+    assert xen.count("xs_resume_domain") == 0  # xenstored has not seen the shutdown
+    suspender.close()
+    suspender.close()
+    assert (xen.subscribed, xen.count("xenevtchn_close")) == (0, 1)
