@@ -29,8 +29,8 @@ lint: setup ## Check style, types, import contracts and Ansible content
 	@lint-imports --no-logo 2>/dev/null || lint-imports
 	@ansible-lint -q
 
-unit: setup ## Run the tests that need no lab
-	@python -m pytest -m "not lab"
+unit: setup ## Run the fast tests: unit, property and model
+	@python -m pytest -n auto -m "not lab and not playbooks"
 
 lab-up: setup ## Boot two nested Xen hosts (lab_debian=13 or 12)
 	@ansible-playbook playbooks/lab.yml -e lab_state=present -e lab_debian=$(lab_debian)

@@ -90,6 +90,7 @@ class Copy:
         self._staged = EpochParser(LARGEST_PFN)
         self._digest = EpochDigest()
         self._disconnected = asyncio.Event()
+        self._announcing: asyncio.Task[None] | None = None
         self.stop_asked_by_peer = False
 
     async def serve(self, connection: Connection) -> None:
@@ -150,11 +151,7 @@ class Copy:
             raise
         self.generation += 1
         self._advance(Event.ACTIVATED)
-        try:
-            await self._announcer.announce(self.running)
-        except RemusError as error:
-            # The guest announces itself as well; a failed announcement must not undo a failover.
-            log.warning("%s: %s", self.hello.domain, error)
+        self._announcing = asyncio.create_task(self._announce(self.running), name=f"announce {self.hello.domain}")
         return self.running
 
     async def discard(self, event: Event = Event.DISCARD_ASKED) -> None:
@@ -304,6 +301,13 @@ class Copy:
                     hint="fence the primary's host first; to give up the copy there, unprotect on the primary",
                 )
             await self._clock.sleep(self._settings.heartbeat / 4)
+
+    async def _announce(self, domain: Domain) -> None:
+        """Beside the failover, which it must neither delay nor undo: the guest announces itself as well."""
+        try:
+            await self._announcer.announce(domain)
+        except RemusError as error:
+            log.warning("%s: %s", self.hello.domain, error)
 
     async def _activation_failed(self) -> None:
         self._advance(Event.ACTIVATION_FAILED)

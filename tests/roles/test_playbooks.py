@@ -19,7 +19,7 @@ import yaml
 from tests.modules.conftest import ROOT, FakeAgent, serve
 from tests.modules.test_protection import status
 
-pytestmark = pytest.mark.timeout(600)  # four playbook runs on a busy machine
+pytestmark = [pytest.mark.playbooks, pytest.mark.timeout(900)]  # four playbook runs on a busy machine
 
 UNPROTECTED = status("none", "unprotected", None, generation=0, committed_epoch=0)
 NOT_FOUND = {"error": {"code": "domain-not-found", "message": "no domain web1"}}

@@ -19,8 +19,8 @@ from remus_agent.ports import Domain, Vif
 from remus_agent.protocol import rtnl
 from remus_agent.protocol.announce import announcements, mac_bytes
 
-_ROUNDS: Final = 5
-_SPACING: Final = 0.05
+_ROUNDS: Final = 6
+_SPACING: Final = 0.2
 
 
 class BridgeAnnouncer:
@@ -43,26 +43,14 @@ class BridgeAnnouncer:
         self._spacing = spacing
 
     async def announce(self, domain: Domain) -> None:
-        """Teach the local bridge, then send. Every interface is tried; raises OutputBufferError with all that
-        failed."""
+        """Teach the local bridge, then send, several times. Every interface is tried in every round, because a bridge
+        refuses to learn an address on a port that the guest has not connected yet. Raises OutputBufferError with what
+        failed in the last round."""
         failed: list[str] = []
-        frames: list[tuple[Vif, list[bytes]]] = []
-        for vif in domain.vifs:
-            try:
-                mac = mac_bytes(vif.mac)
-                frames.append((vif, announcements(mac, self._addresses.get(vif.mac.lower(), ()))))
-                await asyncio.to_thread(_teach_bridge, vif, mac)
-            except (OutputBufferError, ProtocolError) as error:
-                failed.append(error.message)
         for number in range(self._rounds):
             if number:
                 await asyncio.sleep(self._spacing * 2 ** (number - 1))
-            for vif, each in list(frames):
-                try:
-                    await asyncio.to_thread(_send, vif.bridge, each)
-                except OSError as error:
-                    failed.append(f"{vif.bridge}: {error.strerror}")
-                    frames.remove((vif, each))
+            failed = [why for vif in domain.vifs if (why := await self._once(vif)) is not None]
         if failed:
             raise OutputBufferError(
                 f"not everything was announced: {'; '.join(failed)}",
@@ -71,6 +59,19 @@ class BridgeAnnouncer:
                 left="the guest runs; neighbours may look for it in the old place until their caches expire",
                 hint="see `ip link show type bridge` and `bridge fdb show`; let the guest send a ping itself",
             )
+
+    async def _once(self, vif: Vif) -> str | None:
+        """One round for one interface; what failed."""
+        try:
+            mac = mac_bytes(vif.mac)
+            frames = announcements(mac, self._addresses.get(vif.mac.lower(), ()))
+            await asyncio.to_thread(_send, vif.bridge, frames)
+            await asyncio.to_thread(_teach_bridge, vif, mac)
+        except (OutputBufferError, ProtocolError) as error:
+            return error.message
+        except OSError as error:
+            return f"{vif.bridge}: {error.strerror}"
+        return None
 
 
 def _teach_bridge(vif: Vif, mac: bytes) -> None:

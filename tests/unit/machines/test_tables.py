@@ -1,0 +1,66 @@
+"""The tables as data: complete, reachable, and the diagrams in the docs are theirs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remus_agent.machines import backup, primary
+from remus_agent.machines.table import IllegalEvent, Table
+
+DOCS = Path(__file__).parents[3] / "docs"
+TABLES: list[tuple[Table[Any, Any, Any], Any]] = [
+    (primary.TABLE, {primary.State.CONNECTING, primary.State.RECONNECTING}),
+    (backup.TABLE, {backup.State.RECEIVING}),
+]
+
+
+@pytest.mark.parametrize(("table", "starts"), TABLES, ids=["primary", "backup"])
+def test_every_state_is_reached_and_every_row_says_why(table: Table[Any, Any, Any], starts: set[Any]) -> None:
+    reached = set(starts)
+    while True:
+        more = {row.then for row in table.rows if row.state in reached} - reached
+        if not more:
+            break
+        reached |= more
+    assert reached == set(type(next(iter(starts))))
+    assert all(row.comment.endswith(".") for row in table.rows)
+
+
+@pytest.mark.parametrize(("table", "starts"), TABLES, ids=["primary", "backup"])
+def test_what_is_not_in_the_table_is_refused(table: Table[Any, Any, Any], starts: set[Any]) -> None:
+    events = {type(row.event) for row in table.rows}.pop()
+    for state in type(next(iter(starts))):
+        for event in events:
+            if table.accepts(state, event):
+                assert table.step(state, event).state is state
+            else:
+                with pytest.raises(IllegalEvent):
+                    table.step(state, event)
+
+
+def test_a_primary_that_may_have_a_copy_elsewhere_frees_output_only_on_proof() -> None:
+    """G1 and G3 as a property of the table: from a held state only three events lead to free output."""
+    held = {
+        primary.State.PROTECTED,
+        primary.State.SILENT,
+        primary.State.RECONNECTING,
+        primary.State.RESEEDING,
+        primary.State.STOPPING,
+    }
+    proofs = {primary.Event.COPY_DISCARDED, primary.Event.STOP_FORCED, primary.Event.GUEST_ENDED}
+    for row in primary.TABLE.rows:
+        if row.state in held and primary.Effect.FREE_OUTPUT in row.effects:
+            assert row.event in proofs, row
+
+
+def test_a_copy_is_activated_only_when_orphaned() -> None:
+    states = {row.state for row in backup.TABLE.rows if backup.Effect.ACTIVATE in row.effects}
+    assert states == {backup.State.ORPHANED}
+
+
+@pytest.mark.parametrize(("table", "starts"), TABLES, ids=["primary", "backup"])
+def test_the_documented_diagram_is_the_table(table: Table[Any, Any, Any], starts: set[Any]) -> None:
+    assert table.mermaid() in (DOCS / "protocol.md").read_text()
