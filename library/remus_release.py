@@ -60,6 +60,12 @@ options:
     description: Where units are put.
     type: path
     default: /etc/systemd/system
+  enable:
+    description: >-
+      Have O(units) started at boot, and systemd read them again where they changed. Both at once, since each reading takes
+      systemd a while on a small dom0.
+    type: bool
+    default: false
   links:
     description: Commands of the current release that get a link elsewhere, as pairs of link and command.
     type: dict
@@ -101,7 +107,7 @@ site_packages:
   returned: success
   type: str
 units_changed:
-  description: Units that were replaced; systemd has to read them again.
+  description: Units that were replaced.
   returned: when O(state=current)
   type: list
   elements: str
@@ -118,6 +124,7 @@ seconds:
 
 import configparser
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -291,6 +298,31 @@ def replace_file(path, content):
     os.replace(beside, path)
 
 
+def units_to_enable(params, folder):
+    """Units whose link in the folder of their target is missing; those without a target are left alone."""
+    missing = []
+    for name in params["units"] if params["enable"] else []:
+        content = read_bytes(os.path.join(site_packages(folder), params["project"], "units", name)) or b""
+        target = re.search(rb"^WantedBy=(\S+)", content, re.MULTILINE)
+        if target:
+            link = os.path.join(params["unit_folder"], target.group(1).decode("ascii") + ".wants", name)
+            if not os.path.islink(link):
+                missing.append(name)
+    return missing
+
+
+def systemctl(*words):
+    """Run systemctl; its failure is an error."""
+    done = subprocess.run(["systemctl", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    if done.returncode != 0:
+        raise ReleaseError(
+            "systemctl {} failed: {}. State left: the new release is current, its units are written. "
+            "Next: repair what it names, then run this again.".format(
+                " ".join(words), done.stdout.decode("utf-8", "replace").strip()
+            )
+        )
+
+
 def ensure_installed(params, folder, check_mode):
     """The release lies complete in its folder."""
     complete = os.path.isfile(os.path.join(folder, MARK))
@@ -327,6 +359,8 @@ def ensure_current(params, folder, check_mode):
     units = units_to_write(params, folder) if complete else dict.fromkeys(params["units"])
     for path in sorted(units):
         comparison.add(path, "other" if os.path.exists(path) else "absent", "of the release")
+    enable = units_to_enable(params, folder) if complete else list(params["units"]) if params["enable"] else []
+    comparison.add("enabled", [], enable)
     comparison.add("removed", [], removed)
     result = {"changed": comparison.changed, "diff": comparison.as_diff(), "removed": removed}
     result["units_changed"] = sorted(units)
@@ -337,6 +371,10 @@ def ensure_current(params, folder, check_mode):
     for link, target in wanted.items():
         if read_link(link) != target:
             replace_link(target, link)
+    if enable:
+        systemctl("--no-reload", "enable", *enable)
+    if params["enable"] and (enable or units):
+        systemctl("daemon-reload")
     for name in removed:
         shutil.rmtree(os.path.join(prefix, name))
     return result
@@ -353,6 +391,7 @@ def main():
             "prefix": {"type": "path", "default": "/opt/remus"},
             "folders": {"type": "list", "elements": "path", "default": []},
             "units": {"type": "list", "elements": "str", "default": []},
+            "enable": {"type": "bool", "default": False},
             "unit_folder": {"type": "path", "default": "/etc/systemd/system"},
             "links": {"type": "dict", "default": {}},
             "keep": {"type": "int", "default": 2},

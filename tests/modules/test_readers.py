@@ -60,7 +60,12 @@ TAKEN = status("backup", "active", "alpha")
             {"owner": "alpha", "protected": False, "replicating": True},
             "no route",
         ),
-        (GONE, host([status("backup", "orphaned", "alpha")]), {"owner": None, "holder": "beta"}, "alpha does not answer"),
+        (
+            GONE,
+            host([status("backup", "orphaned", "alpha")]),
+            {"owner": None, "holder": "beta"},
+            "alpha does not answer",
+        ),
         (GONE, host([TAKEN], RUNS), {"owner": "beta", "taken_over": True, "holder": None}, "alpha does not answer"),
         (host(running=RUNS), host([TAKEN], RUNS), {"owner": None}, "claimed by alpha and beta"),
         (host(running=RUNS), host(running=RUNS), {"owner": None}, "claimed by alpha and beta"),

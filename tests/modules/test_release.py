@@ -22,7 +22,7 @@ def archive(path: Path, word: str, **extra: str) -> Path:
     files = {
         "sample/__init__.py": "",
         "sample/__main__.py": f"def main():\n    print('{word}')\n",
-        "sample/units/say.service": f"# {word}\n",
+        "sample/units/say.service": f"# {word}\n[Install]\nWantedBy=multi-user.target\n",
         "sample-1.dist-info/entry_points.txt": POINTS,
         **extra,
     }
@@ -35,6 +35,22 @@ def archive(path: Path, word: str, **extra: str) -> Path:
         member.size = len(content.getvalue())
         tar.addfile(member, io.BytesIO(content.getvalue()))
     return path
+
+
+@pytest.fixture
+def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A systemctl that makes the links of `enable` and writes down how it was called."""
+    log = tmp_path / "systemctl.log"
+    program = tmp_path / "bin" / "systemctl"
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/sh\necho "$*" >>{log}\n[ "$2" = enable ] || exit 0\n'
+        f"mkdir -p {tmp_path}/units/multi-user.target.wants\n"
+        f"ln -s ../say.service {tmp_path}/units/multi-user.target.wants/say.service\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return log
 
 
 @pytest.fixture
@@ -60,7 +76,7 @@ def test_install_switch_and_run(run_module: RunModule, options: dict[str, Any], 
     result = install(run_module, options, tmp_path, "1-a", links={str(link): "say"})
     assert result["changed"]
     assert subprocess.run([link], capture_output=True, text=True, check=True).stdout == "1-a\n"
-    assert (tmp_path / "units/say.service").read_text() == "# 1-a\n"
+    assert (tmp_path / "units/say.service").read_text().startswith("# 1-a\n")
     assert not (tmp_path / "a.tar").exists()
     again = run_module(
         "remus_release", release="1-a", state="current", units=["say.service"], links={str(link): "say"}, **options
@@ -76,6 +92,17 @@ def test_old_releases_go_and_the_newest_stay(run_module: RunModule, options: dic
     assert result["removed"] == ["1-a"]
     assert sorted(path.name for path in Path(options["prefix"]).iterdir()) == ["1-b", "1-c", "current"]
     assert Path(options["prefix"], "current").readlink() == Path("1-c")
+
+
+def test_systemd_reads_once_and_only_where_needed(
+    run_module: RunModule, options: dict[str, Any], tmp_path: Path, systemctl: Path
+) -> None:
+    install(run_module, options, tmp_path, "1-a", enable=True)
+    assert systemctl.read_text().splitlines() == ["--no-reload enable say.service", "daemon-reload"]
+    again = run_module("remus_release", release="1-a", state="current", units=["say.service"], enable=True, **options)
+    assert again["changed"] is False
+    install(run_module, options, tmp_path, "1-b", enable=True)
+    assert systemctl.read_text().splitlines() == ["--no-reload enable say.service", "daemon-reload", "daemon-reload"]
 
 
 def test_check_mode_touches_nothing(run_module: RunModule, options: dict[str, Any], tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_the_agent_accepts_its_configuration(tmp_path: Path, address: str, liste
     defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(ROLE / "templates"), undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
-        trim_blocks=True, autoescape=False,
+        trim_blocks=True, autoescape=False,  # noqa: S701  TOML, not HTML
     )  # fmt: skip
     environment.filters["to_json"] = json.dumps
     text = environment.get_template("agent.toml.j2").render(

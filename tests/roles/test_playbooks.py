@@ -294,3 +294,11 @@ def test_every_reason_against_an_inventory_at_once(pair: Pair) -> None:
     assert "two hosts have the same remus_replication_address" in text
     assert "it has alpha, gamma" in text
     assert "a guest is twice in remus_guests" in text
+
+
+def test_no_play_forces_its_connection_on_delegates() -> None:
+    """`connection: local` on a play also holds for tasks that it delegates to hosts without ansible_connection."""
+    for path in [*(ROOT / "playbooks").glob("*.yml"), *(ROOT / "playbooks/tasks").glob("*.yml")]:
+        for play in yaml.safe_load(path.read_text()) or []:
+            if path.name != "lab.yml":
+                assert "connection" not in play, path
