@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_FORCE_COLOR ?= 0
 lab_debian ?= 13
 
-.PHONY: help setup demo test check lint unit lab-test lab-up lab-down bench requirements clean
+.PHONY: help setup demo test test-all check lint unit lab-test lab-up lab-down bench requirements clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -19,6 +19,9 @@ demo: setup ## Show the main job: a guest under load survives the death of its h
 
 test: setup ## Run all tests: the fast ones, then every scenario on two nested Xen hosts (up to an hour)
 	@python -u tools/run_tests.py
+
+test-all: setup ## The same with every lab test (about two hours)
+	@python -u tools/run_tests.py --all
 
 check: setup lint unit ## Run the fast part alone: lint, types, contracts, unit, property and model tests
 

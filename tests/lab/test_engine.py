@@ -83,6 +83,7 @@ def answers(guest: Guest) -> None:
     )
 
 
+@pytest.mark.long
 def test_a_guest_killed_by_its_agents_death_is_resumed(engine: Engine, probe_guest: Guest) -> None:
     answers(probe_guest)
     serve = engine.start(f"serve 127.0.0.1:{PORT}", "serve1.log")
@@ -101,6 +102,7 @@ def test_a_guest_killed_by_its_agents_death_is_resumed(engine: Engine, probe_gue
         engine.host.run("xl domid probe--incoming")
 
 
+@pytest.mark.long
 def test_a_copy_goes_on_with_the_data_of_the_last_checkpoint(engine: Engine, probe_guest: Guest) -> None:
     answers(probe_guest)
     assert redis(probe_guest, *(f"SET key{n} value{n}" for n in range(KEYS))).count("+OK") == KEYS + 1

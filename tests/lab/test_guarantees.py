@@ -37,6 +37,8 @@ BLACKOUT = 6.0
 ROUNDS = 6000
 """Rounds of the beacon, ten a second: more than any test here takes."""
 PHASES = ("before-suspend", "suspended", "copied", "resumed", "sending", "awaiting-ack", "acked")
+ALWAYS = ("suspended", "copied", "awaiting-ack")
+"""The phases that `make test` tries; `make test-all` tries every one."""
 STEADY = 5
 """An epoch of a session in which output of earlier epochs was released already."""
 
@@ -177,6 +179,7 @@ def check_silent(wire: Listener, begin: float, end: float) -> None:
     assert not leaked, f"{len(leaked)} frames left the host unacknowledged, first {leaked[0]}"
 
 
+@pytest.mark.long
 def test_link_cut_for_longer_than_the_timeout(protected: agent.Status, tmp_path: Path) -> None:
     with listening("alpha") as wire, load(tmp_path / "history.jsonl") as client:
         wire.emit(ROUNDS)
@@ -203,7 +206,13 @@ def test_link_cut_for_longer_than_the_timeout(protected: agent.Status, tmp_path:
     assert report["verdict"] == "kept", report["reasons"]
 
 
-@pytest.mark.parametrize(("phase", "epoch"), [*((phase, STEADY) for phase in PHASES), ("awaiting-ack", 1)])
+@pytest.mark.parametrize(
+    ("phase", "epoch"),
+    [
+        *(pytest.param(phase, STEADY, marks=() if phase in ALWAYS else pytest.mark.long) for phase in PHASES),
+        pytest.param("awaiting-ack", 1, marks=pytest.mark.long),
+    ],
+)
 def test_agent_killed_at_phase(protected: agent.Status, tmp_path: Path, phase: str, epoch: int) -> None:
     with listening("alpha") as wire, load(tmp_path / "history.jsonl") as client:
         wire.emit(ROUNDS)

@@ -84,6 +84,7 @@ def test_with_only_ipv4_held_the_check_above_fails(start_agent: Callable[..., Ag
     assert "('ipv4', 100)" not in said
 
 
+@pytest.mark.long
 def test_epochs_are_kept_apart(start_agent: Callable[..., Agent], wire: Wire) -> None:
     agent = start_agent()
     agent.do("install", closed=True)
@@ -101,6 +102,7 @@ def test_epochs_are_kept_apart(start_agent: Callable[..., Agent], wire: Wire) ->
     assert agent.do("state")["dropped_packets"] == 0
 
 
+@pytest.mark.long
 def test_a_second_barrier_without_a_release_is_refused(start_agent: Callable[..., Agent], wire: Wire) -> None:
     agent = start_agent()
     agent.do("install", closed=True)
@@ -113,6 +115,7 @@ def test_a_second_barrier_without_a_release_is_refused(start_agent: Callable[...
     wire.all_kinds(300)
 
 
+@pytest.mark.long
 def test_an_open_buffer_lets_frames_pass_until_the_first_barrier(start_agent: Callable[..., Agent], wire: Wire) -> None:
     agent = start_agent()
     wire.rounds(20)
@@ -131,6 +134,7 @@ def test_an_open_buffer_lets_frames_pass_until_the_first_barrier(start_agent: Ca
     wire.all_kinds(last + 100)
 
 
+@pytest.mark.long
 def test_a_killed_agent_leaves_the_buffer_closed_and_the_next_one_loses_nothing(
     start_agent: Callable[..., Agent], wire: Wire
 ) -> None:
@@ -166,6 +170,7 @@ def test_a_killed_agent_leaves_the_buffer_closed_and_the_next_one_loses_nothing(
     wire.all_kinds(404)
 
 
+@pytest.mark.long
 def test_taking_over_under_traffic_leaks_and_loses_nothing(start_agent: Callable[..., Agent], wire: Wire) -> None:
     agent = start_agent()
     agent.do("install", closed=True)
@@ -189,6 +194,7 @@ def test_taking_over_under_traffic_leaks_and_loses_nothing(start_agent: Callable
     assert all(tally(came)[kind, sequence] == 1 for kind in KINDS for sequence in range(500, 561))
 
 
+@pytest.mark.long
 def test_removing_leaves_nothing_and_lets_everything_out(
     start_agent: Callable[..., Agent], wire: Wire, probe_guest: Guest
 ) -> None:
@@ -206,6 +212,7 @@ def test_removing_leaves_nothing_and_lets_everything_out(
     agent.do("remove")
 
 
+@pytest.mark.long
 def test_a_full_plug_drops_and_says_so(start_agent: Callable[..., Agent], wire: Wire) -> None:
     agent = start_agent(limit=300)
     agent.do("install", closed=True)
@@ -217,6 +224,7 @@ def test_a_full_plug_drops_and_says_so(start_agent: Callable[..., Agent], wire: 
     wire.quiet()
 
 
+@pytest.mark.long
 def test_a_filter_of_another_program_ahead_is_refused(start_agent: Callable[..., Agent], probe_guest: Guest) -> None:
     vif = probe_guest.vif
     probe_guest.host.run(
@@ -241,6 +249,7 @@ def test_a_guest_is_announced_on_its_bridge(start_agent: Callable[..., Agent], w
     assert f"{probe_guest.vif} master xenbr0" in host.run(f"bridge fdb show | grep {probe_guest.mac}")
 
 
+@pytest.mark.long
 def test_what_barrier_and_release_cost(start_agent: Callable[..., Agent], capsys: pytest.CaptureFixture[str]) -> None:
     agent = start_agent()
     agent.do("install", closed=True)
@@ -254,6 +263,7 @@ def test_what_barrier_and_release_cost(start_agent: Callable[..., Agent], capsys
         assert median < 5000
 
 
+@pytest.mark.long
 def test_a_missing_module_is_told_by_its_name_and_nothing_is_left(
     start_agent: Callable[..., Agent], probe_guest: Guest
 ) -> None:
@@ -277,6 +287,7 @@ def test_a_missing_module_is_told_by_its_name_and_nothing_is_left(
     agent.do("install", closed=True)
 
 
+@pytest.mark.long
 def test_a_guest_that_was_destroyed_leaves_nothing_behind(
     start_agent: Callable[..., Agent], probe_guest: Guest, wire: Wire
 ) -> None:

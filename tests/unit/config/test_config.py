@@ -57,7 +57,7 @@ def test_defaults() -> None:
     found = config.parse(MINIMAL)
     assert found.timeouts.ack == 60
     assert found.output.limit_bytes == 64 << 20
-    assert found.pacing.interval_ms == 0
+    assert found.pacing.interval_ms == 100
     assert found.paths.state == Path("/var/lib/remus")
     assert found.replication.peers == {}
 
