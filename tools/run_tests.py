@@ -57,9 +57,9 @@ def stages(*, every: bool) -> tuple[Stage, ...]:
         Stage("lint, types and contracts", LINT, minutes=15),
         Stage("unit, property, model and playbook tests", pytest("unit", "-n", "2", "-m", "not lab"), report="unit"),
         Stage("boot two nested Xen hosts", ("molecule", "create", "-s", "default"), lab=True, minutes=45),
-        Stage("scenario protect", ("molecule", "test", "-s", "protect"), lab=True, minutes=40),
+        Stage("scenario protect", ("molecule", "test", "-s", "protect", "--destroy=never"), lab=True, minutes=40),
         Stage("guarantees on the live pair", LAB_ALL if every else LAB, report="lab", lab=True, minutes=180),
-        Stage("scenario failover", ("molecule", "test", "-s", "failover"), lab=True, minutes=40),
+        Stage("scenario failover", ("molecule", "test", "-s", "failover", "--destroy=never"), lab=True, minutes=40),
     )
 
 
