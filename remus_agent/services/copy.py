@@ -106,6 +106,7 @@ class Copy:
         finally:
             heartbeat.cancel()
             await asyncio.gather(heartbeat, return_exceptions=True)
+            await self._journal.close()  # an orphan commits nothing more, and the next session needs the journal
             self._disconnected.set()
             if not self.stop_asked_by_peer:
                 await connection.close()
@@ -322,7 +323,6 @@ class Copy:
             except RemusError as error:
                 self.reason = str(error)
                 log.error("%s: %s", self.hello.domain, error)
-        await self._journal.close()
 
     def _advance(self, event: Event) -> tuple[Effect, ...]:
         row = TABLE.step(self.state, event)

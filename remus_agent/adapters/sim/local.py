@@ -73,8 +73,11 @@ class SimJournal:
     def __init__(self, disk: SimDisk) -> None:
         self._disk = disk
         self.records: list[CommitRecord] = []
+        self.is_open = False
 
     async def commit(self, record: CommitRecord) -> None:
+        if not self.is_open:
+            raise AssertionError("a commit to a journal that is closed")
         self._disk.check("journal")
         self.records.append(record)
 
@@ -82,7 +85,7 @@ class SimJournal:
         return self.records[-1] if self.records else None
 
     async def close(self) -> None:
-        return
+        self.is_open = False
 
 
 class SimDisk:
@@ -100,7 +103,11 @@ class SimDisk:
 
     async def open(self, domain: str) -> SimJournal:
         self.check("journal")
-        return self.journals.setdefault(domain, SimJournal(self))
+        journal = self.journals.setdefault(domain, SimJournal(self))
+        if journal.is_open:
+            raise JournalError(f"the journal of {domain} is in use", domain=domain)
+        journal.is_open = True
+        return journal
 
     async def load_all(self) -> LoadedGuests:
         return LoadedGuests(tuple(self.guests.values()))
