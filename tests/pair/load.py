@@ -17,6 +17,8 @@ from pair.hosts import PROJECT, REDIS, CommandFailed, in_namespace, run
 from pair.wait import until
 
 PROOF = PROJECT / "tests" / "proof"
+LONGEST = 3000.0
+"""Seconds after which a client ends by itself, should nobody be left to tell it."""
 
 
 def acknowledged(history: Path) -> int:
@@ -92,7 +94,7 @@ def load(history: Path, *options: str, first: int = 10, timeout: float = 120) ->
     history.parent.mkdir(parents=True, exist_ok=True)
     history.unlink(missing_ok=True)
     words = in_namespace(sys.executable, str(PROOF / "client.py"), "--guest", REDIS)
-    words += ["--history", str(history), *options]
+    words += ["--history", str(history), f"--seconds={LONGEST:.0f}", *options]
     process = subprocess.Popen(words, text=True, cwd=PROJECT)
     try:
         running = Load(process, history)

@@ -257,7 +257,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with options.history.open(encoding="utf-8") as file:
             history = read(file)
-        final = fetch_final(options.guest, history.counters, options.final_timeout) if options.guest else None
+        final = None
+        if options.guest:
+            final = fetch_final(options.guest, history.run, history.counters, options.final_timeout)
     except (OSError, HistoryError, StateError) as error:
         sys.stderr.write(f"proof checker: {error}\n")
         return 2

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from proof.history import Final, Recorder
 from proof.resp import Decoder, RespError, ServerError, command
-from proof.state import JOURNAL_KEY, StateError, counter_key, fetch_final, prepare, read_final
+from proof.state import StateError, counter_key, fetch_final, journal_key, prepare, read_final
 
 POLL = 0.25
 """Seconds between two looks at the stop signal and the deadline while waiting for bytes."""
@@ -66,17 +66,19 @@ class Stopped(Exception):
 
 
 class Client:
-    """One run. stop_requested is looked at several times a second."""
+    """One run. name: the run's, in its keys. stop_requested is looked at several times a second."""
 
     def __init__(
         self,
         connection: socket.socket,
+        name: str,
         recorder: Recorder,
         load: Load,
         limits: Limits,
         stop_requested: Callable[[], bool],
     ) -> None:
         self._connection = connection
+        self._name = name
         self._recorder = recorder
         self._load = load
         self._limits = limits
@@ -124,10 +126,10 @@ class Client:
         for _ in range(self._load.per_batch):
             for number in range(self._load.counters):
                 ops.append(f"c{number}")
-                requests.append(command("INCR", counter_key(number)))
+                requests.append(command("INCR", counter_key(self._name, number)))
             self._entry += 1
             ops.append(f"j{self._entry}")
-            requests.append(command("RPUSH", JOURNAL_KEY, self._entry))
+            requests.append(command("RPUSH", journal_key(self._name), self._entry))
         self._recorder.write("sent", batch=batch, ops=ops)
         self._recorder.flush()
         self._connection.settimeout(POLL)
@@ -210,15 +212,15 @@ def run(
             counters=load.counters,
         )
         recorder.flush()
-        kept = Client(connection, recorder, load, limits, stop_requested).run()
+        kept = Client(connection, name, recorder, load, limits, stop_requested).run()
         if kept:
             try:
-                final = read_final(connection, load.counters, "same")
+                final = read_final(connection, name, load.counters, "same")
             except (OSError, StateError) as error:
                 recorder.write("broken", error=f"reading the final state: {error}")
                 kept = False
     if not kept:
-        final = fetch_final(address, load.counters, limits.final)
+        final = fetch_final(address, name, load.counters, limits.final)
     recorder.write("final", via=final.via, run=final.run, counters=final.counters, journal=list(final.journal))
     recorder.write("end")
     recorder.flush()
