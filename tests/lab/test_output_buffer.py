@@ -238,6 +238,7 @@ def test_a_filter_of_another_program_ahead_is_refused(start_agent: Callable[...,
         probe_guest.host.run(f"tc qdisc del dev {vif} clsact")
 
 
+@pytest.mark.long
 def test_a_guest_is_announced_on_its_bridge(start_agent: Callable[..., Agent], wire: Wire, probe_guest: Guest) -> None:
     host = probe_guest.host
     host.run(f"bridge fdb replace {probe_guest.mac} dev eth1 master dynamic")
