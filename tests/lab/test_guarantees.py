@@ -37,7 +37,7 @@ BLACKOUT = 6.0
 ROUNDS = 6000
 """Rounds of the beacon, ten a second: more than any test here takes."""
 PHASES = ("before-suspend", "suspended", "copied", "resumed", "sending", "awaiting-ack", "acked")
-ALWAYS = ("suspended", "copied")
+ALWAYS = ("suspended", "copied", "awaiting-ack")
 """The phases that `make test` tries; `make test-all` tries every one."""
 STEADY = 5
 """An epoch of a session in which output of earlier epochs was released already."""
