@@ -60,7 +60,7 @@ def test_exactly_one_copy_runs(proof):
 
 def test_the_agent_knows_that_it_took_over():
     state = agent.status("beta")
-    assert (state["role"], state["state"]) == ("backup", "active"), state
+    assert (state["role"], state["state"], state["generation"]) == ("primary", "active", 2), state
 
 
 def test_the_guest_answers():
