@@ -10,13 +10,22 @@ from pair.wait import until
 
 PORT = 7789
 UNITS = ("remus-agent.service", "remus-supervisor.service")
+EVERYWHERE = {"RestrictSUIDSGID": "yes", "LockPersonality": "yes"}
 HARDENING = {
-    "NoNewPrivileges": {"yes"},
-    "ProtectSystem": {"strict", "full", "yes"},
-    "ProtectHome": {"yes", "read-only", "tmpfs"},
-    "PrivateTmp": {"yes"},
-    "RestrictSUIDSGID": {"yes"},
-    "LockPersonality": {"yes"},
+    # xl and Xen's hotplug scripts run inside the agent; why not more is written in the unit.
+    "remus-agent.service": {
+        **EVERYWHERE,
+        "ProtectHostname": "yes",
+        "ProtectSystem": "full",
+        "ProtectHome": "read-only",
+    },
+    "remus-supervisor.service": {
+        **EVERYWHERE,
+        "NoNewPrivileges": "yes",
+        "PrivateTmp": "yes",
+        "ProtectSystem": "strict",
+        "ProtectHome": "yes",
+    },
 }
 
 
@@ -38,10 +47,10 @@ def test_the_unit_runs_and_starts_at_boot(host, unit):
 
 
 @pytest.mark.parametrize("unit", UNITS)
-@pytest.mark.parametrize("name", HARDENING)
-def test_the_unit_is_hardened(host, unit, name):
-    value = host.check_output(f"systemctl show -P {name} {unit}")
-    assert value in HARDENING[name]
+def test_the_unit_is_hardened(host, unit):
+    names = ",".join(HARDENING[unit])
+    said = host.check_output(f"systemctl show -p {names} {unit}")
+    assert dict(line.split("=", 1) for line in said.splitlines()) == HARDENING[unit]
 
 
 @pytest.mark.parametrize("unit", UNITS)
