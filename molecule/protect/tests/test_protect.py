@@ -1,17 +1,10 @@
 """After site.yml and protect.yml: the agents run as they should, and the guest is protected by exactly one pair."""
 
-import os
-from pathlib import Path
-
 import pytest
 from pair import agent
 from pair.guest import answers, running_copies
-from pair.hosts import ADDRESSES, GUEST, PROJECT
+from pair.hosts import ADDRESSES, GUEST
 from pair.wait import until
-
-# testinfra does not template what the inventory says of ssh, so it is given the lab's own configuration.
-SSH_CONFIG = Path(os.environ.get("REMUS_LAB_DIR", PROJECT / ".lab")).resolve() / "ssh_config"
-testinfra_hosts = [f"ssh://{name}?ssh_config={SSH_CONFIG}" for name in ADDRESSES]
 
 PORT = 7789
 UNITS = ("remus-agent.service", "remus-supervisor.service")
