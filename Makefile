@@ -5,6 +5,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_FORCE_COLOR ?= 0
 lab_debian ?= 13
+export LAB_DEBIAN := $(lab_debian)
 
 .PHONY: help setup demo test test-all check lint unit lab-test lab-up lab-down bench requirements clean
 
@@ -35,8 +36,8 @@ lint: setup ## Check style, types, import contracts and Ansible content
 unit: setup ## Run the fast tests: unit, property and model
 	@python -m pytest -n auto -m "not lab and not playbooks"
 
-lab-up: setup ## Boot two nested Xen hosts (lab_debian=13 or 12)
-	@ansible-playbook playbooks/lab.yml -e lab_state=present -e lab_debian=$(lab_debian)
+lab-up: setup ## Boot two nested Xen hosts (lab_debian=13 or 12, here and for all of the above)
+	@ansible-playbook playbooks/lab.yml -e lab_state=present
 
 lab-down: setup ## Stop what lab-up started
 	@ansible-playbook playbooks/lab.yml -e lab_state=absent

@@ -49,6 +49,8 @@ def pytest(name: str, *arguments: str) -> tuple[str, ...]:
 LAB = pytest("lab", "-m", "lab and not long", "--timeout=1500")
 LAB_ALL = pytest("lab", "-m", "lab", "--timeout=3600")
 LINT = ("make", "--no-print-directory", "lint")
+DESTROY_COMMAND = ("molecule", "destroy", "-s", "default")
+"""Also makes molecule forget that it has created hosts: it believes its own record, and does not look."""
 
 
 def stages(*, every: bool) -> tuple[Stage, ...]:
@@ -56,6 +58,7 @@ def stages(*, every: bool) -> tuple[Stage, ...]:
     return (
         Stage("lint, types and contracts", LINT, minutes=15),
         Stage("unit, property, model and playbook tests", pytest("unit", "-n", "2", "-m", "not lab"), report="unit"),
+        Stage("forget hosts of an earlier run", DESTROY_COMMAND, minutes=10),
         Stage("boot two nested Xen hosts", ("molecule", "create", "-s", "default"), lab=True, minutes=45),
         Stage("scenario protect", ("molecule", "test", "-s", "protect", "--destroy=never"), lab=True, minutes=40),
         Stage("guarantees on the live pair", LAB_ALL if every else LAB, report="lab", lab=True, minutes=180),
@@ -63,7 +66,7 @@ def stages(*, every: bool) -> tuple[Stage, ...]:
     )
 
 
-DESTROY = Stage("stop the hosts", ("molecule", "destroy", "-s", "default"), minutes=10)
+DESTROY = Stage("stop the hosts", DESTROY_COMMAND, minutes=10)
 
 
 def main() -> int:

@@ -15,6 +15,7 @@ COMMANDS = {
     "events.jsonl": "cat /var/lib/remus/events.jsonl",
     "network.txt": "ip -d link; tc -s qdisc; ss -tanp",
     "toolstack.txt": "tail -n 200 /var/log/xen/*.log",
+    "guest-consoles.txt": "tail -n 200 /var/log/xen/console/*.log",
 }
 
 
