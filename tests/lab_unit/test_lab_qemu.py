@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 from lab.accel import announced
-from lab.qemu import TCG_CPU, BootFiles, argv, marker
+from lab.qemu import NO_CMPXCHG16B, TCG_CPU, BootFiles, argv, marker
+from lab.recipe import ASSETS
 from lab.spec import HOSTS, Settings
 
 FILES = BootFiles(
@@ -30,6 +31,11 @@ def test_emulation_switches_off_what_breaks_xen() -> None:
     for feature in ("smap", "rdtscp", "avx", "avx2", "xsave"):
         assert f"-{feature}" in TCG_CPU.split(",")
     assert after(line(kvm=True), "-cpu") == ["host"]
+
+
+def test_no_kernel_uses_the_instruction_that_emulation_gets_wrong() -> None:
+    assert NO_CMPXCHG16B in after(line(), "-initrd")[0].split()
+    assert NO_CMPXCHG16B in (ASSETS / "guest" / "guest.cfg").read_text().replace(chr(34), " ").split()
 
 
 @pytest.mark.parametrize(("debian", "memory"), [(12, "768M"), (13, "900M")])

@@ -31,14 +31,18 @@ def unprotected(state: agent.Status) -> bool:
 
 
 def wait_protected(timeout: float = SEED_TIMEOUT, host: str = "alpha") -> agent.Status:
-    """Wait until the guest's protection on HOST has a commit in its present session."""
-    return until(
+    """Wait until the guest's protection on HOST has a commit in its present session. Raises at once when it has ended."""
+    state = until(
         f"{GUEST} protected on {host}",
         lambda: agent.status(host),
-        agent.protected,
+        lambda seen: agent.protected(seen) or unprotected(seen),
         timeout=timeout,
         passing=NOT_YET,
     )
+    if not agent.protected(state):
+        console = on(host, f"tail -n 60 /var/log/xen/console/guest-{GUEST}.log 2>/dev/null || true")
+        raise CommandFailed(f"the protection of {GUEST} has ended: {state}\nThe guest's console:\n{console}")
+    return state
 
 
 def ensure_protected() -> agent.Status:
