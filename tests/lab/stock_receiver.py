@@ -19,7 +19,16 @@ from typing import IO
 from remus_agent.protocol.replication.digest import EpochDigest
 from remus_agent.protocol.replication.frames import Frame, FrameDecoder, FrameType
 from remus_agent.protocol.replication.frames import encode as bytes_of
-from remus_agent.protocol.replication.messages import EpochEnd, Hello, MemoryAck, Message, Plain, Welcome, encode, expect
+from remus_agent.protocol.replication.messages import (
+    EpochEnd,
+    Hello,
+    MemoryAck,
+    Message,
+    Plain,
+    Welcome,
+    encode,
+    expect,
+)
 
 HEARTBEAT = 1.0
 PATIENCE = 600.0
