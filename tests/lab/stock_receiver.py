@@ -108,7 +108,7 @@ def main(address: str, port: str) -> None:
     )
     said: list[bytes] = []
     assert xl.stdout is not None
-    reader = threading.Thread(target=lambda stream: said.extend(stream), args=(xl.stdout,), daemon=True)
+    reader = threading.Thread(target=said.extend, args=(xl.stdout,), daemon=True)
     reader.start()
     with connection:
         session = Session(connection, xl)
