@@ -58,7 +58,11 @@ def test_optional_records_are_dropped() -> None:
         ([], "truncated inside an epoch: X86_TSC_INFO is missing", 0),
         ([PAGES[:-1]], "truncated in record PAGE_DATA: 1 of its 8224 bytes are missing", 8223),
         ([TSC, CONTEXT, PAGES.replace(b"\x09", b"\x0a", 1)], "wrong order", 48),
-        ([XALLOC, PAGES.replace(b"\x09", b"\x0a", 1)], "pfn 0xa is beyond the limit 0x9", 24 + 24),
+        (
+            [XALLOC, PAGES.replace(b"\x09", b"\x0a", 1)],
+            "pfn beyond the limit; expected at most 0x9, found 0xa",
+            24 + 24,
+        ),
         ([records.pack_record(0x20)], "unknown mandatory libxc record 0x20", 0),
         ([records.pack_record(0x10)], "wrong order: STATIC_DATA_END", 0),
     ],
