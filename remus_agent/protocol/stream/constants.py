@@ -6,7 +6,7 @@ tools/xl/xl.h, tools/libs/light/libxl_sr_stream_format.h, tools/libs/guest/xg_sr
 
 from __future__ import annotations
 
-from enum import Enum, IntEnum
+from enum import Enum, IntEnum, StrEnum
 from typing import Final
 
 Buffer = bytes | bytearray | memoryview
@@ -90,7 +90,7 @@ PV_LEVELS: Final = {8: 4, 4: 3}
 """Levels of page tables by the guest's width in bytes; other pairs do not exist (xg_sr_restore_x86_pv.c)."""
 
 
-class Layer(Enum):
+class Layer(StrEnum):
     """Whose records. Type numbers overlap: 4 is libxl's CHECKPOINT_END and libxc's X86_PV_VCPU_BASIC."""
 
     LIBXL = "libxl"

@@ -108,8 +108,11 @@ class EpochParser:
             raise self._failed
         try:
             for record in iter_records(view, layer=self._layer, offset=self._offset, ordinal=self._ordinal):
-                with records.located(record.layer, record.type, record.offset, record.ordinal):
+                try:
                     self._take(record)
+                except StreamError as error:
+                    records.locate(error, record)
+                    raise
                 self._layer = next_layer(record)
                 self._ordinal += 1
         except StreamError as error:

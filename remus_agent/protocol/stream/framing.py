@@ -8,8 +8,6 @@ Overview), tools/libs/guest/xg_sr_common.c (read_record).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -120,11 +118,6 @@ def truncated(what: str, have: int, need: int, offset: int, left: str | None = N
     )
 
 
-@contextmanager
-def located(layer: c.Layer, kind: int, start: int, ordinal: int) -> Iterator[None]:
-    """Errors raised inside are those of this record, unless they name another place already."""
-    try:
-        yield
-    except StreamError as error:
-        error.locate(layer.value, record_name(layer, kind), start=start, ordinal=ordinal)
-        raise
+def locate(error: StreamError, record: Record) -> None:
+    """Say that an error is this record's, unless it names another place already."""
+    error.locate(record.layer.value, record.name, start=record.offset, ordinal=record.ordinal)

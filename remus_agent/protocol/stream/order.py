@@ -9,7 +9,7 @@ tools/libs/guest/xg_sr_save.c (save), tools/libs/light/libxl_stream_read.c, libx
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Final
 
 from remus_agent.protocol.stream import constants as c
@@ -31,7 +31,7 @@ class Position(Enum):
     ENDED = "after the end"
 
 
-class Stage(Enum):
+class Stage(StrEnum):
     """What has been read so far. The value says where a misplaced record stands."""
 
     OPENING = "before LIBXC_CONTEXT"
@@ -47,7 +47,7 @@ class Stage(Enum):
     ENDED = "after the end"
 
 
-class Kind(Enum):
+class Kind(StrEnum):
     """Kinds of records that the order does not tell apart. Optional records may stand anywhere."""
 
     LIBXC_CONTEXT = "LIBXC_CONTEXT"

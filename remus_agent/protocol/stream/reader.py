@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from remus_agent.errors import StreamError
 from remus_agent.protocol.stream import constants as c
@@ -55,10 +54,11 @@ def iter_records(view: c.Buffer, *, layer: Layer = Layer.LIBXC, offset: int = 0,
             raise records.truncated("a record header", have, c.RECORD_HEADER_SIZE, offset + len(whole))
         kind, length = records.parse_record_header(whole, layer, offset + start, start)
         need = c.RECORD_HEADER_SIZE + records.padded(length)
-        with records.located(layer, kind, offset + start, ordinal):
-            if have < need:
-                raise records.truncated(f"record {records.record_name(layer, kind)}", have, need, offset + len(whole))
         record = Record(layer, kind, length, offset + start, whole[start : start + need], ordinal)
+        if have < need:
+            error = records.truncated(f"record {record.name}", have, need, offset + len(whole))
+            records.locate(error, record)
+            raise error
         yield record
         layer = next_layer(record)
         start += need
@@ -74,7 +74,7 @@ class StreamReader:
     colo: the stream is COLO's, which nothing in it tells: CHECKPOINT_STATE starts every epoch but the first."""
 
     def __init__(self, *, colo: bool = False) -> None:
-        self._held: NDArray[np.uint8] = np.empty(0, dtype=np.uint8)
+        self._held = memoryview(b"")
         self._filled = 0
         self._start = 0
         self._failed: StreamError | None = None
@@ -170,13 +170,13 @@ class StreamReader:
             while used < len(data):
                 if self._order.stage is Stage.ENDED:
                     raise records.refused(
-                        "bytes after the end of the stream", self._start, expected="none", found=f"{len(data) - used}"
+                        "bytes after the end of the stream", self._start, expected="none", found="more"
                     )
                 if self._filled or len(data) - used < self._need:
                     used += self._hold(data[used:])
                     if self._filled < self._need:
                         continue
-                    event = self._step(self._held[: self._need].data)
+                    event = self._step(self._held[: self._need])
                 else:
                     raw = data[used : used + self._need]
                     before = self._start
@@ -199,15 +199,15 @@ class StreamReader:
         wanted = self._filled + size
         if wanted > len(self._held):
             capacity = min(self._need, max(wanted, 2 * len(self._held), _FIRST_CAPACITY))
-            grown = np.empty(capacity, dtype=np.uint8)
+            grown = np.empty(capacity, dtype=np.uint8).data  # not touched before it is filled
             grown[: self._filled] = self._held[: self._filled]
             self._held = grown
-        self._held[self._filled : wanted] = np.frombuffer(data[:size], dtype=np.uint8)
+        self._held[self._filled : wanted] = data[:size]
         self._filled = wanted
         return size
 
     def _release(self) -> None:
-        self._held = np.empty(0, dtype=np.uint8)
+        self._held = memoryview(b"")
         self._filled = 0
 
     def _taken(self, raw: memoryview) -> None:

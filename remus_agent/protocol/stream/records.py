@@ -27,7 +27,7 @@ from remus_agent.protocol.stream.framing import (
     RECORD_HEADER,
     Record,
     known,
-    located,
+    locate,
     pack_record,
     padded,
     parse_record_header,
@@ -48,7 +48,7 @@ __all__ = [
     "check_header",
     "check_record",
     "colo_only",
-    "located",
+    "locate",
     "pack_record",
     "padded",
     "parse_body",
@@ -171,7 +171,7 @@ def check_record(
     padding zero. Returns its body, typed (None for optional and empty ones).
 
     version, hvm, colo: as for check_header. max_pfn: largest pfn allowed in PAGE_DATA. Raises StreamError."""
-    with located(record.layer, record.type, record.offset, record.ordinal):
+    try:
         check_header(record.layer, record.type, record.length, record.offset, version=version, hvm=hvm, colo=colo)
         padding = record.raw[c.RECORD_HEADER_SIZE + record.length :]
         if any(padding):
@@ -182,6 +182,9 @@ def check_record(
                 found=bytes(padding).hex(),
             )
         return parse_body(record, hvm=hvm, max_pfn=max_pfn)
+    except StreamError as error:
+        locate(error, record)
+        raise
 
 
 def colo_only(offset: int) -> StreamError:
