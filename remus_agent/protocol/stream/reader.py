@@ -284,8 +284,7 @@ class StreamReader:
         kind, length = self._header
         whole = memoryview(bytes(raw)) if self._own and not self._filled else raw.toreadonly()
         record = Record(self._order.layer, kind, length, self._start, whole, self._ordinal + 1)
-        version = self._order.version
-        body = records.check_record(record, version, hvm=self._hvm, colo=self._colo, max_pfn=self._needs.max_pfn)
+        body = records.check_body(record, hvm=self._hvm, max_pfn=self._needs.max_pfn)
         if not record.optional:
             self._take(record, body)
         self._ordinal += 1

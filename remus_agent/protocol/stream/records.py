@@ -45,6 +45,7 @@ __all__ = [
     "PageData",
     "Record",
     "TscInfo",
+    "check_body",
     "check_header",
     "check_record",
     "colo_only",
@@ -173,18 +174,23 @@ def check_record(
     version, hvm, colo: as for check_header. max_pfn: largest pfn allowed in PAGE_DATA. Raises StreamError."""
     try:
         check_header(record.layer, record.type, record.length, record.offset, version=version, hvm=hvm, colo=colo)
-        padding = record.raw[c.RECORD_HEADER_SIZE + record.length :]
-        if any(padding):
-            raise refused(
-                f"the padding of {record.name} is not zero",
-                record.body_offset + record.length,
-                expected="zeros",
-                found=bytes(padding).hex(),
-            )
-        return parse_body(record, hvm=hvm, max_pfn=max_pfn)
+        return check_body(record, hvm=hvm, max_pfn=max_pfn)
     except StreamError as error:
         locate(error, record)
         raise
+
+
+def check_body(record: Record, *, hvm: bool = True, max_pfn: int = c.PFN_MASK) -> Body:
+    """The rest of check_record, for a record whose header has been checked. Raises StreamError."""
+    padding = record.raw[c.RECORD_HEADER_SIZE + record.length :]
+    if any(padding):
+        raise refused(
+            f"the padding of {record.name} is not zero",
+            record.body_offset + record.length,
+            expected="zeros",
+            found=bytes(padding).hex(),
+        )
+    return parse_body(record, hvm=hvm, max_pfn=max_pfn)
 
 
 def colo_only(offset: int) -> StreamError:
