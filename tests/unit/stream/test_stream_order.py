@@ -198,6 +198,19 @@ def test_events_that_are_left_behind_are_noticed() -> None:
         reader.feed(b"x")
 
 
+def test_bytes_after_the_end_are_refused_alike_however_they_come() -> None:
+    """Found by fuzzing: the error counted the bytes that were at hand."""
+    stream = samples.pvh_checkpointed()
+    texts = set()
+    for chunks in ([stream + b"xyz"], [stream, b"x"], [stream[:-1], stream[-1:] + b"xy"]):
+        reader = StreamReader()
+        with pytest.raises(StreamError, match="bytes after the end") as caught:
+            for chunk in chunks:
+                reader.feed(chunk)
+        texts.add(str(caught.value))
+    assert len(texts) == 1
+
+
 @pytest.mark.parametrize(
     ("marker", "name"),
     [
