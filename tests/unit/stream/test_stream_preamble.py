@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import stream_samples as samples
 
 from remus_agent.errors import ConfigError, StreamError
 from remus_agent.protocol.stream import headers, records, writer
@@ -82,7 +83,7 @@ def test_names_that_no_domain_can_have(name: str) -> None:
         ("{", "not JSON"),
         ("[" * 100_000, "not JSON"),
         (b'{"c_info":{"name":"\xff"}}', "not JSON"),
-        ('{"c_info":{"name":NaN}}', "not JSON: NaN"),
+        ('{"c_info":{"name":NaN}}', "not JSON; expected JSON, found NaN"),
         ('{"n":' + "1" * 5000 + "}", "not JSON"),
         ("[]", "no c_info.name"),
         ("{}", "no c_info.name"),
@@ -108,15 +109,17 @@ def test_ambiguous_names_are_not_replaced(config: str) -> None:
         (PREAMBLE[:60], "truncated in the configuration in the xl header"),
         (PREAMBLE[:-8], "truncated before memory"),
         (PREAMBLE[:-1], "truncated in a record header: 1 of its 8 bytes"),
-        (PREAMBLE + b"x", "1 bytes after the preamble"),
-        (PREAMBLE + writer.tsc_info(0, 0, 0, 0), "32 bytes after the preamble"),
-        (PREAMBLE[:-32] + PREAMBLE[-8:], "holds X86_CPUID_POLICY, STATIC_DATA_END where"),
+        (PREAMBLE + b"x", "bytes after the preamble's STATIC_DATA_END; expected none, found 1"),
+        (PREAMBLE + writer.tsc_info(0, 0, 0, 0), "expected none, found 32"),
+        (PREAMBLE[:-32] + PREAMBLE[-8:], "other records than it must; .*, found X86_CPUID_POLICY, STATIC_DATA_END"),
         (
             PREAMBLE[:-8] + PREAMBLE[-32:],
-            "holds X86_CPUID_POLICY, X86_MSR_POLICY, X86_MSR_POLICY, STATIC_DATA_END",
+            "libxc's X86_MSR_POLICY twice in a stream",
         ),
         (PREAMBLE.replace(b"XENF\0\0\0\x03", b"XENF\0\0\0\x02")[:-88], "version 2 has no STATIC_DATA_END"),
         (PREAMBLE.replace(b"\x02\0\0\0\x0c\0", b"\x01\0\0\0\x0c\0"), "of a PV guest"),
+        (samples.start(samples.PV), "the preamble is of a PV guest; expected an HVM or PVH guest"),
+        (PREAMBLE[:-8] + records.pack_record(0x80000001), "truncated before memory"),
         (PREAMBLE.replace(b"\x01\x03\0\0\0", b"\x01\x02\0\0\0"), "is not JSON"),
         (PREAMBLE.replace(b"\0\0\0\0\0\xff", b"\0\0\0\0\0\xfe"), "legacy"),
     ],
