@@ -198,7 +198,7 @@ def _show_whole(
     if options.output == "table":
         print(shown(found))
     elif getattr(options, "records", False) or getattr(options, "epochs", False):
-        print(json.dumps({"summary": found}, ensure_ascii=False))
+        print(json.dumps({"summary": found}))
     else:
         print(as_json(found))
 

@@ -17,6 +17,7 @@ from remus_agent.protocol.stream import constants as c
 from remus_agent.protocol.stream import headers, records, writer
 from remus_agent.protocol.stream.constants import LibxcRecordType as Xc
 from remus_agent.protocol.stream.records import Record
+from remus_agent.protocol.stream_tools.pages import checked_pages
 from remus_agent.protocol.stream_tools.walk import Structure
 
 _ZEROS: Final = memoryview(bytes(c.PAGES_PER_RECORD * c.PAGE_SIZE))
@@ -114,7 +115,7 @@ def with_zero_pages(record: Record) -> list[c.Buffer]:
 
     Our saver sends zero pages as XALLOC. Stock Xen would populate those and write nothing: a page that had content in
     an earlier epoch would keep it, and memory that Xen hands out is not always zero."""
-    page = records.parse_page_data(record.body, record.offset + c.RECORD_HEADER_SIZE, hvm=False)
+    page = checked_pages(record)
     zero = page.types == c.PageType.XALLOC
     if not zero.any():
         return [record.raw]

@@ -121,21 +121,22 @@ def _headers(guest: Guest) -> dict[str, Value]:
 def _config(guest: Guest) -> dict[str, Value]:
     if guest.config is None:
         return {"xl.cfg": guest.xl.config.decode(errors="replace")} if guest.xl is not None else {}
-    return dict(_flat(guest.config, ""))
+    return _flat(guest.config)
 
 
-def _flat(value: object, path: str) -> Iterator[tuple[str, Value]]:
+def _flat(config: Mapping[str, Any]) -> dict[str, Value]:
     """Leaves of a JSON value by path; an empty object or list is a leaf, so that it differs from none."""
-    if isinstance(value, dict) and value:
-        for name, one in value.items():
-            yield from _flat(one, f"{path}.{name}" if path else str(name))
-    elif isinstance(value, list) and value:
-        for index, one in enumerate(value):
-            yield from _flat(one, f"{path}[{index}]")
-    elif value is None or isinstance(value, str | int | float | bool):
-        yield path, value
-    else:
-        yield path, str(value)
+    leaves: dict[str, Value] = {}
+    left: list[tuple[str, Any]] = [("", config)]  # no recursion: how deep a configuration nests is not ours to say
+    while left:
+        path, value = left.pop()
+        if isinstance(value, dict) and value:
+            left += [(f"{path}.{name}" if path else name, one) for name, one in reversed(value.items())]
+        elif isinstance(value, list) and value:
+            left += [(f"{path}[{index}]", one) for index, one in reversed(list(enumerate(value)))]
+        else:
+            leaves[path] = value if value is None or isinstance(value, str | int | float | bool) else str(value)
+    return leaves
 
 
 def _static(a: Mapping[str, bytes], b: Mapping[str, bytes]) -> Iterator[Change]:

@@ -94,7 +94,7 @@ class Guest:
 
 
 def parse_config(xl: headers.XlHeader) -> dict[str, Any] | None:
-    """The domain configuration; None when it is xl.cfg text, which no header since Xen 4.5 holds. Raises
+    """The domain configuration; None when it is xl.cfg text, as xl wrote it before Xen 4.5. Raises
     StreamError."""
     if not xl.json:
         return None

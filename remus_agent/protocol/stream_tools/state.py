@@ -13,7 +13,7 @@ from remus_agent.protocol.stream.constants import LibxcRecordType as Xc
 from remus_agent.protocol.stream.constants import LibxlRecordType as Xl
 from remus_agent.protocol.stream.records import Record
 from remus_agent.protocol.stream_tools.convert import no_such_epoch
-from remus_agent.protocol.stream_tools.pages import ZERO_PAGE_DIGEST, PageTable, page_digests
+from remus_agent.protocol.stream_tools.pages import ZERO_PAGE_DIGEST, PageTable, checked_pages, page_digests
 from remus_agent.protocol.stream_tools.rules import Guest
 from remus_agent.protocol.stream_tools.walk import Structure
 
@@ -84,7 +84,7 @@ class StateReader:
         return self._state
 
     def _apply(self, record: Record) -> None:
-        page = records.parse_page_data(record.body, record.offset + c.RECORD_HEADER_SIZE, hvm=False)
+        page = checked_pages(record)
         full = page.has_content
         digests = np.full(len(page.pfns), ZERO_PAGE_DIGEST, dtype=np.uint64)
         digests[full] = page_digests(page.content)

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from remus_agent.protocol.stream import constants as c
-from remus_agent.protocol.stream import records
 from remus_agent.protocol.stream.records import Record
-from remus_agent.protocol.stream_tools.pages import zero_pages
+from remus_agent.protocol.stream_tools.pages import checked_pages, zero_pages
 from remus_agent.protocol.stream_tools.rules import Guest
 from remus_agent.protocol.stream_tools.walk import Structure
 
@@ -96,7 +95,7 @@ class Summary:
         }
 
     def _count_pages(self, record: Record, epoch: EpochCounts) -> None:
-        pages = records.parse_page_data(record.body, record.offset + c.RECORD_HEADER_SIZE, hvm=False)
+        pages = checked_pages(record)
         self._types += np.bincount(pages.types, minlength=16)
         self.pages += pages.pages
         epoch.pages += pages.pages
@@ -126,7 +125,7 @@ def record_facts(structure: Structure) -> dict[str, Any]:
     }
     record = structure.event
     if isinstance(record, Record) and structure.is_libxc(c.LibxcRecordType.PAGE_DATA):
-        pages = records.parse_page_data(record.body, record.offset + c.RECORD_HEADER_SIZE, hvm=False)
+        pages = checked_pages(record)
         facts |= {"pfns": len(pages.pfns), "pages": pages.pages}
     return facts
 

@@ -42,6 +42,13 @@ _ALLOWED: Final = {
     (Position.ENDED, Layer.LIBXL): "nothing",
 }
 """What may stand at a place, by position and layer."""
+_OTHER: Final = "the end of the stream"
+_HEADERS: Final[dict[type, tuple[str, str]]] = {
+    headers.XlHeader: (_XL, "xl"),
+    headers.LibxlHeader: (_LIBXL, "libxl"),
+    headers.ImageHeader: (_IMAGE, "libxc"),
+    headers.DomainHeader: (_DOMAIN, "libxc"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +120,28 @@ class CutBetweenEpochs(DamagedStream):
 @dataclass(frozen=True, slots=True)
 class Structure:
     """One header or record. raw: all its bytes as they stood; epoch: from 1 on, 0 before memory (the first copy of
-    memory belongs to epoch 1, what stands between the last checkpoint and the END to one more)."""
+    memory belongs to epoch 1, what stands between the last checkpoint and the END to one more); offset: bytes from the
+    start of the stream; number: of a record from 1 on over both layers, None for a header; before: the position at
+    which it begins."""
 
     event: Event
     raw: c.Buffer
     epoch: int
-    place: Place
+    offset: int
+    number: int | None
+    before: Position
 
     @property
-    def offset(self) -> int:
-        """Bytes from the start of the stream."""
-        return self.place.offset
+    def place(self) -> Place:
+        """Where it stands, for errors and lists."""
+        begins = bytes(self.raw[:_BEGINS]).hex()
+        if not isinstance(self.event, Record):
+            what, layer = _HEADERS[type(self.event)]
+            return Place(None, layer, what, None, self.offset, begins, None, what)
+        record = self.event
+        expected = _ALLOWED.get((self.before, record.layer), _OTHER)
+        layer = record.layer.value
+        return Place(self.number, layer, record.name, record.length, self.offset, begins, self.epoch or None, expected)
 
     def is_libxc(self, *kinds: Xc) -> bool:
         """Whether it is a record of libxc of one of these types."""
@@ -149,8 +167,6 @@ class StreamWalk:
         self._head = bytearray()
         self._left = headers.XL_FIXED.size
         self._in_body = False
-        self._length: int | None = None
-        self._kind: str | None = None
         self._records = 0
         self._start = 0
         self._before = Position.HEADERS
@@ -197,7 +213,6 @@ class StreamWalk:
         try:
             events = self._reader.feed(part)
         except StreamError as error:
-            self._name_record()
             raise DamagedStream(error, self._place()) from error
         self._left -= len(part)
         if self._left:
@@ -206,10 +221,15 @@ class StreamWalk:
             self._expect_rest()
             return None
         event = events[0]
-        self._name_record()
-        raw: c.Buffer = event.raw if isinstance(event, Record) else bytes(self._head)
-        epoch = checkpoints + 1 if self._of_epoch(event) else 0
-        found = Structure(event, raw, epoch, self._place(epoch))
+        is_record = isinstance(event, Record)
+        found = Structure(
+            event,
+            event.raw if isinstance(event, Record) else bytes(self._head),
+            checkpoints + 1 if self._of_epoch(event) else 0,
+            self._start,
+            self._records if is_record else None,
+            self._before,
+        )
         self._expect_after(event)
         return found
 
@@ -218,59 +238,47 @@ class StreamWalk:
             return False
         return not (self._before is Position.STATIC and event.type == Xc.STATIC_DATA_END)
 
-    def _name_record(self) -> None:
-        """Type and length of the record whose header was read last."""
-        if self._what == _RECORD and len(self._head) == c.RECORD_HEADER_SIZE:
-            kind, self._length = records.RECORD_HEADER.unpack(self._head)
-            self._kind = records.record_name(self._layer, kind)
-
     def _expect_rest(self) -> None:
         """Of a structure whose length stands in what was read."""
         if self._what == _XL:
             self._left, _, _ = headers.parse_xl_fixed(self._head)
             return
-        self._name_record()
+        _, length = records.RECORD_HEADER.unpack(self._head)
         self._in_body = True
-        self._left = records.padded(self._length or 0)
+        self._left = records.padded(length)
 
     def _expect_after(self, event: Event) -> None:
         match event:
-            case headers.XlHeader():
-                self._expect(_LIBXL, headers.LIBXL_HEADER.size)
-            case headers.ImageHeader():
-                self._expect(_DOMAIN, headers.DOMAIN_HEADER.size)
             case Record() if event.layer is Layer.LIBXL and event.type == Xl.LIBXC_CONTEXT:
                 self._layer = Layer.LIBXC
                 self._expect(_IMAGE, headers.IMAGE_HEADER.size)
             case Record():
                 self._layer = next_layer(event)
                 self._expect(_RECORD, c.RECORD_HEADER_SIZE)
+            case headers.XlHeader():
+                self._expect(_LIBXL, headers.LIBXL_HEADER.size)
+            case headers.ImageHeader():
+                self._expect(_DOMAIN, headers.DOMAIN_HEADER.size)
             case _:
                 self._expect(_RECORD, c.RECORD_HEADER_SIZE)
 
     def _expect(self, what: str, size: int) -> None:
         self._what, self._left, self._in_body = what, size, False
         self._head = bytearray()
-        self._length = self._kind = None
         self._records += what == _RECORD
         self._start = self._reader.offset
         self._before = self._reader.position
 
-    def _place(self, epoch: int | None = None) -> Place:
+    def _place(self) -> Place:
+        """Of the structure that is not complete."""
         begins = self._head[:_BEGINS].hex()
         if self._what != _RECORD:
             layer = "xl" if self._what == _XL else self._layer.value
             return Place(None, layer, self._what, None, self._start, begins, None, self._what)
-        if epoch is None:
-            inside = self._before not in (Position.HEADERS, Position.STATIC)
-            epoch = self._reader.checkpoints + 1 if inside else None
-        return Place(
-            self._records,
-            self._layer.value,
-            self._kind or _RECORD,
-            self._length,
-            self._start,
-            begins,
-            epoch or None,
-            _ALLOWED.get((self._before, self._layer), "the end of the stream"),
-        )
+        name, length = _RECORD, None
+        if len(self._head) == c.RECORD_HEADER_SIZE:
+            kind, length = records.RECORD_HEADER.unpack(self._head)
+            name = records.record_name(self._layer, kind)
+        epoch = None if self._before in (Position.HEADERS, Position.STATIC) else self._reader.checkpoints + 1
+        expected = _ALLOWED.get((self._before, self._layer), _OTHER)
+        return Place(self._records, self._layer.value, name, length, self._start, begins, epoch, expected)
