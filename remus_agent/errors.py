@@ -117,13 +117,61 @@ class ProtocolError(RemusError):
 
 
 class StreamError(ProtocolError):
-    """A migration stream breaks its specification. offset: bytes from the start of the stream."""
+    """A migration stream breaks its specification.
+
+    what: the rule that is broken. offset: where, in bytes from the start of the stream. expected, found: what the rule
+    asks for and what stands there. layer: `xl`, `libxl` or `libxc`; record: the type of the record, or the name of the
+    header; ordinal: the number of the record in the stream, from 1 on, headers not counted; start: offset of the
+    record's or header's first byte. What is not known is None.
+    """
 
     code = "stream"
 
-    def __init__(self, message: str, *, offset: int, **facts: Any) -> None:
-        super().__init__(f"{message} (at byte {offset})", **facts)
+    def __init__(
+        self,
+        message: str,
+        *,
+        offset: int,
+        expected: str | None = None,
+        found: str | None = None,
+        **facts: Any,
+    ) -> None:
+        self.what = message
         self.offset = offset
+        self.expected = expected
+        self.found = found
+        self.layer: str | None = None
+        self.record: str | None = None
+        self.ordinal: int | None = None
+        self.start: int | None = None
+        super().__init__(self._text(), **facts)
+
+    def locate(self, layer: str, record: str, *, start: int, ordinal: int | None = None) -> None:
+        """Say in which record or header it happened; a place that is known already is kept."""
+        if self.record is None:
+            self.layer, self.record, self.ordinal, self.start = layer, record, ordinal, start
+            self.message = self._text()
+            self.args = (self.message,)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The error as the control socket sends it, with its place in the stream; absent facts are left out."""
+        facts = super().as_dict()
+        for name in ("offset", "layer", "record", "ordinal", "start", "expected", "found"):
+            value = getattr(self, name)
+            if value is not None:
+                facts[name] = value
+        return facts
+
+    def _text(self) -> str:
+        text = self.what
+        if self.expected is not None:
+            text += f"; expected {self.expected}, found {self.found}"
+        place = f"at byte {self.offset}"
+        if self.ordinal is not None:
+            place = f"{self.layer} record {self.ordinal}, {self.record} from byte {self.start}, {place}"
+        elif self.record is not None:
+            place = f"{self.layer}, {self.record} from byte {self.start}, {place}"
+        return f"{text} ({place})"
 
 
 class ReplicationError(ProtocolError):

@@ -17,20 +17,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Protocol
 
 from remus_agent.errors import JournalError
 from remus_agent.protocol.replication.frames import Buffer as Buffer  # noqa: PLC0414 - for implementers of ports
 from remus_agent.protocol.replication.frames import Frame
-
-
-class GuestType(Enum):
-    """How Xen runs the guest. Only PVH can be protected at present."""
-
-    PVH = "pvh"
-    HVM = "hvm"
-    PV = "pv"
+from remus_agent.protocol.stream.constants import GuestType as GuestType  # noqa: PLC0414 - for implementers of ports
 
 
 @dataclass(frozen=True, slots=True)

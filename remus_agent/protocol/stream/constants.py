@@ -6,7 +6,7 @@ tools/xl/xl.h, tools/libs/light/libxl_sr_stream_format.h, tools/libs/guest/xg_sr
 
 from __future__ import annotations
 
-from enum import Enum, IntEnum
+from enum import Enum, IntEnum, StrEnum
 from typing import Final
 
 Buffer = bytes | bytearray | memoryview
@@ -21,6 +21,8 @@ WRITE: Final = "write the stream"
 
 XL_MAGIC: Final = b"Xen saved domain, xl format\n \0 \r"
 XL_BYTE_ORDER: Final = 0x01020304
+XL_BYTE_ORDER_BIG_ENDIAN: Final = 0x04030201
+"""The byte order mark of a big-endian host, read as little-endian."""
 XL_FLAG_JSON: Final = 1
 XL_FLAG_STREAM_V2: Final = 2
 XL_FLAGS_KNOWN: Final = XL_FLAG_JSON | XL_FLAG_STREAM_V2
@@ -68,9 +70,27 @@ CONFIG_LENGTH_MAX: Final = 1 << 20
 CPUID_LEAF_SIZE: Final = 24
 MSR_ENTRY_SIZE: Final = 16
 TSC_INFO_SIZE: Final = 24
+HVM_PARAMS_MAX: Final = 1024
+"""Most entries of an HVM_PARAMS record; Xen has 39 parameters (HVM_NR_PARAMS)."""
+EMULATOR_XENSTORE_MAX: Final = 1 << 20
+"""Longest EMULATOR_XENSTORE_DATA, bytes with its sub-header; libxl writes a few hundred."""
+EMULATOR_RECORDS_MAX: Final = 64
+"""Most emulator records between two checkpoints; libxl writes two."""
+
+# PV guests
+
+VCPUS_MAX: Final = 8192
+"""Xen's own limit of virtual processors of a PV guest (MAX_VIRT_CPUS, xen/arch/x86/include/asm/config.h)."""
+VCPU_BASIC_SIZES: Final = {8: 5168, 4: 2800}
+"""Size of vcpu_guest_context_x86_{64,32}_t by the guest's width in bytes (tools/include/xen-foreign/reference.size)."""
+VCPU_EXTENDED_MAX: Final = 128
+VCPU_XSAVE_MIN: Final = 16
+VCPU_MSR_SIZE: Final = 16
+PV_LEVELS: Final = {8: 4, 4: 3}
+"""Levels of page tables by the guest's width in bytes; other pairs do not exist (xg_sr_restore_x86_pv.c)."""
 
 
-class Layer(Enum):
+class Layer(StrEnum):
     """Whose records. Type numbers overlap: 4 is libxl's CHECKPOINT_END and libxc's X86_PV_VCPU_BASIC."""
 
     LIBXL = "libxl"
@@ -117,6 +137,32 @@ class DomainType(IntEnum):
 
     PV = 1
     HVM = 2
+
+
+class GuestType(Enum):
+    """How Xen runs the guest, in libxl's words; libxc's headers call a PVH guest HVM. Only PVH can be protected at
+    present."""
+
+    PVH = "pvh"
+    HVM = "hvm"
+    PV = "pv"
+
+
+class EmulatorId(IntEnum):
+    """Who wrote an emulator record. UNKNOWN: converted from a legacy image."""
+
+    UNKNOWN = 0
+    QEMU_TRADITIONAL = 1
+    QEMU_UPSTREAM = 2
+
+
+class CheckpointStateId(IntEnum):
+    """CHECKPOINT_STATE, of COLO only. NEW travels with the stream, the others back to its sender."""
+
+    NEW = 0
+    SVM_SUSPENDED = 1
+    SVM_READY = 2
+    SVM_RESUMED = 3
 
 
 class PageType(IntEnum):

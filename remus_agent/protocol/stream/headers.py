@@ -13,6 +13,7 @@ from typing import Final
 
 from remus_agent.errors import StreamError
 from remus_agent.protocol.stream import constants as c
+from remus_agent.protocol.stream.framing import refused
 
 XL_FIXED: Final = struct.Struct("<32sIIII")
 LIBXL_HEADER: Final = struct.Struct(">QII")
@@ -56,8 +57,8 @@ class DomainHeader:
     xen: tuple[int, int]
 
 
-def pack_xl_header(config: bytes, *, trailing: bytes = b"", optional_flags: int = 0) -> bytes:
-    """xl's header with a JSON configuration (without NUL; it is added here). Raises StreamError if it is too
+def pack_xl_header(config: bytes, *, trailing: bytes = b"", optional_flags: int = 0, json: bool = True) -> bytes:
+    """xl's header with a configuration (without NUL; it is added here). Raises StreamError if it is too
     long or holds a NUL."""
     length = len(config) + 1
     if length > c.CONFIG_LENGTH_MAX:
@@ -68,53 +69,73 @@ def pack_xl_header(config: bytes, *, trailing: bytes = b"", optional_flags: int 
         )
     if b"\0" in config:
         raise StreamError("the configuration contains a NUL byte", offset=config.index(b"\0"), operation=c.WRITE)
-    fixed = XL_FIXED.pack(
-        c.XL_MAGIC, c.XL_BYTE_ORDER, c.XL_FLAGS_KNOWN, optional_flags, _U32.size + length + len(trailing)
-    )
+    mandatory = c.XL_FLAGS_KNOWN if json else c.XL_FLAG_STREAM_V2
+    fixed = XL_FIXED.pack(c.XL_MAGIC, c.XL_BYTE_ORDER, mandatory, optional_flags, _U32.size + length + len(trailing))
     return fixed + _U32.pack(length) + config + b"\0" + trailing
 
 
 def parse_xl_fixed(raw: c.Buffer) -> tuple[int, bool, int]:
     """The first 48 bytes: (length of the optional data, configuration is JSON, optional flags).
 
+    The length is 0 where there is no configuration at all, which only a header without the flag of JSON may say.
     Raises StreamError for other formats (named where known), a foreign byte order, legacy images and unknown
     mandatory flags."""
     magic, order, mandatory, optional, length = XL_FIXED.unpack(raw)
     if magic != c.XL_MAGIC:
-        raise _refused(_foreign(magic), 0)
+        raise refused(_foreign(magic), 0, expected="the magic of xl", found=repr(magic))
     if order != c.XL_BYTE_ORDER:
-        raise _refused(f"the xl header was written with another byte order ({order:#010x})", 32)
+        endian = "is big-endian" if order == c.XL_BYTE_ORDER_BIG_ENDIAN else "has an unknown byte order"
+        raise refused(f"the xl header {endian}", 32, expected=f"{c.XL_BYTE_ORDER:#010x}", found=f"{order:#010x}")
     if mandatory & ~c.XL_FLAGS_KNOWN:
-        raise _refused(f"the xl header has unknown mandatory flags {mandatory & ~c.XL_FLAGS_KNOWN:#x}", 36)
+        raise refused(
+            "the xl header has unknown mandatory flags",
+            36,
+            expected=f"none but {c.XL_FLAGS_KNOWN:#x}",
+            found=f"{mandatory & ~c.XL_FLAGS_KNOWN:#x}",
+        )
     if not mandatory & c.XL_FLAG_STREAM_V2:
-        raise _refused(
+        raise refused(
             "this is a legacy image: its xl header lacks the flag of stream version 2 (Xen before 4.6)",
             36,
+            expected=f"flag {c.XL_FLAG_STREAM_V2:#x}",
+            found=f"{mandatory:#x}",
             hint="save the domain with Xen 4.6 or later",
         )
-    if not _U32.size < length <= _U32.size + c.CONFIG_LENGTH_MAX:
-        raise _refused(
-            f"the xl header announces {length} bytes of configuration; allowed are 5 to "
-            f"{_U32.size + c.CONFIG_LENGTH_MAX}",
+    json = bool(mandatory & c.XL_FLAG_JSON)
+    least, most = _U32.size + 1 if json else 0, _U32.size + c.CONFIG_LENGTH_MAX
+    if not least <= length <= most or 0 < length < _U32.size:
+        raise refused(
+            "wrong length of the configuration in the xl header",
             44,
+            expected=f"{least} to {most} bytes",
+            found=f"{length}",
         )
-    return length, bool(mandatory & c.XL_FLAG_JSON), optional
+    return length, json, optional
 
 
 def parse_xl_optional(raw: c.Buffer, *, json: bool, optional_flags: int) -> XlHeader:
-    """xl's header from its optional data: u32 length, configuration with a NUL, anything else."""
+    """xl's header from its optional data: u32 length, configuration, anything else. JSON ends with a NUL; the text of
+    an xl.cfg may. Raises StreamError."""
     data = bytes(raw)
     start = XL_FIXED.size + _U32.size
     (length,) = _U32.unpack_from(data)
-    if not 1 <= length <= len(data) - _U32.size:
-        raise _refused(
-            f"the configuration's length {length} does not fit the {len(data) - _U32.size} bytes that follow",
+    if not int(json) <= length <= len(data) - _U32.size:
+        raise refused(
+            "the configuration's length does not fit what follows",
             start - 4,
+            expected=f"{int(json)} to {len(data) - _U32.size}",
+            found=f"{length}",
         )
     config = data[_U32.size : _U32.size + length]
-    if config.find(b"\0") != length - 1:
-        raise _refused("the configuration is not ended by its only NUL byte", start)
-    return XlHeader(config[:-1], json, optional_flags, data[_U32.size + length :])
+    nul = config.find(b"\0")
+    if nul not in (length - 1, *(() if json else (-1,))):
+        raise refused(
+            "the configuration is not ended by its only NUL byte",
+            start,
+            expected=f"a NUL at its byte {length - 1}",
+            found=f"one at byte {nul}" if nul >= 0 else "none",
+        )
+    return XlHeader(config.removesuffix(b"\0"), json, optional_flags, data[_U32.size + length :])
 
 
 def pack_libxl_header() -> bytes:
@@ -126,15 +147,26 @@ def parse_libxl_header(raw: c.Buffer, offset: int) -> LibxlHeader:
     """Raises StreamError for a bad magic, another version, big-endian and converted legacy streams."""
     ident, version, options = LIBXL_HEADER.unpack(raw)
     if ident != c.LIBXL_IDENT:
-        raise _refused(f"bad magic in the libxl header: {ident:#018x}", offset)
+        raise refused(
+            "bad magic in the libxl header", offset, expected=f"{c.LIBXL_IDENT:#018x}", found=f"{ident:#018x}"
+        )
     if version != c.LIBXL_VERSION:
-        raise _refused(f"the libxl stream has version {version}; known is {c.LIBXL_VERSION}", offset + 8)
+        raise refused(
+            "unknown version of the libxl stream", offset + 8, expected=f"{c.LIBXL_VERSION}", found=f"{version}"
+        )
     if options & c.LIBXL_OPTION_BIG_ENDIAN:
-        raise _refused("the libxl stream is big-endian", offset + 12)
+        raise refused(
+            "the libxl stream is big-endian", offset + 12, expected="little-endian", found=f"options {options:#x}"
+        )
     if options & c.LIBXL_OPTION_LEGACY:
-        raise _refused("this is a converted legacy image (Xen before 4.6)", offset + 12)
+        raise refused(
+            "this is a converted legacy image (Xen before 4.6)",
+            offset + 12,
+            expected="a stream of Xen 4.6 or later",
+            found=f"options {options:#x}",
+        )
     if options:
-        raise _refused(f"the libxl header has unknown options {options:#x}", offset + 12)
+        raise refused("the libxl header has unknown options", offset + 12, expected="none", found=f"{options:#x}")
     return LibxlHeader(version, options)
 
 
@@ -147,18 +179,34 @@ def parse_image_header(raw: c.Buffer, offset: int) -> ImageHeader:
     """Raises StreamError for legacy images (no marker), a bad magic, unknown versions, big-endian streams."""
     marker, ident, version, options, reserved1, reserved2 = IMAGE_HEADER.unpack(raw)
     if marker != c.LIBXC_MARKER:
-        raise _refused(f"no libxc image marker ({marker:#018x}): a legacy image, or not a libxc stream", offset)
+        raise refused(
+            f"no libxc image marker: {_legacy(marker)}",
+            offset,
+            expected=f"{c.LIBXC_MARKER:#x}",
+            found=f"{marker:#018x}",
+        )
     if ident != c.LIBXC_IDENT:
-        raise _refused(f"bad magic in the libxc image header: {ident:#010x}", offset + 8)
+        raise refused(
+            "bad magic in the libxc image header", offset + 8, expected=f"{c.LIBXC_IDENT:#010x}", found=f"{ident:#010x}"
+        )
     if version not in c.LIBXC_VERSIONS:
-        raise _refused(
-            f"the libxc stream has version {version}; known are {', '.join(map(str, c.LIBXC_VERSIONS))}",
+        raise refused(
+            "unknown version of the libxc stream",
             offset + 12,
+            expected=" or ".join(map(str, c.LIBXC_VERSIONS)),
+            found=f"{version}",
         )
     if options & c.LIBXC_OPTION_BIG_ENDIAN:
-        raise _refused("the libxc stream is big-endian", offset + 16)
+        raise refused(
+            "the libxc stream is big-endian", offset + 16, expected="little-endian", found=f"options {options:#x}"
+        )
     if options or reserved1 or reserved2:
-        raise _refused("reserved bits are set in the libxc image header", offset + 16)
+        raise refused(
+            "reserved bits are set in the libxc image header",
+            offset + 16,
+            expected="zeros",
+            found=f"{options:#x}, {reserved1:#x}, {reserved2:#x}",
+        )
     return ImageHeader(version)
 
 
@@ -171,11 +219,20 @@ def parse_domain_header(raw: c.Buffer, offset: int) -> DomainHeader:
     """Raises StreamError for unknown guest types and other page sizes."""
     kind, page_shift, reserved, major, minor = DOMAIN_HEADER.unpack(raw)
     if kind not in tuple(c.DomainType):
-        raise _refused(f"unknown guest type {kind} in the libxc domain header", offset)
+        raise refused(
+            "unknown guest type in the libxc domain header", offset, expected="1 (PV) or 2 (HVM)", found=f"{kind}"
+        )
     if page_shift != c.PAGE_SHIFT:
-        raise _refused(f"the libxc stream has pages of 2^{page_shift} bytes; known are 2^{c.PAGE_SHIFT}", offset + 4)
+        raise refused(
+            "unknown page size of the libxc stream",
+            offset + 4,
+            expected=f"2^{c.PAGE_SHIFT} bytes",
+            found=f"2^{page_shift}",
+        )
     if reserved:
-        raise _refused("reserved bits are set in the libxc domain header", offset + 6)
+        raise refused(
+            "reserved bits are set in the libxc domain header", offset + 6, expected="0", found=f"{reserved:#x}"
+        )
     return DomainHeader(c.DomainType(kind), (major, minor))
 
 
@@ -190,5 +247,11 @@ def _foreign(magic: bytes) -> str:
     return "bad magic: this is not a domain saved by xl"
 
 
-def _refused(message: str, offset: int, hint: str | None = None) -> StreamError:
-    return StreamError(message, offset=offset, operation=c.READ, hint=hint)
+def _legacy(marker: int) -> str:
+    """What the first 8 bytes of a libxc stream without a marker are (Legacy Images in the specification)."""
+    first, second = (marker >> 32).to_bytes(4, "big"), marker & 0xFFFFFFFF
+    if not second and any(first):
+        return "a legacy image of a 64-bit toolstack (Xen before 4.6)"
+    if second == 0xFFFFFFFF:
+        return "a legacy image of a 32-bit toolstack (Xen before 4.6)"
+    return "a legacy image, or not a libxc stream"

@@ -47,13 +47,16 @@ def parse_preamble(data: c.Buffer) -> Preamble:
     found = [event for event in events if isinstance(event, records.Record) and event.layer is c.Layer.LIBXC]
     kinds = [record.type for record in found if not record.optional]
     if domain.type is not c.DomainType.HVM:
-        raise records.refused("the preamble is of a PV guest", _libxc_offset(xl))
+        raise records.refused(
+            "the preamble is of a PV guest", _libxc_offset(xl), expected="an HVM or PVH guest", found="a PV guest"
+        )
     if tuple(kinds) != _STATIC:
         names = ", ".join(records.record_name(c.Layer.LIBXC, kind) for kind in kinds)
         raise records.refused(
-            f"wrong order: the preamble holds {names} where X86_CPUID_POLICY, X86_MSR_POLICY and "
-            "STATIC_DATA_END belong",
+            "wrong order: the preamble holds other records than it must",
             _libxc_offset(xl),
+            expected=", ".join(kind.name for kind in _STATIC),
+            found=names,
         )
     config = _config(xl)
     bodies = {record.type: bytes(record.body) for record in found}
@@ -95,16 +98,20 @@ def _events(data: c.Buffer) -> tuple[headers.XlHeader, list[Event]]:
     reader = StreamReader()
     events = reader.feed(data)
     if any(isinstance(event, headers.ImageHeader) and event.version < 3 for event in events):
-        raise records.refused("a libxc stream of version 2 has no STATIC_DATA_END", reader.offset)
+        raise records.refused(
+            "a libxc stream of version 2 has no STATIC_DATA_END", reader.offset, expected="version 3", found="version 2"
+        )
     if reader.position in (Position.HEADERS, Position.STATIC):
         reader.close()  # raises: names the structure that is cut off
     last = next((event for event in events if _is_static_data_end(event)), None)
     xl = events[0] if events else None
     if not isinstance(xl, headers.XlHeader) or not isinstance(last, records.Record):
-        raise records.refused("the preamble is not whole", reader.offset)
+        raise records.refused("the preamble is not whole", reader.offset, expected="STATIC_DATA_END", found="none")
     end = last.offset + c.RECORD_HEADER_SIZE
     if reader.offset != end:
-        raise records.refused(f"{reader.offset - end} bytes after the preamble's STATIC_DATA_END", end)
+        raise records.refused(
+            "bytes after the preamble's STATIC_DATA_END", end, expected="none", found=f"{reader.offset - end}"
+        )
     return xl, events
 
 
@@ -122,14 +129,23 @@ def _libxc_offset(xl: headers.XlHeader) -> int:
 
 def _config(xl: headers.XlHeader) -> dict[str, Any]:
     if not xl.json:
-        raise records.refused("the configuration in the xl header is not JSON", _CONFIG_START)
+        raise records.refused(
+            "the configuration in the xl header is not JSON",
+            _CONFIG_START,
+            expected="JSON",
+            found="the text of an xl.cfg",
+        )
     try:
         config = json.loads(xl.config.decode(), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise records.refused(f"the configuration is not JSON: {error}", _CONFIG_START) from error
+        raise records.refused(
+            "the configuration is not JSON", _CONFIG_START, expected="JSON", found=str(error)
+        ) from error
     info = config.get("c_info") if isinstance(config, dict) else None
     if not isinstance(info, dict) or not isinstance(info.get("name"), str):
-        raise records.refused("the configuration has no c_info.name", _CONFIG_START)
+        raise records.refused(
+            "the configuration has no c_info.name", _CONFIG_START, expected="an object with a name", found="none"
+        )
     return dict(config)
 
 
@@ -141,7 +157,12 @@ def _member(text: str, span: tuple[int, int], key: str) -> tuple[int, int]:
     """Where the value of a key stands in the object at text[span]; the text is known to be valid JSON."""
     found = [place for name, place in _members(text, span[0]) if name == key]
     if len(found) != 1:
-        raise records.refused(f"the configuration has {len(found)} members {key!r} where one belongs", _CONFIG_START)
+        raise records.refused(
+            f"the configuration has several members {key!r}",
+            _CONFIG_START,
+            expected="one",
+            found=f"{len(found)} members",
+        )
     return found[0]
 
 

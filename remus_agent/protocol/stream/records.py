@@ -1,292 +1,228 @@
-"""Records of the libxl and libxc streams: header (u32 type, u32 length), body, zeros up to a multiple of 8
-bytes.
+"""Records of the libxl and libxc streams, each checked by itself: is its type known and at home in this stream,
+is its length right, are its fields in range. Its place among the others is `order`'s and `dependencies`' matter.
 
-Sources in Xen: docs/specs/libxc-migration-stream.pandoc (Records), libxl-migration-stream.pandoc
+Framing, page data and the other bodies come from `framing`, `page_data` and `bodies` and are offered here as well.
+Sources in Xen: docs/specs/libxc-migration-stream.pandoc (Records, Errata), libxl-migration-stream.pandoc
 (Records), tools/libs/guest/xg_sr_restore.c and xg_sr_common_x86.c (what a receiver refuses).
 """
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from remus_agent.errors import StreamError
 from remus_agent.protocol.stream import constants as c
-from remus_agent.protocol.stream.constants import LibxcRecordType as Xc
-
-RECORD_HEADER: Final = struct.Struct("<II")
-COUNT: Final = struct.Struct("<II")
-TSC: Final = struct.Struct("<IIQII")
-_PARAM: Final = struct.Struct("<QQ")
-
-_KNOWN_TYPES: Final = np.zeros(16, dtype=bool)
-_KNOWN_TYPES[[int(kind) for kind in c.PageType]] = True
-_CONTENT_TYPES: Final = _KNOWN_TYPES.copy()
-_CONTENT_TYPES[[c.PageType.BROKEN, c.PageType.XALLOC, c.PageType.XTAB]] = False
-_HVM_TYPES: Final = np.zeros(16, dtype=bool)
-_HVM_TYPES[[c.PageType.NOTAB, c.PageType.BROKEN, c.PageType.XALLOC, c.PageType.XTAB]] = True
-
-_NAMES: Final = {
-    c.Layer.LIBXC: {int(kind): kind.name for kind in Xc},
-    c.Layer.LIBXL: {int(kind): kind.name for kind in c.LibxlRecordType},
-}
-_EMPTY: Final = frozenset({Xc.END, Xc.VERIFY, Xc.CHECKPOINT, Xc.STATIC_DATA_END})
-_MULTIPLE: Final = {Xc.X86_CPUID_POLICY: c.CPUID_LEAF_SIZE, Xc.X86_MSR_POLICY: c.MSR_ENTRY_SIZE}
-_EXACT: Final = {Xc.SHARED_INFO: c.PAGE_SIZE, Xc.X86_PV_INFO: 8}
-_LIBXL_EMPTY: Final = frozenset(
-    {c.LibxlRecordType.END, c.LibxlRecordType.LIBXC_CONTEXT, c.LibxlRecordType.CHECKPOINT_END}
+from remus_agent.protocol.stream.bodies import (
+    TSC,
+    Body,
+    TscInfo,
+    parse_body,
+    parse_hvm_params,
+    parse_tsc_info,
 )
+from remus_agent.protocol.stream.constants import LibxcRecordType as Xc
+from remus_agent.protocol.stream.constants import LibxlRecordType as Xl
+from remus_agent.protocol.stream.framing import (
+    RECORD_HEADER,
+    Record,
+    known,
+    locate,
+    pack_record,
+    padded,
+    parse_record_header,
+    record_name,
+    refused,
+    truncated,
+)
+from remus_agent.protocol.stream.page_data import COUNT, PageData, parse_page_data
+
+__all__ = [
+    "COUNT",
+    "RECORD_HEADER",
+    "TSC",
+    "Body",
+    "PageData",
+    "Record",
+    "TscInfo",
+    "check_body",
+    "check_header",
+    "check_record",
+    "colo_only",
+    "locate",
+    "pack_record",
+    "padded",
+    "parse_body",
+    "parse_hvm_params",
+    "parse_page_data",
+    "parse_record_header",
+    "parse_tsc_info",
+    "record_name",
+    "refused",
+    "truncated",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """One record. raw: header, body and padding. offset: of its header, in bytes from the stream's start."""
+class _Lengths:
+    """Lengths a body may have: `least` to `most` bytes, in steps of `step` from `least` on."""
 
-    layer: c.Layer
-    type: int
-    length: int
-    offset: int
-    raw: memoryview
+    least: int
+    most: int = c.REC_LENGTH_MAX
+    step: int = 1
 
-    @property
-    def body(self) -> memoryview:
-        """The body without padding."""
-        return self.raw[c.RECORD_HEADER_SIZE : c.RECORD_HEADER_SIZE + self.length]
+    def allow(self, length: int) -> bool:
+        return self.least <= length <= self.most and (length - self.least) % self.step == 0
 
-    @property
-    def name(self) -> str:
-        """The type as the specification names it."""
-        return record_name(self.layer, self.type)
-
-    @property
-    def optional(self) -> bool:
-        """True for records that a reader may skip."""
-        return bool(self.type & c.RECORD_OPTIONAL)
+    def __str__(self) -> str:
+        if self.most == self.least:
+            return f"{self.least} bytes" if self.least else "none"
+        text = f"at least {self.least} bytes" if self.most == c.REC_LENGTH_MAX else f"{self.least} to {self.most} bytes"
+        return text if self.step == 1 else f"{text} in steps of {self.step}"
 
 
-@dataclass(frozen=True, slots=True)
-class PageData:
-    """View of a PAGE_DATA body. types: one PageType number a pfn; content: for each pfn whose type has
-    content 4096 bytes, in order; has_content: which ones those are."""
+_EMPTY: Final = _Lengths(0, 0)
+_VCPU: Final = 8
+"""Sub-header of a vcpu's records. Nothing behind it is an erratum that has to be tolerated."""
+_LENGTHS: Final[dict[tuple[c.Layer, int], _Lengths]] = {
+    (c.Layer.LIBXC, Xc.END): _EMPTY,
+    (c.Layer.LIBXC, Xc.PAGE_DATA): _Lengths(16, step=8),
+    (c.Layer.LIBXC, Xc.X86_PV_INFO): _Lengths(8, 8),
+    (c.Layer.LIBXC, Xc.X86_PV_P2M_FRAMES): _Lengths(16, step=8),
+    (c.Layer.LIBXC, Xc.X86_PV_VCPU_BASIC): _Lengths(_VCPU, _VCPU + max(c.VCPU_BASIC_SIZES.values())),
+    (c.Layer.LIBXC, Xc.X86_PV_VCPU_EXTENDED): _Lengths(_VCPU, _VCPU + c.VCPU_EXTENDED_MAX),
+    (c.Layer.LIBXC, Xc.X86_PV_VCPU_XSAVE): _Lengths(_VCPU),
+    (c.Layer.LIBXC, Xc.X86_PV_VCPU_MSRS): _Lengths(_VCPU, step=c.VCPU_MSR_SIZE),
+    (c.Layer.LIBXC, Xc.SHARED_INFO): _Lengths(c.PAGE_SIZE, c.PAGE_SIZE),
+    (c.Layer.LIBXC, Xc.X86_TSC_INFO): _Lengths(c.TSC_INFO_SIZE, c.TSC_INFO_SIZE),
+    (c.Layer.LIBXC, Xc.HVM_CONTEXT): _Lengths(1),
+    (c.Layer.LIBXC, Xc.HVM_PARAMS): _Lengths(8, 8 + 16 * c.HVM_PARAMS_MAX, 16),
+    (c.Layer.LIBXC, Xc.VERIFY): _EMPTY,
+    (c.Layer.LIBXC, Xc.CHECKPOINT): _EMPTY,
+    (c.Layer.LIBXC, Xc.STATIC_DATA_END): _EMPTY,
+    (c.Layer.LIBXC, Xc.X86_CPUID_POLICY): _Lengths(c.CPUID_LEAF_SIZE, step=c.CPUID_LEAF_SIZE),
+    (c.Layer.LIBXC, Xc.X86_MSR_POLICY): _Lengths(c.MSR_ENTRY_SIZE, step=c.MSR_ENTRY_SIZE),
+    (c.Layer.LIBXL, Xl.END): _EMPTY,
+    (c.Layer.LIBXL, Xl.LIBXC_CONTEXT): _EMPTY,
+    (c.Layer.LIBXL, Xl.EMULATOR_XENSTORE_DATA): _Lengths(8, c.EMULATOR_XENSTORE_MAX),
+    (c.Layer.LIBXL, Xl.EMULATOR_CONTEXT): _Lengths(8),
+    (c.Layer.LIBXL, Xl.CHECKPOINT_END): _EMPTY,
+    (c.Layer.LIBXL, Xl.CHECKPOINT_STATE): _Lengths(8, 8),
+}
 
-    pfns: NDArray[np.uint64]
-    types: NDArray[np.uint8]
-    content: memoryview
-
-    @property
-    def has_content(self) -> NDArray[np.bool_]:
-        """For each pfn whether it has 4096 bytes in `content`."""
-        return _CONTENT_TYPES[self.types]
-
-    @property
-    def pages(self) -> int:
-        """How many pages have content."""
-        return len(self.content) // c.PAGE_SIZE
-
-
-@dataclass(frozen=True, slots=True)
-class TscInfo:
-    """X86_TSC_INFO. khz: frequency; nsec: elapsed time in ns; see xc_domain_get_tsc_info."""
-
-    mode: int
-    khz: int
-    nsec: int
-    incarnation: int
-
-
-def record_name(layer: c.Layer, kind: int) -> str:
-    """Name of a record type, for messages."""
-    known = _NAMES[layer].get(kind)
-    if known is not None:
-        return known
-    return f"{'optional' if kind & c.RECORD_OPTIONAL else 'mandatory'} {layer.value} record {kind:#x}"
-
-
-def padded(length: int) -> int:
-    """The length of a body with its padding."""
-    return -(-length // c.RECORD_ALIGN) * c.RECORD_ALIGN
-
-
-def pack_record(kind: int, body: c.Buffer = b"") -> bytes:
-    """A whole record; the body is copied (page content never goes through here). Raises StreamError above
-    REC_LENGTH_MAX."""
-    length = len(body)
-    if length > c.REC_LENGTH_MAX:
-        raise StreamError(
-            f"a record of {length} bytes is longer than the limit of {c.REC_LENGTH_MAX}",
-            offset=0,
-            operation=c.WRITE,
-        )
-    return b"".join((RECORD_HEADER.pack(kind, length), body, bytes(padded(length) - length)))
+_NOT_HERE: Final = {
+    Xc.TOOLSTACK: "it was for the time of the format's development only",
+    Xc.CHECKPOINT_DIRTY_PFN_LIST: "COLO's secondary sends it back to the primary",
+}
+_PV_ONLY: Final = frozenset(
+    {
+        Xc.X86_PV_INFO,
+        Xc.X86_PV_P2M_FRAMES,
+        Xc.X86_PV_VCPU_BASIC,
+        Xc.X86_PV_VCPU_EXTENDED,
+        Xc.X86_PV_VCPU_XSAVE,
+        Xc.X86_PV_VCPU_MSRS,
+        Xc.SHARED_INFO,
+    }
+)
+_HVM_ONLY: Final = frozenset({Xc.HVM_CONTEXT, Xc.HVM_PARAMS})
+_SINCE_VERSION_3: Final = frozenset({Xc.STATIC_DATA_END, Xc.X86_CPUID_POLICY, Xc.X86_MSR_POLICY})
+_EMULATOR: Final = frozenset({Xl.EMULATOR_XENSTORE_DATA, Xl.EMULATOR_CONTEXT})
 
 
-def parse_record_header(raw: c.Buffer, layer: c.Layer, offset: int, start: int = 0) -> tuple[int, int]:
-    """(type, body length) of the record whose header is at raw[start:]. Raises StreamError above
-    REC_LENGTH_MAX."""
-    kind, length = RECORD_HEADER.unpack_from(raw, start)
-    if length > c.REC_LENGTH_MAX:
-        raise refused(
-            f"{record_name(layer, kind)} announces {length} bytes; the limit is {c.REC_LENGTH_MAX}",
-            offset + 4,
-        )
-    return kind, length
+def check_header(
+    layer: c.Layer,
+    kind: int,
+    length: int,
+    offset: int,
+    *,
+    version: int = c.LIBXC_VERSION,
+    hvm: bool = True,
+    colo: bool = False,
+) -> None:
+    """Check a record by its header alone: type known, at home in such a stream, length of the body possible.
+
+    offset: of the header. version: of the libxc stream. hvm: an HVM or PVH guest. colo: a stream of COLO.
+    Raises StreamError. Optional records pass."""
+    if kind & c.RECORD_OPTIONAL:
+        return
+    name = record_name(layer, kind)
+    if not known(layer, kind):
+        raise refused(f"unknown {name}", offset, expected="a type of the specification", found=f"{kind:#x}")
+    if layer is c.Layer.LIBXC:
+        _check_home(Xc(kind), offset, version, hvm)
+    elif kind == Xl.CHECKPOINT_STATE and not colo:
+        raise colo_only(offset)
+    elif kind in _EMULATOR and not hvm:
+        raise refused(f"{name} in the stream of a PV guest", offset, expected="no emulator", found=name)
+    lengths = _LENGTHS[layer, kind]
+    if not lengths.allow(length):
+        raise refused(f"wrong length of {name}", offset + 4, expected=str(lengths), found=f"{length} bytes")
 
 
-def check_record(record: Record, version: int = c.LIBXC_VERSION, *, hvm: bool = True) -> None:
+def check_record(
+    record: Record,
+    version: int = c.LIBXC_VERSION,
+    *,
+    hvm: bool = True,
+    colo: bool = False,
+    max_pfn: int = c.PFN_MASK,
+) -> Body:
     """Check one record by itself (not its place in the stream): type known, length right, fields in range,
-    padding zero.
+    padding zero. Returns its body, typed (None for optional and empty ones).
 
-    version: of the libxc stream. hvm: an HVM or PVH guest, so records and page types of PV guests are
-    refused. Raises StreamError."""
+    version, hvm, colo: as for check_header. max_pfn: largest pfn allowed in PAGE_DATA. Raises StreamError."""
+    try:
+        check_header(record.layer, record.type, record.length, record.offset, version=version, hvm=hvm, colo=colo)
+        return check_body(record, hvm=hvm, max_pfn=max_pfn)
+    except StreamError as error:
+        locate(error, record)
+        raise
+
+
+def check_body(record: Record, *, hvm: bool = True, max_pfn: int = c.PFN_MASK) -> Body:
+    """The rest of check_record, for a record whose header has been checked. Raises StreamError."""
     padding = record.raw[c.RECORD_HEADER_SIZE + record.length :]
     if any(padding):
-        raise refused(f"padding of {record.name} is not zero", record.offset + c.RECORD_HEADER_SIZE + record.length)
-    if record.optional:
-        return
-    if record.layer is c.Layer.LIBXC:
-        _check_libxc(record, version, hvm)
-    else:
-        _check_libxl(record)
-
-
-def parse_page_data(body: memoryview, offset: int, *, max_pfn: int = c.PFN_MASK, hvm: bool = True) -> PageData:
-    """View of a PAGE_DATA body; nothing is copied but the pfns. offset: of the body in the stream.
-
-    max_pfn: largest pfn allowed, inclusive. hvm: refuse page-table types (they exist for PV guests only).
-    Raises StreamError: reserved bits, no pfns, bad page type, pfn beyond max_pfn, length mismatch."""
-    if len(body) < COUNT.size:
-        raise refused(f"PAGE_DATA of {len(body)} bytes has no room for its count", offset)
-    count, reserved = COUNT.unpack_from(body)
-    if reserved:
-        raise refused(f"reserved field of PAGE_DATA is {reserved:#x}", offset + 4)
-    if not count:
-        raise refused("PAGE_DATA without pfns", offset)
-    start = COUNT.size + 8 * count
-    if len(body) < start:
-        raise refused(f"PAGE_DATA of {len(body)} bytes has no room for its {count} pfns", offset)
-    entries = np.frombuffer(body, dtype="<u8", count=count, offset=COUNT.size)
-    pfns = entries & np.uint64(c.PFN_MASK)
-    types = (entries >> np.uint64(c.PAGE_TYPE_SHIFT)).astype(np.uint8)
-    _refuse_first(
-        entries >> np.uint64(52) & np.uint64(0xFF) != 0,
-        entries,
-        offset,
-        "reserved bits are set in PAGE_DATA entry {:#018x}",
-    )
-    _refuse_first(~_KNOWN_TYPES[types], types, offset, "bad page type {:#x} in PAGE_DATA")
-    if hvm:
-        _refuse_first(
-            ~_HVM_TYPES[types],
-            types,
-            offset,
-            "bad page type {:#x} in PAGE_DATA: only PV guests have page tables",
-        )
-    _refuse_first(pfns > np.uint64(max_pfn), pfns, offset, f"pfn {{:#x}} is beyond the limit {max_pfn:#x}")
-    pages = int(np.count_nonzero(_CONTENT_TYPES[types]))
-    expected = start + pages * c.PAGE_SIZE
-    if len(body) != expected:
         raise refused(
-            f"PAGE_DATA with {count} pfns and {pages} pages must be {expected} bytes long, it is {len(body)}",
-            offset,
+            f"the padding of {record.name} is not zero",
+            record.body_offset + record.length,
+            expected="zeros",
+            found=bytes(padding).hex(),
         )
-    return PageData(pfns, types, body[start:])
+    return parse_body(record, hvm=hvm, max_pfn=max_pfn)
 
 
-def parse_tsc_info(body: memoryview, offset: int) -> TscInfo:
-    """X86_TSC_INFO. Raises StreamError."""
-    if len(body) != TSC.size:
-        raise refused(f"X86_TSC_INFO must be {TSC.size} bytes long, it is {len(body)}", offset)
-    mode, khz, nsec, incarnation, reserved = TSC.unpack(body)
-    if reserved:
-        raise refused(f"reserved field of X86_TSC_INFO is {reserved:#x}", offset + 20)
-    return TscInfo(mode, khz, nsec, incarnation)
-
-
-def parse_hvm_params(body: memoryview, offset: int) -> list[tuple[int, int]]:
-    """HVM_PARAMS as (index, value) pairs. Raises StreamError."""
-    if len(body) < COUNT.size:
-        raise refused(f"HVM_PARAMS of {len(body)} bytes has no room for its count", offset)
-    count, reserved = COUNT.unpack_from(body)
-    if reserved:
-        raise refused(f"reserved field of HVM_PARAMS is {reserved:#x}", offset + 4)
-    expected = COUNT.size + count * _PARAM.size
-    if len(body) != expected:
-        raise refused(f"HVM_PARAMS with {count} entries must be {expected} bytes long, it is {len(body)}", offset)
-    return [(index, value) for index, value in _PARAM.iter_unpack(body[COUNT.size :])]
-
-
-def refused(message: str, offset: int) -> StreamError:
-    """The error of a reader at a byte of the stream."""
-    return StreamError(message, offset=offset, operation=c.READ)
-
-
-def truncated(what: str, have: int, need: int, offset: int, left: str | None = None) -> StreamError:
-    """The error of a structure of `need` bytes that ended after `have`. offset: where the bytes end."""
-    return StreamError(
-        f"truncated in {what}: {need - have} of its {need} bytes are missing",
-        offset=offset,
-        operation=c.READ,
-        left=left,
+def colo_only(offset: int) -> StreamError:
+    """The error of a CHECKPOINT_STATE in a stream that is not read as one of COLO."""
+    return refused(
+        "CHECKPOINT_STATE records exist in streams of COLO only; this one is read as a plain or Remus stream",
+        offset,
+        expected="another record",
+        found="CHECKPOINT_STATE",
     )
 
 
-def _refuse_first(
-    bad: NDArray[np.bool_], values: NDArray[np.uint64] | NDArray[np.uint8], offset: int, message: str
-) -> None:
-    if bad.any():
-        index = int(bad.argmax())
-        raise refused(message.format(int(values[index])), offset + COUNT.size + 8 * index)
-
-
-def _check_libxc(record: Record, version: int, hvm: bool) -> None:
-    kind, body, offset = record.type, record.body, record.offset + c.RECORD_HEADER_SIZE
-    if kind not in _NAMES[c.Layer.LIBXC]:
-        raise refused(f"unknown {record.name}", record.offset)
-    if kind in (Xc.TOOLSTACK, Xc.CHECKPOINT_DIRTY_PFN_LIST):
-        raise refused(f"{record.name} records do not belong into this stream", record.offset)
-    if version < 3 and kind in (Xc.STATIC_DATA_END, Xc.X86_CPUID_POLICY, Xc.X86_MSR_POLICY):
-        raise refused(f"{record.name} in a libxc stream of version {version}", record.offset)
-    pv = record.name.startswith("X86_PV_") or kind == Xc.SHARED_INFO
-    if kind in (Xc.HVM_CONTEXT, Xc.HVM_PARAMS) if not hvm else pv:
-        raise refused(f"{record.name} in the stream of {'an HVM or PVH' if hvm else 'a PV'} guest", record.offset)
-    if kind == Xc.PAGE_DATA:
-        parse_page_data(body, offset, hvm=hvm)
-    elif kind == Xc.X86_TSC_INFO:
-        parse_tsc_info(body, offset)
-    elif kind == Xc.HVM_PARAMS:
-        parse_hvm_params(body, offset)
-    else:
-        _check_length(record, Xc(kind))
-
-
-def _check_length(record: Record, kind: Xc) -> None:
-    length = record.length
-    if kind in _EMPTY:
-        wanted, right = "empty", length == 0
-    elif kind in _MULTIPLE:
-        wanted, right = f"a multiple of {_MULTIPLE[kind]} bytes", length > 0 and length % _MULTIPLE[kind] == 0
-    elif kind in _EXACT:
-        wanted, right = f"{_EXACT[kind]} bytes long", length == _EXACT[kind]
-    elif kind == Xc.HVM_CONTEXT:
-        wanted, right = "longer than 0 bytes", length > 0
-    else:
-        wanted, right = "at least 8 bytes long", length >= 8
-    if not right:
-        raise refused(f"{kind.name} must be {wanted}, it has {length} bytes", record.offset + 4)
-
-
-def _check_libxl(record: Record) -> None:
-    kind = record.type
-    if kind not in _NAMES[c.Layer.LIBXL]:
-        raise refused(f"unknown {record.name}", record.offset)
-    if kind == c.LibxlRecordType.CHECKPOINT_STATE:
-        raise refused("CHECKPOINT_STATE: streams of COLO are not supported", record.offset)
-    if kind in _LIBXL_EMPTY:
-        if record.length:
-            raise refused(f"{record.name} must be empty, it has {record.length} bytes", record.offset + 4)
-    elif record.length < COUNT.size:
-        raise refused(f"{record.name} of {record.length} bytes has no room for its header", record.offset + 4)
+def _check_home(kind: Xc, offset: int, version: int, hvm: bool) -> None:
+    if kind in _NOT_HERE:
+        raise refused(
+            f"{kind.name} records do not belong into this stream: {_NOT_HERE[kind]}",
+            offset,
+            expected="another record",
+            found=kind.name,
+        )
+    if version < c.LIBXC_VERSION and kind in _SINCE_VERSION_3:
+        raise refused(
+            f"{kind.name} in a libxc stream of version {version}",
+            offset,
+            expected="a record of version 2",
+            found=kind.name,
+        )
+    if kind in (_PV_ONLY if hvm else _HVM_ONLY):
+        guest = "an HVM or PVH" if hvm else "a PV"
+        raise refused(
+            f"{kind.name} in the stream of {guest} guest",
+            offset,
+            expected=f"a record of {guest} guest",
+            found=kind.name,
+        )

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import stream_samples as samples
 
 from remus_agent.errors import StreamError
 from remus_agent.protocol.stream import records, writer
+from remus_agent.protocol.stream.constants import GuestType, Layer
 from remus_agent.protocol.stream.epoch import EpochParser, parse_epoch
+from remus_agent.protocol.stream.reader import iter_records
 
 TSC = writer.tsc_info(0, 2_000_000, 5, 1)
 CONTEXT = writer.hvm_context(b"context")
@@ -58,7 +61,11 @@ def test_optional_records_are_dropped() -> None:
         ([], "truncated inside an epoch: X86_TSC_INFO is missing", 0),
         ([PAGES[:-1]], "truncated in record PAGE_DATA: 1 of its 8224 bytes are missing", 8223),
         ([TSC, CONTEXT, PAGES.replace(b"\x09", b"\x0a", 1)], "wrong order", 48),
-        ([XALLOC, PAGES.replace(b"\x09", b"\x0a", 1)], "pfn 0xa is beyond the limit 0x9", 24 + 24),
+        (
+            [XALLOC, PAGES.replace(b"\x09", b"\x0a", 1)],
+            "pfn beyond the limit; expected at most 0x9, found 0xa",
+            24 + 24,
+        ),
         ([records.pack_record(0x20)], "unknown mandatory libxc record 0x20", 0),
         ([records.pack_record(0x10)], "wrong order: STATIC_DATA_END", 0),
     ],
@@ -90,3 +97,89 @@ def test_pages_can_be_taken_while_seeding() -> None:
     assert parser.complete
     assert parser.finish().page_records == []
     assert parser.finish().pages == 2
+
+
+EMULATOR = list(iter_records(samples.emulator(), layer=Layer.LIBXL))
+BASIC, EXTENDED, XSAVE, MSRS = samples.vcpu_records(0)
+SECOND = b"".join(samples.vcpu_records(1))
+SHARED = samples.shared_info()
+
+
+def test_an_epoch_of_an_hvm_guest_keeps_its_device_model_apart() -> None:
+    state = TSC + CONTEXT + PARAMS + writer.checkpoint()
+    epoch = parse_epoch([PAGES + state, samples.emulator(), writer.checkpoint_end()], 9, GuestType.HVM)
+    assert epoch.tail == [TSC, CONTEXT, PARAMS]
+    assert epoch.emulator == [record.raw for record in EMULATOR]
+    only_context = parse_epoch([state, EMULATOR[1].raw, writer.checkpoint_end()], 9, GuestType.HVM)
+    assert only_context.emulator == [EMULATOR[1].raw]
+    assert parse_epoch([state + writer.checkpoint_end()], 9, GuestType.HVM).emulator == []
+
+
+def test_an_epoch_of_a_pv_guest_has_the_state_of_each_vcpu_in_its_tail() -> None:
+    tables = samples.page_data([(0x9, 3), (0, 4)])
+    epoch = parse_epoch([tables, TSC + SHARED, BASIC + EXTENDED + XSAVE, MSRS + SECOND + END], 9, GuestType.PV)
+    assert epoch.page_records == [tables]
+    assert epoch.tail[:3] == [TSC, SHARED, BASIC]
+    assert len(epoch.tail) == 10
+    bare = parse_epoch([TSC + SHARED + BASIC + samples.vcpu_records(3)[0] + END], 9, GuestType.PV)
+    assert len(bare.tail) == 4
+
+
+def test_the_first_epoch_of_a_pv_guest_may_begin_with_its_p2m_frames() -> None:
+    p2m = samples.p2m_frames()
+    pages = samples.page_data([(0, 3)])
+    epoch = parse_epoch([p2m + pages + TSC + SHARED + BASIC + END], 9, GuestType.PV)
+    assert epoch.page_records == [p2m, pages]
+
+
+def test_vcpu_records_without_content_have_no_order() -> None:
+    empty = samples.vcpu(6, 0, b"")
+    epoch = parse_epoch([TSC + SHARED + BASIC + MSRS + empty + END], 9, GuestType.PV)
+    assert len(epoch.tail) == 5
+
+
+@pytest.mark.parametrize(
+    ("guest", "views", "message"),
+    [
+        (GuestType.PVH, [TSC, CONTEXT, PARAMS, END[:8], samples.emulator()], "where CHECKPOINT_END belongs"),
+        (GuestType.HVM, [TSC, CONTEXT, PARAMS, samples.emulator()], "wrong order: X86_PV_INFO|in the stream of"),
+        (
+            GuestType.HVM,
+            [TSC, CONTEXT, PARAMS, END[:8], EMULATOR[1].raw, EMULATOR[0].raw],
+            "EMULATOR_XENSTORE_DATA where CHECKPOINT_END belongs",
+        ),
+        (
+            GuestType.HVM,
+            [TSC, CONTEXT, PARAMS, END[:8], EMULATOR[1].raw, EMULATOR[1].raw],
+            "EMULATOR_CONTEXT where CHECKPOINT_END belongs",
+        ),
+        (GuestType.HVM, [TSC, CONTEXT, PARAMS, END[:8], EMULATOR[0].raw], "truncated .* CHECKPOINT_END is missing"),
+        (GuestType.PV, [TSC, CONTEXT], "HVM_CONTEXT in the stream of a PV guest"),
+        (GuestType.PV, [TSC, BASIC], "X86_PV_VCPU_BASIC where SHARED_INFO belongs"),
+        (GuestType.PV, [TSC, SHARED, END], "CHECKPOINT where X86_PV_VCPU_BASIC or X86_PV_VCPU_EXTENDED"),
+        (GuestType.PV, [TSC, SHARED, EXTENDED], "X86_PV_VCPU_EXTENDED of vcpu 0"),
+        (GuestType.PV, [TSC, SHARED, BASIC, XSAVE, EXTENDED], "X86_PV_VCPU_EXTENDED of vcpu 0"),
+        (GuestType.PV, [TSC, SHARED, BASIC, BASIC], "X86_PV_VCPU_BASIC of vcpu 0"),
+        (GuestType.PV, [TSC, SHARED, SECOND, BASIC], "X86_PV_VCPU_BASIC of vcpu 0"),
+        (GuestType.PV, [PAGES, samples.p2m_frames()], "X86_PV_P2M_FRAMES where X86_TSC_INFO belongs"),
+        (GuestType.PVH, [samples.page_data([(1, 3)])], "only PV guests have page tables"),
+        (GuestType.PVH, [TSC, SHARED], "SHARED_INFO in the stream of an HVM or PVH guest"),
+    ],
+)
+def test_epochs_of_other_guests_that_are_refused(guest: GuestType, views: list[bytes], message: str) -> None:
+    with pytest.raises(StreamError, match=message):
+        parse_epoch(views, 9, guest)
+
+
+def test_an_error_counts_the_records_of_its_epoch() -> None:
+    parser = EpochParser(9)
+    parser.feed(PAGES + XALLOC)
+    with pytest.raises(StreamError, match="libxc record 4, HVM_PARAMS from byte 8280") as caught:
+        parser.feed(TSC + PARAMS)
+    assert (caught.value.ordinal, caught.value.start) == (4, len(PAGES + XALLOC + TSC))
+
+
+def test_guests_are_protected_as_pvh_unless_said_otherwise() -> None:
+    assert parse_epoch([TSC + CONTEXT + PARAMS + END], 9) == parse_epoch(
+        [TSC + CONTEXT + PARAMS + END], 9, GuestType.PVH
+    )

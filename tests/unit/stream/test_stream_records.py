@@ -122,19 +122,19 @@ def test_page_data_with_all_types_is_read() -> None:
     ("raw", "message", "offset"),
     [
         (page_record(0, b"", b""), "without pfns", 8),
-        (page_record(1, entry(0, 1), b""), "must be 4112 bytes long, it is 16", 8),
-        (page_record(1, entry(0, 1), PAGE + PAGE), "must be 4112 bytes long, it is 8208", 8),
-        (page_record(1, entry(0xF, 1), PAGE), "must be 16 bytes long", 8),
+        (page_record(1, entry(0, 1), b""), "1 pfns and 1 pages; expected 4112 bytes, found 16", 8),
+        (page_record(1, entry(0, 1), PAGE + PAGE), "expected 4112 bytes, found 8208", 8),
+        (page_record(1, entry(0xF, 1), PAGE), "expected 16 bytes, found 4112", 8),
         (page_record(3, entry(0, 1), b""), "no room for its 3 pfns", 8),
         (page_record(0xFFFFFFFF, entry(0, 1), b""), "no room for its 4294967295 pfns", 8),
-        (page_record(2, entry(0, 1) + entry(5, 2), PAGE * 2), "bad page type 0x5", 24),
-        (page_record(2, entry(0, 1) + entry(8, 2), PAGE * 2), "bad page type 0x8", 24),
+        (page_record(2, entry(0, 1) + entry(5, 2), PAGE * 2), "bad page type in PAGE_DATA; .* found 0x5", 24),
+        (page_record(2, entry(0, 1) + entry(8, 2), PAGE * 2), "bad page type in PAGE_DATA; .* found 0x8", 24),
         (page_record(1, entry(1, 1), PAGE), "only PV guests", 16),
         (page_record(1, entry(0, 1 << 52), PAGE), "reserved bits", 16),
         (page_record(1, entry(0, 1 << 59), PAGE), "reserved bits", 16),
         (
             page_record(2, entry(0, 0x8000) + entry(0xE, 0x8001), PAGE),
-            "pfn 0x8001 is beyond the limit 0x8000",
+            "pfn beyond the limit; expected at most 0x8000, found 0x8001",
             24,
         ),
         (b"\x01\0\0\0\x04\0\0\0\x01\0\0\0\0\0\0\0", "no room for its count", 8),
@@ -154,16 +154,19 @@ def test_page_data_that_is_refused(raw: bytes, message: str, offset: int) -> Non
         (records.pack_record(0x13), "unknown mandatory libxc record 0x13"),
         (records.pack_record(0x0B), "TOOLSTACK"),
         (records.pack_record(0x0F), "CHECKPOINT_DIRTY_PFN_LIST"),
-        (records.pack_record(0x0E, b"x"), "CHECKPOINT must be empty"),
-        (records.pack_record(0x10, b"x"), "STATIC_DATA_END must be empty"),
-        (records.pack_record(0x11, bytes(23)), "multiple of 24"),
-        (records.pack_record(0x11), "multiple of 24"),
-        (records.pack_record(0x12, bytes(24)), "multiple of 16"),
-        (records.pack_record(0x08, bytes(23)), "24 bytes long, it is 23"),
-        (records.pack_record(0x08, bytes(20) + b"\x01\0\0\0"), "reserved field of X86_TSC_INFO"),
+        (records.pack_record(0x0E, b"x"), "wrong length of CHECKPOINT; expected none, found 1 bytes"),
+        (records.pack_record(0x10, b"x"), "wrong length of STATIC_DATA_END; expected none"),
+        (records.pack_record(0x11, bytes(23)), "expected at least 24 bytes in steps of 24, found 23"),
+        (records.pack_record(0x11), "X86_CPUID_POLICY; .*, found 0 bytes"),
+        (records.pack_record(0x12, bytes(24)), "expected at least 16 bytes in steps of 16, found 24"),
+        (records.pack_record(0x08, bytes(23)), "wrong length of X86_TSC_INFO; expected 24 bytes, found 23"),
+        (
+            records.pack_record(0x08, bytes(20) + b"\x01\0\0\0"),
+            "reserved field of X86_TSC_INFO is set; expected 0, found 0x1",
+        ),
         (records.pack_record(0x09), "HVM_CONTEXT"),
-        (records.pack_record(0x0A, bytes(7)), "no room for its count"),
-        (records.pack_record(0x0A, b"\x01" + bytes(7)), "must be 24 bytes long, it is 8"),
+        (records.pack_record(0x0A, bytes(7)), "wrong length of HVM_PARAMS; expected 8 to 16392 bytes in steps of 16"),
+        (records.pack_record(0x0A, b"\x01" + bytes(7)), "HVM_PARAMS with 1 entries; expected 24 bytes, found 8"),
         (records.pack_record(0x0A, bytes(4) + b"\x01\0\0\0"), "reserved field of HVM_PARAMS"),
         (records.pack_record(0x07, bytes(4096)), "SHARED_INFO in the stream of an HVM or PVH guest"),
         (records.pack_record(0x02, bytes(8)), "X86_PV_INFO in the stream of an HVM or PVH guest"),
@@ -179,9 +182,9 @@ def test_libxc_records_that_are_refused(raw: bytes, message: str) -> None:
     [
         (6, b"", "unknown mandatory libxl record 0x6"),
         (5, bytes(8), "COLO"),
-        (0, b"x", "END must be empty"),
-        (4, b"x", "CHECKPOINT_END must be empty"),
-        (3, bytes(4), "EMULATOR_CONTEXT of 4 bytes"),
+        (0, b"x", "wrong length of END; expected none"),
+        (4, b"x", "wrong length of CHECKPOINT_END"),
+        (3, bytes(4), "wrong length of EMULATOR_CONTEXT; expected at least 8 bytes, found 4"),
     ],
 )
 def test_libxl_records_that_are_refused(kind: int, body: bytes, message: str) -> None:
@@ -190,10 +193,10 @@ def test_libxl_records_that_are_refused(kind: int, body: bytes, message: str) ->
 
 
 def test_pv_records_are_known_in_pv_streams_only() -> None:
-    info = only(records.pack_record(0x02, bytes(8)))
+    info = only(records.pack_record(0x02, b"\x08\x04" + bytes(6)))
     records.check_record(info, hvm=False)
     records.check_record(only(records.pack_record(0x04, bytes(5176))), hvm=False)
-    with pytest.raises(StreamError, match="X86_PV_INFO must be 8 bytes long"):
+    with pytest.raises(StreamError, match="wrong length of X86_PV_INFO; expected 8 bytes, found 9"):
         records.check_record(only(records.pack_record(0x02, bytes(9))), hvm=False)
     with pytest.raises(StreamError, match="HVM_CONTEXT in the stream of a PV guest"):
         records.check_record(only(writer.hvm_context(b"x")), hvm=False)
@@ -229,7 +232,11 @@ def test_iter_records_follows_the_layers_and_views_the_buffer() -> None:
     [
         (writer.checkpoint()[:5], "a record header: 3 of its 8 bytes are missing", 5),
         (writer.hvm_context(b"abc")[:11], "record HVM_CONTEXT: 5 of its 16 bytes are missing", 11),
-        (struct.pack("<II", 1, REC_LENGTH_MAX + 1), "PAGE_DATA announces 134217729 bytes", 4),
+        (
+            struct.pack("<II", 1, REC_LENGTH_MAX + 1),
+            "PAGE_DATA is too long; expected at most 134217728 bytes, found 134217729",
+            4,
+        ),
     ],
 )
 def test_iter_records_refuses_what_is_cut_off_or_too_long(raw: bytes, message: str, offset: int) -> None:

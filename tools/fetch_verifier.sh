@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Puts Xen's own checker of streams, verify-stream-v2, into a folder, for the conformance tests: the package that ships it
+# (xen-utils-4.17 on Debian 12, xen-utils-4.20 on 13) is downloaded and unpacked, never installed. The checker and its
+# modules are Python without dependencies; nothing else of the package is kept.
+#   tools/fetch_verifier.sh FOLDER
+set -euo pipefail
+folder=$(realpath -m "$1")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+
+newest() { apt-cache pkgnames xen-utils-4. | grep -E '^xen-utils-4\.[0-9]+$' | sort -V | tail -n 1 || true; }
+package=$(newest)
+if [[ -z "$package" && $EUID -eq 0 ]]; then
+  apt-get update -qq
+  package=$(newest)
+fi
+[[ -n "$package" ]] || { echo "fetch_verifier: apt knows no package xen-utils-4.…" >&2; exit 1; }
+apt-get download -qq -o APT::Sandbox::User=root "$package" >/dev/null
+dpkg-deb --extract ./*.deb unpacked
+tool=$(find unpacked -name verify-stream-v2 -path '*/bin/*')
+modules=$(find unpacked -path '*/python/xen' -type d)
+[[ -n "$tool" && -n "$modules" ]] || { echo "fetch_verifier: $package does not ship verify-stream-v2" >&2; exit 1; }
+rm -rf "$folder"
+mkdir -p "$folder/bin" "$folder/lib/python/xen"
+cp "$tool" "$folder/bin/"
+cp -r "$modules"/{__init__.py,util.py,migration} "$folder/lib/python/xen/"
