@@ -24,8 +24,8 @@ from remus_agent.protocol.stream.constants import Buffer
 
 STANDARD: Final = "-"
 """Name of standard input or output."""
-_PIECE: Final = 1 << 20
-"""Bytes read at once: large enough that calls do not count, small enough to stay in the processor's cache."""
+_PIECE: Final = 8 << 20
+"""Bytes read at once: more than Xen's savers put into a record, so that many records are used where they were read."""
 _VECTOR: Final = 512
 """Buffers in one writev (IOV_MAX is 1024)."""
 _PATIENCE: Final = 0.5
@@ -159,7 +159,7 @@ class _Pipe:
         if not self._marked:
             self._send(buffers)
             return
-        self._held += buffers
+        self._held += map(bytes, buffers)  # they are views of what is read, and wait longer than that stays
         self._size += sum(memoryview(buffer).nbytes for buffer in buffers)
         if self._size > _HELD_IN_MEMORY:
             self._spill_held()

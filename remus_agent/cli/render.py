@@ -199,25 +199,11 @@ def error(found: Mapping[str, Any]) -> str:
         if found.get(key) is not None
     )
     lines = [f"remusctl: {where + ': ' if where else ''}{text(found.get('message'))}"]
-    if found.get("starts") is not None:
-        lines.append(f"  found: {_place(found)}")
-        lines.append(f"  expected: {text(found.get('expected'))}")
     if found.get("left"):
         lines.append(f"  state left: {text(found['left'])}")
     if found.get("hint"):
         lines.append(f"  next: {text(found['hint'])}")
     return "\n".join(lines)
-
-
-def _place(found: Mapping[str, Any]) -> str:
-    """The structure of a stream in which an error was found."""
-    where = f"from byte {found['starts']} on"
-    if "record" not in found:
-        begins = found["begins"]
-        return f"{begins}, {where}, as {text(found['type'])}" if begins else f"the end of the stream, {where}"
-    length = f" of {found['length']} bytes" if "length" in found else ""
-    what = f"{text(found['layer'])} {text(found['type'])}" if found["begins"] else "the end of the stream"
-    return f"record {found['record']}, {what}{length}, {where}"
 
 
 def _fact(value: object) -> str:

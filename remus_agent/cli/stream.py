@@ -14,18 +14,12 @@ from xxhash import xxh3_128
 from remus_agent.cli import files, stream_render
 from remus_agent.cli.progress import ProgressLines
 from remus_agent.cli.render import as_json
-from remus_agent.errors import ConfigError
+from remus_agent.errors import ConfigError, StreamError
 from remus_agent.protocol.stream_tools import difference
 from remus_agent.protocol.stream_tools.convert import EpochCut, PlainConversion
 from remus_agent.protocol.stream_tools.state import State, StateReader
 from remus_agent.protocol.stream_tools.summary import Summary, epoch_facts, record_facts
-from remus_agent.protocol.stream_tools.walk import (
-    CutBetweenEpochs,
-    CutInsideEpoch,
-    DamagedStream,
-    StreamWalk,
-    Structure,
-)
+from remus_agent.protocol.stream_tools.walk import CutBetweenEpochs, CutInsideEpoch, StreamCut, StreamWalk, Structure
 
 DIFFERENT: Final = 16
 """Exit code when two streams differ."""
@@ -151,7 +145,7 @@ def _walk(
     *,
     done: Callable[[], bool] = lambda: False,
     digest: Callable[[memoryview], None] = lambda _: None,
-) -> DamagedStream | None:
+) -> StreamError | None:
     """Hand over every structure until `done`, or until the stream ends, and every byte to `digest`. Returns the fault
     that ended it, None at its END."""
     walk = StreamWalk()
@@ -163,18 +157,18 @@ def _walk(
                 if done():
                     return None
         walk.close()
-    except DamagedStream as error:
+    except StreamError as error:
         error.operation = f"read {source.name}"
         return error
     return None
 
 
-def _refuse(error: DamagedStream | None, wanted: int | None, complete: int) -> None:
+def _refuse(error: StreamError | None, wanted: int | None, complete: int) -> None:
     """Raise the fault of a stream, unless it is only cut off and the epoch that is wanted is complete, or is not even
     begun."""
     if error is None:
         return
-    if not isinstance(error, CutBetweenEpochs | CutInsideEpoch):
+    if not isinstance(error, StreamCut):
         if complete:
             error.hint = f"epochs 1 to {complete} before it are complete, ask for one of them"
         raise error
@@ -187,7 +181,7 @@ def _show_whole(
     options: argparse.Namespace,
     source: files.Input,
     summary: Summary,
-    error: DamagedStream | None,
+    error: StreamError | None,
     more: Mapping[str, Any],
     shown: Callable[[Mapping[str, Any]], str],
 ) -> None:
@@ -203,7 +197,7 @@ def _show_whole(
         print(as_json(found))
 
 
-def _verdict(error: DamagedStream | None) -> str:
+def _verdict(error: StreamError | None) -> str:
     match error:
         case None:
             return "good"

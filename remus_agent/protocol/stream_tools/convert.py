@@ -26,7 +26,8 @@ _ZEROS: Final = memoryview(bytes(c.PAGES_PER_RECORD * c.PAGE_SIZE))
 class PlainConversion:
     """Takes every structure of a stream and gives what a plain stream of an epoch holds.
 
-    epoch: the one that is wanted, None for the last complete one. What `take` gave since `complete` last rose belongs
+    epoch: the one that is wanted, None for the last complete one. What `take` gives
+    is a view of the structure. What it gave since `complete` last rose belongs
     to an epoch that may never be complete; without a wanted epoch it must not stay in the output then."""
 
     def __init__(self, epoch: int | None = None) -> None:
@@ -58,7 +59,7 @@ class PlainConversion:
         if structure.completes:
             self.complete, self._tail, self._new = structure.epoch, self._new, ([], [])
         elif not structure.is_libxc(Xc.CHECKPOINT, Xc.END):
-            self._new[record.layer is c.Layer.LIBXL].append(record.raw)
+            self._new[record.layer is c.Layer.LIBXL].append(bytes(record.raw))
         return []
 
     def finish(self) -> list[c.Buffer]:

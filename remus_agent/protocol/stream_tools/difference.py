@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remus_agent.protocol.stream import constants as c
-from remus_agent.protocol.stream import records
-from remus_agent.protocol.stream_tools import hvm_context
+from remus_agent.protocol.stream import hvm_context, records
 from remus_agent.protocol.stream_tools.pages import ranges
 from remus_agent.protocol.stream_tools.rules import Guest
 from remus_agent.protocol.stream_tools.state import State
@@ -192,17 +191,15 @@ def _hvm(a: Mapping[str, bytes], b: Mapping[str, bytes]) -> Iterator[Change]:
 def _save_records(tail: Mapping[str, bytes]) -> dict[str, hvm_context.SaveRecord]:
     if "HVM_CONTEXT" not in tail:
         return {}
-    return {record.name: record for record in hvm_context.save_records(memoryview(tail["HVM_CONTEXT"]), 0)}
+    return {f"{record.name} {record.instance}": record for record in hvm_context.walk(memoryview(tail["HVM_CONTEXT"]))}
 
 
 def _registers(name: str, a: hvm_context.SaveRecord, b: hvm_context.SaveRecord) -> Iterator[Change]:
-    old, new = hvm_context.fields(a), hvm_context.fields(b)
-    if old is None or new is None:
+    old, new = hvm_context.values(a), hvm_context.values(b)
+    if old and new:
+        yield from _mapped("hvm", _shown(name, old), _shown(name, new))
+    else:
         yield from _bodies("hvm", name, a.body, b.body)
-        return
-    found = list(_mapped("hvm", _shown(name, old), _shown(name, new)))
-    # What differs lies behind the fields that are known.
-    yield from found or _bodies("hvm", name, a.body, b.body)
 
 
 def _shown(name: str, values: Mapping[str, int | bytes]) -> dict[str, Value]:

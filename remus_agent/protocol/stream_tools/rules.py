@@ -11,12 +11,11 @@ from typing import Any, Final
 
 from remus_agent.errors import StreamError
 from remus_agent.protocol.stream import constants as c
-from remus_agent.protocol.stream import headers
+from remus_agent.protocol.stream import headers, hvm_context
 from remus_agent.protocol.stream.constants import LibxcRecordType as Xc
 from remus_agent.protocol.stream.constants import LibxlRecordType as Xl
 from remus_agent.protocol.stream.records import Record, refused
-from remus_agent.protocol.stream_tools.hvm_context import save_records
-from remus_agent.protocol.stream_tools.walk import DamagedStream, Structure
+from remus_agent.protocol.stream_tools.walk import Structure
 
 _CONFIG_AT: Final = headers.XL_FIXED.size + 4
 _KINDS: Final = {"pv": "PV", "pvh": "PVH", "hvm": "HVM"}
@@ -49,7 +48,7 @@ class Guest:
         return self._configured() or "HVM or PVH"
 
     def take(self, structure: Structure) -> None:
-        """Note what a structure says. Raises DamagedStream for a configuration that xl would refuse, and for a guest
+        """Note what a structure says. Raises StreamError for a configuration that xl would refuse, and for a guest
         type in it that is not the stream's."""
         try:
             match structure.event:
@@ -62,20 +61,23 @@ class Guest:
                     self.domain = header
                     self._agree(structure.offset)
         except StreamError as error:
-            raise DamagedStream(error, structure.place) from error
+            raise structure.blame(error) from None
 
     def check(self, structure: Structure) -> None:
-        """The rules of this module. Raises DamagedStream."""
+        """The rules of this module. Raises StreamError."""
         record = structure.event
         try:
             if structure.is_libxc(Xc.HVM_CONTEXT) and isinstance(record, Record):
-                save_records(record.body, record.offset + c.RECORD_HEADER_SIZE)
+                hvm_context.walk(record.body, record.body_offset)
             elif structure.is_libxl(Xl.EMULATOR_CONTEXT, Xl.EMULATOR_XENSTORE_DATA) and self.kind in ("PV", "PVH"):
                 raise refused(
-                    f"a record of a device model, and the guest is {self.kind}: it has none", structure.offset
+                    "a device model's record, and the guest has none",
+                    structure.offset,
+                    expected=f"a record of a {self.kind} guest",
+                    found=structure.name,
                 )
         except StreamError as error:
-            raise DamagedStream(error, structure.place) from error
+            raise structure.blame(error) from None
 
     def _info(self) -> dict[str, Any]:
         info = (self.config or {}).get("c_info")
@@ -88,8 +90,10 @@ class Guest:
         kind = self._configured()
         if self.domain is not None and kind is not None and (kind == "PV") != (self.domain.type is c.DomainType.PV):
             raise refused(
-                f"the libxc domain header says {self.domain.type.name}, the configuration in the xl header {kind}",
+                "the libxc domain header and the configuration in the xl header disagree about the type of guest",
                 offset,
+                expected=kind,
+                found=self.domain.type.name,
             )
 
 
@@ -101,7 +105,9 @@ def parse_config(xl: headers.XlHeader) -> dict[str, Any] | None:
     try:
         config = json.loads(xl.config.decode())
     except (ValueError, RecursionError) as error:
-        raise refused(f"the configuration is not JSON: {error}", _CONFIG_AT) from error
+        raise refused("the configuration is not JSON", _CONFIG_AT, expected="JSON", found=str(error)) from error
     if not isinstance(config, dict):
-        raise refused("the configuration is JSON, but not an object", _CONFIG_AT)
+        raise refused(
+            "the configuration is not a JSON object", _CONFIG_AT, expected="an object", found=type(config).__name__
+        )
     return config

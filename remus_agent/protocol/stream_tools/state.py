@@ -56,7 +56,7 @@ class StateReader:
         return self._wanted is not None and self._state.epoch >= self._wanted
 
     def take(self, structure: Structure) -> None:
-        """Apply a structure. Raises DamagedStream."""
+        """Apply a structure. Raises StreamError."""
         self.guest.take(structure)
         self.guest.check(structure)
         record = structure.event

@@ -45,7 +45,7 @@ class Summary:
         self._most_pages = 0
 
     def take(self, structure: Structure) -> EpochCounts | None:
-        """Count a structure; returns the counts of the epoch that it completes. Raises DamagedStream (see
+        """Count a structure; returns the counts of the epoch that it completes. Raises StreamError (see
         `Guest`)."""
         self.guest.take(structure)
         record = structure.event
@@ -114,16 +114,15 @@ class Summary:
 
 def record_facts(structure: Structure) -> dict[str, Any]:
     """One record or header, for a list of them."""
-    place = structure.place
+    record = structure.event
     facts: dict[str, Any] = {
-        "record": place.record,
-        "offset": place.offset,
-        "layer": place.layer,
-        "type": place.what,
-        "length": place.length if place.record is not None else len(structure.raw),
+        "record": record.ordinal if isinstance(record, Record) else None,
+        "offset": structure.offset,
+        "layer": structure.layer,
+        "type": structure.name,
+        "length": record.length if isinstance(record, Record) else len(structure.raw),
         "epoch": structure.epoch or None,
     }
-    record = structure.event
     if isinstance(record, Record) and structure.is_libxc(c.LibxcRecordType.PAGE_DATA):
         pages = checked_pages(record)
         facts |= {"pfns": len(pages.pfns), "pages": pages.pages}

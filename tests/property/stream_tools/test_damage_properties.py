@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from streams import builder
 from streams.builder import Epoch
 
-from remus_agent.errors import RemusError
+from remus_agent.errors import RemusError, StreamError
 from remus_agent.protocol.stream_tools import difference
 from remus_agent.protocol.stream_tools.convert import EpochCut, PlainConversion
 from remus_agent.protocol.stream_tools.state import StateReader
 from remus_agent.protocol.stream_tools.summary import Summary, record_facts
-from remus_agent.protocol.stream_tools.walk import DamagedStream, StreamWalk, Structure
+from remus_agent.protocol.stream_tools.walk import StreamCut, StreamWalk, Structure
 
 EPOCHS = [Epoch({1: 1, 2: 0}, zeros=[5], without=[6], emulator=b"model"), Epoch({3: 3}, emulator=b"other")]
 STREAMS = [
@@ -73,7 +73,7 @@ def every_tool(stream: bytes) -> None:
         except RemusError as error:
             facts = error.as_dict()
             assert facts["message"]
-            assert not isinstance(error, DamagedStream) or 0 <= error.offset <= len(stream)
+            assert not isinstance(error, StreamError) or 0 <= error.offset <= len(stream)
 
 
 @given(st.sampled_from(STREAMS), st.data())
@@ -104,6 +104,6 @@ def test_every_length(number: int) -> None:
     stream = STREAMS[number]
     ends = {len(STREAMS[0]), len(STREAMS[0]) - len(EPOCHS[1].raw)} if number == 0 else set()
     for size in [*range(700), *range(700, len(stream), 61), *ends]:
-        with pytest.raises(DamagedStream) as caught:
+        with pytest.raises(StreamCut) as caught:
             walk(stream[:size], lambda _: None)
         assert caught.value.exit_code == (15 if size in ends else 14)
