@@ -108,6 +108,7 @@ def test_errors_name_the_place(saved: Path, capsys: pytest.CaptureFixture[str]) 
     assert err[0].startswith(f"remusctl: read {saved}, epoch 4: wrong order: libxc's END without HVM_CONTEXT")
     assert err[1] == f"  found: record 24, libxc END of 0 bytes, from byte {len(CHECKPOINTED)} on"
     assert err[2].startswith("  expected: PAGE_DATA, then")
+    assert err[3] == "  next: what is complete, epochs 1 to 3, can be used: remusctl stream convert --epoch"
     saved.write_bytes(b"abc")
     assert run("verify", saved) == 14
     assert "  found: 616263, from byte 0 on, as the xl header\n" in capsys.readouterr().err
@@ -229,7 +230,7 @@ def test_a_damaged_stream_is_not_converted_and_says_which_epochs_are_whole(
 ) -> None:
     saved.write_bytes(DAMAGED)
     assert run("convert", saved, tmp_path / "plain") == 6
-    assert "next: epochs 1 to 3 before it are complete" in capsys.readouterr().err
+    assert "next: what is complete, epochs 1 to 3, can be used" in capsys.readouterr().err
     assert not (tmp_path / "plain").exists()
     assert run("convert", saved, tmp_path / "plain", "--epoch", "3") == 0
 
@@ -253,6 +254,25 @@ def test_diff(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert run("diff", saved, other) == 6
     assert f"read {other}, epoch 4" in capsys.readouterr().err
     assert run("diff", "-", "-") == 2
+
+
+def test_names_that_are_no_text_are_shown_and_stay_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = os.fsdecode(bytes(tmp_path) + b"/\xff")
+    config = {"c_info": {"type": "pvh", "name": "a\ud800b\x1b[2J"}}
+    Path(path).write_bytes(builder.plain(EPOCHS[:1], builder.preamble(config)))
+    assert run("verify", path, "-o", "json") == 0
+    assert facts(capsys)["guest"] == config["c_info"]["name"]
+    assert run("diff", path, path, "-o", "json") == 0
+    assert os.fsencode(facts(capsys)["a"]["file"]) == os.fsencode(path)
+    assert run("verify", path) == 0
+    assert "a?b?[2J (PVH)" in capsys.readouterr().out
+    assert run("diff", path, path) == 0
+    assert "/?, epoch 1" in capsys.readouterr().out
+
+
+def test_other_commands_do_not_wait_for_numpy() -> None:
+    code = "import remus_agent.cli.main, sys; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_many_ranges_are_not_all_shown(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
