@@ -41,8 +41,7 @@ def _verify(options: argparse.Namespace, progress: ProgressLines) -> int:
 
         error = _walk(source, take, digest=digest.update)
         _show_whole(options, source, summary, error, {"xxh3_128": digest.hexdigest()}, stream_render.verdict)
-    if error is not None:
-        raise error
+    _raise(error, summary.epochs)
     return 0
 
 
@@ -67,8 +66,7 @@ def _inspect(options: argparse.Namespace, progress: ProgressLines) -> int:
         if options.output == "table" and (options.records or options.epochs):
             print()
         _show_whole(options, source, summary, error, summary.details(), stream_render.inspection)
-    if error is not None:
-        raise error
+    _raise(error, summary.epochs)
     return 0
 
 
@@ -163,18 +161,21 @@ def _walk(
     return None
 
 
+def _raise(error: StreamError | None, complete: int) -> None:
+    """Raise the fault of a stream, if there is one, and say what can still be done with its complete epochs."""
+    if error is None:
+        return
+    if complete:
+        error.hint = f"what is complete, epochs 1 to {complete}, can be used: remusctl stream convert --epoch"
+    raise error
+
+
 def _refuse(error: StreamError | None, wanted: int | None, complete: int) -> None:
     """Raise the fault of a stream, unless it is only cut off and the epoch that is wanted is complete, or is not even
     begun."""
-    if error is None:
-        return
-    if not isinstance(error, StreamCut):
-        if complete:
-            error.hint = f"epochs 1 to {complete} before it are complete, ask for one of them"
-        raise error
-    missing = complete == 0 if wanted is None else complete < wanted
-    if missing and isinstance(error, CutInsideEpoch) and wanted in (None, complete + 1):
-        raise error
+    cut_off = complete + 1 if isinstance(error, CutInsideEpoch) else None
+    if not isinstance(error, StreamCut) or (wanted or 1) == cut_off:
+        _raise(error, complete)
 
 
 def _show_whole(

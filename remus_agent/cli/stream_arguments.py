@@ -10,7 +10,7 @@ EPILOG: Final = (
     "Exit codes: 0 done (verify: the stream is good; diff: no difference), 2 wrong arguments, 3 no such epoch in the"
     " stream, 6 the stream breaks a rule, 13 a file cannot be read or written, 14 the stream ends inside an epoch or"
     " before its first one is complete, 15 the stream ends between epochs, without its END, 16 the streams differ, 130"
-    " interrupted. A FILE of - is standard input. No agent is needed."
+    " interrupted. A FILE of - is standard input. -o json prints JSON. No agent is needed."
 )
 Add = Callable[..., argparse.ArgumentParser]
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from remus_agent.protocol.stream import constants as c
 from remus_agent.protocol.stream import hvm_context, records
@@ -59,13 +58,18 @@ def memory_difference(a: State, b: State) -> MemoryDifference:
     """Compare the memory of two guests, by the digests of their pages."""
     pfns_a, digests_a = a.memory.entries()
     pfns_b, digests_b = b.memory.entries()
-    both, at_a, at_b = np.intersect1d(pfns_a, pfns_b, assume_unique=True, return_indices=True)
+    at = np.searchsorted(pfns_b, pfns_a)  # both are sorted
+    at[at == len(pfns_b)] = 0
+    both = pfns_b[at] == pfns_a if len(pfns_b) else np.zeros(len(pfns_a), dtype=bool)
+    alone = np.ones(len(pfns_b), dtype=bool)
+    alone[at[both]] = False
+    differ = digests_a[both] != digests_b[at[both]]
     return MemoryDifference(
         len(pfns_a),
         len(pfns_b),
-        ranges(both[digests_a[at_a] != digests_b[at_b]]),
-        ranges(_without(pfns_a, at_a)),
-        ranges(_without(pfns_b, at_b)),
+        ranges(pfns_a[both][differ]),
+        ranges(pfns_a[~both]),
+        ranges(pfns_b[alone]),
     )
 
 
@@ -86,12 +90,6 @@ def changes(guest_a: Guest, a: State, guest_b: Guest, b: State) -> Iterator[Chan
     for name in _keys(a.tail, b.tail):
         if name not in named:
             yield from _bodies("record", name, a.tail.get(name), b.tail.get(name))
-
-
-def _without(pfns: NDArray[np.uint64], indices: NDArray[np.intp]) -> NDArray[np.uint64]:
-    left = np.ones(len(pfns), dtype=bool)
-    left[indices] = False
-    return pfns[left]
 
 
 def _keys(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:

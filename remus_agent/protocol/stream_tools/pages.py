@@ -61,8 +61,11 @@ class PageTable:
             self._sort_in()
 
     def update(self, other: PageTable) -> None:
-        """Set everything that `other` holds."""
-        self.add(*other.entries())
+        """Set everything that `other` holds. Shares its arrays; leave it alone afterwards."""
+        if len(self._pfns) or self._new:
+            self.add(*other.entries())
+        else:
+            self._pfns, self._values = other.entries()
 
     def entries(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         """(pfns, values), sorted by pfn, each pfn once."""
@@ -74,12 +77,12 @@ class PageTable:
             return
         pfns = np.concatenate([self._pfns, *(pfns for pfns, _ in self._new)])
         values = np.concatenate([self._values, *(values for _, values in self._new)])
+        self._new, self._count = [], 0
         order = np.argsort(pfns, kind="stable")
         pfns = pfns[order]
         newest = np.ones(len(pfns), dtype=bool)
         newest[:-1] = pfns[1:] != pfns[:-1]
-        self._pfns, self._values = pfns[newest], values[order][newest]
-        self._new, self._count = [], 0
+        self._pfns, self._values = pfns[newest], values[order[newest]]
 
 
 def ranges(pfns: NDArray[np.uint64]) -> list[tuple[int, int]]:

@@ -107,6 +107,7 @@ def test_errors_name_the_place(saved: Path, capsys: pytest.CaptureFixture[str]) 
         f"remusctl: read {saved}, epoch 4: wrong order: libxc's END between two epochs; expected X86_PV_P2M_FRAMES,"
         " PAGE_DATA, VERIFY, X86_TSC_INFO, processor state, found END (libxc record 24, END from byte"
         f" {len(CHECKPOINTED)}, at byte {len(CHECKPOINTED)})\n"
+        "  next: what is complete, epochs 1 to 3, can be used: remusctl stream convert --epoch\n"
     )
     assert run("verify", saved, "-o", "json") == 6
     found = json.loads(capsys.readouterr().err)["error"]
@@ -230,7 +231,7 @@ def test_a_damaged_stream_is_not_converted_and_says_which_epochs_are_whole(
 ) -> None:
     saved.write_bytes(DAMAGED)
     assert run("convert", saved, tmp_path / "plain") == 6
-    assert "next: epochs 1 to 3 before it are complete" in capsys.readouterr().err
+    assert "next: what is complete, epochs 1 to 3, can be used" in capsys.readouterr().err
     assert not (tmp_path / "plain").exists()
     assert run("convert", saved, tmp_path / "plain", "--epoch", "3") == 0
 
