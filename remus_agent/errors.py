@@ -126,6 +126,12 @@ class StreamError(ProtocolError):
     """
 
     code = "stream"
+    layer: str | None = None
+    record: str | None = None
+    ordinal: int | None = None
+    start: int | None = None
+    expected: str | None = None
+    found: str | None = None
 
     def __init__(
         self,
@@ -140,10 +146,6 @@ class StreamError(ProtocolError):
         self.offset = offset
         self.expected = expected
         self.found = found
-        self.layer: str | None = None
-        self.record: str | None = None
-        self.ordinal: int | None = None
-        self.start: int | None = None
         super().__init__(self._text(), **facts)
 
     def locate(self, layer: str, record: str, *, start: int, ordinal: int | None = None) -> None:

@@ -30,6 +30,7 @@ class Dependencies:
         self._state: set[int] = set()
         self._vcpus: set[tuple[int, int]] = set()
         self._emulators: set[tuple[int, int, int]] = set()
+        self._static = True
         self._width = 0
         self._max_pfn = -1
 
@@ -40,6 +41,7 @@ class Dependencies:
 
     def leave_static_data(self, offset: int) -> None:
         """STATIC_DATA_END, read or inferred, stands at `offset`. Raises StreamError."""
+        self._static = False
         if not self._hvm and Xc.X86_PV_INFO not in self._seen:
             raise refused(
                 "the static data of a PV guest ends without its X86_PV_INFO",
@@ -54,7 +56,7 @@ class Dependencies:
             raise _twice(kind, offset, "a stream")
         if kind in _ONCE_AN_EPOCH and kind in self._state:
             raise _twice(kind, offset, "an epoch")
-        if kind in _ENDS:
+        if kind in _ENDS and not self._static:
             self._need_whole_epoch(kind, offset)
         if self._hvm:
             return

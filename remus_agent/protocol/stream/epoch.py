@@ -162,8 +162,6 @@ class EpochParser:
             self._step, self._count = self._step + 1, 0
 
     def _take_memory(self, record: Record) -> bool:
-        if record.layer is not Layer.LIBXC:
-            return False
         if record.type == Xc.PAGE_DATA:
             page = records.parse_page_data(record.body, record.body_offset, max_pfn=self._max_pfn, hvm=self._hvm)
             self._pages += page.pages
@@ -194,13 +192,11 @@ class EpochParser:
         )
 
     def _needed(self) -> _Step:
-        """The next record that must come."""
-        count = self._count
-        for step in self._steps[self._step :]:
-            if count < step.least:
-                return step
-            count = 0
-        return self._steps[-1]
+        """The next record that must come; the epoch is not complete."""
+        place = self._steps[self._step]
+        if self._count < place.least:
+            return place
+        return next(step for step in self._steps[self._step + 1 :] if step.least)
 
     def _order_vcpu(self, record: Record, body: VcpuState) -> None:
         """A vcpu's records begin with its BASIC, stand together, and follow those of smaller vcpus."""

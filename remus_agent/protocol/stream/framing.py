@@ -101,8 +101,11 @@ def parse_record_header(raw: c.Buffer, layer: c.Layer, offset: int, start: int =
     return kind, length
 
 
-def refused(message: str, offset: int, *, expected: str, found: str, hint: str | None = None) -> StreamError:
-    """The error of a reader at a byte of the stream. expected: what the rule asks for; found: what is there."""
+def refused(
+    message: str, offset: int, *, expected: str | None = None, found: str | None = None, hint: str | None = None
+) -> StreamError:
+    """The error of a reader at a byte of the stream. expected: what the rule asks for; found: what is there (both,
+    unless the message says them)."""
     return StreamError(message, offset=offset, expected=expected, found=found, operation=c.READ, hint=hint)
 
 

@@ -268,16 +268,17 @@ class StreamReader:
 
     def _record_header(self, raw: memoryview) -> Event | None:
         layer = self._order.layer
-        kind, length = self._header = records.parse_record_header(raw, layer, self._start)
+        kind, length = self._header = records.RECORD_HEADER.unpack(raw)
         need = c.RECORD_HEADER_SIZE + records.padded(length)
         self._next(layer.value, f"record {records.record_name(layer, kind)}", need, self._record)
+        records.parse_record_header(raw, layer, self._start)
         if self._order.stage is Stage.BETWEEN_EPOCHS and self._hvm and (kind, length) == (Xl.CHECKPOINT_STATE, 8):
             raise records.colo_only(self._start)  # for libxc this type is a PV guest's, and COLO knows HVM guests only
         version = self._order.version
         records.check_header(layer, kind, length, self._start, version=version, hvm=self._hvm, colo=self._colo)
-        self._order.step(kind, self._start)
         if layer is Layer.LIBXC and not kind & c.RECORD_OPTIONAL:
             self._needs.need(kind, self._start)
+        self._order.step(kind, self._start)
         return None if length else self._record(raw)
 
     def _record(self, raw: memoryview) -> Event:

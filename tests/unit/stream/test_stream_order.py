@@ -10,7 +10,7 @@ import stream_samples as samples
 from stream_samples import CHECKPOINT, CHECKPOINT_END, END, PLAIN_END
 
 from remus_agent.errors import StreamError
-from remus_agent.protocol.stream import order, records
+from remus_agent.protocol.stream import headers, order, records
 from remus_agent.protocol.stream.order import ROWS, Order, Position, Stage
 from remus_agent.protocol.stream.reader import StreamReader
 
@@ -88,7 +88,7 @@ def test_the_end_of_static_data_is_read_or_inferred() -> None:
         (samples.start(samples.PV, static=samples.pv_info() * 2), "libxc's X86_PV_INFO twice in a stream"),
         (samples.start(samples.PV, static=samples.pack_record(0x10)), "without its X86_PV_INFO"),
         (samples.start(samples.PV, 2, static=P2M), "without its X86_PV_INFO"),
-        (PV + samples.pv_info(), "libxc's X86_PV_INFO after STATIC_DATA_END"),
+        (PV + samples.pv_info(), "libxc's X86_PV_INFO twice in a stream"),
         (START + samples.pv_info(), "X86_PV_INFO in the stream of an HVM or PVH guest"),
         # memory
         (PV + PAGES, "PAGE_DATA without X86_PV_P2M_FRAMES before it"),
@@ -110,9 +110,11 @@ def test_the_end_of_static_data_is_read_or_inferred() -> None:
         (PV_START + samples.pack_record(9, b"x"), "HVM_CONTEXT in the stream of a PV guest"),
         (PV_START + samples.pv_state() + CHECKPOINT + EMULATOR, "EMULATOR_XENSTORE_DATA in the stream of a PV guest"),
         # hand-over between the layers
-        (START + EPOCH + CHECKPOINT, "libxc's CHECKPOINT between two epochs"),
+        (START + EPOCH + CHECKPOINT, "libxc's CHECKPOINT without HVM_CONTEXT before it"),
+        (START[:-8] + CHECKPOINT, "libxc's CHECKPOINT before STATIC_DATA_END"),
+        (START[:-8] + PAGES, "libxc's PAGE_DATA before STATIC_DATA_END"),
         (START + EPOCH + TSC + CHECKPOINT, "libxc's CHECKPOINT without HVM_CONTEXT before it"),
-        (START + EPOCH + PAGES + CHECKPOINT, "libxc's CHECKPOINT in the memory of an epoch"),
+        (START + EPOCH + PAGES + CHECKPOINT, "libxc's CHECKPOINT without HVM_CONTEXT before it"),
         (START + STATE + CHECKPOINT + END, "libxl's END inside a checkpoint"),
         (START + STATE + END + CHECKPOINT_END, "libxl's CHECKPOINT_END after libxc's END"),
         (START + STATE + CHECKPOINT + samples.pack_record(1), "libxl's LIBXC_CONTEXT inside a checkpoint"),
@@ -152,6 +154,7 @@ def test_what_colos_secondary_sends_is_refused_in_the_stream_of_its_primary(stat
 def test_impossible_lengths_are_refused_before_the_body_comes() -> None:
     for layer_start, header, name in (
         (START, struct.pack("<II", 8, 1 << 20), "X86_TSC_INFO"),
+        (START, struct.pack("<II", 1, 0xFFFFFFFF), r"too long; .* \(libxc record 5, PAGE_DATA from byte 204"),
         (START, struct.pack("<II", 0xA, 1 << 20), "HVM_PARAMS"),
         (START + STATE + CHECKPOINT, struct.pack("<II", 2, 2 << 20), "EMULATOR_XENSTORE_DATA"),
         (START + STATE + CHECKPOINT, struct.pack("<II", 4, 8), "CHECKPOINT_END"),
@@ -195,6 +198,19 @@ def test_events_that_are_left_behind_are_noticed() -> None:
         reader.feed(b"x")
 
 
+def test_bytes_after_the_end_are_refused_alike_however_they_come() -> None:
+    """Found by fuzzing: the error counted the bytes that were at hand."""
+    stream = samples.pvh_checkpointed()
+    texts = set()
+    for chunks in ([stream + b"xyz"], [stream, b"x"], [stream[:-1], stream[-1:] + b"xy"]):
+        reader = StreamReader()
+        with pytest.raises(StreamError, match="bytes after the end") as caught:
+            for chunk in chunks:
+                reader.feed(chunk)
+        texts.add(str(caught.value))
+    assert len(texts) == 1
+
+
 @pytest.mark.parametrize(
     ("marker", "name"),
     [
@@ -217,6 +233,7 @@ def test_configurations_of_xl_cfg_text() -> None:
         head = samples.xl_header(b"", 2)[:44] + struct.pack("<I", len(raw))
         (header,) = StreamReader().feed(head + raw)
         assert (header.config, header.json) == (text, False)  # type: ignore[union-attr]
+    assert StreamReader().feed(headers.pack_xl_header(text, json=False))[0].config == text  # type: ignore[union-attr]
 
 
 def test_no_configuration_at_all() -> None:

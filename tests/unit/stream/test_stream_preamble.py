@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import stream_samples as samples
 
 from remus_agent.errors import ConfigError, StreamError
 from remus_agent.protocol.stream import headers, records, writer
@@ -117,6 +118,8 @@ def test_ambiguous_names_are_not_replaced(config: str) -> None:
         ),
         (PREAMBLE.replace(b"XENF\0\0\0\x03", b"XENF\0\0\0\x02")[:-88], "version 2 has no STATIC_DATA_END"),
         (PREAMBLE.replace(b"\x02\0\0\0\x0c\0", b"\x01\0\0\0\x0c\0"), "of a PV guest"),
+        (samples.start(samples.PV), "the preamble is of a PV guest; expected an HVM or PVH guest"),
+        (PREAMBLE[:-8] + records.pack_record(0x80000001), "truncated before memory"),
         (PREAMBLE.replace(b"\x01\x03\0\0\0", b"\x01\x02\0\0\0"), "is not JSON"),
         (PREAMBLE.replace(b"\0\0\0\0\0\xff", b"\0\0\0\0\0\xfe"), "legacy"),
     ],

@@ -207,6 +207,11 @@ def test_policies_belong_to_version_3() -> None:
         records.check_record(only(records.pack_record(0x11, bytes(24))), 2)
 
 
+def test_a_record_longer_than_any_reader_takes_is_not_written() -> None:
+    with pytest.raises(StreamError, match="134217729 bytes is longer than the limit"):
+        records.pack_record(3, memoryview(np.empty(REC_LENGTH_MAX + 1, dtype=np.uint8)))
+
+
 def test_unknown_optional_records_pass() -> None:
     record = only(records.pack_record(0x80000077, b"future"))
     records.check_record(record)
