@@ -110,8 +110,16 @@ def test_a_plain_stream_ends() -> None:
 @pytest.mark.parametrize(
     ("stream", "ordinal", "record", "start", "offset", "epoch", "message"),
     [
-        (STREAM[:START] + bytes(8), 5, "END", START, START, 1, "END after STATIC_DATA_END"),
-        (STREAM[: START - 8] + writer.checkpoint(), 4, "CHECKPOINT", START - 8, START - 8, None, "before STATIC_DATA"),
+        (STREAM[:START] + bytes(8), 5, "END", START, START, 1, "wrong order: libxc's END "),
+        (
+            STREAM[: START - 8] + writer.checkpoint(),
+            4,
+            "CHECKPOINT",
+            START - 8,
+            START - 8,
+            None,
+            "libxc's CHECKPOINT ",
+        ),
         (
             STREAM[:START] + Epoch(context=b"no save records").tail,
             6,
