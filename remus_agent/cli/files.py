@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import BinaryIO, ClassVar, Final, NoReturn, Protocol
+from typing import ClassVar, Final, NoReturn, Protocol
 
 from remus_agent.cli.progress import ProgressLines
 from remus_agent.errors import ConfigError, RemusError
@@ -150,7 +150,7 @@ class _Pipe:
         self._marked = False
         self._held: list[Buffer] = []
         self._size = 0
-        self._spill: BinaryIO | None = None
+        self._spill: io.FileIO | None = None
         if os.isatty(fd):
             self.close()
             raise ConfigError(f"{name} is a terminal", hint="name a file, or pipe the stream into another command")
@@ -159,18 +159,17 @@ class _Pipe:
         if not self._marked:
             self._send(buffers)
             return
-        self._held += map(bytes, buffers)  # they are views of what is read, and wait longer than that stays
         self._size += sum(memoryview(buffer).nbytes for buffer in buffers)
         if self._size > _HELD_IN_MEMORY:
-            self._spill_held()
+            self._spill_over(buffers)
+        else:
+            self._held += map(bytes, buffers)  # they are views of what is read, and wait longer than that stays
 
     def mark(self) -> None:
         if self._spill is not None:
             spilled, self._spill = self._spill, None
             with spilled:
-                spilled.seek(0)
-                while piece := spilled.read(_PIECE):
-                    self._send([piece])
+                self._send_file(spilled)
         self._send(self._held)
         self._held, self._size, self._marked = [], 0, True
 
@@ -185,15 +184,23 @@ class _Pipe:
         if self._close:
             os.close(self._fd)
 
-    def _spill_held(self) -> None:
-        # Not under /tmp, which is memory on many hosts.
+    def _spill_over(self, buffers: Sequence[Buffer]) -> None:
         try:
-            if self._spill is None:
-                self._spill = tempfile.TemporaryFile(dir=os.environ.get("TMPDIR", "/var/tmp"))  # noqa: S108, SIM115
-            self._spill.writelines(self._held)
+            if self._spill is None:  # not under /tmp, which is memory on many hosts
+                folder = os.environ.get("TMPDIR", "/var/tmp")  # noqa: S108 - nobody else can open a file without a name
+                self._spill = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed with the pipe
+            _write_all(self._spill.fileno(), [*self._held, *buffers])
         except OSError as error:
             raise _cannot("keep an incomplete epoch for", self._name, error) from error
-        self._held, self._size = [], 0
+        self._held = []
+
+    def _send_file(self, spilled: io.FileIO) -> None:
+        try:
+            spilled.seek(0)
+            while piece := spilled.read(_PIECE):
+                self._send([piece])
+        except OSError as error:
+            raise _cannot("keep an incomplete epoch for", self._name, error) from error
 
     def _send(self, buffers: Sequence[Buffer]) -> None:
         try:
