@@ -142,7 +142,7 @@ def hvm_plain(version: int = 3) -> bytes:
 
 def pvh_checkpointed() -> bytes:
     """A stream of a PVH guest with three epochs, the last without dirty pages, ended by its sender."""
-    epoch = page_data([(0, 3)]) + hvm_state() + CHECKPOINT + CHECKPOINT_END
+    epoch = page_data([(0, 3)]) + page_data([(0xE, 4)]) + hvm_state() + CHECKPOINT + CHECKPOINT_END
     return start() + page_data([(0, 1), (0xF, 2)]) + epoch * 2 + hvm_state() + PLAIN_END
 
 

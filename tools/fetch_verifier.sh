@@ -10,13 +10,14 @@ trap 'rm -rf "$work"' EXIT
 cd "$work"
 
 newest() { apt-cache pkgnames xen-utils-4. | grep -E '^xen-utils-4\.[0-9]+$' | sort -V | tail -n 1 || true; }
-package=$(newest)
-if [[ -z "$package" && $EUID -eq 0 ]]; then
-  apt-get update -qq
+download() {
   package=$(newest)
+  [[ -n "$package" ]] && apt-get download -qq -o APT::Sandbox::User=root "$package" >/dev/null
+}
+if ! download 2>/dev/null; then  # no lists yet, or old ones
+  [[ $EUID -ne 0 ]] || apt-get update -qq
+  download || { echo "fetch_verifier: apt cannot download a package xen-utils-4.x" >&2; exit 1; }
 fi
-[[ -n "$package" ]] || { echo "fetch_verifier: apt knows no package xen-utils-4.…" >&2; exit 1; }
-apt-get download -qq -o APT::Sandbox::User=root "$package" >/dev/null
 dpkg-deb --extract ./*.deb unpacked
 tool=$(find unpacked -name verify-stream-v2 -path '*/bin/*')
 modules=$(find unpacked -path '*/python/xen' -type d)

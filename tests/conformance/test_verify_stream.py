@@ -76,15 +76,15 @@ def checker() -> Checker:
         pytest.skip(f"verify-stream-v2 is at none of: {', '.join(map(str, candidates()))}; `make setup` fetches it")
     modules = str(modules_of(found))
     sys.path.insert(0, modules)
+    written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         loader = SourceFileLoader("verify_stream_v2", str(found))
         spec = spec_from_loader(loader.name, loader)
         assert spec is not None
         module = module_from_spec(spec)
-        written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
         loader.exec_module(module)
-        sys.dont_write_bytecode = written
     finally:
+        sys.dont_write_bytecode = written
         sys.path.remove(modules)
     return Checker(found, module)
 
