@@ -7,7 +7,7 @@ export ANSIBLE_FORCE_COLOR ?= 0
 lab_debian ?= 13
 export LAB_DEBIAN := $(lab_debian)
 
-.PHONY: help setup demo test test-all check lint unit lab-test lab-up lab-down bench requirements clean
+.PHONY: help setup demo test test-all check lint unit lab-test lab-up lab-down bench bench-streams requirements clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -44,6 +44,9 @@ lab-down: setup ## Stop what lab-up started
 
 bench: setup ## Measure against stock `xl remus` on the lab; raw data under results/
 	@ansible-playbook playbooks/bench.yml
+
+bench-streams: setup ## Measure `remusctl stream` against cat and memcpy; raw data under results/
+	@python tests/bench/stream_speed.py
 
 requirements: setup ## Resolve requirements/dev.in into exact versions with hashes
 	@python -m pip install --quiet uv

@@ -1,4 +1,4 @@
-"""Makes the packages beside this file importable: `proof`, `pair`, `bench`. Lets a terminated run clean up."""
+"""Makes the packages beside this file importable: `proof`, `pair`, `bench`, `streams`. Lets a terminated run clean up."""
 
 import signal
 import sys

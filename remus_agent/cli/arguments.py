@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import Final
+from typing import Any, Final
+
+from remus_agent.cli import stream_arguments
 
 MAX_INTERVAL_MS: Final = 60_000
 DESCRIPTION: Final = "Protect running Xen guests with a copy on a second host, and look at what the agent does."
 EPILOG: Final = (
     "Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 3 refused, 4 no such domain,"
     " 5 protected already, 6 protocol, 7 the other host, 8 Xen, 9 output buffer, 10 journal, 11 authority,"
-    " 12 no agent here, 130 interrupted."
+    " 12 no agent here, 13 a file or the output, 14 to 16 see remusctl stream --help, 130 interrupted."
 )
 
 
@@ -24,8 +26,8 @@ def parser() -> argparse.ArgumentParser:
     shared.add_argument("--socket", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     verbs = main.add_subparsers(dest="verb", required=True, metavar="COMMAND")
 
-    def verb(name: str, text: str) -> argparse.ArgumentParser:
-        return verbs.add_parser(name, help=text, description=text, parents=[shared])
+    def verb(name: str, text: str, **more: Any) -> argparse.ArgumentParser:
+        return verbs.add_parser(name, help=text, description=text, parents=[shared], **more)
 
     verb("list", "list the domains of this host and their protection")
     verb("agent", "show the agent of this host and its peers")
@@ -70,6 +72,8 @@ def parser() -> argparse.ArgumentParser:
     events.add_argument("--follow", action="store_true", help="go on with new events until interrupted")
     events.add_argument("--since", type=_count, default=0, metavar="ID", help="only events after this one")
     events.add_argument("--limit", type=_count, default=200, metavar="N", help="at most so many (default: 200)")
+
+    stream_arguments.add(verb, shared)
     return main
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 from remus_agent.cli import render
 from remus_agent.cli.arguments import parser
 from remus_agent.cli.client import AgentError, Client, socket_path
+from remus_agent.cli.files import FileError
 from remus_agent.cli.progress import ProgressLines
 from remus_agent.errors import ConfigError, RefusedError, RemusError
 
@@ -45,6 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Who read our output has seen enough. Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        # The agent's socket and files have errors of their own, so this is our output: a full disk, mostly.
+        progress.end()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"remusctl: cannot write the result: {error.strerror or error}", file=sys.stderr)
+        return FileError.exit_code
     except Exception as error:
         progress.end()
         if os.environ.get("REMUS_DEBUG"):
@@ -170,6 +177,13 @@ def _events(client: Client, options: argparse.Namespace, _: ProgressLines) -> in
         found = client.call("events", params).get("events") or []
 
 
+def _stream(_: Client, options: argparse.Namespace, progress: ProgressLines) -> int:
+    # Imported here: numpy takes longer to load than every other command takes to run.
+    from remus_agent.cli import stream  # noqa: PLC0415
+
+    return stream.run(options, progress)
+
+
 def _confirm(question: str) -> None:
     """Ask on the terminal. Raises RefusedError unless the answer is yes, ConfigError when there is nobody to
     ask."""
@@ -189,6 +203,7 @@ VERBS: Final[dict[str, Callable[[Client, argparse.Namespace, ProgressLines], int
     "failover": _failover,
     "probe": _probe,
     "events": _events,
+    "stream": _stream,
 }
 CHANGING: Final = frozenset({"protect", "unprotect", "failover"})
 

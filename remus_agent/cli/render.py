@@ -11,7 +11,8 @@ _KIB: Final = 1024
 
 def as_json(value: object) -> str:
     """For programs: one JSON document."""
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    # File names and configurations can hold what is no text; it is written as JSON escapes it.
+    return json.dumps(value, indent=2, ensure_ascii=False).encode(errors="backslashreplace").decode()
 
 
 def size(count: float) -> str:

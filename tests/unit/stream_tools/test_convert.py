@@ -1,0 +1,111 @@
+"""A plain stream out of one with checkpoints; one epoch out of it; both against the slow way."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from streams import builder, meaning
+from streams.builder import Epoch
+
+from remus_agent.errors import RefusedError
+from remus_agent.protocol.stream import records, writer
+from remus_agent.protocol.stream.constants import Layer
+from remus_agent.protocol.stream.reader import iter_records
+from remus_agent.protocol.stream_tools.convert import EpochCut, PlainConversion, with_zero_pages
+from remus_agent.protocol.stream_tools.walk import StreamWalk
+
+HVM = builder.preamble(kind="hvm")
+EPOCHS = [
+    Epoch({1: 1, 2: 2, 5: 5}, nsec=1, rip=1, emulator=b"first"),
+    Epoch({2: 7}, zeros=[1, 9], without=[5], nsec=2, rip=2, emulator=b"second"),
+    Epoch({1: 3, 9: 4}, nsec=3, rip=3),
+]
+
+
+def taken(stream: bytes, tool: PlainConversion | EpochCut) -> bytes:
+    walk = StreamWalk()
+    out = b""
+    for structure in walk.feed(stream):
+        out += b"".join(bytes(buffer) for buffer in tool.take(structure))
+        if tool.done:
+            break
+    return out + b"".join(bytes(buffer) for buffer in tool.finish())
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3, None])
+def test_a_converted_stream_means_its_epoch(epoch: int | None) -> None:
+    plain = taken(builder.checkpointed(EPOCHS, HVM), PlainConversion(epoch))
+    memory, tail = meaning.of_plain(plain)
+    assert (memory, tail) == meaning.of_epochs(EPOCHS[:epoch])
+
+
+def test_order_and_bytes_of_a_converted_stream() -> None:
+    epochs = [Epoch({1: 1}, rip=1), Epoch({2: 2}, rip=2)]
+    assert taken(builder.checkpointed(epochs), PlainConversion()) == builder.plain(epochs)
+
+
+def test_the_end_of_a_stream_counts_as_an_epoch() -> None:
+    stream = builder.checkpointed(EPOCHS[:2], HVM) + builder.end(EPOCHS[2])
+    assert meaning.of_plain(taken(stream, PlainConversion())) == meaning.of_epochs(EPOCHS)
+    assert meaning.of_plain(taken(stream, PlainConversion(2))) == meaning.of_epochs(EPOCHS[:2])
+    plain = builder.plain([Epoch({1: 1})])
+    assert taken(plain, PlainConversion()) == plain
+
+
+def test_optional_records_are_left_out() -> None:
+    extra = records.pack_record(0x80000001, b"private")
+    one = Epoch({1: 1})
+    raw = extra + one.memory + extra + one.tail + writer.checkpoint() + extra + writer.checkpoint_end()
+    assert taken(builder.preamble() + raw, PlainConversion()) == builder.plain([one])
+
+
+def test_a_pv_stream_stays_as_it_is() -> None:
+    assert taken(builder.pv_stream(), PlainConversion()) == builder.pv_stream()
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_a_cut_epoch_stands_as_it_was(epoch: int) -> None:
+    assert taken(builder.checkpointed(EPOCHS, HVM), EpochCut(epoch)) == EPOCHS[epoch - 1].raw
+
+
+@pytest.mark.parametrize("tool", [PlainConversion(4), EpochCut(4)])
+def test_epochs_that_are_not_there(tool: PlainConversion | EpochCut) -> None:
+    with pytest.raises(RefusedError, match="holds 3 complete epochs, epoch 4 is not among them"):
+        taken(builder.checkpointed(EPOCHS, HVM), tool)
+
+
+def test_a_stream_without_a_complete_epoch() -> None:
+    with pytest.raises(RefusedError, match="no complete epoch"):
+        taken(builder.preamble(), PlainConversion())
+
+
+def page_record(*entries: tuple[int, int, bytes]) -> records.Record:
+    head = struct.pack("<II", len(entries), 0) + b"".join(struct.pack("<Q", t << 60 | pfn) for t, pfn, _ in entries)
+    raw = records.pack_record(1, head + b"".join(content for *_, content in entries))
+    (record,) = iter_records(raw)
+    return record
+
+
+@pytest.mark.parametrize("kinds", ["c", "z", "n", "czn", "zcz", "ccznnzzcc", "nzc" * 5])
+def test_zero_pages_are_put_between_the_others(kinds: str) -> None:
+    facts = {"c": (0, b"c"), "z": (0xE, b""), "n": (0xF, b"")}
+    entries = [(facts[kind][0], pfn, facts[kind][1] * 4096) for pfn, kind in enumerate(kinds)]
+    raw = b"".join(bytes(buffer) for buffer in with_zero_pages(page_record(*entries)))
+    (record,) = iter_records(raw, layer=Layer.LIBXC)
+    pages = records.parse_page_data(record.body, 8)
+    assert pages.pfns.tolist() == list(range(len(kinds)))
+    assert pages.types.tolist() == [{"c": 0, "z": 0, "n": 0xF}[kind] for kind in kinds]
+    expected = b"".join({"c": b"c" * 4096, "z": bytes(4096), "n": b""}[kind] for kind in kinds)
+    assert bytes(pages.content) == expected
+
+
+def test_many_zero_pages_become_records_of_1024_and_content_is_not_copied() -> None:
+    memory = bytearray(b"c" * 4096)
+    entries = [(0xE, pfn, b"") for pfn in range(2000)] + [(0, 5000, bytes(memory))]
+    record = page_record(*entries)
+    raw = with_zero_pages(record)
+    found = list(iter_records(b"".join(bytes(buffer) for buffer in raw)))
+    assert [records.parse_page_data(one.body, 8).pages for one in found] == [1024, 977]
+    assert isinstance(raw[-1], memoryview)
+    assert raw[-1].obj is record.raw.obj
