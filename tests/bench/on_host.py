@@ -2,7 +2,7 @@
 """One measurement in the primary's dom0; the raw figures go to standard output as JSON. Standard library only.
 
     on_host.py stock --domain redis1 --peer 10.78.0.12 --ssh 'ssh -F FILE' --interval 20 --seconds 30
-    on_host.py remus --domain redis1 --peer beta --seconds 30
+    on_host.py remus --domain redis1 --peer beta --interval 20 --seconds 30
 
 The guest must run here, unprotected, and is left so. After a stock run the half-built copy on the other host is destroyed:
 its receiver is killed first, so that the end of the stream does not activate it beside the running guest.
@@ -162,7 +162,8 @@ def ask(method: str, patience: float, **params: Any) -> dict[str, Any]:
 def remus(options: argparse.Namespace) -> dict[str, Any]:
     """One run of the agent."""
     started = time.monotonic_ns()
-    first = ask("protect", SEED_LIMIT, domain=options.domain, peer=options.peer, wait=True, timeout=SEED_LIMIT)
+    wanted = {"domain": options.domain, "peer": options.peer, "interval_ms": options.interval}
+    first = ask("protect", SEED_LIMIT, **wanted, wait=True, timeout=SEED_LIMIT)
     seeded = time.monotonic_ns()
     try:
         time.sleep(2)  # the first epochs carry what seeding left over; stock's window begins after them too
@@ -196,7 +197,7 @@ def main() -> int:
     parser.add_argument("--domain", required=True)
     parser.add_argument("--peer", required=True, help="stock: the other host's address; remus: its name")
     parser.add_argument("--seconds", type=float, default=30)
-    parser.add_argument("--interval", type=int, default=20, help="stock: milliseconds between checkpoints")
+    parser.add_argument("--interval", type=int, default=20, help="milliseconds between checkpoints")
     parser.add_argument("--ssh", default="ssh", help="stock: how to reach the other host")
     options = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP):
