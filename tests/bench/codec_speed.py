@@ -1,6 +1,6 @@
 """Measures how fast a stream is read, against copying the same bytes once (numpy).
 
-    python tools/stream_speed.py [--gib 1] [--chunk-mib 8]
+    python tests/bench/codec_speed.py [--gib 1] [--chunk-mib 8]
 
 The stream is synthetic: a PVH guest, PAGE_DATA of 1024 pages each, one checkpoint, in memory. Every rule is applied and
 one xxh3_128 runs over all bytes. Ways of reading: `mapped`, views over the whole buffer, as of a mapped file; `chunks`,
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 import xxhash
