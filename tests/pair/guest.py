@@ -11,6 +11,14 @@ from pair.wait import until
 
 STATE = "/var/lib/remus"
 CONFIGURATION = f"/etc/xen/{GUEST}.cfg"
+SWEEP = """
+for each in /sys/class/net/rb*.*.*; do
+    [ -e "$each" ] || continue
+    name=${each##*/} domid=${each##*/rb}
+    xenstore-exists "/local/domain/${domid%%.*}" || ip link delete "$name"
+done
+"""
+"""Take away the plugs of domains that are gone: a test may have killed an agent and destroyed its guest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +66,8 @@ def forget(host: str) -> None:
         agent.ask(host, "unprotect", timeout=120, domain=GUEST, force=True)
     on(host, "systemctl stop remus-agent.service 2>/dev/null || true", timeout=180)
     for copy in copies(host):
-        left = (
-            f"for each in /sys/class/net/rb{copy.domid}.*; do [ -e $each ] && ip link delete ${{each##*/}}; done; true"
-        )
-        on(host, f"xl destroy {copy.domid}; {left}", timeout=180)
+        on(host, f"xl destroy {copy.domid} || true", timeout=180)  # it may have ended by itself
+    on(host, SWEEP)
     on(host, f"rm -rf {STATE}/guests/{GUEST}.json {STATE}/journal/{GUEST}*")
     on(
         host,
