@@ -71,6 +71,12 @@ def test_renamed_keeps_what_follows_the_configuration() -> None:
     assert changed[40] == 9
 
 
+def test_a_name_that_no_domain_can_have_is_read_and_can_be_replaced() -> None:
+    found = parse_preamble(with_config('{"c_info":{"name":"/"}}'))
+    assert found.name == "/"
+    assert parse_preamble(renamed(with_config('{"c_info":{"name":"/"}}'), "web1")).name == "web1"
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "a\0b", "a\nb", "x" * 256])
 def test_names_that_no_domain_can_have(name: str) -> None:
     with pytest.raises(ConfigError, match="cannot be the name"):
