@@ -68,8 +68,8 @@ def test_a_saved_domain() -> None:
 
 
 def test_a_stream_of_stock_remus_becomes_a_saved_domain() -> None:
-    take = f"sh -c 'echo \"{BANNER}\"; exec cat >{FOLDER}/remus'"
-    on("alpha", f"cat >{FOLDER}/take && chmod 0700 {FOLDER}/take", stdin=f"#!/bin/sh\n{take}\n")
+    take = f"#!/bin/sh\necho '{BANNER}'\ncat >{FOLDER}/remus\n"
+    on("alpha", f"cat >{FOLDER}/take && chmod 0700 {FOLDER}/take", stdin=take)
     on(
         "alpha",
         f"setsid xl -vvv remus -F -n -d -i 100 -s '' {GUEST} {FOLDER}/take >{FOLDER}/log 2>&1 </dev/null & echo $!",
@@ -80,10 +80,10 @@ def test_a_stream_of_stock_remus_becomes_a_saved_domain() -> None:
         lambda count: count >= 10,
         timeout=400,
     )
-    on("alpha", f"pkill -KILL -f 'xl -vvv remus'; pkill -KILL -f libxl-save-helper; xl destroy {GUEST}", timeout=120)
+    on("alpha", f"pkill -KILL -x xl; pkill -KILL -x libxl-save-help; xl destroy {GUEST}", timeout=120)
     until(
         "the taker has ended",
-        lambda: on("alpha", f"pgrep -f '{FOLDER}/remus' || true"),
+        lambda: on("alpha", "pgrep -x take || true"),
         lambda pids: not pids.strip(),
         timeout=60,
     )
