@@ -134,7 +134,7 @@ def test_a_broken_connection_is_recorded_and_not_made_again(redis, tmp_path):
 
 @pytest.mark.parametrize("redis", [{"hang_after": 50, "forget": 3}], indirect=True)
 def test_silence_is_broken_after_the_stall_limit_and_the_loss_is_found(redis, tmp_path):
-    history = record(redis, tmp_path / "h", Limits(run=30, stall=0.5, final=5))
+    history = record(redis, tmp_path / "h", Limits(run=30, stall=2, final=5))
     report = check(history)
     assert "no reply for" in history.broken[0]
     assert (report.verdict, report.connection) == ("red", "broken")
@@ -143,7 +143,7 @@ def test_silence_is_broken_after_the_stall_limit_and_the_loss_is_found(redis, tm
 
 @pytest.mark.parametrize("redis", [{"hang_after": 50}], indirect=True)
 def test_silence_at_the_stop_is_unfinished_after_the_grace_time(redis, tmp_path):
-    history = record(redis, tmp_path / "h", Limits(run=0.5, grace=0.3, final=5))
+    history = record(redis, tmp_path / "h", Limits(run=3, grace=0.3, final=5))
     assert history.unfinished
     assert check(history).connection == "stalled"
 
