@@ -5,7 +5,9 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_FORCE_COLOR ?= 0
 lab_debian ?= 13
+lab_guest ?= pvh
 export LAB_DEBIAN := $(lab_debian)
+export LAB_GUEST := $(lab_guest)
 
 .PHONY: help setup demo test test-all check lint unit lab-test lab-up lab-down bench bench-streams requirements clean
 
@@ -36,7 +38,7 @@ lint: setup ## Check style, types, import contracts and Ansible content
 unit: setup ## Run the fast tests: unit, property and model
 	@python -m pytest -n auto -m "not lab and not playbooks"
 
-lab-up: setup ## Boot two nested Xen hosts (lab_debian=13 or 12, here and for all of the above)
+lab-up: setup ## Boot two nested Xen hosts (lab_debian=13 or 12, lab_guest=pvh, pv or hvm; also for all of the above)
 	@ansible-playbook playbooks/lab.yml -e lab_state=present
 
 lab-down: setup ## Stop what lab-up started

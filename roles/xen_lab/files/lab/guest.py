@@ -5,6 +5,7 @@ Built offline from the parts that the image's build kept, so that a change of th
 
 import shutil
 from pathlib import Path
+from string import Template
 
 from lab.command import run
 from lab.image import PARTS, PERL_FOLDER, image_folder
@@ -26,10 +27,18 @@ FILES = {
     "beacon": ("usr/lib/remus-lab/beacon", 0o755),
 }
 
+DIFFERENCES: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "pvh": ("console=hvc0", "", ()),
+    "pv": ("console=hvc0", "", ()),
+    # No emulated network card: the guest would use both it and the paravirtual one, under one address.
+    "hvm": ("console=ttyS0 console=hvc0", ",type=vif", ('serial = "pty"', 'vga = "stdvga"', "vnc = 0", "sdl = 0")),
+}
+"""For each type of guest: the kernel's consoles, what follows the vif's bridge, further lines of its xl.cfg."""
+
 
 def guest_folder(paths: Paths, recipe: Recipe) -> Path:
     """Where the finished guest for RECIPE lies."""
-    return paths.cache / f"guest-{recipe.release}-{recipe.guest_key[:16]}"
+    return paths.cache / f"guest-{recipe.release}-{recipe.guest}-{recipe.guest_key[:16]}"
 
 
 def ensure_guest(paths: Paths, recipe: Recipe, say: Progress) -> bool:
@@ -38,14 +47,14 @@ def ensure_guest(paths: Paths, recipe: Recipe, say: Progress) -> bool:
     folder = guest_folder(paths, recipe)
 
     def build(new: Path) -> None:
-        say(f"building the guest from {image.name}")
+        say(f"building the {recipe.guest} guest from {image.name}")
         root = new / "root"
         lay_out(root, image / PARTS, recipe)
         files = new / "files"
         files.mkdir()
         pack(root, files / "initrd.img")
         shutil.copyfile(image / "vmlinuz", files / "vmlinuz")
-        shutil.copyfile(recipe.assets / "guest/guest.cfg", files / "redis1.cfg")
+        (files / "redis1.cfg").write_text(configuration(recipe))
         disk = new / "guest.img"
         with disk.open("wb") as file:
             file.truncate(DISK_MIB << 20)
@@ -56,6 +65,13 @@ def ensure_guest(paths: Paths, recipe: Recipe, say: Progress) -> bool:
     if not changed:
         say(f"guest: cached as {folder.name}")
     return changed
+
+
+def configuration(recipe: Recipe) -> str:
+    """The guest's xl.cfg: what all types share, then what its type needs besides."""
+    consoles, vif, own = DIFFERENCES[recipe.guest]
+    common = Template((recipe.assets / "guest/guest.cfg").read_text())
+    return common.substitute(type=recipe.guest, consoles=consoles, vif=vif) + "".join(f"{line}\n" for line in own)
 
 
 def lay_out(root: Path, parts: Path, recipe: Recipe) -> None:

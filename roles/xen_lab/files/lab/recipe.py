@@ -41,9 +41,10 @@ def digest(inputs: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All inputs of the images for one Debian release."""
+    """All inputs of the images for one Debian release. guest: the type of the guest, as xl spells it."""
 
     debian: int
+    guest: str = "pvh"
     assets: Path = ASSETS
     disk_mib: int = 4096
 
@@ -87,6 +88,6 @@ class Recipe:
 
     @property
     def guest_key(self) -> str:
-        """Name of the guest's disk: the image that its parts come from, and the guest's own files."""
+        """Name of the guest's disk: the image that its parts come from, the guest's own files, its type."""
         own = tree_digest(self.assets / "guest")
-        return digest({"format": FORMAT, "image": self.image_key, "guest": own})
+        return digest({"format": FORMAT, "image": self.image_key, "guest": own, "type": self.guest})
