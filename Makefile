@@ -9,7 +9,7 @@ lab_guest ?= pvh
 export LAB_DEBIAN := $(lab_debian)
 export LAB_GUEST := $(lab_guest)
 
-.PHONY: help setup demo test test-all check lint unit lab-test lab-up lab-down bench bench-streams requirements clean
+.PHONY: help setup demo test test-all test-failovers check lint unit lab-test lab-up lab-down bench bench-streams requirements clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -26,6 +26,9 @@ test: setup ## Run all tests: the fast ones, then every scenario on two nested X
 test-all: setup ## The same with every lab test (about two hours)
 	@python -u tools/run_tests.py --all
 
+test-failovers: setup ## Run the failover of every type of guest on nested hosts (lab_debian=13 or 12)
+	@python -u tools/run_tests.py --failovers
+
 check: setup lint unit ## Run the fast part alone: lint, types, contracts, unit, property and model tests
 
 lint: setup ## Check style, types, import contracts and Ansible content
@@ -38,7 +41,7 @@ lint: setup ## Check style, types, import contracts and Ansible content
 unit: setup ## Run the fast tests: unit, property and model
 	@python -m pytest -n auto -m "not lab and not playbooks"
 
-lab-up: setup ## Boot two nested Xen hosts (lab_debian=13 or 12, lab_guest=pvh, pv or hvm; also for all of the above)
+lab-up: setup ## Boot two nested Xen hosts (lab_debian=13 or 12, lab_guest=pvh, hvm or pv; also for all of the above)
 	@ansible-playbook playbooks/lab.yml -e lab_state=present
 
 lab-down: setup ## Stop what lab-up started

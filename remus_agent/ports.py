@@ -27,17 +27,19 @@ from remus_agent.protocol.stream.constants import GuestType as GuestType  # noqa
 
 @dataclass(frozen=True, slots=True)
 class Vif:
-    """One network interface of a domain. device: its name in dom0 (`vif3.0`)."""
+    """One network interface of a domain. device: its name in dom0 (`vif3.0`). emulated: the same interface as the guest
+    sees it before its kernel has its own drivers, on a device of its own (`vif3.0-emu`), which belongs to QEMU."""
 
     devid: int
     device: str
     mac: str
     bridge: str
+    emulated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A domain as the hypervisor shows it now. memory_kib: populated memory."""
+    """A domain as the hypervisor shows it now. memory_kib: populated memory. taps: emulated twins of its vifs."""
 
     name: str
     domid: int
@@ -46,6 +48,12 @@ class Domain:
     memory_kib: int
     vifs: tuple[Vif, ...]
     disks: tuple[str, ...] = ()
+    taps: tuple[Vif, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[Vif, ...]:
+        """All devices through which it sends frames."""
+        return self.vifs + self.taps
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +145,9 @@ class Target(Protocol):
         """Apply PAGE_DATA records (whole records, in order). Returns when the toolstack has taken them from us."""
         ...
 
-    async def activate(self, tail: Sequence[Buffer], name: str) -> Domain:
+    async def activate(self, tail: Sequence[Buffer], emulator: Sequence[Buffer], name: str) -> Domain:
         """End the stream with the records of the last commit that are not memory, wait for the toolstack, give the domain its
-        real name and unpause it."""
+        real name and unpause it. emulator: those of an HVM guest's device model, else none."""
         ...
 
     async def abort(self) -> None:

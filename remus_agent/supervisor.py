@@ -28,6 +28,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
+from remus_agent.adapters.xen import device_model
 from remus_agent.adapters.xen import libs as xen
 from remus_agent.adapters.xen.structs import SHADOW_OP_OFF, DomainInfo
 from remus_agent.adapters.xen.xenstore import XenStore
@@ -105,6 +106,20 @@ class Xen:
         if self._libs.xc_shadow_control(self._handle, watched.domid, SHADOW_OP_OFF, None, 0):
             log.info("domain %d: log-dirty was off", watched.domid)
 
+    def _let_device_model_go_on(self, domid: int) -> None:
+        """An HVM guest's QEMU, which the dead agent may have halted with the guest."""
+        if not device_model.socket_of(domid).exists():
+            return
+        model = device_model.DeviceModel(domid, f"domain {domid}")
+        try:
+            with model.line():
+                model.cont()
+                model.dirty_log(on=False)
+        except RemusError as error:
+            log.warning("domain %d: %s", domid, error)
+        finally:
+            model.close()
+
     def revive(self, watched: Watched) -> bool | None:
         """Resume the domain if it is down for suspension. True: it was. None: there is no such domain any
         more."""
@@ -113,6 +128,7 @@ class Xen:
             return None
         if not info.suspended:
             return False
+        self._let_device_model_go_on(watched.domid)
         if self._libs.xc_domain_resume(self._handle, watched.domid, 1):
             raise xen.failed(f"xc_domain_resume {watched.domid}")
         self._store.resume_domain(watched.domid)

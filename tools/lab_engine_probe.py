@@ -76,7 +76,7 @@ async def serve(address: str, supervisor: Path) -> None:
                     await target.feed(staged.page_records)
                     await write(writer, b"ACK_")
                 elif kind == b"ACTI":
-                    domain = await target.activate(tail, body.decode())
+                    domain = await target.activate(tail, [], body.decode())
                     say(activated=domain.name, seconds=round(time.monotonic() - started, 3))
                     await write(writer, b"ACK_")
                     target = None

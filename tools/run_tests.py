@@ -8,6 +8,7 @@ lab test has failed: on nested Xen everything can run.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -22,13 +23,15 @@ RESULTS = ROOT / "results"
 
 @dataclass(frozen=True)
 class Stage:
-    """One command. report: the JUnit file it writes, from which tests are counted. lab: it needs the pair."""
+    """One command. report: the JUnit file it writes, from which tests are counted. lab: it needs the pair. guest: the
+    type of the guest it is about, if it says so."""
 
     name: str
     command: Sequence[str]
     report: str | None = None
     lab: bool = False
     minutes: int = 30
+    guest: str | None = None
 
 
 @dataclass
@@ -53,16 +56,34 @@ DESTROY_COMMAND = ("molecule", "destroy", "-s", "default")
 """Also makes molecule forget that it has created hosts: it believes its own record, and does not look."""
 
 
+FORGET = Stage("forget hosts of an earlier run", DESTROY_COMMAND, minutes=10)
+BOOT = Stage("boot two nested Xen hosts", ("molecule", "create", "-s", "default"), lab=True, minutes=45)
+GUESTS = {"12": ("pvh", "hvm", "pv"), "13": ("pvh", "hvm")}
+"""Types of guest that hosts of a Debian release can protect: Debian 13 builds Xen without shadow paging."""
+
+
+def failover(guest: str) -> Stage:
+    """The scenario failover with a guest of this type."""
+    command = ("molecule", "test", "-s", "failover", "--destroy=never")
+    return Stage(f"scenario failover, {guest.upper()} guest", command, lab=True, minutes=40, guest=guest)
+
+
+def failovers(debian: str) -> tuple[Stage, ...]:
+    """The failover of every type of guest, and nothing else."""
+    return (FORGET, BOOT, *(failover(guest) for guest in GUESTS[debian]))
+
+
 def stages(*, every: bool) -> tuple[Stage, ...]:
     """What runs, in order. every: also the lab tests that do not fit into an hour."""
     return (
         Stage("lint, types and contracts", LINT, minutes=15),
         Stage("unit, property, model and playbook tests", pytest("unit", "-n", "2", "-m", "not lab"), report="unit"),
-        Stage("forget hosts of an earlier run", DESTROY_COMMAND, minutes=10),
-        Stage("boot two nested Xen hosts", ("molecule", "create", "-s", "default"), lab=True, minutes=45),
+        FORGET,
+        BOOT,
         Stage("scenario protect", ("molecule", "test", "-s", "protect", "--destroy=never"), lab=True, minutes=40),
         Stage("guarantees on the live pair", LAB_ALL if every else LAB, report="lab", lab=True, minutes=180),
-        Stage("scenario failover", ("molecule", "test", "-s", "failover", "--destroy=never"), lab=True, minutes=40),
+        failover("pvh"),
+        failover("hvm"),
     )
 
 
@@ -73,7 +94,9 @@ def main() -> int:
     """Run all stages in order, stopping at the first that fails; 0 when all passed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--all", action="store_true", help="also the lab tests that do not fit into an hour")
-    wanted = stages(every=parser.parse_args().all)
+    parser.add_argument("--failovers", action="store_true", help="only the failover of every type of guest")
+    options = parser.parse_args()
+    wanted = failovers(os.environ.get("LAB_DEBIAN") or "13") if options.failovers else stages(every=options.all)
     started = time.monotonic()
     RESULTS.mkdir(exist_ok=True)
     counts = Counts()
@@ -105,7 +128,12 @@ def run(stage: Stage, number: str, started: float, counts: Counts) -> bool:
     begun = time.monotonic()
     try:
         code = subprocess.run(
-            stage.command, cwd=ROOT, stdin=subprocess.DEVNULL, timeout=stage.minutes * 60, check=False
+            stage.command,
+            cwd=ROOT,
+            env=os.environ | ({"LAB_GUEST": stage.guest} if stage.guest else {}),
+            stdin=subprocess.DEVNULL,
+            timeout=stage.minutes * 60,
+            check=False,
         ).returncode
         why = f"exit code {code}"
     except subprocess.TimeoutExpired:

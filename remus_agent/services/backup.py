@@ -75,8 +75,10 @@ class BackupService:
         """Every reason against taking this domain in, and the free memory in KiB. Changes nothing."""
         reasons: list[Reason] = []
         facts = await self._ports.hypervisor.facts()
-        if hello.guest_type != "pvh":
-            reasons.append(_reason("guest-type", f"{hello.guest_type} guests can't be protected", "use a PVH guest"))
+        if hello.guest_type not in ("pvh", "hvm"):
+            reasons.append(
+                _reason("guest-type", f"{hello.guest_type} guests can't be protected", "use a PVH or HVM guest")
+            )
         if hello.xen_version != facts.xen_version:
             reasons.append(
                 _reason(

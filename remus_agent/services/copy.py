@@ -28,6 +28,7 @@ from remus_agent.ports import (
     Connection,
     Domain,
     EventSink,
+    GuestType,
     Hypervisor,
     Journal,
     Target,
@@ -87,7 +88,8 @@ class Copy:
         self._connection: Connection | None = None
         self._target: Target | None = None
         self._tail: list[Buffer] = []
-        self._staged = EpochParser(LARGEST_PFN)
+        self._emulator: list[Buffer] = []
+        self._staged = self._parser()
         self._digest = EpochDigest()
         self._disconnected = asyncio.Event()
         self._announcing: asyncio.Task[None] | None = None
@@ -137,7 +139,7 @@ class Copy:
         target = self._need_target()
         try:
             async with asyncio.timeout(self._settings.activate):
-                self.running = await target.activate(self._tail, self.hello.domain)
+                self.running = await target.activate(self._tail, self._emulator, self.hello.domain)
         except TimeoutError:
             await self._activation_failed()
             raise HypervisorError(
@@ -239,6 +241,7 @@ class Copy:
         await self._journal.commit(CommitRecord(self.hello.session, self.generation, end.epoch, digest))
         first = self.committed_epoch == 0
         self._tail = [bytes(part) for part in staged.tail]
+        self._emulator = [bytes(part) for part in staged.emulator]
         self.committed_epoch = end.epoch
         self._advance(Event.EPOCH_COMPLETE)
         connection = self._connection
@@ -316,7 +319,7 @@ class Copy:
 
     async def _abort(self) -> None:
         self._drop_staged()
-        self._tail = []
+        self._tail, self._emulator = [], []
         if self._target is not None:
             try:
                 await self._target.abort()
@@ -341,8 +344,11 @@ class Copy:
         return row.effects
 
     def _drop_staged(self) -> None:
-        self._staged = EpochParser(LARGEST_PFN)
+        self._staged = self._parser()
         self._digest = EpochDigest()
+
+    def _parser(self) -> EpochParser:
+        return EpochParser(LARGEST_PFN, GuestType(self.hello.guest_type))
 
     def _need_target(self) -> Target:
         if self._target is None:

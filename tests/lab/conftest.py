@@ -74,7 +74,7 @@ def probe_guest(host: Host) -> Iterator[Guest]:
             f"s/00:16:3e:77:00:64/{mac}/",
         )
     )
-    host.run(f"sed '{changes}' /etc/xen/redis1.cfg >{folder}/{name}.cfg && xl create -q {folder}/{name}.cfg")
+    host.run(f"sed '{changes}' /etc/xen/redis1-pvh.cfg >{folder}/{name}.cfg && xl create -q {folder}/{name}.cfg")
     try:
         domid = int(host.run(f"xl domid {name}"))
         yield Guest(host, name, domid, mac, f"10.77.0.{last}")

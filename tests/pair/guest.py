@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 
 from pair import agent
@@ -10,7 +11,9 @@ from pair.hosts import GUEST, HOSTS, REDIS, CommandFailed, in_namespace, labctl,
 from pair.wait import until
 
 STATE = "/var/lib/remus"
-CONFIGURATION = f"/etc/xen/{GUEST}.cfg"
+TYPE = os.environ.get("LAB_GUEST") or "pvh"
+"""The type of guest that this run is about: pvh, hvm or pv."""
+CONFIGURATION = f"/etc/xen/{GUEST}-{TYPE}.cfg"
 SWEEP = """
 for each in /sys/class/net/rb*.*.*; do
     [ -e "$each" ] || continue
@@ -44,6 +47,11 @@ def copies(host: str) -> list[Copy]:
         if GUEST in name:
             found.append(Copy(host, name, int(domid), state))
     return found
+
+
+def kind(copy: Copy) -> str:
+    """Its type, as the toolstack calls it."""
+    return on(copy.host, f"xenstore-read /libxl/{copy.domid}/type").strip()
 
 
 def running_copies() -> list[Copy]:
@@ -87,7 +95,7 @@ def come_home(host: str = "alpha", timeout: float = 300) -> None:
 
 
 def ensure_running(host: str = "alpha", timeout: float = 300) -> None:
-    """The guest runs on HOST (left alone when it does) and answers."""
-    if not any(copy.name == GUEST and copy.runs for copy in copies(host)):
+    """The guest of this run's type runs on HOST (left alone when it does) and answers."""
+    if not any(copy.name == GUEST and copy.runs and kind(copy) == TYPE for copy in copies(host)):
         come_home(host, timeout)
     until("the guest answers", answers, timeout=timeout)

@@ -191,7 +191,7 @@ class PlugOutputBuffer:
 
     def _survey(self, vif: Vif) -> _Found:
         host = self._host()
-        links = host.own_links(self._domain.domid, vif.devid)
+        links = host.own_links(self._domain.domid, vif)
         index = host.vif_index(vif)
         filters = [] if index is None else host.filters(index, vif.device)
         ours = {link.index for link in links}
@@ -204,7 +204,7 @@ class PlugOutputBuffer:
         undo = Undo()
         plugs: PlugSocket | None = None
         try:
-            found = [self._survey(vif) for vif in self._domain.vifs]
+            found = [self._survey(vif) for vif in self._domain.outputs]
             fresh = [self._lay(each, undo) for each in found]
             plugs = self._plugs_of(fresh)
             if not closed:
@@ -249,7 +249,7 @@ class PlugOutputBuffer:
                 operation="look at the interface",
                 hint="see `xl network-list` and `ip link`: is the guest running?",
             )
-        link = host.add_ifb(self._domain.domid, found.vif.devid, found.links, self._limit)
+        link = host.add_ifb(self._domain.domid, found.vif, found.links, self._limit)
         undo.add(device, f"{link.name} is still there", lambda: self._unlay(found, link))
         return link
 
@@ -332,12 +332,12 @@ class PlugOutputBuffer:
 
     def _left_behind(self) -> list[Link]:
         host = self._host()
-        links = [link for vif in self._domain.vifs for link in host.own_links(self._domain.domid, vif.devid)]
+        links = [link for vif in self._domain.outputs for link in host.own_links(self._domain.domid, vif)]
         return [link for link in links if host.has_plug(link)]
 
     def _remove(self) -> None:
         host = self._host()
-        found = [self._survey(vif) for vif in self._domain.vifs]
+        found = [self._survey(vif) for vif in self._domain.outputs]
         in_force = {redirect.redirect_to for each in found for redirect in each.own}
         for each in found:
             for link in each.links:

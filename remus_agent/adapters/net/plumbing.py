@@ -3,8 +3,8 @@
     guest -> vif (ingress: matchall, all protocols, mirred redirect) -> IFB (root: plug) -> back to the vif ->
     bridge
 
-A missing kernel module is told by its name. An IFB is named `rb<domid>.<devid>.<number>`, so that an agent
-that starts anew finds what an earlier one left.
+A missing kernel module is told by its name. An IFB is named `rb<domid>.<devid>.<number>`, with an `e` behind
+the devid for an emulated interface, so that an agent that starts anew finds what an earlier one left.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class Plumbing:
         except OSError:
             return None
 
-    def own_links(self, domid: int, devid: int) -> list[Link]:
+    def own_links(self, domid: int, vif: Vif) -> list[Link]:
         """The IFBs of an interface, oldest first."""
-        pattern = re.compile(re.escape(_prefix(domid, devid)) + r"\d{1,3}")
+        pattern = re.compile(re.escape(_prefix(domid, vif)) + r"\d{1,3}")
         bodies = self._netlink.ask(rtnl.links_dump(), rtnl.RTM_NEWLINK, "list interfaces", "all")
         links = (rtnl.parse_link(body) for body in bodies)
         found = [link for link in links if link.kind == "ifb" and pattern.fullmatch(link.name)]
@@ -128,9 +128,9 @@ class Plumbing:
 
     # ── steps ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def add_ifb(self, domid: int, devid: int, used: list[Link], limit: int) -> Link:
+    def add_ifb(self, domid: int, vif: Vif, used: list[Link], limit: int) -> Link:
         """A new IFB, up, with a closed plug."""
-        name = _next_name(domid, devid, used)
+        name = _next_name(domid, vif, used)
         try:
             self._netlink.do(rtnl.ifb_add(name), "make an IFB", name)
         except NetlinkError as error:
@@ -213,12 +213,12 @@ def next_priority(own: list[Filter]) -> int:
     return last + 1 if last < _LAST_PRIORITY else _FIRST_PRIORITY
 
 
-def _prefix(domid: int, devid: int) -> str:
-    return f"rb{domid}.{devid}."
+def _prefix(domid: int, vif: Vif) -> str:
+    return f"rb{domid}.{vif.devid}{'e' if vif.emulated else ''}."
 
 
-def _next_name(domid: int, devid: int, used: list[Link]) -> str:
-    prefix = _prefix(domid, devid)
+def _next_name(domid: int, vif: Vif, used: list[Link]) -> str:
+    prefix = _prefix(domid, vif)
     numbers = {int(link.name.removeprefix(prefix)) for link in used}
     start = int(used[-1].name.removeprefix(prefix)) + 1 if used else 0
     for step in range(_NUMBERS):
@@ -227,7 +227,7 @@ def _next_name(domid: int, devid: int, used: list[Link]) -> str:
         if number not in numbers and len(name) <= _NAME_LENGTH:
             return name
     raise OutputBufferError(
-        f"no name of {_NAME_LENGTH} characters is left for an IFB of interface {devid}",
+        f"no name of {_NAME_LENGTH} characters is left for an IFB of {vif.device}",
         operation="make an IFB",
         hint=f"see `ip link | grep {prefix}` for IFBs left behind, or give the interface a lower number",
     )

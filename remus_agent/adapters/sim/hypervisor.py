@@ -89,7 +89,7 @@ class SimHypervisor:
         return guest.domain
 
     async def open_source(self, domain: Domain) -> SimSource:
-        if domain.guest_type is not GuestType.PVH:
+        if domain.guest_type is GuestType.PV:
             raise RefusedError(f"{domain.guest_type.value} guests can't be protected", domain=domain.name)
         return SimSource(self, self.guests[domain.name])
 
@@ -97,7 +97,9 @@ class SimHypervisor:
         if self.toolstack_fails:
             raise HypervisorError("the toolstack failed", operation="restore", domain=working_name)
         parsed = parse_preamble(preamble)
-        guest = self.create(working_name, parsed.config["c_info"]["uuid"], pages=parsed.config["b_info"]["pages"])
+        info = parsed.config["c_info"]
+        pages = parsed.config["b_info"]["pages"]
+        guest = self.create(working_name, info["uuid"], pages, GuestType(info["type"]))
         guest.running = False
         guest.paused_copy = True
         return SimTarget(self, guest)
@@ -116,7 +118,11 @@ class SimSource:
     @property
     def preamble(self) -> bytes:
         config = {
-            "c_info": {"type": "pvh", "name": self._guest.domain.name, "uuid": self._guest.domain.uuid},
+            "c_info": {
+                "type": self._guest.domain.guest_type.value,
+                "name": self._guest.domain.name,
+                "uuid": self._guest.domain.uuid,
+            },
             "b_info": {"pages": len(self._guest.memory) // PAGE},
         }
         return writer.preamble(json.dumps(config), (4, 20), b"\0" * 24, b"\0" * 16)
@@ -149,8 +155,10 @@ class SimSource:
             writer.hvm_context(b"context %d" % epoch),
             writer.hvm_params([(1, 0xFEFFC)]),
             writer.checkpoint(),
-            writer.checkpoint_end(),
         ]
+        if self._guest.domain.guest_type is GuestType.HVM:
+            tail.append(writer.emulator_context(b"device model %d" % epoch))
+        tail.append(writer.checkpoint_end())
         await asyncio.sleep(0)
         return Checkpoint(epoch, len(dirty), [*groups, tail], _NO_TIME)
 
@@ -181,13 +189,15 @@ class SimTarget:
                     self._guest.memory[pfn * PAGE : (pfn + 1) * PAGE] = page.content[index * PAGE : (index + 1) * PAGE]
         await asyncio.sleep(0)
 
-    async def activate(self, tail: Sequence[Buffer], name: str) -> Domain:
+    async def activate(self, tail: Sequence[Buffer], emulator: Sequence[Buffer], name: str) -> Domain:
         await asyncio.sleep(0)
         if self._host.toolstack_fails:
             raise HypervisorError("the toolstack could not finish the domain", operation="activate", domain=name)
         if len(tail) != 3:
             raise AssertionError("the tail has three records")
         old = self._guest.domain
+        if len(emulator) != (old.guest_type is GuestType.HVM):
+            raise AssertionError("an HVM guest has one record of its device model, others none")
         self._host.guests.pop(old.name)
         self._guest.domain = Domain(name, old.domid, old.uuid, old.guest_type, old.memory_kib, old.vifs)
         self._guest.running, self._guest.paused_copy = True, False

@@ -66,6 +66,14 @@ class Control:
                 return
             first = batch[found - 1].domain + 1
 
+    def has_pv_drivers(self, domid: int) -> bool:
+        """Whether an HVM guest's kernel has told Xen how to interrupt it, the first thing its drivers for Xen do. Without
+        them nobody in it would hear the request to suspend."""
+        value = ct.c_uint64()
+        if self.libs.xc_hvm_param_get(self.handle, domid, s.HVM_PARAM_CALLBACK_IRQ, ct.byref(value)):
+            raise failed("xc_hvm_param_get CALLBACK_IRQ")
+        return value.value != 0
+
     def unpause(self, domid: int) -> None:
         if self.libs.xc_domain_unpause(self.handle, domid):
             raise failed(f"xc_domain_unpause {domid}")

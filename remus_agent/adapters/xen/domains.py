@@ -5,11 +5,18 @@ libxl_device.c)."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
 from remus_agent.adapters.xen.control import Control
 from remus_agent.adapters.xen.structs import PAGE_SIZE
 from remus_agent.adapters.xen.xenstore import XenStore
 from remus_agent.errors import DomainNotFound, HypervisorError
 from remus_agent.ports import Domain, GuestType, Vif
+
+NET: Final = Path("/sys/class/net")
+TAP_SUFFIX: Final = "-emu"
 
 
 def names(store: XenStore) -> dict[int, str]:
@@ -65,14 +72,16 @@ def describe(control: Control, store: XenStore, domid: int) -> Domain:
         guest_type = GuestType(kind)
     except ValueError as error:
         raise HypervisorError(f"the toolstack calls its type {kind!r}", domain=name) from error
+    vifs = tuple(_vif(store, domid, int(devid)) for devid in _devices(store, domid, "vif"))
     return Domain(
         name=name,
         domid=domid,
         uuid=info.uuid,
         guest_type=guest_type,
         memory_kib=int(info.tot_pages) * (PAGE_SIZE // 1024),
-        vifs=tuple(_vif(store, domid, int(devid)) for devid in _devices(store, domid, "vif")),
+        vifs=vifs,
         disks=tuple(_disk(store, domid, devid) for devid in _devices(store, domid, "vbd")),
+        taps=_taps(vifs) if guest_type is GuestType.HVM else (),
     )
 
 
@@ -105,6 +114,12 @@ def _vif(store: XenStore, domid: int, devid: int) -> Vif:
         mac=store.read(f"{backend}/mac") or "",
         bridge=store.read(f"{backend}/bridge") or "",
     )
+
+
+def _taps(vifs: tuple[Vif, ...]) -> tuple[Vif, ...]:
+    """QEMU's own devices of these interfaces, named by libxl_nic.c (libxl__device_nic_devname)."""
+    taps = (replace(vif, device=f"{vif.device}{TAP_SUFFIX}", emulated=True) for vif in vifs)
+    return tuple(tap for tap in taps if (NET / tap.device).exists())
 
 
 def _disk(store: XenStore, domid: int, devid: str) -> str:

@@ -22,8 +22,10 @@ from remus_agent.ports import Domain, GuestType, HostFacts
 from remus_agent.protocol.stream import writer
 from remus_agent.protocol.stream.preamble import renamed
 
-PROTECTED_DEVICES: Final = frozenset({"vif", "console"})
-"""Device kinds whose state is in the guest's memory and in the toolstack's configuration, nowhere else."""
+PROTECTED_DEVICES: Final = frozenset({"vif", "console", "vfb", "vkbd"})
+"""Device kinds whose state is in the guest's memory and in the toolstack's configuration, nowhere else. vfb and vkbd are
+how an HVM guest's screen and keyboard show in xenstore."""
+PROTECTED_TYPES: Final = frozenset({GuestType.PVH, GuestType.HVM})
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -48,7 +50,7 @@ class XenHypervisor:
         return await self._run(domains.find, self._control, self._store, name)
 
     async def open_source(self, domain: Domain) -> XenSource:
-        """As the port says. Refused: PV and HVM guests, disks, passed-through and other devices, vNUMA,
+        """As the port says. Refused: PV guests, disks, passed-through and other devices, vNUMA,
         several processors' worth of nothing else; guests that do not announce that they can suspend."""
         reason = await self._run(self._cannot_protect, domain)
         if reason is None:
@@ -96,8 +98,8 @@ class XenHypervisor:
 
     def _cannot_protect(self, domain: Domain) -> str | None:
         """The reason, or None."""
-        if domain.guest_type is not GuestType.PVH:
-            return f"it is a {domain.guest_type.value.upper()} guest; only PVH guests can be"
+        if domain.guest_type not in PROTECTED_TYPES:
+            return f"it is a {domain.guest_type.value.upper()} guest; only PVH and HVM guests can be"
         now = domains.describe(self._control, self._store, domain.domid)
         other = sorted({*domains.device_kinds(self._store, domain.domid)} - PROTECTED_DEVICES - {"vbd"})
         suspends = domains.may_suspend(self._store, domain.domid)
@@ -108,6 +110,10 @@ class XenHypervisor:
             (
                 any(not (vif.mac and vif.bridge) for vif in now.vifs),
                 "one of its interfaces is not bridged by this dom0",
+            ),
+            (
+                domain.guest_type is GuestType.HVM and not self._control.has_pv_drivers(domain.domid),
+                "its kernel has no drivers for Xen (yet), so it cannot be asked to suspend",
             ),
             (
                 not suspends,

@@ -25,6 +25,9 @@ from remus_agent.errors import HypervisorError
 SPECIAL: Final = range(0xFC000, 0xFF000)
 """Where the toolstack puts a PVH guest's few pages below 4 GiB: ACPI tables from the first of these frames on
 (ACPI_INFO_PHYSICAL_ADDRESS), special pages up to the last (X86_HVM_END_SPECIAL_REGION)."""
+SPECIAL_HVM: Final = range(0xF0000, 0xFF000)
+"""The same for an HVM guest: its firmware gives PCI devices, video memory among them, addresses from the first of
+these frames on (PCI_MEM_START in tools/firmware/hvmloader)."""
 _SCAN: Final = 1 << 13
 
 Pages = NDArray[np.uint8]
@@ -34,8 +37,8 @@ Pages = NDArray[np.uint8]
 class GuestMemory:
     """The mapping and its index. Frames are numbered densely as `rows` in ascending order of their gfn."""
 
-    def __init__(self, libs: Libraries, domain: DomainControl) -> None:
-        self._libs, self._domain = libs, domain
+    def __init__(self, libs: Libraries, domain: DomainControl, special: range = SPECIAL) -> None:
+        self._libs, self._domain, self._special = libs, domain, special
         self._handle: int | None = libs.xenforeignmemory_open(None, 0)
         if not self._handle:
             raise failed("xenforeignmemory_open", domain.name)
@@ -90,6 +93,18 @@ class GuestMemory:
                 hint="keep its memory constant (no xl mem-set); protection starts over with a full copy",
             )
 
+    def check_in_place(self) -> None:
+        """Raises HypervisorError if a run of frames is no longer where it was mapped. A device model can move video
+        memory to other frames when the guest moves its PCI address; it moves as a whole and no page is gained."""
+        edges = np.concatenate((self._starts, self._ends - 1)).astype(np.uint64)
+        if not self._domain.populated(edges).all():
+            raise HypervisorError(
+                "pages of the guest have moved to other addresses (a PCI device of it got a new one)",
+                domain=self._domain.name,
+                left="the guest runs; this copy of it is unusable",
+                hint="protection starts over with a full copy",
+            )
+
     def rows_of(self, gfns: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
         """The frames among gfns that are mapped, and their rows. The others are Xen's own pages in the
         guest's address space (shared info, grant table), which a restore makes anew."""
@@ -126,9 +141,9 @@ class GuestMemory:
             self._libs.xenforeignmemory_close(handle)
 
     def _find(self, tot_pages: int) -> Iterator[NDArray[np.uint64]]:
-        """Populated frames: the special pages below 4 GiB first, then upwards until all pages are accounted
+        """Populated frames: the special ones below 4 GiB first, then upwards until all pages are accounted
         for."""
-        special = range(min(SPECIAL.start, self.frames), min(SPECIAL.stop, self.frames))
+        special = range(min(self._special.start, self.frames), min(self._special.stop, self.frames))
         spans = (range(low, min(low + _SCAN, self.frames)) for low in range(0, self.frames, _SCAN))
         found = 0
         for span in chain((special,), spans):

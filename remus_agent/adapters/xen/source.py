@@ -1,9 +1,12 @@
-"""Takes checkpoints of one running PVH guest: `ports.Source`.
+"""Takes checkpoints of one running PVH or HVM guest: `ports.Source`.
 
 All calls into Xen are made in one thread of its own. While the guest is down only what must be is done: the
 barrier, taking the dirty bitmap, copying the dirty pages into staging, reading the context, resuming.
 Records are made afterwards, around the copied pages. tools/libs/guest/xg_sr_save.c does the same with the
-guest down throughout."""
+guest down throughout.
+
+An HVM guest's device model writes to the guest's memory and sends frames of its own. It is halted right after the
+guest is down, saves its state, and goes on right before the guest does."""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import mmap
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
@@ -21,15 +24,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remus_agent.adapters.xen.control import Control, DirtyBitmap, DomainControl
+from remus_agent.adapters.xen.device_model import DeviceModel
 from remus_agent.adapters.xen.guard import Guard
 from remus_agent.adapters.xen.libs import Libraries
-from remus_agent.adapters.xen.memory import GuestMemory, Pages, zero_pages
+from remus_agent.adapters.xen.memory import SPECIAL, SPECIAL_HVM, GuestMemory, Pages, zero_pages
 from remus_agent.adapters.xen.structs import PAGE_SIZE
 from remus_agent.adapters.xen.suspend import Suspender
 from remus_agent.adapters.xen.xenstore import XenStore
 from remus_agent.errors import GuestEnded, HypervisorError
 from remus_agent.faults import Phase, pause_at
-from remus_agent.ports import Buffer, Checkpoint, Domain, SeedRound, Timing
+from remus_agent.ports import Buffer, Checkpoint, Domain, GuestType, SeedRound, Timing
 from remus_agent.protocol.replication.frames import FrameType, payload_limit
 from remus_agent.protocol.stream import writer
 
@@ -73,13 +77,23 @@ class Staging:
 
 
 class XenSource:
-    """`ports.Source` of one domain. supervisor: the socket of the supervisor, which must be there."""
+    """`ports.Source` of one domain. supervisor: the socket of the supervisor, which must be there. device_model:
+    makes what talks to an HVM guest's QEMU."""
 
-    def __init__(self, libs: Libraries, domain: Domain, preamble: bytes, supervisor: Path) -> None:
+    def __init__(
+        self,
+        libs: Libraries,
+        domain: Domain,
+        preamble: bytes,
+        supervisor: Path,
+        device_model: Callable[[int, str], DeviceModel] = DeviceModel,
+    ) -> None:
         self._libs, self._domain, self._preamble = libs, domain, preamble
         self._guard = Guard(supervisor, domain.domid, domain.uuid, domain.name)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"source {domain.name}")
         self._cleanup = ExitStack()
+        self._make_device_model = device_model if domain.guest_type is GuestType.HVM else None
+        self._device_model: DeviceModel | None = None
         self._suspender: Suspender | None = None
         self._closed = False
         self._incomplete: str | None = "the guest was not seeded"
@@ -132,7 +146,9 @@ class XenSource:
             self._xen.info()
             self._guard.watch()
             stack.callback(self._guard.unwatch)
-            self._memory = GuestMemory(self._libs, self._xen)
+            self._begin_device_model(stack)
+            special = SPECIAL if self._device_model is None else SPECIAL_HVM
+            self._memory = GuestMemory(self._libs, self._xen, special)
             stack.callback(self._memory.close)
             self._memory.map()
             self._bitmap = DirtyBitmap(control, self._memory.frames)
@@ -146,6 +162,22 @@ class XenSource:
             stack.callback(self._logdirty_off)
             self._xen.logdirty_on()
             self._cleanup = stack.pop_all()
+
+    def _begin_device_model(self, stack: ExitStack) -> None:
+        if self._make_device_model is None:
+            return
+        self._device_model = model = self._make_device_model(self._domain.domid, self._domain.name)
+        stack.callback(model.close)
+        with model.line():
+            model.dirty_log(on=True)
+        stack.callback(self._device_model_unlogged, model)
+
+    def _device_model_unlogged(self, model: DeviceModel) -> None:
+        try:
+            with model.line():
+                model.dirty_log(on=False)
+        except HypervisorError as error:
+            log.info("%s: the device model goes on telling Xen what it writes: %s", self._domain.name, error)
 
     def _seed(self) -> Iterator[SeedRound]:
         total = self._memory.total
@@ -203,7 +235,11 @@ class XenSource:
         self._staging.trim()
         self._guard.ensure()
         try:
-            return self._suspended(epoch, at_barrier, timeout, self._suspender)
+            model = self._device_model
+            with nullcontext() if model is None else model.line():
+                if model is not None:
+                    model.prepare()
+                return self._suspended(epoch, at_barrier, timeout, self._suspender)
         except HypervisorError as error:
             error.epoch = epoch if error.epoch is None else error.epoch
             error.operation = error.operation or "take a checkpoint"
@@ -212,11 +248,15 @@ class XenSource:
     def _suspended(
         self, epoch: int, at_barrier: Callable[[], None], timeout: float, suspender: Suspender
     ) -> Checkpoint:
-        clock = time.monotonic_ns
+        clock, model = time.monotonic_ns, self._device_model
+        emulator = b""
         asked = clock()
         info = suspender.suspend(timeout)
         down = clock()
         try:
+            if model is not None:
+                model.stop()
+                self._memory.check_in_place()
             self._memory.check_unchanged(int(info.tot_pages))
             at_barrier()
             barrier = clock()
@@ -231,6 +271,8 @@ class XenSource:
             tsc = self._xen.tsc_info()
             context = self._xen.hvm_context()
             params = self._xen.hvm_params()
+            if model is not None:
+                emulator = model.save()
             state = clock()
             pause_at(Phase.COPIED)
         finally:
@@ -243,6 +285,7 @@ class XenSource:
             writer.hvm_context(context),
             writer.hvm_params(params),
             writer.checkpoint(),
+            *([] if model is None else [writer.emulator_context(emulator)]),
             writer.checkpoint_end(),
         )
         self._incomplete = None
@@ -268,11 +311,25 @@ class XenSource:
         )
 
     def _resume(self) -> None:
+        failed = self._let_device_model_go_on()
         try:
             self._xen.resume()
         except HypervisorError as error:
             log.warning("%s; trying once more", error)
             self._xen.resume()
+        if failed is not None:
+            raise failed
+
+    def _let_device_model_go_on(self) -> HypervisorError | None:
+        """Before the guest runs, as libxl does. A guest whose device model is deaf is resumed all the same."""
+        if self._device_model is None:
+            return None
+        try:
+            self._device_model.cont()
+        except HypervisorError as error:
+            error.left = "the guest runs; its device model may be halted"
+            return error
+        return None
 
     def _close(self) -> None:
         self._cleanup.close()

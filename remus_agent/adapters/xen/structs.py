@@ -10,6 +10,7 @@ from enum import IntEnum
 from typing import Final
 
 PAGE_SHIFT: Final = 12
+HVM_PARAM_CALLBACK_IRQ: Final = 0
 PAGE_SIZE: Final = 1 << PAGE_SHIFT
 PROT_READ: Final = 1
 

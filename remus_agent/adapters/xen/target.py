@@ -57,11 +57,11 @@ class XenTarget:
         """As the port says. Each buffer holds whole records."""
         await self._run(self._feed, buffers)
 
-    async def activate(self, tail: Sequence[Buffer], name: str) -> Domain:
+    async def activate(self, tail: Sequence[Buffer], emulator: Sequence[Buffer], name: str) -> Domain:
         """As the port says. A caller that is cancelled meanwhile must `abort`: then the domain does not
         run."""
         try:
-            domain = await self._run(self._activate, tail, name)
+            domain = await self._run(self._activate, tail, emulator, name)
         except asyncio.CancelledError:
             self._revoked.set()
             raise
@@ -111,10 +111,10 @@ class XenTarget:
     def _feed(self, buffers: Sequence[Buffer]) -> None:
         self._open_feeder().write([part for buffer in buffers for part in with_zeros(buffer)])
 
-    def _activate(self, tail: Sequence[Buffer], name: str) -> Domain:
+    def _activate(self, tail: Sequence[Buffer], emulator: Sequence[Buffer], name: str) -> Domain:
         feeder = self._open_feeder()
         started = time.monotonic()
-        feeder.write([*tail, writer.end_of_libxc(), writer.end_of_libxl()])
+        feeder.write([*tail, writer.end_of_libxc(), *emulator, writer.end_of_libxl()])
         feeder.finish(FINISH)
         built = time.monotonic()
         control, store = Control(self._libs), XenStore(self._libs)

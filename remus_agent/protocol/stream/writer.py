@@ -1,9 +1,10 @@
-"""Writes what stock Xen 4.14 and later accepts as the stream of a PVH guest.
+"""Writes what stock Xen 4.14 and later accepts as the stream of a PVH or HVM guest.
 
 Every function returns whole records. Page content is never copied: `page_data` returns slices of the
 caller's memory next to packed headers. Order of a checkpointed stream: `preamble`, `page_data`…, then for
-each epoch `page_data`…, `tsc_info`, `hvm_context`, `hvm_params`, `checkpoint`, `checkpoint_end`; a plain
-stream ends with `end_of_libxc`, `end_of_libxl`. Sources in Xen: docs/specs/libxc-migration-stream.pandoc;
+each epoch `page_data`…, `tsc_info`, `hvm_context`, `hvm_params`, `checkpoint`, for an HVM guest
+`emulator_context`, `checkpoint_end`; a plain stream ends with `end_of_libxc`, for an HVM guest
+`emulator_context`, `end_of_libxl`. Sources in Xen: docs/specs/libxc-migration-stream.pandoc;
 tools/libs/guest/xg_sr_save.c and xg_sr_save_x86_hvm.c.
 """
 
@@ -16,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remus_agent.errors import StreamError
+from remus_agent.protocol.stream import bodies, headers, records
 from remus_agent.protocol.stream import constants as c
-from remus_agent.protocol.stream import headers, records
 from remus_agent.protocol.stream.constants import LibxcRecordType as Xc
 
 _END: Final = records.pack_record(Xc.END)
@@ -107,6 +108,14 @@ def hvm_params(pairs: Iterable[tuple[int, int]]) -> bytes:
 def checkpoint() -> bytes:
     """libxc's CHECKPOINT: the epoch's memory and processor state are complete."""
     return _CHECKPOINT
+
+
+def emulator_context(state: c.Buffer) -> bytes:
+    """EMULATOR_CONTEXT of an HVM guest. state: what upstream QEMU saved. Raises StreamError if it is empty."""
+    if not len(state):
+        raise _wrong("the device model's state is empty")
+    head = bodies.EMULATOR.pack(c.EmulatorId.QEMU_UPSTREAM, 0)
+    return records.pack_record(c.LibxlRecordType.EMULATOR_CONTEXT, head + bytes(state))
 
 
 def checkpoint_end() -> bytes:

@@ -1,4 +1,4 @@
-"""A hypervisor in memory with the functions of `adapters.xen.libs`: one PVH guest that suspends when
+"""A hypervisor in memory with the functions of `adapters.xen.libs`: one guest that suspends when
 asked."""
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class FakeXen:
         self.accepts = True
         self.logdirty = False
         self.subscribed = 0
+        self.callback_irq = 1
         self.calls: list[str] = []
         self.failing: set[str] = set()
         self.store: dict[str, str] = {
@@ -125,7 +126,7 @@ class FakeXen:
         return 64
 
     def xc_hvm_param_get(self, _: int, domid: int, index: int, out: Any) -> int:
-        out._obj.value = index * 3
+        out._obj.value = index * 3 if index else self.callback_irq
         return 0
 
     def xc_domain_get_tsc_info(self, _: int, domid: int, mode: Any, ns: Any, khz: Any, inc: Any) -> int:

@@ -67,7 +67,6 @@ async def test_a_source_carries_configuration_and_policy(host: XenHypervisor, xe
     ("change", "reason"),
     [
         ({f"/libxl/{DOMID}/type": "pv"}, "it is a PV guest"),
-        ({f"/libxl/{DOMID}/type": "hvm"}, "it is a HVM guest"),
         ({f"{DEVICE}/vbd/51712/backend": "/b", "/b/dev": "xvda"}, r"it has disks \(xvda\)"),
         ({f"{DEVICE}/pci/0/backend": "/b"}, r"cannot be replicated \(pci\)"),
         ({f"{DEVICE}/9pfs/0/backend": "/b", f"{DEVICE}/vtpm/0/backend": "/b"}, r"\(9pfs, vtpm\)"),
@@ -80,6 +79,13 @@ async def test_what_cannot_be_protected_is_refused(
 ) -> None:
     xen.store |= change
     with pytest.raises(RefusedError, match=reason):
+        await host.open_source(await host.domain(NAME))
+
+
+async def test_an_hvm_guest_without_drivers_for_xen_is_refused(host: XenHypervisor, xen: FakeXen) -> None:
+    xen.store[f"/libxl/{DOMID}/type"] = "hvm"
+    xen.callback_irq = 0
+    with pytest.raises(RefusedError, match="no drivers for Xen"):
         await host.open_source(await host.domain(NAME))
     assert not xen.logdirty
 

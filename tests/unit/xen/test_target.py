@@ -109,7 +109,7 @@ async def test_a_copy_is_activated_under_its_name(xl: Script) -> None:
     target = XenTarget(xen.libs, "web1--incoming")
     await target.start(b"preamble")
     await target.feed([pages(1)])
-    domain = await target.activate([b"tail"], "web1")
+    domain = await target.activate([b"tail"], [], "web1")
     end = writer.end_of_libxc() + writer.end_of_libxl()
     assert (folder / "fed").read_bytes() == b"preamble" + pages(1) + b"tail" + end
     assert (domain.name, domain.domid, xen.store["/vm/u/name"]) == ("web1", DOMID, "web1")
@@ -126,7 +126,7 @@ async def test_a_name_in_use_is_not_taken(xl: Script) -> None:
     target = XenTarget(xen.libs, "web1--incoming")
     await target.start(b"preamble")
     with pytest.raises(HypervisorError, match="another domain is called web1"):
-        await target.activate([b"tail"], "web1")
+        await target.activate([b"tail"], [], "web1")
     assert xen.count("xc_domain_unpause") == 0
     await target.abort()
 
@@ -158,7 +158,7 @@ async def test_an_activation_that_is_given_up_leaves_no_guest_running(xl: Script
     xen.xc_domain_unpause = unpause  # type: ignore[attr-defined]
     target = XenTarget(xen.libs, "web1--incoming")
     await target.start(b"preamble")
-    activation = asyncio.create_task(target.activate([], "web1"))
+    activation = asyncio.create_task(target.activate([], [], "web1"))
     assert await asyncio.to_thread(reached.wait, 10)
     activation.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -175,7 +175,7 @@ async def test_a_copy_that_hangs_at_the_end_is_given_up(xl: Script, monkeypatch:
     target = XenTarget(FakeXen().libs, "web1--incoming")
     await target.start(b"preamble")
     with pytest.raises(HypervisorError, match="did not finish the domain"):
-        await target.activate([], "web1")
+        await target.activate([], [], "web1")
     await target.abort()
 
 

@@ -17,7 +17,7 @@ from lab.errors import LabError
 from lab.network import DIRECTIONS
 from lab.pair import Pair
 from lab.progress import Progress
-from lab.spec import GUESTS, HOSTS, NETWORKS, RELEASES, Paths, Settings, load_settings
+from lab.spec import HOSTS, NETWORKS, RELEASES, Paths, Settings, load_settings
 
 NAMES = [host.name for host in HOSTS]
 
@@ -38,7 +38,6 @@ def parser() -> argparse.ArgumentParser:
         command = add(name, text)
         command.add_argument("--debian", type=int, choices=sorted(RELEASES), default=None)
         if name == "up":
-            command.add_argument("--guest", choices=GUESTS, default=None, help="type of the guest")
             command.add_argument("--ssh-base-port", type=int, default=None)
             command.add_argument("--memory", type=int, default=None, help="MiB a host")
             command.add_argument("--boot-timeout", type=int, default=None, help="seconds for one boot")
@@ -46,7 +45,6 @@ def parser() -> argparse.ArgumentParser:
     guest = add("guest", "build the guest unless it is cached")
     guest.add_argument("action", choices=["build"])
     guest.add_argument("--debian", type=int, choices=sorted(RELEASES), default=None)
-    guest.add_argument("--guest", choices=GUESTS, default=None, help="type of the guest")
     add("down", "stop what this lab started and remove its disks and network")
     add("status", "print the lab's state as JSON")
     for name, text in (
@@ -74,7 +72,6 @@ def settings_for(options: argparse.Namespace, paths: Paths) -> Settings:
     """Settings of the lab that is up, which options may not contradict, or those that the options ask for."""
     wanted = {
         "debian": getattr(options, "debian", None),
-        "guest": getattr(options, "guest", None),
         "namespace": getattr(options, "namespace", None),
         "ssh_base_port": getattr(options, "ssh_base_port", None),
         "memory_mib": getattr(options, "memory", None),

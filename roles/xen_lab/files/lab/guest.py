@@ -27,18 +27,17 @@ FILES = {
     "beacon": ("usr/lib/remus-lab/beacon", 0o755),
 }
 
-DIFFERENCES: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "pvh": ("console=hvc0", "", ()),
-    "pv": ("console=hvc0", "", ()),
-    # No emulated network card: the guest would use both it and the paravirtual one, under one address.
-    "hvm": ("console=ttyS0 console=hvc0", ",type=vif", ('serial = "pty"', 'vga = "stdvga"', "vnc = 0", "sdl = 0")),
+TYPES: dict[str, tuple[str, ...]] = {
+    "pvh": (),
+    "pv": (),
+    "hvm": ('vga = "stdvga"', "vnc = 0"),
 }
-"""For each type of guest: the kernel's consoles, what follows the vif's bridge, further lines of its xl.cfg."""
+"""The types of guest and the further lines of their xl.cfg. All are one guest, so that one lab serves tests of each."""
 
 
 def guest_folder(paths: Paths, recipe: Recipe) -> Path:
     """Where the finished guest for RECIPE lies."""
-    return paths.cache / f"guest-{recipe.release}-{recipe.guest}-{recipe.guest_key[:16]}"
+    return paths.cache / f"guest-{recipe.release}-{recipe.guest_key[:16]}"
 
 
 def ensure_guest(paths: Paths, recipe: Recipe, say: Progress) -> bool:
@@ -47,14 +46,15 @@ def ensure_guest(paths: Paths, recipe: Recipe, say: Progress) -> bool:
     folder = guest_folder(paths, recipe)
 
     def build(new: Path) -> None:
-        say(f"building the {recipe.guest} guest from {image.name}")
+        say(f"building the guest from {image.name}")
         root = new / "root"
         lay_out(root, image / PARTS, recipe)
         files = new / "files"
         files.mkdir()
         pack(root, files / "initrd.img")
         shutil.copyfile(image / "vmlinuz", files / "vmlinuz")
-        (files / "redis1.cfg").write_text(configuration(recipe))
+        for kind in TYPES:
+            (files / f"redis1-{kind}.cfg").write_text(configuration(recipe, kind))
         disk = new / "guest.img"
         with disk.open("wb") as file:
             file.truncate(DISK_MIB << 20)
@@ -67,11 +67,10 @@ def ensure_guest(paths: Paths, recipe: Recipe, say: Progress) -> bool:
     return changed
 
 
-def configuration(recipe: Recipe) -> str:
-    """The guest's xl.cfg: what all types share, then what its type needs besides."""
-    consoles, vif, own = DIFFERENCES[recipe.guest]
+def configuration(recipe: Recipe, kind: str) -> str:
+    """The xl.cfg of the guest as one of the TYPES: what all share, then what this one needs besides."""
     common = Template((recipe.assets / "guest/guest.cfg").read_text())
-    return common.substitute(type=recipe.guest, consoles=consoles, vif=vif) + "".join(f"{line}\n" for line in own)
+    return common.substitute(type=kind) + "".join(f"{line}\n" for line in TYPES[kind])
 
 
 def lay_out(root: Path, parts: Path, recipe: Recipe) -> None:

@@ -30,7 +30,7 @@ class Pair:
     @property
     def recipe(self) -> Recipe:
         """Recipe of the hosts' image."""
-        return Recipe(self.settings.debian, self.settings.guest)
+        return Recipe(self.settings.debian)
 
     @property
     def network(self) -> Network:
@@ -149,7 +149,6 @@ class Pair:
             }
         return {
             "debian": self.settings.debian,
-            "guest_type": self.settings.guest,
             "namespace": self.settings.namespace,
             "network": up,
             "cut": self.network.cuts() if up else {},

@@ -41,10 +41,9 @@ def digest(inputs: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All inputs of the images for one Debian release. guest: the type of the guest, as xl spells it."""
+    """All inputs of the images for one Debian release."""
 
     debian: int
-    guest: str = "pvh"
     assets: Path = ASSETS
     disk_mib: int = 4096
 
@@ -88,6 +87,6 @@ class Recipe:
 
     @property
     def guest_key(self) -> str:
-        """Name of the guest's disk: the image that its parts come from, the guest's own files, its type."""
+        """Name of the guest's disk: the image that its parts come from, and the guest's own files."""
         own = tree_digest(self.assets / "guest")
-        return digest({"format": FORMAT, "image": self.image_key, "guest": own, "type": self.guest})
+        return digest({"format": FORMAT, "image": self.image_key, "guest": own})

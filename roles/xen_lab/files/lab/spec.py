@@ -9,7 +9,6 @@ from typing import Any
 from lab.errors import LabError
 
 RELEASES: dict[int, str] = {12: "bookworm", 13: "trixie"}
-GUESTS: tuple[str, ...] = ("pvh", "pv", "hvm")
 DOM0_MIB: dict[int, int] = {12: 768, 13: 900}
 GUESTS_BRIDGE = "br-guests"
 REPLICATION_BRIDGE = "br-repl"
@@ -59,7 +58,6 @@ class Settings:
     """What one lab was brought up with; kept in its folder, so that later commands need no options."""
 
     debian: int = 13
-    guest: str = "pvh"
     namespace: str = "remus-lab"
     ssh_base_port: int = 2211
     memory_mib: int = 2048
