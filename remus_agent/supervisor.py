@@ -86,9 +86,10 @@ class Client:
 
 
 class Xen:
-    """The few calls that bring a guest back."""
+    """The few calls that bring a guest back. device_models: folder of their sockets."""
 
-    def __init__(self) -> None:
+    def __init__(self, device_models: Path = device_model.RUN) -> None:
+        self._device_models = device_models
         self._libs = xen.load(only=_CALLS)
         self._handle = self._libs.xc_interface_open(None, None, 0)
         if not self._handle:
@@ -108,9 +109,9 @@ class Xen:
 
     def _let_device_model_go_on(self, domid: int) -> None:
         """An HVM guest's QEMU, which the dead agent may have halted with the guest."""
-        if not device_model.socket_of(domid).exists():
+        if not device_model.socket_of(domid, self._device_models).exists():
             return
-        model = device_model.DeviceModel(domid, f"domain {domid}")
+        model = device_model.DeviceModel(domid, f"domain {domid}", self._device_models)
         try:
             with model.line():
                 model.cont()

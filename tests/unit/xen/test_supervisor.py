@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fake_qemu import FakeQemu
 from fake_xen import DOMID, UUID, FakeXen
 
 from remus_agent import supervisor as module
 from remus_agent.adapters.xen import structs as s
+from remus_agent.adapters.xen.device_model import socket_of
 from remus_agent.adapters.xen.guard import Guard
 from remus_agent.supervisor import Supervisor, Xen
 
@@ -28,7 +30,7 @@ class Running:
     def __init__(self, xen: FakeXen, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module.xen, "load", lambda only: xen.libs)
         self.run = run
-        self.supervisor = Supervisor(Xen(), run)
+        self.supervisor = Supervisor(Xen(run), run)
         self.lines: list[socket.socket] = []
 
     def until(self, reached: Callable[[], bool], seconds: float = 5.0) -> None:
@@ -89,6 +91,20 @@ def test_a_guest_left_suspended_is_resumed(xen: FakeXen, running: Running) -> No
     running.until(lambda: xen.shutdown is None)
     assert (xen.logdirty, xen.subscribed, xen.count("xs_resume_domain")) == (False, 0, 1)
     assert running.saved() == []
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_device_model_goes_on_with_its_guest(xen: FakeXen, running: Running, *, answers: bool) -> None:
+    line = running.connect()
+    running.ask(line, {"watch": DOMID, "uuid": UUID})
+    with FakeQemu(socket_of(DOMID, running.run)) as qemu:
+        qemu.running = False
+        qemu.refuses.update(() if answers else ("cont",))
+        xen.shutdown = s.Shutdown.SUSPEND
+        line.close()
+        running.until(lambda: xen.shutdown is None)
+        assert qemu.running is answers
+        assert qemu.names[0] == "cont"
 
 
 def test_a_guest_that_goes_down_after_its_agent_died_is_resumed(xen: FakeXen, running: Running) -> None:
@@ -219,6 +235,8 @@ def test_the_guard_speaks_its_language(running: Running) -> None:
         guard.ensure()
         guard.unwatch()
         done.set()
+        with socket.socket(socket.AF_UNIX) as poke:  # the loop may be waiting, with nothing left to hear
+            poke.connect(str(running.run / "supervisor.sock"))
 
     threading.Thread(target=talk, daemon=True).start()
     running.until(done.is_set)
