@@ -161,6 +161,38 @@ def test_a_restarted_agent_goes_on_by_itself_with_output_held() -> None:
     run(story())
 
 
+def test_a_restarted_agent_drops_what_is_held_of_a_guest_that_is_gone() -> None:
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        other = pair.alpha.xen.create("web2", UUID.replace("0001", "0002"))
+        await pair.alpha.outputs.of(other.domain, 1 << 20).install(closed=True)
+        output = pair.output
+        await pair.kill_agent(pair.alpha)
+        output.emit("of the dead")
+        await pair.alpha.xen.destroy("web1")
+        await pair.boot(pair.alpha).resume()
+        assert list(pair.alpha.outputs.by_name) == ["web2"]
+        assert "of the dead" not in output.out
+        assert ("?", "output-of-gone-guest-dropped") in pair.alpha.events.noted
+
+    run(story())
+
+
+def test_a_sweep_that_fails_keeps_no_agent_from_protecting() -> None:
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        await pair.kill_agent(pair.alpha)
+        pair.output.emit("while dead")
+        pair.alpha.outputs.broken = True
+        await pair.boot(pair.alpha).resume()
+        assert ("?", "sweep-failed") in pair.alpha.events.noted
+        await until(lambda: "while dead" in pair.output.out, "protected again")
+
+    run(story())
+
+
 def test_a_guest_that_powers_off_is_not_kept_for_failover() -> None:
     async def story() -> None:
         pair = Pair()

@@ -58,13 +58,24 @@ class SimOutput:
 
 
 class SimOutputs:
-    """ports.OutputBuffers: they outlive an agent, as qdiscs do."""
+    """ports.OutputBuffers: they outlive an agent, as qdiscs do. broken: reading the plugs fails."""
 
     def __init__(self) -> None:
         self.by_name: dict[str, SimOutput] = {}
+        self.broken = False
+        self._domids: dict[str, int] = {}
 
     def of(self, domain: Domain, limit: int) -> SimOutput:  # noqa: ARG002 - the port's signature
+        self._domids[domain.name] = domain.domid
         return self.by_name.setdefault(domain.name, SimOutput())
+
+    async def sweep(self, domids: frozenset[int]) -> list[str]:
+        if self.broken:
+            raise OutputBufferError("the plugs cannot be listed", operation="sweep")
+        gone = [name for name, domid in self._domids.items() if domid not in domids and self.by_name[name].installed]
+        for name in gone:
+            del self.by_name[name], self._domids[name]
+        return gone
 
 
 class SimJournal:
