@@ -13,6 +13,7 @@ from remus_agent.errors import (
     AlreadyProtected,
     ConfigError,
     DomainNotFound,
+    OutputBufferError,
     PeerTimeout,
     RefusedError,
     RemusError,
@@ -234,6 +235,14 @@ class AgentService:
             return await self.status(name)
         service.ask_stop(force=force)
         await self._watch(service, timeout, progress, "unprotect", lambda: is_over(service))
+        if service.held_because is not None:
+            raise OutputBufferError(
+                f"the copy is gone, but the guest's output is still held: {service.held_because}",
+                operation="unprotect",
+                domain=name,
+                left="stopping: the guest runs, its output is held, the agent tries again every few seconds",
+                hint="see `remusctl status`, and `journalctl -u remus-agent` on this host",
+            )
         if not is_over(service):
             raise RefusedError(
                 "the backup did not confirm that its copy is gone",
@@ -317,7 +326,7 @@ class AgentService:
             error = service.error
             error.left = error.left or f"{service.state.value}: the guest runs on"
             raise error
-        if service.state is not State.STOPPED:
+        if service.state not in (State.FREEING, State.STOPPED):
             raise PeerTimeout(
                 f"not protected within {seconds:g} s",
                 operation="protect",

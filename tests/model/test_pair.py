@@ -11,6 +11,7 @@ from remus_agent.errors import (
     AuthorityError,
     DomainNotFound,
     JournalError,
+    OutputBufferError,
     PeerRefused,
     RefusedError,
 )
@@ -124,6 +125,45 @@ def test_unprotect_frees_output_only_after_the_copy_is_gone() -> None:
         assert not pair.beta.xen.guests
         assert not pair.guest.in_log_dirty
         assert not pair.alpha.disk.guests
+
+    run(story())
+
+
+def test_a_guest_is_not_called_unprotected_before_its_output_is_free() -> None:
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        pair.output.emit("held")
+        pair.output.stuck = True
+        with pytest.raises(OutputBufferError, match=r"still held.*the plug is stuck"):
+            await on(pair.alpha).unprotect("web1", force=False, timeout=30, progress=quiet)
+        status = await on(pair.alpha).status("web1")
+        assert (status.role, status.state) == ("primary", "stopping")
+        assert "stuck" in (status.reason or "")
+        assert "held" not in pair.output.out
+        assert "web1" in pair.alpha.disk.guests, "an agent that starts anew must not forget what is held"
+        pair.output.stuck = False
+        status = await on(pair.alpha).unprotect("web1", force=False, timeout=30, progress=quiet)
+        assert (status.role, status.state, status.reason) == ("none", "unprotected", None)
+        assert "held" in pair.output.out
+        assert not pair.alpha.disk.guests
+
+    run(story())
+
+
+def test_output_that_is_stuck_after_a_failed_attempt_is_freed_by_itself() -> None:
+    async def story() -> None:
+        pair = Pair()
+        pair.alpha.outputs.of(pair.guest.domain, 1 << 20).stuck = True
+        pair.beta.disk.full = True
+        with pytest.raises(PeerRefused, match="no space left"):
+            await pair.protect()
+        assert (await on(pair.alpha).status("web1")).state == "stopping"
+        pair.output.stuck = False
+        await until(lambda: not pair.alpha.disk.guests, "given up")
+        status = await on(pair.alpha).status("web1")
+        assert (status.role, status.state) == ("none", "failed")
+        assert "no space left" in (status.reason or "")
 
     run(story())
 

@@ -12,7 +12,8 @@ from remus_agent.ports import BufferState, CommitRecord, Domain, GuestRecord, Lo
 
 @dataclass
 class SimOutput:
-    """ports.OutputBuffer with sch_plug's rules: one closed epoch at most. out: what left the host, in order."""
+    """ports.OutputBuffer with sch_plug's rules: one closed epoch at most. out: what left the host, in order. stuck: it
+    cannot be removed."""
 
     out: list[str] = field(default_factory=list)
     current: list[str] = field(default_factory=list)
@@ -21,6 +22,7 @@ class SimOutput:
     holding: bool = False
     installed: bool = False
     closed_epoch: bool = False
+    stuck: bool = False
 
     def emit(self, frame: str) -> None:
         """The guest sends a frame."""
@@ -49,6 +51,8 @@ class SimOutput:
         self.holding = self.closed_epoch = False
 
     async def remove(self) -> None:
+        if self.stuck:
+            raise OutputBufferError("the plug is stuck", operation="remove")
         await self.open()
         self.installed = False
 
