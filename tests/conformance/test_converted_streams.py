@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from streams import builder
+from streams import builder, samples
 from streams.builder import Epoch
 from test_verify_stream import candidates, modules_of
 
@@ -22,7 +22,7 @@ STREAMS = {
     "pvh": builder.checkpointed(EPOCHS),
     "pvh_ended": builder.checkpointed(EPOCHS) + builder.end(Epoch({8: 8})),
     "hvm": builder.checkpointed(WITH_MODEL, builder.preamble(kind="hvm")),
-    "pv": builder.pv_stream(),
+    "pv": samples.pv_plain(),
 }
 CASES = [("pvh", 1), ("pvh", 2), ("pvh", None), ("pvh_ended", None), ("hvm", 1), ("hvm", None), ("pv", None)]
 

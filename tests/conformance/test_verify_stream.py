@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import stream_samples as samples
+from streams import samples
 
 from remus_agent.errors import StreamError
 from remus_agent.protocol.stream.reader import StreamReader

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from streams import builder, meaning
+from streams import builder, meaning, samples
 from streams.builder import Epoch
 
 from remus_agent.errors import RefusedError
@@ -57,7 +57,7 @@ def test_optional_records_are_left_out() -> None:
 
 
 def test_a_pv_stream_stays_as_it_is() -> None:
-    assert taken(builder.pv_stream(), PlainConversion()) == builder.pv_stream()
+    assert taken(samples.pv_plain(), PlainConversion()) == samples.pv_plain()
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 3])
