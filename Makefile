@@ -9,7 +9,7 @@ lab_guest ?= pvh
 export LAB_DEBIAN := $(lab_debian)
 export LAB_GUEST := $(lab_guest)
 
-.PHONY: help setup demo test test-all test-failovers check lint unit lab-test lab-up lab-down bench bench-streams requirements clean
+.PHONY: help setup verifier demo test test-all test-failovers check lint unit lab-test lab-up lab-down bench bench-streams requirements clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -17,13 +17,18 @@ help: ## Show this list
 setup: ## Install what is missing: Debian packages and the virtual environment .venv
 	@tools/setup.sh
 
+verifier: setup ## Fetch Xen's own checker of streams, which tests/conformance compares with
+	@[[ -x .venv/share/xen/bin/verify-stream-v2 || -n "$${REMUS_VERIFY_STREAM:-}$${REMUS_WITHOUT_VERIFIER:-}" ]] \
+		|| tools/fetch_verifier.sh .venv/share/xen \
+		|| echo "verifier: tests/conformance fails without it; REMUS_WITHOUT_VERIFIER=1 leaves out what needs it" >&2
+
 demo: setup ## Show the main job: a guest under load survives the death of its host
 	@python -u tools/demo.py
 
-test: setup ## Run all tests: the fast ones, then every scenario on two nested Xen hosts (up to an hour)
+test: setup verifier ## Run all tests: the fast ones, then every scenario on two nested Xen hosts (up to an hour)
 	@python -u tools/run_tests.py
 
-test-all: setup ## The same with every lab test (about two hours)
+test-all: setup verifier ## The same with every lab test (about two hours)
 	@python -u tools/run_tests.py --all
 
 test-failovers: setup ## Run the failover of every type of guest on nested hosts (lab_debian=13 or 12)
@@ -38,7 +43,7 @@ lint: setup ## Check style, types, import contracts and Ansible content
 	@lint-imports --no-logo 2>/dev/null || lint-imports
 	@ansible-lint -q
 
-unit: setup ## Run the fast tests: unit, property and model
+unit: setup verifier ## Run the fast tests: unit, property and model
 	@python -m pytest -n auto -m "not lab and not playbooks"
 
 lab-up: setup ## Boot two nested Xen hosts (lab_debian=13 or 12, lab_guest=pvh, hvm or pv; also for all of the above)

@@ -176,6 +176,10 @@ class Hypervisor(Protocol):
         """Destroy a domain by name; False if there is none."""
         ...
 
+    async def domids(self) -> frozenset[int]:
+        """Ids of all domains, those included that are being built or are dying."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class BufferState:
@@ -218,6 +222,11 @@ class OutputBuffers(Protocol):
     """Makes output buffers. limit: bytes each plug may hold before frames are dropped."""
 
     def of(self, domain: Domain, limit: int) -> OutputBuffer: ...
+
+    async def sweep(self, domids: frozenset[int]) -> list[str]:
+        """Take away what is left of domains that are none of these, with what it holds: that is dropped, never let out.
+        Returns names for the log. Raises OutputBufferError; what was not taken away yet stays."""
+        ...
 
 
 class Announcer(Protocol):

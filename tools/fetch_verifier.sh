@@ -8,6 +8,7 @@ folder=$(realpath -m "$1")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
+echo "fetch_verifier: fetching Xen's checker of streams for tests/conformance"
 
 newest() { apt-cache pkgnames xen-utils-4. | grep -E '^xen-utils-4\.[0-9]+$' | sort -V | tail -n 1 || true; }
 download() {

@@ -36,8 +36,3 @@ if [[ ! -x .venv/bin/python || "$(cat .venv/remus-requirements 2>/dev/null || tr
   .venv/bin/python tools/link_module_utils.py
   echo "$wanted" >.venv/remus-requirements
 fi
-
-if [[ ! -x .venv/share/xen/bin/verify-stream-v2 ]]; then
-  echo "setup: fetching Xen's checker of streams for tests/conformance"
-  tools/fetch_verifier.sh .venv/share/xen
-fi

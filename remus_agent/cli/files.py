@@ -21,13 +21,12 @@ from remus_agent.cli.progress import ProgressLines
 from remus_agent.errors import ConfigError, RemusError
 from remus_agent.protocol.control import Progress
 from remus_agent.protocol.stream.constants import Buffer
+from remus_agent.protocol.unsent import Unsent
 
 STANDARD: Final = "-"
 """Name of standard input or output."""
 _PIECE: Final = 8 << 20
 """Bytes read at once: more than Xen's savers put into a record, so that many records are used where they were read."""
-_VECTOR: Final = 512
-"""Buffers in one writev (IOV_MAX is 1024)."""
 _PATIENCE: Final = 0.5
 """Seconds before the first progress is shown."""
 _EVERY: Final = 0.2
@@ -262,20 +261,16 @@ class _NewFile:
 
 def _write_all(fd: int, buffers: Sequence[Buffer]) -> int:
     """Write everything; returns how many bytes that were."""
-    queue = [memoryview(buffer).cast("B") for buffer in buffers if len(buffer)]
-    total = first = 0
-    while first < len(queue):
+    unsent = Unsent(buffers)
+    total = 0
+    while unsent:
         try:
-            sent = os.writev(fd, queue[first : first + _VECTOR])
+            sent = os.writev(fd, unsent.vector())
         except BlockingIOError:  # a descriptor that somebody made non-blocking
             time.sleep(_EVERY / 100)
             continue
+        unsent.advance(sent)
         total += sent
-        while first < len(queue) and sent >= len(queue[first]):
-            sent -= len(queue[first])
-            first += 1
-        if sent:
-            queue[first] = queue[first][sent:]
     return total
 
 

@@ -3,7 +3,7 @@
 Two families of states that differ in one thing: whether a backup may hold a committed copy. Before the first commit
 (CONNECTING, SEEDING) nothing was promised, so a failure simply ends the attempt. After it (PROTECTED and the *silent*
 states) the copy may be activated by someone, so output stays held until a new commit, or until an operator vouches
-that the copy is gone.
+that the copy is gone. Protection has not ended before the guest's output is free again (FREEING, FAILING).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from remus_agent.machines.table import Row, Table
 
 
 class State(Enum):
-    """Where the protection of a domain stands on its primary. The value is the word users see."""
+    """Where the protection of a domain stands on its primary. The value is the word of events; `services/report.py` has
+    the fewer words of the status."""
 
     CONNECTING = "connecting"
     SEEDING = "seeding"
@@ -23,6 +24,8 @@ class State(Enum):
     RECONNECTING = "reconnecting"
     RESEEDING = "reseeding"
     STOPPING = "stopping"
+    FREEING = "freeing"
+    FAILING = "failing"
     STOPPED = "stopped"
     FAILED = "failed"
 
@@ -38,6 +41,8 @@ class Event(Enum):
     STOP_ASKED = "an operator ends protection"
     STOP_FORCED = "an operator ends protection and vouches that the copy is gone"
     COPY_DISCARDED = "the backup confirms that its copy is gone"
+    OUTPUT_FREE = "nothing is held any more and the plugs are gone"
+    OUTPUT_HELD = "the plugs could not be taken away"
     GUEST_ENDED = "the guest shut down, rebooted or crashed by itself"
 
 
@@ -55,8 +60,21 @@ class Effect(Enum):
 
 
 _S, _E, _A = State, Event, Effect
-_END = (_A.ABANDON_SESSION, _A.FREE_OUTPUT, _A.FORGET)
+_END = (_A.ABANDON_SESSION, _A.FREE_OUTPUT)
 _HOLD = (_A.ABANDON_SESSION, _A.WAIT_FOR_RETRY)
+
+
+def _until_free(state: State, then: State) -> list[Row[State, Event, Effect]]:
+    """A state in which output is being let out, and how it is left."""
+    again = (_A.FREE_OUTPUT,)
+    return [
+        Row(state, _E.OUTPUT_FREE, then, (_A.FORGET,), "The guest is as it was before its protection."),
+        Row(state, _E.OUTPUT_HELD, state, (_A.WAIT_FOR_RETRY,), "Forgetting it now would hold its output for ever."),
+        Row(state, _E.RETRY_DUE, state, again, "Whatever was in the way may be gone."),
+        Row(state, _E.STOP_ASKED, state, again, "It ends already: try at once."),
+        Row(state, _E.STOP_FORCED, state, again, "It ends already: try at once."),
+    ]
+
 
 TABLE: Table[State, Event, Effect] = Table(
     "primary",
@@ -65,13 +83,13 @@ TABLE: Table[State, Event, Effect] = Table(
         Row(
             _S.CONNECTING,
             _E.SESSION_LOST,
-            _S.FAILED,
+            _S.FAILING,
             _END,
             "Nothing was promised yet: the guest runs on as before.",
         ),
-        Row(_S.CONNECTING, _E.STOP_ASKED, _S.STOPPED, _END, "Nothing was promised yet."),
-        Row(_S.CONNECTING, _E.STOP_FORCED, _S.STOPPED, _END, "Nothing was promised yet."),
-        Row(_S.CONNECTING, _E.GUEST_ENDED, _S.STOPPED, _END, "There is nothing left to protect."),
+        Row(_S.CONNECTING, _E.STOP_ASKED, _S.FREEING, _END, "Nothing was promised yet."),
+        Row(_S.CONNECTING, _E.STOP_FORCED, _S.FREEING, _END, "Nothing was promised yet."),
+        Row(_S.CONNECTING, _E.GUEST_ENDED, _S.FREEING, _END, "There is nothing left to protect."),
         Row(
             _S.SEEDING,
             _E.COMMITTED,
@@ -82,7 +100,7 @@ TABLE: Table[State, Event, Effect] = Table(
         Row(
             _S.SEEDING,
             _E.SESSION_LOST,
-            _S.FAILED,
+            _S.FAILING,
             _END,
             "No copy was committed: the guest runs on as before.",
         ),
@@ -93,9 +111,9 @@ TABLE: Table[State, Event, Effect] = Table(
             _HOLD,
             "The backup may have committed without our hearing of it.",
         ),
-        Row(_S.SEEDING, _E.STOP_ASKED, _S.STOPPED, _END, "No copy was committed; the backup drops its half."),
-        Row(_S.SEEDING, _E.STOP_FORCED, _S.STOPPED, _END, "No copy was committed; the backup drops its half."),
-        Row(_S.SEEDING, _E.GUEST_ENDED, _S.STOPPED, _END, "There is nothing left to protect."),
+        Row(_S.SEEDING, _E.STOP_ASKED, _S.FREEING, _END, "No copy was committed; the backup drops its half."),
+        Row(_S.SEEDING, _E.STOP_FORCED, _S.FREEING, _END, "No copy was committed; the backup drops its half."),
+        Row(_S.SEEDING, _E.GUEST_ENDED, _S.FREEING, _END, "There is nothing left to protect."),
         Row(
             _S.PROTECTED,
             _E.SESSION_LOST,
@@ -125,7 +143,7 @@ TABLE: Table[State, Event, Effect] = Table(
             "A guest that ended must not come back by failover.",
         ),
         Row(_S.SILENT, _E.RETRY_DUE, _S.RECONNECTING, (_A.OPEN_SESSION,), "Look for the backup again."),
-        Row(_S.SILENT, _E.STOP_FORCED, _S.STOPPED, _END, "An operator vouches that the copy is gone."),
+        Row(_S.SILENT, _E.STOP_FORCED, _S.FREEING, _END, "An operator vouches that the copy is gone."),
         Row(
             _S.SILENT,
             _E.STOP_ASKED,
@@ -136,7 +154,7 @@ TABLE: Table[State, Event, Effect] = Table(
         Row(
             _S.SILENT,
             _E.GUEST_ENDED,
-            _S.STOPPED,
+            _S.FREEING,
             _END,
             "The guest is gone here; its copy waits for an operator.",
         ),
@@ -154,7 +172,7 @@ TABLE: Table[State, Event, Effect] = Table(
             _HOLD,
             "Still no backup: the old copy may be activated.",
         ),
-        Row(_S.RECONNECTING, _E.STOP_FORCED, _S.STOPPED, _END, "An operator vouches that the copy is gone."),
+        Row(_S.RECONNECTING, _E.STOP_FORCED, _S.FREEING, _END, "An operator vouches that the copy is gone."),
         Row(
             _S.RECONNECTING,
             _E.STOP_ASKED,
@@ -165,7 +183,7 @@ TABLE: Table[State, Event, Effect] = Table(
         Row(
             _S.RECONNECTING,
             _E.GUEST_ENDED,
-            _S.STOPPED,
+            _S.FREEING,
             _END,
             "The guest is gone here; its copy waits for an operator.",
         ),
@@ -202,11 +220,13 @@ TABLE: Table[State, Event, Effect] = Table(
         Row(
             _S.STOPPING,
             _E.COPY_DISCARDED,
-            _S.STOPPED,
+            _S.FREEING,
             _END,
             "Only this host can run the guest now: let its output out.",
         ),
         Row(_S.STOPPING, _E.SESSION_LOST, _S.SILENT, _HOLD, "No confirmation: the copy may be activated."),
+        *_until_free(_S.FREEING, _S.STOPPED),
+        *_until_free(_S.FAILING, _S.FAILED),
     ],
 )
 

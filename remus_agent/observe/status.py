@@ -25,7 +25,7 @@ State = Literal[
     "unprotected",
 ]
 """What a role is doing; `unprotected` only with role `none`. `silent`: no acknowledgement comes, the guest
-runs and its output is held."""
+runs and its output is held. `stopping`: protection ends, and may still hold output."""
 
 
 class Seeding(msgspec.Struct, frozen=True):

@@ -13,6 +13,7 @@ from remus_agent.errors import (
     AlreadyProtected,
     ConfigError,
     DomainNotFound,
+    OutputBufferError,
     PeerTimeout,
     RefusedError,
     RemusError,
@@ -65,7 +66,9 @@ class AgentService:
         return self._ports.store
 
     async def resume(self) -> None:
-        """After a start: go on with every protection that is on record and whose guest still runs here."""
+        """After a start: clear up after guests that are gone, then go on with every protection that is on record and
+        whose guest still runs here."""
+        await self._sweep()
         loaded = await self._ports.store.load_all()
         for error in loaded.damaged:
             log.error("%s", error)
@@ -87,6 +90,19 @@ class AgentService:
                 self._ports.events.note(record.name, "peer-unknown", peer=record.peer)
                 continue
             self._start(domain, record)
+
+    async def _sweep(self) -> None:
+        """What an earlier agent held for guests that do not exist any more is nobody's."""
+        try:
+            # The hypervisor says what exists; only this agent makes plugs, and it makes none yet, so no new domain is hit.
+            removed = await self._outputs.sweep(await self._ports.hypervisor.domids())
+        except RemusError as error:
+            log.error("what is left of guests that are gone stays: %s", error)
+            self._ports.events.note("?", "sweep-failed", reason=str(error))
+            return
+        for name in removed:
+            log.info("removed %s and what it held: its domain is gone", name)
+            self._ports.events.note("?", "output-of-gone-guest-dropped", interface=name)
 
     async def close(self) -> None:
         """The agent stops. Guests run on; held output stays held."""
@@ -219,6 +235,14 @@ class AgentService:
             return await self.status(name)
         service.ask_stop(force=force)
         await self._watch(service, timeout, progress, "unprotect", lambda: is_over(service))
+        if service.held_because is not None:
+            raise OutputBufferError(
+                f"the copy is gone, but the guest's output is still held: {service.held_because}",
+                operation="unprotect",
+                domain=name,
+                left="stopping: the guest runs, its output is held, the agent tries again every few seconds",
+                hint="see `remusctl status`, and `journalctl -u remus-agent` on this host",
+            )
         if not is_over(service):
             raise RefusedError(
                 "the backup did not confirm that its copy is gone",
@@ -302,7 +326,7 @@ class AgentService:
             error = service.error
             error.left = error.left or f"{service.state.value}: the guest runs on"
             raise error
-        if service.state is not State.STOPPED:
+        if service.state not in (State.FREEING, State.STOPPED):
             raise PeerTimeout(
                 f"not protected within {seconds:g} s",
                 operation="protect",

@@ -86,6 +86,8 @@ class PrimaryService:
         self.since = ports.clock.now()
         self.reason: str | None = None
         self.error: RemusError | None = None
+        self.held_because: str | None = None
+        """Why output is still held although nothing speaks against letting it out."""
         self.seeding: tuple[int, int] | None = None
         self.epochs: deque[EpochRecord] = deque(maxlen=KEPT_EPOCHS)
         self.commit = OutputCommit()
@@ -309,12 +311,17 @@ class PrimaryService:
             return self._failed(error)
         return Event.COPY_DISCARDED
 
-    async def _free_output(self) -> None:
+    async def _free_output(self) -> Event:
         try:
             await self._output.remove()
         except RemusError as error:
             log.error("%s: %s", self.domain.name, error)
-            self._ports.events.note(self.domain.name, "output-not-freed", reason=str(error))
+            if self.held_because is None:
+                self._ports.events.note(self.domain.name, "output-not-freed", reason=str(error))
+            self.held_because = str(error)
+            return Event.OUTPUT_HELD
+        self.held_because = None
+        return Event.OUTPUT_FREE
 
     async def _forget(self) -> None:
         try:

@@ -17,6 +17,8 @@ _PRIMARY: dict[primary.State, State] = {
     primary.State.RECONNECTING: "silent",
     primary.State.RESEEDING: "seeding",
     primary.State.STOPPING: "stopping",
+    primary.State.FREEING: "stopping",
+    primary.State.FAILING: "stopping",
     primary.State.STOPPED: "unprotected",
     primary.State.FAILED: "failed",
 }
@@ -35,7 +37,7 @@ _BACKUP: dict[backup.State, State] = {
 async def primary_status(service: PrimaryService, now: float) -> Status:
     """Status of a domain that is protected here."""
     held = BufferState(0, 0, 0)
-    reason = service.reason
+    reason = service.held_because or service.reason
     if not is_over(service):
         try:
             held = await service.buffer_state()

@@ -1,9 +1,8 @@
 """The reader against Xen's own checker, verify-stream-v2, on mutated streams: what it refuses, we refuse, but for the
 differences that docs/protocol.md lists.
 
-The checker is looked for in $REMUS_VERIFY_STREAM, in the virtual environment (`make setup` puts it there) and in
-/usr/lib/xen-*. It runs in this process, because starting Python for each of some thousand streams takes minutes; one
-test runs it as a command to show that this makes no difference."""
+The checker runs in this process, because starting Python for each of some thousand streams takes minutes; one test runs
+it as a command to show that this makes no difference."""
 
 from __future__ import annotations
 
@@ -23,7 +22,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import stream_samples as samples
+from streams import samples
+from xen_checker import find, modules_of
 
 from remus_agent.errors import StreamError
 from remus_agent.protocol.stream.reader import StreamReader
@@ -62,18 +62,9 @@ class Checker:
         return said[-1].strip().splitlines()[-1] if code else None
 
 
-def candidates() -> list[Path]:
-    """Where the checker may be."""
-    named = os.environ.get("REMUS_VERIFY_STREAM")
-    installed = sorted(Path("/usr/lib").glob("xen-*/bin/verify-stream-v2"), reverse=True)
-    return [*([Path(named)] if named else []), Path(sys.prefix, "share/xen/bin/verify-stream-v2"), *installed]
-
-
 @pytest.fixture(scope="module")
 def checker() -> Checker:
-    found = next((path for path in candidates() if path.is_file()), None)
-    if found is None:
-        pytest.skip(f"verify-stream-v2 is at none of: {', '.join(map(str, candidates()))}; `make setup` fetches it")
+    found = find()
     modules = str(modules_of(found))
     sys.path.insert(0, modules)
     written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
@@ -87,11 +78,6 @@ def checker() -> Checker:
         sys.dont_write_bytecode = written
         sys.path.remove(modules)
     return Checker(found, module)
-
-
-def modules_of(tool: Path) -> Path:
-    """The checker's Python modules, as its package lays them out."""
-    return tool.parents[1] / "lib" / "python"
 
 
 def our_refusal(stream: bytes) -> StreamError | None:

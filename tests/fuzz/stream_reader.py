@@ -6,7 +6,7 @@
 
 What an input says: its first byte picks what is fed with what in front (see `_MODES`), its second how it is cut into
 chunks, the rest is the stream, in which runs of one byte are written short (`expand`). The seeds are the streams of
-`tests/stream_samples.py`; they are written into a temporary folder at each start, so no file of bytes is kept.
+`tests/streams/samples.py`; they are written into a temporary folder at each start, so no file of bytes is kept.
 
 `check` is the property: whatever the bytes, a reader takes them or raises one StreamError that says layer, offset,
 what was expected and what was found; chunks and views make no difference; what was taken can be put together again.
@@ -33,7 +33,7 @@ with atheris.instrument_imports(include=["remus_agent.protocol.stream", "remus_a
     from remus_agent.protocol.stream.epoch import parse_epoch
     from remus_agent.protocol.stream.reader import Event, StreamReader, iter_records
 
-import stream_samples as samples  # noqa: E402
+from streams import samples  # noqa: E402
 
 LONGEST = 64 << 10
 """Bytes of a stream after expansion; what is longer is cut."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from pair import agent, faults, protection
-from pair.guest import SWEEP, answers, copies
+from pair.guest import answers, copies
 from pair.hosts import ADDRESSES, GUEST, on
 from pair.protection import SEED_TIMEOUT, ensure_protected, ensure_unprotected
 from pair.wait import until
@@ -169,7 +169,7 @@ def test_a_matching_host_is_welcome(unprotected: None) -> None:
 @pytest.fixture
 def without_plug(unprotected: None) -> Iterator[None]:
     """Alpha's kernel cannot load the plug qdisc."""
-    on("alpha", SWEEP)
+    faults.restart("alpha")  # which takes away what tests with killed agents and destroyed guests have left
     on("alpha", "mkdir -p /run/modprobe.d && echo 'install sch_plug /bin/false' > /run/modprobe.d/no-plug.conf")
     try:
         on("alpha", "if lsmod | grep -q ^sch_plug; then rmmod sch_plug; fi")

@@ -11,6 +11,7 @@ from remus_agent.errors import (
     AuthorityError,
     DomainNotFound,
     JournalError,
+    OutputBufferError,
     PeerRefused,
     RefusedError,
 )
@@ -128,6 +129,45 @@ def test_unprotect_frees_output_only_after_the_copy_is_gone() -> None:
     run(story())
 
 
+def test_a_guest_is_not_called_unprotected_before_its_output_is_free() -> None:
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        pair.output.emit("held")
+        pair.output.stuck = True
+        with pytest.raises(OutputBufferError, match=r"still held.*the plug is stuck"):
+            await on(pair.alpha).unprotect("web1", force=False, timeout=30, progress=quiet)
+        status = await on(pair.alpha).status("web1")
+        assert (status.role, status.state) == ("primary", "stopping")
+        assert "stuck" in (status.reason or "")
+        assert "held" not in pair.output.out
+        assert "web1" in pair.alpha.disk.guests, "an agent that starts anew must not forget what is held"
+        pair.output.stuck = False
+        status = await on(pair.alpha).unprotect("web1", force=False, timeout=30, progress=quiet)
+        assert (status.role, status.state, status.reason) == ("none", "unprotected", None)
+        assert "held" in pair.output.out
+        assert not pair.alpha.disk.guests
+
+    run(story())
+
+
+def test_output_that_is_stuck_after_a_failed_attempt_is_freed_by_itself() -> None:
+    async def story() -> None:
+        pair = Pair()
+        pair.alpha.outputs.of(pair.guest.domain, 1 << 20).stuck = True
+        pair.beta.disk.full = True
+        with pytest.raises(PeerRefused, match="no space left"):
+            await pair.protect()
+        assert (await on(pair.alpha).status("web1")).state == "stopping"
+        pair.output.stuck = False
+        await until(lambda: not pair.alpha.disk.guests, "given up")
+        status = await on(pair.alpha).status("web1")
+        assert (status.role, status.state) == ("none", "failed")
+        assert "no space left" in (status.reason or "")
+
+    run(story())
+
+
 def test_unprotect_without_a_backup_needs_force() -> None:
     async def story() -> None:
         pair = Pair()
@@ -157,6 +197,38 @@ def test_a_restarted_agent_goes_on_by_itself_with_output_held() -> None:
         await pair.boot(pair.alpha).resume()
         await until(lambda: "while dead" in pair.output.out, "released after the new commit")
         assert (await on(pair.alpha).status("web1")).state == "protected"
+
+    run(story())
+
+
+def test_a_restarted_agent_drops_what_is_held_of_a_guest_that_is_gone() -> None:
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        other = pair.alpha.xen.create("web2", UUID.replace("0001", "0002"))
+        await pair.alpha.outputs.of(other.domain, 1 << 20).install(closed=True)
+        output = pair.output
+        await pair.kill_agent(pair.alpha)
+        output.emit("of the dead")
+        await pair.alpha.xen.destroy("web1")
+        await pair.boot(pair.alpha).resume()
+        assert list(pair.alpha.outputs.by_name) == ["web2"]
+        assert "of the dead" not in output.out
+        assert ("?", "output-of-gone-guest-dropped") in pair.alpha.events.noted
+
+    run(story())
+
+
+def test_a_sweep_that_fails_keeps_no_agent_from_protecting() -> None:
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        await pair.kill_agent(pair.alpha)
+        pair.output.emit("while dead")
+        pair.alpha.outputs.broken = True
+        await pair.boot(pair.alpha).resume()
+        assert ("?", "sweep-failed") in pair.alpha.events.noted
+        await until(lambda: "while dead" in pair.output.out, "protected again")
 
     run(story())
 

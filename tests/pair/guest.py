@@ -14,14 +14,6 @@ STATE = "/var/lib/remus"
 TYPE = os.environ.get("LAB_GUEST") or "pvh"
 """The type of guest that this run is about: pvh, hvm or pv."""
 CONFIGURATION = f"/etc/xen/{GUEST}-{TYPE}.cfg"
-SWEEP = """
-for each in /sys/class/net/rb*.*.*; do
-    [ -e "$each" ] || continue
-    name=${each##*/} domid=${each##*/rb}
-    xenstore-exists "/local/domain/${domid%%.*}" || ip link delete "$name"
-done
-"""
-"""Take away the plugs of domains that are gone: a test may have killed an agent and destroyed its guest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +67,6 @@ def forget(host: str) -> None:
     on(host, "systemctl stop remus-agent.service 2>/dev/null || true", timeout=180)
     for copy in copies(host):
         on(host, f"xl destroy {copy.domid} || true", timeout=180)  # it may have ended by itself
-    on(host, SWEEP)
     on(host, f"rm -rf {STATE}/guests/{GUEST}.json {STATE}/journal/{GUEST}*")
     on(
         host,

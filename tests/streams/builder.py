@@ -11,25 +11,11 @@ from typing import Any
 import numpy as np
 
 from remus_agent.protocol.stream import constants as c
-from remus_agent.protocol.stream import headers, records, writer
+from remus_agent.protocol.stream import records, writer
 from remus_agent.protocol.stream.constants import LibxlRecordType as Xl
+from streams import samples
 
 CONFIG: dict[str, Any] = {"c_info": {"type": "pvh", "name": "redis1"}, "b_info": {"max_memkb": 131072}}
-CPU_BYTES = 1032
-
-
-def save_record(kind: int, instance: int, body: bytes) -> bytes:
-    return struct.pack("<HHI", kind, instance, len(body)) + body
-
-
-def context(*, rip: int = 0x1000, vcpus: int = 1, more: bytes = b"") -> bytes:
-    """HEADER, CPU for each processor (only rip set), whatever else, END."""
-    body = save_record(1, 0, struct.pack("<IIQII", 0x54381286, 1, 0, 0x663, 2_000_000))
-    for number in range(vcpus):
-        cpu = bytearray(CPU_BYTES)
-        struct.pack_into("<Q", cpu, 512 + 16 * 8, rip)
-        body += save_record(2, number, bytes(cpu))
-    return body + more + save_record(0, 0, b"")
 
 
 @dataclass(frozen=True)
@@ -59,7 +45,7 @@ class Epoch:
 
     @property
     def tail(self) -> bytes:
-        blob = self.context if self.context is not None else context(rip=self.rip)
+        blob = self.context if self.context is not None else samples.context(rip=self.rip)
         return writer.tsc_info(0, 2_000_000, self.nsec, 1) + writer.hvm_context(blob) + writer.hvm_params(self.params)
 
     @property
@@ -93,31 +79,3 @@ def plain(epochs: Sequence[Epoch], start: bytes | None = None) -> bytes:
     """What a plain stream of the last of these epochs is, if zero pages are sent in full."""
     memory = b"".join(one.memory for one in epochs[:-1])
     return (start or preamble()) + memory + end(epochs[-1])
-
-
-def pv_stream() -> bytes:
-    """A plain stream of a PV guest with one processor."""
-    config = {"c_info": {"type": "pv", "name": "old1"}}
-    page = records.pack_record(1, struct.pack("<IIQ", 1, 0, c.PageType.L1TAB << 60 | 7) + bytes(c.PAGE_SIZE))
-    parts = (
-        headers.pack_xl_header(json.dumps(config).encode()),
-        headers.pack_libxl_header(),
-        records.pack_record(Xl.LIBXC_CONTEXT),
-        headers.pack_image_header(),
-        headers.pack_domain_header((4, 17), c.DomainType.PV),
-        records.pack_record(0x02, struct.pack("<BB6x", 8, 4)),
-        records.pack_record(0x11, bytes(24)),
-        records.pack_record(0x12, bytes(16)),
-        records.pack_record(0x10),
-        records.pack_record(0x03, struct.pack("<IIQ", 0, 7, 7)),
-        page,
-        writer.tsc_info(0, 2_000_000, 5, 1),
-        records.pack_record(0x07, bytes(c.PAGE_SIZE)),
-        records.pack_record(0x04, struct.pack("<II", 0, 0) + bytes(5168)),
-        records.pack_record(0x05, struct.pack("<II", 0, 0) + bytes(128)),
-        records.pack_record(0x06, struct.pack("<II", 0, 0) + struct.pack("<QQ", 3, 3) + bytes(576)),
-        records.pack_record(0x0C, struct.pack("<II", 0, 0) + bytes(16)),
-        writer.end_of_libxc(),
-        writer.end_of_libxl(),
-    )
-    return b"".join(parts)

@@ -13,6 +13,7 @@ import errno
 import re
 import socket
 import time
+from collections.abc import Collection
 from typing import Final
 
 from remus_agent.adapters.net.netlink import Netlink, NetlinkError
@@ -25,6 +26,7 @@ _FIRST_PRIORITY: Final = 10
 _LAST_PRIORITY: Final = 0xFFF0
 _NUMBERS: Final = 1000
 _NAME_LENGTH: Final = 15
+_NAME: Final = re.compile(r"rb(?P<domid>0|[1-9][0-9]*)\.(?P<port>(0|[1-9][0-9]*)e?)\.(0|[1-9][0-9]{0,2})", re.ASCII)
 _POLL: Final = 0.001
 _CALM_POLLS: Final = 2
 _MISSING: Final = {errno.ENOENT, errno.EOPNOTSUPP}
@@ -52,11 +54,18 @@ class Plumbing:
 
     def own_links(self, domid: int, vif: Vif) -> list[Link]:
         """The IFBs of an interface, oldest first."""
-        pattern = re.compile(re.escape(_prefix(domid, vif)) + r"\d{1,3}")
+        return [link for link, owner in self._all_links() if owner == (domid, _port(vif))]
+
+    def links_without(self, domids: Collection[int]) -> list[Link]:
+        """The IFBs of domains that are none of these."""
+        return [link for link, (domid, _) in self._all_links() if domid not in domids]
+
+    def _all_links(self) -> list[tuple[Link, tuple[int, str]]]:
+        """Every IFB that is ours, by kind and by name, with the domain and the port that its name says, oldest first."""
         bodies = self._netlink.ask(rtnl.links_dump(), rtnl.RTM_NEWLINK, "list interfaces", "all")
-        links = (rtnl.parse_link(body) for body in bodies)
-        found = [link for link in links if link.kind == "ifb" and pattern.fullmatch(link.name)]
-        return sorted(found, key=lambda link: link.index)
+        links = sorted((rtnl.parse_link(body) for body in bodies), key=lambda link: link.index)
+        owners = [(link, owner_of(link.name)) for link in links if link.kind == "ifb"]
+        return [(link, owner) for link, owner in owners if owner is not None]
 
     def filters(self, ifindex: int, device: str, *, egress: bool = False) -> list[Filter]:
         """The filters on an interface; none when it has no ingress qdisc or is gone."""
@@ -213,8 +222,18 @@ def next_priority(own: list[Filter]) -> int:
     return last + 1 if last < _LAST_PRIORITY else _FIRST_PRIORITY
 
 
+def owner_of(name: str) -> tuple[int, str] | None:
+    """(domid, port) that the name of one of our IFBs says; None for any other name."""
+    found = _NAME.fullmatch(name)
+    return None if found is None else (int(found["domid"]), found["port"])
+
+
+def _port(vif: Vif) -> str:
+    return f"{vif.devid}{'e' if vif.emulated else ''}"
+
+
 def _prefix(domid: int, vif: Vif) -> str:
-    return f"rb{domid}.{vif.devid}{'e' if vif.emulated else ''}."
+    return f"rb{domid}.{_port(vif)}."
 
 
 def _next_name(domid: int, vif: Vif, used: list[Link]) -> str:

@@ -107,6 +107,9 @@ class SimHypervisor:
     async def destroy(self, name: str) -> bool:
         return self.guests.pop(name, None) is not None
 
+    async def domids(self) -> frozenset[int]:
+        return frozenset(guest.domain.domid for guest in self.guests.values())
+
 
 class SimSource:
     """ports.Source"""

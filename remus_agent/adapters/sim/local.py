@@ -12,7 +12,8 @@ from remus_agent.ports import BufferState, CommitRecord, Domain, GuestRecord, Lo
 
 @dataclass
 class SimOutput:
-    """ports.OutputBuffer with sch_plug's rules: one closed epoch at most. out: what left the host, in order."""
+    """ports.OutputBuffer with sch_plug's rules: one closed epoch at most. out: what left the host, in order. stuck: it
+    cannot be removed."""
 
     out: list[str] = field(default_factory=list)
     current: list[str] = field(default_factory=list)
@@ -21,6 +22,7 @@ class SimOutput:
     holding: bool = False
     installed: bool = False
     closed_epoch: bool = False
+    stuck: bool = False
 
     def emit(self, frame: str) -> None:
         """The guest sends a frame."""
@@ -49,6 +51,8 @@ class SimOutput:
         self.holding = self.closed_epoch = False
 
     async def remove(self) -> None:
+        if self.stuck:
+            raise OutputBufferError("the plug is stuck", operation="remove")
         await self.open()
         self.installed = False
 
@@ -58,13 +62,24 @@ class SimOutput:
 
 
 class SimOutputs:
-    """ports.OutputBuffers: they outlive an agent, as qdiscs do."""
+    """ports.OutputBuffers: they outlive an agent, as qdiscs do. broken: reading the plugs fails."""
 
     def __init__(self) -> None:
         self.by_name: dict[str, SimOutput] = {}
+        self.broken = False
+        self._domids: dict[str, int] = {}
 
     def of(self, domain: Domain, limit: int) -> SimOutput:  # noqa: ARG002 - the port's signature
+        self._domids[domain.name] = domain.domid
         return self.by_name.setdefault(domain.name, SimOutput())
+
+    async def sweep(self, domids: frozenset[int]) -> list[str]:
+        if self.broken:
+            raise OutputBufferError("the plugs cannot be listed", operation="sweep")
+        gone = [name for name, domid in self._domids.items() if domid not in domids and self.by_name[name].installed]
+        for name in gone:
+            del self.by_name[name], self._domids[name]
+        return gone
 
 
 class SimJournal:

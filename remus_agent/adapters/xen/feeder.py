@@ -18,10 +18,9 @@ from typing import Final
 from remus_agent.adapters.xen.toolstack import XL, tail
 from remus_agent.errors import HypervisorError
 from remus_agent.ports import Buffer
+from remus_agent.protocol.unsent import Unsent
 
 _PIPE_SIZE: Final = 1 << 20
-_VECTOR: Final = 512
-"""Buffers in one writev (IOV_MAX is 1024)."""
 _LOOK: Final = 0.5
 """Seconds between looks whether xl still lives while it does not read."""
 _STOP: Final = 30.0
@@ -57,21 +56,14 @@ class Feeder:
 
     def write(self, buffers: Sequence[Buffer]) -> None:
         """Hand the bytes to xl. Raises HypervisorError when it ended or reads nothing for too long."""
-        queue = [memoryview(buffer).cast("B") for buffer in buffers if len(buffer)]
-        first = 0
-        while first < len(queue):
+        unsent = Unsent(buffers)
+        while unsent:
             try:
-                sent = os.writev(self._pipe, queue[first : first + _VECTOR])
+                unsent.advance(os.writev(self._pipe, unsent.vector()))
             except BlockingIOError:
                 self._wait_for_room()
-                continue
             except OSError as error:
                 raise self._ended(f"xl stopped reading ({error.strerror})") from error
-            while first < len(queue) and sent >= len(queue[first]):
-                sent -= len(queue[first])
-                first += 1
-            if sent:
-                queue[first] = queue[first][sent:]
 
     def finish(self, seconds: float) -> None:
         """End of stream: wait until xl has built the domain. Raises HypervisorError when it fails or takes

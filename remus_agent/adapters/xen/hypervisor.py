@@ -78,6 +78,9 @@ class XenHypervisor:
             await toolstack.run("destroy", str(domid))
         return bool(found)
 
+    async def domids(self) -> frozenset[int]:
+        return await self._run(lambda: frozenset(info.domain for info in self._control.domains()))
+
     async def close(self) -> None:
         """Let go of Xen's handles."""
         await self._run(self._control.close)

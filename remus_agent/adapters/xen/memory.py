@@ -163,13 +163,3 @@ class GuestMemory:
         self._starts = numbers[first]
         self._ends = numbers[np.append(first[1:], len(numbers)) - 1] + 1
         self._bases = first - self._starts
-
-
-def zero_pages(pages: Pages) -> NDArray[np.bool_]:
-    """Which rows hold nothing but zeros. Most pages show it in their first words, so only the others are
-    read whole."""
-    words = pages.view(np.uint64)
-    zero = np.logical_not(words[:, :8].any(axis=1))
-    candidates = np.flatnonzero(zero)
-    zero[candidates] = ~words[candidates].any(axis=1)
-    return zero

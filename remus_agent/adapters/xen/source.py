@@ -27,7 +27,7 @@ from remus_agent.adapters.xen.control import Control, DirtyBitmap, DomainControl
 from remus_agent.adapters.xen.device_model import DeviceModel
 from remus_agent.adapters.xen.guard import Guard
 from remus_agent.adapters.xen.libs import Libraries
-from remus_agent.adapters.xen.memory import SPECIAL, SPECIAL_HVM, GuestMemory, Pages, zero_pages
+from remus_agent.adapters.xen.memory import SPECIAL, SPECIAL_HVM, GuestMemory, Pages
 from remus_agent.adapters.xen.structs import PAGE_SIZE
 from remus_agent.adapters.xen.suspend import Suspender
 from remus_agent.adapters.xen.xenstore import XenStore
@@ -36,6 +36,7 @@ from remus_agent.faults import Phase, pause_at
 from remus_agent.ports import Buffer, Checkpoint, Domain, GuestType, SeedRound, Timing
 from remus_agent.protocol.replication.frames import FrameType, payload_limit
 from remus_agent.protocol.stream import writer
+from remus_agent.protocol.stream.zero_pages import zero_pages
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +210,7 @@ class XenSource:
         always scrubbed (what a live domain frees is not: page_alloc.c, free_domheap_pages); therefore our
         `XenTarget` writes zeros for them."""
         pages = self._gather(rows)
-        zero = zero_pages(pages)
+        zero = zero_pages(pages.data)
         if zero.any():
             pages = pages[np.flatnonzero(~zero)]
         return (

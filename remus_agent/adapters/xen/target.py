@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar
 
-import numpy as np
-
 from remus_agent.adapters.xen import domains, toolstack
 from remus_agent.adapters.xen.control import Control
 from remus_agent.adapters.xen.feeder import Feeder
@@ -22,9 +20,9 @@ from remus_agent.adapters.xen.libs import Libraries
 from remus_agent.adapters.xen.xenstore import XenStore
 from remus_agent.errors import HypervisorError
 from remus_agent.ports import Buffer, Domain
-from remus_agent.protocol.stream import constants as c
-from remus_agent.protocol.stream import records, writer
+from remus_agent.protocol.stream import writer
 from remus_agent.protocol.stream.reader import iter_records
+from remus_agent.protocol.stream.zero_pages import with_zero_pages
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +31,6 @@ STALL: Final = 60.0
 FINISH: Final = 120.0
 """Seconds for xl to create the devices (its own limits: 40 s a hotplug script, 10 s the console)."""
 
-_ZEROS: Final = np.zeros(c.PAGES_PER_RECORD * c.PAGE_SIZE, np.uint8).data
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -109,7 +106,9 @@ class XenTarget:
         self._feeder.write([preamble])
 
     def _feed(self, buffers: Sequence[Buffer]) -> None:
-        self._open_feeder().write([part for buffer in buffers for part in with_zeros(buffer)])
+        # Xen would populate the pages that were sent as zeros in short, and would not clear them.
+        records = (record for buffer in buffers for record in iter_records(buffer))
+        self._open_feeder().write([part for record in records for part in with_zero_pages(record)])
 
     def _activate(self, tail: Sequence[Buffer], emulator: Sequence[Buffer], name: str) -> Domain:
         feeder = self._open_feeder()
@@ -145,28 +144,3 @@ class XenTarget:
         if self._feeder is None:
             raise HypervisorError("the copy was not started", domain=self._name)
         return self._feeder
-
-
-def with_zeros(buffer: Buffer) -> list[Buffer]:
-    """The records of a buffer, with content for the pages that were sent as zeros in short (XALLOC): Xen
-    would populate them without clearing, and a page that a live domain has freed before may still hold what
-    was in it."""
-    out: list[Buffer] = []
-    for record in iter_records(buffer):
-        if record.type != c.LibxcRecordType.PAGE_DATA or not _only_entries(record):
-            out.append(record.raw)
-            continue
-        entries = np.frombuffer(record.body, "<u8", offset=records.COUNT.size)
-        kinds = entries >> c.PAGE_TYPE_SHIFT
-        pfns = (entries & c.PFN_MASK)[kinds == c.PageType.XALLOC]
-        for start in range(0, len(pfns), c.PAGES_PER_RECORD):
-            part = pfns[start : start + c.PAGES_PER_RECORD]
-            for pieces in writer.page_data(part.astype(np.uint64), _ZEROS[: len(part) * c.PAGE_SIZE]):
-                out += pieces
-    return out
-
-
-def _only_entries(record: records.Record) -> bool:
-    """True for a PAGE_DATA record without any content."""
-    count, _ = records.COUNT.unpack_from(record.body)
-    return bool(record.length == records.COUNT.size + count * 8)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remus_agent.protocol.stream import constants as c
-from remus_agent.protocol.stream.framing import refused
+from remus_agent.protocol.stream.framing import Record, refused
 
 COUNT: Final = struct.Struct("<II")
 """u32 count, u32 reserved: the beginning of PAGE_DATA and HVM_PARAMS."""
@@ -99,6 +99,15 @@ def parse_page_data(body: memoryview, offset: int, *, max_pfn: int = c.PFN_MASK,
             found=f"{len(body)}",
         )
     return PageData(pfns, types, body[start:])
+
+
+def checked_pages(record: Record) -> PageData:
+    """View of a PAGE_DATA record that a reader has accepted: its rules are not checked a second time."""
+    body = record.body
+    count, _ = COUNT.unpack_from(body)
+    entries = np.frombuffer(body, dtype="<u8", count=count, offset=COUNT.size)
+    types = (entries >> np.uint64(c.PAGE_TYPE_SHIFT)).astype(np.uint8)
+    return PageData(entries & np.uint64(c.PFN_MASK), types, body[COUNT.size + entries.nbytes :])
 
 
 def _refuse_first(

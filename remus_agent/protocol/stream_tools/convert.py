@@ -6,21 +6,13 @@ is not memory counts once, at the end (tools/libs/guest/xg_sr_restore.c: process
 
 from __future__ import annotations
 
-import itertools
-from typing import Final
-
-import numpy as np
-from numpy.typing import NDArray
-
 from remus_agent.errors import RefusedError
 from remus_agent.protocol.stream import constants as c
-from remus_agent.protocol.stream import headers, records, writer
+from remus_agent.protocol.stream import headers, writer
 from remus_agent.protocol.stream.constants import LibxcRecordType as Xc
 from remus_agent.protocol.stream.records import Record
-from remus_agent.protocol.stream_tools.pages import checked_pages
+from remus_agent.protocol.stream.zero_pages import with_zero_pages
 from remus_agent.protocol.stream_tools.walk import Structure
-
-_ZEROS: Final = memoryview(bytes(c.PAGES_PER_RECORD * c.PAGE_SIZE))
 
 
 class PlainConversion:
@@ -109,34 +101,3 @@ def no_such_epoch(wanted: int | None, complete: int) -> RefusedError:
         epoch=wanted,
         hint=f"ask for an epoch from 1 to {complete}",
     )
-
-
-def with_zero_pages(record: Record) -> list[c.Buffer]:
-    """A PAGE_DATA record with content for its XALLOC pages, as one or more records; nothing is copied.
-
-    Our saver sends zero pages as XALLOC. Stock Xen would populate those and write nothing: a page that had content in
-    an earlier epoch would keep it, and memory that Xen hands out is not always zero."""
-    page = checked_pages(record)
-    zero = page.types == c.PageType.XALLOC
-    if not zero.any():
-        return [record.raw]
-    types = np.where(zero, c.PageType.NOTAB, page.types).astype(np.uint64)
-    entries = page.pfns | types << np.uint64(c.PAGE_TYPE_SHIFT)
-    kinds = np.where(zero, 2, page.has_content)  # 0: no content, 1: content of the record, 2: zeros
-    first_page: NDArray[np.int64] = np.cumsum(page.has_content) - page.has_content
-    out: list[c.Buffer] = []
-    for start in range(0, len(entries), c.PAGES_PER_RECORD):
-        part = slice(start, start + c.PAGES_PER_RECORD)
-        pages = int(np.count_nonzero(kinds[part]))
-        body = records.COUNT.size + 8 * len(entries[part]) + pages * c.PAGE_SIZE
-        head = records.RECORD_HEADER.pack(Xc.PAGE_DATA, body) + records.COUNT.pack(len(entries[part]), 0)
-        out.append(head + entries[part].astype("<u8").tobytes())
-        edges = [0, *(np.flatnonzero(np.diff(kinds[part])) + 1).tolist(), len(entries[part])]
-        for at, end in itertools.pairwise(edges):
-            kind, size = kinds[start + at], (end - at) * c.PAGE_SIZE
-            if kind == 1:
-                begin = int(first_page[start + at]) * c.PAGE_SIZE
-                out.append(page.content[begin : begin + size])
-            elif kind:
-                out.append(_ZEROS[:size])
-    return out

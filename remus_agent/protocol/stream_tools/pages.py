@@ -1,4 +1,4 @@
-"""Facts about many pages at once: which are zero, the digest of each, and tables of digests by pfn.
+"""Facts about many pages at once: the digest of each, and tables of digests by pfn.
 
 Nothing here looks at the content of pages in a Python loop, and nothing copies it.
 """
@@ -13,28 +13,11 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from remus_agent.protocol.stream import constants as c
-from remus_agent.protocol.stream.records import COUNT, PageData, Record
 
 _BATCH: Final = 65536
 """Entries that a table collects at least before it sorts them in."""
 
 ZERO_PAGE_DIGEST: Final = xxh3_64_intdigest(bytes(c.PAGE_SIZE))
-
-
-def checked_pages(record: Record) -> PageData:
-    """View of a PAGE_DATA record that a reader has accepted: its rules are not checked a second time."""
-    body = record.body
-    count, _ = COUNT.unpack_from(body)
-    entries = np.frombuffer(body, dtype="<u8", count=count, offset=COUNT.size)
-    types = (entries >> np.uint64(c.PAGE_TYPE_SHIFT)).astype(np.uint8)
-    return PageData(entries & np.uint64(c.PFN_MASK), types, body[COUNT.size + entries.nbytes :])
-
-
-def zero_pages(content: c.Buffer) -> NDArray[np.bool_]:
-    """For each page of 4096 bytes in `content` whether all of it is zero."""
-    words = np.frombuffer(content, dtype=np.uint64).reshape(-1, c.PAGE_SIZE // 8)
-    zero: NDArray[np.bool_] = np.bitwise_or.reduce(words, axis=1) == 0
-    return zero
 
 
 def page_digests(content: c.Buffer) -> NDArray[np.uint64]:

@@ -11,9 +11,10 @@ from remus_agent.protocol.stream import constants as c
 from remus_agent.protocol.stream import records
 from remus_agent.protocol.stream.constants import LibxcRecordType as Xc
 from remus_agent.protocol.stream.constants import LibxlRecordType as Xl
+from remus_agent.protocol.stream.page_data import checked_pages
 from remus_agent.protocol.stream.records import Record
 from remus_agent.protocol.stream_tools.convert import no_such_epoch
-from remus_agent.protocol.stream_tools.pages import ZERO_PAGE_DIGEST, PageTable, checked_pages, page_digests
+from remus_agent.protocol.stream_tools.pages import ZERO_PAGE_DIGEST, PageTable, page_digests
 from remus_agent.protocol.stream_tools.rules import Guest
 from remus_agent.protocol.stream_tools.walk import Structure
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from remus_agent.protocol.stream import constants as c
+from remus_agent.protocol.stream.page_data import checked_pages
 from remus_agent.protocol.stream.records import Record
-from remus_agent.protocol.stream_tools.pages import checked_pages, zero_pages
+from remus_agent.protocol.stream.zero_pages import zero_pages
 from remus_agent.protocol.stream_tools.rules import Guest
 from remus_agent.protocol.stream_tools.walk import Structure
 

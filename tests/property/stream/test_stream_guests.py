@@ -7,10 +7,10 @@ import struct
 
 import numpy as np
 import pytest
-import stream_samples as samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stream_samples import CHECKPOINT, CHECKPOINT_END, PLAIN_END
+from streams import samples
+from streams.samples import CHECKPOINT, CHECKPOINT_END, PLAIN_END
 
 from remus_agent.errors import StreamError
 from remus_agent.protocol.stream import bodies, records

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from streams import builder
+from streams import builder, samples
 from streams.builder import Epoch
 
 from remus_agent.errors import RemusError, StreamError
@@ -22,7 +22,7 @@ EPOCHS = [Epoch({1: 1, 2: 0}, zeros=[5], without=[6], emulator=b"model"), Epoch(
 STREAMS = [
     builder.checkpointed(EPOCHS, builder.preamble(kind="hvm")),
     builder.plain(EPOCHS, builder.preamble(kind="hvm")),
-    builder.pv_stream(),
+    samples.pv_plain(),
 ]
 GOOD = StateReader()
 for _structure in StreamWalk().feed(STREAMS[0]):

@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 import pytest
-import stream_samples as samples
+from streams import samples
 
 from remus_agent.errors import StreamError
 from remus_agent.protocol.stream import bodies, records

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import stream_samples as samples
+from streams import samples
 
 from remus_agent.errors import StreamError
 from remus_agent.protocol.stream import records, writer

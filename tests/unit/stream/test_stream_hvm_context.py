@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from stream_samples import hvm_blob, save_record
+from streams.samples import hvm_blob, save_record
 
 from remus_agent.errors import StreamError
 from remus_agent.protocol.stream import hvm_context

@@ -6,8 +6,8 @@ import struct
 from pathlib import Path
 
 import pytest
-import stream_samples as samples
-from stream_samples import CHECKPOINT, CHECKPOINT_END, END, PLAIN_END
+from streams import samples
+from streams.samples import CHECKPOINT, CHECKPOINT_END, END, PLAIN_END
 
 from remus_agent.errors import StreamError
 from remus_agent.protocol.stream import headers, order, records

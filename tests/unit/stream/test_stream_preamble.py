@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-import stream_samples as samples
+from streams import samples
 
 from remus_agent.errors import ConfigError, StreamError
 from remus_agent.protocol.stream import headers, records, writer

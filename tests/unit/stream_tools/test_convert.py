@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import struct
-
 import pytest
-from streams import builder, meaning
+from streams import builder, meaning, samples
 from streams.builder import Epoch
 
 from remus_agent.errors import RefusedError
 from remus_agent.protocol.stream import records, writer
-from remus_agent.protocol.stream.constants import Layer
-from remus_agent.protocol.stream.reader import iter_records
-from remus_agent.protocol.stream_tools.convert import EpochCut, PlainConversion, with_zero_pages
+from remus_agent.protocol.stream_tools.convert import EpochCut, PlainConversion
 from remus_agent.protocol.stream_tools.walk import StreamWalk
 
 HVM = builder.preamble(kind="hvm")
@@ -61,7 +57,7 @@ def test_optional_records_are_left_out() -> None:
 
 
 def test_a_pv_stream_stays_as_it_is() -> None:
-    assert taken(builder.pv_stream(), PlainConversion()) == builder.pv_stream()
+    assert taken(samples.pv_plain(), PlainConversion()) == samples.pv_plain()
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 3])
@@ -78,34 +74,3 @@ def test_epochs_that_are_not_there(tool: PlainConversion | EpochCut) -> None:
 def test_a_stream_without_a_complete_epoch() -> None:
     with pytest.raises(RefusedError, match="no complete epoch"):
         taken(builder.preamble(), PlainConversion())
-
-
-def page_record(*entries: tuple[int, int, bytes]) -> records.Record:
-    head = struct.pack("<II", len(entries), 0) + b"".join(struct.pack("<Q", t << 60 | pfn) for t, pfn, _ in entries)
-    raw = records.pack_record(1, head + b"".join(content for *_, content in entries))
-    (record,) = iter_records(raw)
-    return record
-
-
-@pytest.mark.parametrize("kinds", ["c", "z", "n", "czn", "zcz", "ccznnzzcc", "nzc" * 5])
-def test_zero_pages_are_put_between_the_others(kinds: str) -> None:
-    facts = {"c": (0, b"c"), "z": (0xE, b""), "n": (0xF, b"")}
-    entries = [(facts[kind][0], pfn, facts[kind][1] * 4096) for pfn, kind in enumerate(kinds)]
-    raw = b"".join(bytes(buffer) for buffer in with_zero_pages(page_record(*entries)))
-    (record,) = iter_records(raw, layer=Layer.LIBXC)
-    pages = records.parse_page_data(record.body, 8)
-    assert pages.pfns.tolist() == list(range(len(kinds)))
-    assert pages.types.tolist() == [{"c": 0, "z": 0, "n": 0xF}[kind] for kind in kinds]
-    expected = b"".join({"c": b"c" * 4096, "z": bytes(4096), "n": b""}[kind] for kind in kinds)
-    assert bytes(pages.content) == expected
-
-
-def test_many_zero_pages_become_records_of_1024_and_content_is_not_copied() -> None:
-    memory = bytearray(b"c" * 4096)
-    entries = [(0xE, pfn, b"") for pfn in range(2000)] + [(0, 5000, bytes(memory))]
-    record = page_record(*entries)
-    raw = with_zero_pages(record)
-    found = list(iter_records(b"".join(bytes(buffer) for buffer in raw)))
-    assert [records.parse_page_data(one.body, 8).pages for one in found] == [1024, 977]
-    assert isinstance(raw[-1], memoryview)
-    assert raw[-1].obj is record.raw.obj

@@ -6,7 +6,7 @@ import struct
 from typing import Any
 
 import pytest
-from streams import builder
+from streams import builder, samples
 from streams.builder import Epoch
 
 from remus_agent.errors import RefusedError
@@ -98,11 +98,11 @@ def test_save_records_with_and_without_known_fields() -> None:
     lapic = bytearray(1024)
     lapic[0x390] = 1
     msrs = struct.pack("<IIIIQ", 1, 0, 0xC0000103, 0, 5)
-    a = builder.context(vcpus=2, more=builder.save_record(6, 0, bytes(1024)) + builder.save_record(20, 1, msrs))
-    b = builder.context(
-        more=builder.save_record(6, 0, bytes(lapic))
-        + builder.save_record(20, 1, msrs[:-8] + struct.pack("<Q", 6))
-        + builder.save_record(77, 0, b"new")
+    a = samples.context(vcpus=2, more=samples.save_record(6, 0, bytes(1024)) + samples.save_record(20, 1, msrs))
+    b = samples.context(
+        more=samples.save_record(6, 0, bytes(lapic))
+        + samples.save_record(20, 1, msrs[:-8] + struct.pack("<Q", 6))
+        + samples.save_record(77, 0, b"new")
     )
     _, found = compared(builder.checkpointed([Epoch(context=a)]), builder.checkpointed([Epoch(context=b)]))
     assert found == [
@@ -122,9 +122,9 @@ def test_device_model_and_records_of_pv_guests() -> None:
         Change("record", "EMULATOR_CONTEXT 2.0 length", 108, 59),
         Change("record", "EMULATOR_CONTEXT 2.0 bytes 0x8-0x8", "61", "62"),
     ]
-    old = builder.pv_stream()
+    old = samples.pv_plain()
     _, found = compared(old, old[:-100] + b"\x01" + old[-99:])
-    assert [change.name for change in found] == ["X86_PV_VCPU_XSAVE 0 bytes 0x224-0x224"]
+    assert [change.name for change in found] == ["X86_PV_VCPU_XSAVE 1 bytes 0x34-0x34"]
 
 
 def test_many_runs_of_bytes_are_not_all_listed() -> None:
@@ -137,9 +137,9 @@ def test_many_runs_of_bytes_are_not_all_listed() -> None:
 
 
 def test_the_type_of_a_page_counts() -> None:
-    stream = builder.pv_stream()
-    at = stream.index(struct.pack("<IIQ", 1, 0, 1 << 60 | 7)) + 15
-    assert compared(stream, stream[:at] + b"\0" + stream[at + 1 :])[0].differ == [(7, 7)]
+    stream = samples.pv_plain()
+    at = stream.index(struct.pack("<Q", 9 << 60 | 2)) + 7
+    assert compared(stream, stream[:at] + b"\x20" + stream[at + 1 :])[0].differ == [(2, 2)]
 
 
 @pytest.mark.parametrize("epoch", [None, 1, 5])

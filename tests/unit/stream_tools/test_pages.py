@@ -1,4 +1,4 @@
-"""Zero pages, digests and tables of them, against the slow way."""
+"""Digests and tables of them, against the slow way."""
 
 from __future__ import annotations
 
@@ -13,11 +13,6 @@ from remus_agent.protocol.stream_tools import pages
 
 CONTENT = bytes(4096) + bytes(4095) + b"\x01" + b"\x80" + bytes(4095) + bytes(4096)
 ENTRIES = st.lists(st.lists(st.tuples(st.integers(0, 30), st.integers(0, (1 << 64) - 1)), max_size=10), max_size=6)
-
-
-def test_zero_pages_are_found() -> None:
-    assert pages.zero_pages(CONTENT).tolist() == [True, False, False, True]
-    assert pages.zero_pages(b"").tolist() == []
 
 
 def test_digests_are_those_of_each_page() -> None:

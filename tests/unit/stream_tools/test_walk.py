@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from streams import builder
+from streams import builder, samples
 from streams.builder import Epoch
 
 from remus_agent.errors import StreamError
@@ -178,13 +178,13 @@ def test_three_bytes_after_an_epoch_are_inside_the_next() -> None:
             "type of guest; expected PV, found HVM",
         ),
         (builder.checkpointed([Epoch()], builder.preamble([])), "expected an object, found list"),
-        (builder.checkpointed([Epoch(context=builder.context()[:-8])]), "cut off before its END"),
+        (builder.checkpointed([Epoch(context=samples.context()[:-8])]), "cut off before its END"),
         (
-            builder.checkpointed([Epoch(context=builder.context()[32:])]),
+            builder.checkpointed([Epoch(context=samples.context()[32:])]),
             "expected type 1, magic 0x54381286, found type 2",
         ),
         (
-            builder.checkpointed([Epoch(context=builder.context().replace(b"\x86", b"\x87"))]),
+            builder.checkpointed([Epoch(context=samples.context().replace(b"\x86", b"\x87"))]),
             "found type 1, magic 0x54381287",
         ),
         (

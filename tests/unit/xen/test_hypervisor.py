@@ -105,6 +105,12 @@ async def test_destroying_goes_by_name(host: XenHypervisor, tmp_path: Path) -> N
     assert (tmp_path / "arguments").read_text() == f"destroy {DOMID}\n"
 
 
+async def test_ids_are_those_of_all_domains(host: XenHypervisor, xen: FakeXen) -> None:
+    assert await host.domids() == {DOMID}
+    xen.gone = True
+    assert await host.domids() == frozenset()
+
+
 async def test_facts_name_version_policy_and_memory(host: XenHypervisor, xen: FakeXen) -> None:
     facts = await host.facts()
     assert (facts.xen_version, facts.free_memory_kib, len(facts.cpu_policy)) == ("4.20", 4000, 64)

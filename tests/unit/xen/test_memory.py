@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from remus_agent.adapters.xen.control import Control, DomainControl, set_bits
-from remus_agent.adapters.xen.memory import GuestMemory, zero_pages
+from remus_agent.adapters.xen.memory import GuestMemory
 from remus_agent.errors import GuestEnded, HypervisorError
 
 
@@ -78,9 +78,3 @@ def test_bits_of_a_bitmap(wanted: set[int]) -> None:
     bits = np.zeros(64 * 20, np.uint8)
     bits[list(wanted)] = 1
     assert set_bits(np.packbits(bits, bitorder="little").view(np.uint64)).tolist() == sorted(wanted)
-
-
-def test_zero_pages_are_those_without_any_bit() -> None:
-    pages = np.zeros((4, 4096), np.uint8)
-    pages[1, 0] = pages[2, 4095] = 1
-    assert zero_pages(pages).tolist() == [True, False, False, True]

@@ -17,7 +17,7 @@ from remus_agent.adapters.xen import feeder as feeder_module
 from remus_agent.adapters.xen import target as target_module
 from remus_agent.adapters.xen import toolstack
 from remus_agent.adapters.xen.feeder import Feeder
-from remus_agent.adapters.xen.target import XenTarget, with_zeros
+from remus_agent.adapters.xen.target import XenTarget
 from remus_agent.errors import HypervisorError
 from remus_agent.protocol.stream import writer
 from remus_agent.protocol.stream.reader import iter_records
@@ -90,15 +90,21 @@ def test_no_xl_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         Feeder("web1", 1.0)
 
 
-def test_zeros_in_short_become_zeros_at_length() -> None:
+async def test_zeros_in_short_are_fed_at_length(xl: Script) -> None:
+    folder = xl("cat $3 >fed")
     short = b"".join(b"".join(parts) for parts in writer.page_xalloc(np.array([8, 9], np.uint64)))
-    out = b"".join(with_zeros(pages(1, 2) + short + pages(3)))
-    found = [parse_page_data(record.body, 0) for record in iter_records(out)]
+    target = XenTarget(FakeXen().libs, "web1--incoming")
+    await target.start(b"")
+    await target.feed([pages(1, 2) + short, pages(3)])
+    await target._run(target._open_feeder().finish, 30.0)
+    fed = (folder / "fed").read_bytes()
+    found = [parse_page_data(record.body, 0) for record in iter_records(fed)]
     assert [page.pfns.tolist() for page in found] == [[1, 2], [8, 9], [3]]
     assert not found[1].types.any()
     assert bytes(found[1].content) == bytes(8192)
-    assert out.startswith(pages(1, 2))
-    assert out.endswith(pages(3))
+    assert fed.startswith(pages(1, 2))
+    assert fed.endswith(pages(3))
+    await target.abort()
 
 
 async def test_a_copy_is_activated_under_its_name(xl: Script) -> None:

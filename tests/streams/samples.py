@@ -1,4 +1,4 @@
-"""Streams for the tests of the stream codec, made from code: every guest type, version and ending.
+"""Records, and streams of every guest type, version and ending, for the tests of the stream codec.
 
 Nothing here comes from the reader; records are packed from the specifications' layouts.
 """
@@ -13,6 +13,7 @@ from remus_agent.protocol.stream.framing import pack_record
 CONFIG = b'{"c_info":{"name":"g"}}'
 PV, HVM = 1, 2
 BASIC_64 = 5168
+CPU_BYTES = 1032
 
 
 def xl_header(config: bytes = CONFIG, flags: int = 3) -> bytes:
@@ -66,20 +67,18 @@ def save_record(kind: int, instance: int, body: bytes) -> bytes:
     return struct.pack("<HHI", kind, instance, len(body)) + body
 
 
+def context(*, rip: int = 0x1000, vcpus: int = 1, more: bytes = b"") -> bytes:
+    """An HVM context: HEADER, CPU for each vcpu with only rip set, whatever else, END."""
+    body = save_record(1, 0, struct.pack("<IIQII", 0x54381286, 1, 0, 0x600F12, 2_000_000))
+    cpu = bytearray(CPU_BYTES)
+    struct.pack_into("<Q", cpu, 512 + 8 * 16, rip)
+    body += b"".join(save_record(2, number, bytes(cpu)) for number in range(vcpus))
+    return body + more + save_record(0, 0, b"")
+
+
 def hvm_blob(*, rip: int = 0xFFFFFFFF81000000) -> bytes:
     """A whole HVM context of one vcpu: HEADER, CPU, TSC_ADJUST, a type of the future, END."""
-    header = struct.pack("<IIQII", 0x54381286, 1, 0, 0x600F12, 2_000_000)
-    cpu = bytearray(1032)
-    struct.pack_into("<Q", cpu, 512 + 8 * 16, rip)
-    return b"".join(
-        (
-            save_record(1, 0, header),
-            save_record(2, 0, bytes(cpu)),
-            save_record(19, 0, struct.pack("<Q", 5)),
-            save_record(77, 1, b"later"),
-            save_record(0, 0, b""),
-        )
-    )
+    return context(rip=rip, more=save_record(19, 0, struct.pack("<Q", 5)) + save_record(77, 1, b"later"))
 
 
 def hvm_state(context: bytes | None = None) -> bytes:
