@@ -16,7 +16,8 @@
     │   └── GuestEnded          the guest shut down, rebooted or crashed by itself
     ├── OutputBufferError       the plug on a guest's interfaces
     ├── JournalError            the durable record of commits
-    └── AuthorityError          not allowed to run or release; a proof is missing
+    ├── AuthorityError          not allowed to run or release; a proof is missing
+    └── FileError               a file or a pipe that a command was given
 
 Each carries what a person needs: the operation, the domain, the epoch, the state that was left behind and the next
 step. `code` is stable and machine-readable (control socket, modules); `exit_code` is what `remusctl` ends with.
@@ -239,3 +240,10 @@ class AuthorityError(RemusError):
 
     code = "authority"
     exit_code = 11
+
+
+class FileError(RemusError):
+    """A file, a pipe or a device cannot be read or written."""
+
+    code = "file"
+    exit_code = 13

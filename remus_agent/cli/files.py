@@ -15,10 +15,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import ClassVar, Final, NoReturn, Protocol
+from typing import Final, NoReturn, Protocol
 
 from remus_agent.cli.progress import ProgressLines
-from remus_agent.errors import ConfigError, RemusError
+from remus_agent.errors import ConfigError, FileError
 from remus_agent.protocol.control import Progress
 from remus_agent.protocol.stream.constants import Buffer
 from remus_agent.protocol.unsent import Unsent
@@ -33,13 +33,6 @@ _EVERY: Final = 0.2
 _MIB: Final = 1 << 20
 _HELD_IN_MEMORY: Final = 8 << 20
 """Bytes of an incomplete epoch that are kept in memory on the way to a pipe; the rest waits in a file."""
-
-
-class FileError(RemusError):
-    """A file, a pipe or a device cannot be read or written."""
-
-    code: ClassVar[str] = "file"
-    exit_code: ClassVar[int] = 13
 
 
 class Output(Protocol):
@@ -84,6 +77,10 @@ class Input:
     def __exit__(self, *_: object) -> None:
         self._file.close()
         self._progress.end()
+
+    def fileno(self) -> int:
+        """The descriptor, for who reads it in another way than by `pieces`."""
+        return self._file.fileno()
 
     def pieces(self) -> Iterator[memoryview]:
         """The bytes in order. Each piece is overwritten by the next one. Raises FileError."""

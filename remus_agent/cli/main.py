@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from remus_agent.cli import render
 from remus_agent.cli.arguments import parser
 from remus_agent.cli.client import AgentError, Client, socket_path
-from remus_agent.cli.files import FileError
 from remus_agent.cli.progress import ProgressLines
-from remus_agent.errors import ConfigError, RefusedError, RemusError
+from remus_agent.errors import ConfigError, FileError, RefusedError, RemusError
+
+if TYPE_CHECKING:
+    from remus_agent.cli.send import Send
+
+Verb = Callable[[Client, argparse.Namespace, ProgressLines], int]
 
 MARGIN: Final = 30.0
 """Seconds that a request may take longer than the agent was given for it."""
@@ -25,13 +30,15 @@ FOLLOW_SECONDS: Final = 1.0
 INTERRUPTED: Final = 130
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code. No traceback reaches the user."""
+def main(arguments: Sequence[str] | None = None, *, send: Send | None = None) -> int:
+    """Run one command; returns the exit code. No traceback reaches the user. send: how to relay a stream, which takes more
+    than this package may use."""
     options = parser().parse_args(arguments)
+    verbs: dict[str, Verb] = {**VERBS, "stream": functools.partial(_stream, send)}
     progress = ProgressLines(sys.stderr)
     try:
         with Client(socket_path(options.socket)) as client:
-            code = VERBS[options.verb](client, options, progress)
+            code = verbs[options.verb](client, options, progress)
         sys.stdout.flush()
     except RemusError as error:
         progress.end()
@@ -177,7 +184,13 @@ def _events(client: Client, options: argparse.Namespace, _: ProgressLines) -> in
         found = client.call("events", params).get("events") or []
 
 
-def _stream(_: Client, options: argparse.Namespace, progress: ProgressLines) -> int:
+def _stream(send: Send | None, _: Client, options: argparse.Namespace, progress: ProgressLines) -> int:
+    if options.tool == "send":
+        from remus_agent.cli import send as relayed  # noqa: PLC0415
+
+        if send is None:
+            raise ConfigError("streams can be sent by the installed remusctl only")
+        return relayed.run(send, options, progress)
     # Imported here: numpy takes longer to load than every other command takes to run.
     from remus_agent.cli import stream  # noqa: PLC0415
 
@@ -194,7 +207,7 @@ def _confirm(question: str) -> None:
         raise RefusedError("not confirmed", left="nothing was changed")
 
 
-VERBS: Final[dict[str, Callable[[Client, argparse.Namespace, ProgressLines], int]]] = {
+VERBS: Final[dict[str, Verb]] = {
     "list": _list,
     "status": _status,
     "agent": _agent,
@@ -203,7 +216,6 @@ VERBS: Final[dict[str, Callable[[Client, argparse.Namespace, ProgressLines], int
     "failover": _failover,
     "probe": _probe,
     "events": _events,
-    "stream": _stream,
 }
 CHANGING: Final = frozenset({"protect", "unprotect", "failover"})
 

@@ -59,6 +59,8 @@ class AgentService:
         self._primaries: dict[str, PrimaryService] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._lock = asyncio.Lock()
+        self._reserved: dict[str, float] = {}
+        """Domains that are left to a relay, and until when."""
 
     @property
     def store(self) -> GuestStore:
@@ -139,7 +141,7 @@ class AgentService:
         if copy is not None:
             return copy_status(copy, self._ports.clock.now())
         domain = await self._ports.hypervisor.domain(name)
-        return none_status(domain.name)
+        return none_status(domain.name, "left to a relay of its checkpoints" if self._is_reserved(name) else None)
 
     def records(self, name: str, limit: int) -> list[dict[str, Any]]:
         """Figures of the last epochs of a domain that is protected here."""
@@ -153,8 +155,7 @@ class AgentService:
         address = self._address(peer)
         try:
             domain = await self._ports.hypervisor.domain(name)
-            if self._is_protected(name):
-                raise AlreadyProtected("it is protected already", operation="probe", domain=name)
+            self._refuse_what_is_taken(name, "probe")
             source = await self._ports.hypervisor.open_source(domain)
             await source.close()
             host = await self._ports.hypervisor.facts()
@@ -186,29 +187,15 @@ class AgentService:
         """Start protecting a running domain. With wait, return when its first epoch is committed."""
         address = self._address(peer)
         async with self._lock:
-            if self._is_protected(name):
-                raise AlreadyProtected(
-                    f"it is protected already, to {self._primaries[name].record.peer}",
-                    operation="protect",
-                    domain=name,
-                    left="nothing was changed",
-                )
-            copy = self.backup.copy_of(name)
-            if copy is not None and copy.state.value in ("receiving", "ready", "orphaned", "activating"):
-                raise RefusedError(
-                    "this host holds a copy of it as backup",
-                    operation="protect",
-                    domain=name,
-                    left="nothing was changed",
-                    hint="protect it on the host where it runs",
-                )
+            self._refuse_what_is_taken(name, "protect")
+            self._refuse_copies(name, "protect")
             domain = await self._ports.hypervisor.domain(name)
             record = GuestRecord(
                 name=name,
                 uuid=domain.uuid,
                 role="primary",
                 peer=peer,
-                generation=copy.generation if copy is not None else 1,
+                generation=self._generation(name),
                 committed=False,
                 interval_ms=interval_ms,
                 output_limit_bytes=output_limit_bytes,
@@ -222,6 +209,31 @@ class AgentService:
         if wait:
             await self._until_protected(service, timeout, progress)
         return await self.status(name)
+
+    async def reserve(self, name: str, seconds: float) -> dict[str, Any]:
+        """Leave a domain to a relay of checkpoints that somebody else takes, for so many seconds from now on (0: it is over).
+        The domain need not run here: a relay can send what was taken earlier. Returns what a HELLO must say."""
+        async with self._lock:
+            if self._is_protected(name):
+                raise AlreadyProtected(
+                    f"this host's agent protects it, to {self._primaries[name].record.peer}",
+                    operation="relay",
+                    domain=name,
+                    left="nothing was changed",
+                    hint=f"only one may take its checkpoints; first: remusctl unprotect {name}",
+                )
+            self._refuse_copies(name, "relay")
+            if seconds > 0:
+                self._reserved[name] = self._ports.clock.now() + seconds
+            else:
+                self._reserved.pop(name, None)
+        facts = await self._ports.hypervisor.facts()
+        return {
+            "host": self.settings.host,
+            "xen_version": facts.xen_version,
+            "cpu_policy": facts.cpu_policy,
+            "generation": self._generation(name),
+        }
 
     async def unprotect(self, name: str, *, force: bool, timeout: float, progress: Progress) -> Status:
         """End protection: the copy is destroyed first, then held output flows. On a backup: destroy the copy (force)."""
@@ -301,6 +313,42 @@ class AgentService:
     def _is_protected(self, name: str) -> bool:
         service = self._primaries.get(name)
         return service is not None and not is_over(service)
+
+    def _is_reserved(self, name: str) -> bool:
+        return self._reserved.get(name, 0.0) > self._ports.clock.now()
+
+    def _generation(self, name: str) -> int:
+        """With which a domain that runs here is replicated."""
+        copy = self.backup.copy_of(name)
+        return copy.generation if copy is not None else 1
+
+    def _refuse_what_is_taken(self, name: str, operation: str) -> None:
+        if self._is_protected(name):
+            raise AlreadyProtected(
+                f"it is protected already, to {self._primaries[name].record.peer}",
+                operation=operation,
+                domain=name,
+                left="nothing was changed",
+            )
+        if self._is_reserved(name):
+            raise RefusedError(
+                "a relay sends its checkpoints to another host (remusctl stream send)",
+                operation=operation,
+                domain=name,
+                left="nothing was changed",
+                hint="only one may take its checkpoints: end the relay first",
+            )
+
+    def _refuse_copies(self, name: str, operation: str) -> None:
+        copy = self.backup.copy_of(name)
+        if copy is not None and copy.state.value in ("receiving", "ready", "orphaned", "activating"):
+            raise RefusedError(
+                "this host holds a copy of it as backup",
+                operation=operation,
+                domain=name,
+                left="nothing was changed",
+                hint=f"{operation} it on the host where it runs",
+            )
 
     def _primary(self, name: str, operation: str) -> PrimaryService:
         service = self._primaries.get(name)

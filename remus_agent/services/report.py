@@ -86,6 +86,6 @@ def copy_status(copy: Copy, now: float) -> Status:
     )
 
 
-def none_status(domain: str) -> Status:
-    """Status of a running domain that nobody protects."""
-    return Status(domain=domain, role="none", state="unprotected")
+def none_status(domain: str, reason: str | None = None) -> Status:
+    """Status of a running domain that this agent does not protect."""
+    return Status(domain=domain, role="none", state="unprotected", reason=reason)

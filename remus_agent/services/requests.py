@@ -78,10 +78,16 @@ class Records(OfDomain, kw_only=True):
     limit: Limit = 4096
 
 
+class Relay(OfDomain, kw_only=True):
+    """Parameters of `relay`. seconds: how long the agent shall leave the domain alone, from now on; 0: it is over."""
+
+    seconds: Annotated[float, msgspec.Meta(ge=0, le=3600)]
+
+
 P = TypeVar("P")
 Handler = Callable[[dict[str, Any], Progress], Awaitable[Mapping[str, Any]]]
 ReadEvents = Callable[[int, str | None, int], list[dict[str, Any]]]
-Verb = Literal["agent", "list", "status", "protect", "probe", "unprotect", "failover", "events", "records"]
+Verb = Literal["agent", "list", "status", "protect", "probe", "unprotect", "failover", "relay", "events", "records"]
 
 
 def handlers(
@@ -128,6 +134,9 @@ def handlers(
         )
         return status.as_dict()
 
+    async def relay(params: Relay, _: Progress) -> Mapping[str, Any]:
+        return await service.reserve(params.domain, params.seconds)
+
     async def events(params: Events, _: Progress) -> Mapping[str, Any]:
         return {"events": read_events(params.since, params.domain, params.limit)}
 
@@ -142,6 +151,7 @@ def handlers(
         "protect": _checked(Protect, protect),
         "unprotect": _checked(Unprotect, unprotect),
         "failover": _checked(Failover, failover),
+        "relay": _checked(Relay, relay),
         "events": _checked(Events, events),
         "records": _checked(Records, records),
     }

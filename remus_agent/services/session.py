@@ -77,6 +77,11 @@ class PrimarySession:
         await self._send(encode(Plain(FrameType.STOP)))
         await self._wait(self._stopped, self._settings.ack, "word that the copy is discarded", None)
 
+    async def ended(self) -> RemusError:
+        """Wait until something ends the session; what it was. For who waits for something else meanwhile."""
+        await self._ended.wait()
+        return self._end or ConnectionLost("the session has ended", operation="session", domain=self._domain)
+
     async def close(self) -> None:
         """End the connection. Safe to call twice."""
         for helper in self._helpers:

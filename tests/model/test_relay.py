@@ -1,0 +1,454 @@
+"""A stream that stock `xl remus` could have written, relayed to the real backup service, on virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from streams import builder
+from streams.builder import Epoch
+
+from remus_agent.adapters.sim.hypervisor import SimGuest, SimHypervisor
+from remus_agent.adapters.sim.local import LoopClock
+from remus_agent.errors import (
+    AlreadyProtected,
+    ConnectionLost,
+    PeerRefused,
+    PeerTimeout,
+    RefusedError,
+    RemusError,
+    StreamError,
+)
+from remus_agent.machines.backup import State
+from remus_agent.ports import Reserved
+from remus_agent.protocol.replication.frames import Frame, FrameType, encode
+from remus_agent.protocol.stream import writer
+from remus_agent.protocol.stream_tools.walk import CutInsideEpoch
+from remus_agent.services.copy import Copy
+from remus_agent.services.relay import RENEW, RESERVE, End, Relay, RelayPorts
+from remus_agent.services.settings import Settings
+from tests.model.loop import run
+from tests.model.pair import DEAD, UUID, Pair, on, quiet, until
+
+CONFIG: dict[str, Any] = {
+    "c_info": {"type": "pvh", "name": "web1", "uuid": UUID},
+    "b_info": {"max_memkb": 64, "target_memkb": 64, "pages": 16},
+}
+FRONT = builder.preamble(CONFIG)
+EPOCHS = [Epoch(dict.fromkeys(range(16), 1)), Epoch({3: 2}), Epoch(), Epoch({3: 4, 5: 4})]
+STREAM = builder.checkpointed(EPOCHS, FRONT)
+
+
+def ends() -> list[int]:
+    """Offsets at which the epochs are complete."""
+    return [len(builder.checkpointed(EPOCHS[:count], FRONT)) for count in range(1, len(EPOCHS) + 1)]
+
+
+class Pipe:
+    """A pipe whose writer the test is. reads: how often its reader asked."""
+
+    name = "standard input"
+
+    def __init__(self, *pieces: bytes, closed: bool = False) -> None:
+        self._pieces = list(pieces)
+        self._closed = closed
+        self._changed = asyncio.Event()
+        self.reads = 0
+
+    def write(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._changed.set()
+
+    def close(self) -> None:
+        self._closed = True
+        self._changed.set()
+
+    async def read(self) -> memoryview:
+        self.reads += 1
+        while not self._pieces and not self._closed:
+            self._changed.clear()
+            await self._changed.wait()
+        return memoryview(self._pieces.pop(0) if self._pieces else b"")
+
+
+class Word:
+    """ports.Reservations of alpha's agent. answers: whether that agent is there."""
+
+    def __init__(self, pair: Pair) -> None:
+        self._pair = pair
+        self.answers = True
+
+    async def reserve(self, domain: str, seconds: float) -> Reserved:
+        answer = await on(self._pair.alpha).reserve(domain, seconds)
+        return Reserved(answer["host"], answer["cpu_policy"], answer["generation"])
+
+    async def renew(self, domain: str, seconds: float) -> None:
+        if self.answers:
+            await self.reserve(domain, seconds)
+
+
+class Scene:
+    """alpha, where the relay runs, and beta, the backup."""
+
+    def __init__(self, *pieces: bytes, closed: bool = True, domain: str | None = None) -> None:
+        self.pair = Pair()
+        self.pair.beta.xen = SimHypervisor("beta", xen="4.17")
+        self.pair.boot(self.pair.beta)
+        self.pipe = Pipe(*pieces, closed=closed)
+        self.word = Word(self.pair)
+        self.ready = 0
+        self.relay = Relay(
+            RelayPorts(self.pipe, self.pair.network, self.word, LoopClock()),
+            Settings(host="alpha"),
+            "beta:1",
+            domain=domain,
+            ready=self.say_ready,
+        )
+
+    def say_ready(self) -> None:
+        self.ready += 1
+
+    @property
+    def copy(self) -> Copy:
+        found = on(self.pair.beta).backup.copy_of("web1")
+        assert found is not None
+        return found
+
+    @property
+    def sent(self) -> list[Frame]:
+        """What the relay sent, in order, without heartbeats."""
+        return [frame for frame in self.pair.network.connections[0].sent if frame.type is not FrameType.HEARTBEAT]
+
+    async def failed(self) -> RemusError:
+        """Run to the end, which is an error."""
+        with pytest.raises(RemusError) as caught:
+            await self.relay.run()
+        return caught.value
+
+    async def activate(self) -> SimGuest:
+        """The guest on beta, from the last commit."""
+        await until(lambda: self.copy.state is State.ORPHANED, "the backup notices the end")
+        await on(self.pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
+        return self.pair.beta.xen.guests["web1"]
+
+    def damage(self, kind: FrameType, epoch: int) -> None:
+        """Change a byte of one kind of frame on its way, so that only its meaning is wrong."""
+
+        def mangle(frame: Frame, data: bytes) -> bytes:
+            if (frame.type, frame.epoch) != (kind, epoch):
+                return data
+            if kind is FrameType.STREAM:
+                return data[:-1] + bytes([data[-1] ^ 1])
+            other = Frame(frame.type, frame.epoch, frame.flags, (bytes(16),))
+            return b"".join(map(bytes, encode(other)))
+
+        self.pair.network.mangler = mangle
+
+
+@pytest.mark.parametrize("step", [100, 5000, 1 << 20])
+def test_every_epoch_is_acknowledged_and_the_last_one_is_activated(step: int) -> None:
+    async def story() -> None:
+        scene = Scene(*(STREAM[start : start + step] for start in range(0, len(STREAM), step)))
+        await scene.relay.run()
+        report = scene.relay.report
+        assert (report.ended, report.epochs, report.pages) == (End.BETWEEN_EPOCHS, 4, 19)
+        assert (report.domain, report.session, report.bytes) == ("web1", scene.copy.hello.session, len(STREAM))
+        assert FrameType.STOP not in {frame.type for frame in scene.sent}
+        assert (scene.copy.hello.host, scene.copy.hello.memory_kib) == ("alpha", 64)
+        guest = await scene.activate()
+        assert [guest.read(pfn, 1)[0] for pfn in (0, 3, 5)] == [1, 4, 4]
+
+    run(story())
+
+
+def test_nothing_is_read_while_an_acknowledgement_is_outstanding() -> None:
+    async def story() -> None:
+        scene = Scene(STREAM[: ends()[0]], closed=False)
+        running = asyncio.create_task(scene.relay.run())
+        await until(lambda: scene.relay.report.epochs == 1, "epoch 1 is acknowledged")
+        await until(lambda: scene.pipe.reads == 2, "more is wanted")
+        scene.pair.network.cut()
+        scene.pipe.write(STREAM[ends()[0] : ends()[1]])
+        scene.pipe.write(STREAM[ends()[1] : ends()[2]])
+        await asyncio.sleep(15)
+        assert scene.pipe.reads == 2, "the next epoch was read before the one before was acknowledged"
+        assert scene.relay.report.epochs == 1
+        scene.pair.network.heal()
+        await until(lambda: scene.relay.report.epochs == 3, "all that was written is acknowledged")
+        scene.pipe.close()
+        await running
+
+    run(story())
+
+
+def test_a_writer_may_take_its_time_between_two_epochs() -> None:
+    async def story() -> None:
+        scene = Scene(STREAM[: ends()[1]], closed=False)
+        running = asyncio.create_task(scene.relay.run())
+        await asyncio.sleep(1000)
+        assert (scene.copy.state, scene.copy.committed_epoch) == (State.READY, 2)
+        scene.pipe.write(STREAM[ends()[1] :])
+        scene.pipe.close()
+        await running
+        assert scene.relay.report.epochs == 4
+
+    run(story())
+
+
+@pytest.mark.parametrize("cut", [ends()[0] + 1, ends()[1] - 1, ends()[1], ends()[1] + 300, ends()[2], ends()[3] - 9])
+@pytest.mark.parametrize("tear", ["end", "garbage"])
+def test_a_stream_that_breaks_off_leaves_the_last_complete_epoch(cut: int, tear: str) -> None:
+    async def story() -> None:
+        whole = sum(end <= cut for end in ends())
+        scene = Scene(STREAM[:cut] + (b"\xee" * 5000 if tear == "garbage" else b""))
+        if tear == "end" and cut in ends():
+            await scene.relay.run()
+        else:
+            error = await scene.failed()
+            assert isinstance(error, StreamError)
+            assert isinstance(error, CutInsideEpoch) == (tear == "end")
+            assert error.operation == "read standard input"
+            assert error.left is not None
+            assert error.left.startswith(f"the backup holds epoch {whole};")
+            assert None not in (error.layer, error.record, error.expected, error.found)
+        assert scene.relay.report.epochs == whole
+        guest = await scene.activate()
+        assert scene.copy.committed_epoch == whole
+        assert guest.read(3, 1)[0] == (1 if whole == 1 else 2)
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    ("stream", "kind", "left"),
+    [
+        (FRONT[:-4], CutInsideEpoch, "nothing was sent"),
+        (STREAM[: ends()[0] - 1], CutInsideEpoch, "the backup holds no epoch"),
+        (FRONT + b"\xee" * 64, StreamError, "nothing was sent|the backup holds no epoch"),
+        (builder.plain(EPOCHS[:1], FRONT), RefusedError, "the backup holds no epoch"),
+        (b"#!/bin/sh\n" + bytes(100), StreamError, "nothing was sent"),
+    ],
+)
+def test_without_a_complete_epoch_the_backup_keeps_nothing(stream: bytes, kind: type[RemusError], left: str) -> None:
+    async def story() -> None:
+        scene = Scene(stream)
+        error = await scene.failed()
+        assert isinstance(error, kind)
+        assert error.left in left.split("|")
+        await until(lambda: not scene.pair.beta.xen.guests, "no copy is left")
+        await asyncio.sleep(RESERVE)
+        assert not on(scene.pair.alpha)._is_reserved("web1")
+
+    run(story())
+
+
+def test_a_refusal_lists_every_reason() -> None:
+    async def story() -> None:
+        scene = Scene(STREAM, closed=False)
+        scene.pair.beta.xen.host = type(scene.pair.beta.xen.host)("4.20", "0ther", 1024)
+        error = await scene.failed()
+        assert isinstance(error, PeerRefused)
+        for reason in ("Xen 4.17", "different features", "free memory"):
+            assert reason in error.message
+        assert error.left == "nothing was sent"
+        assert scene.relay.report.epochs == 0
+
+    run(story())
+
+
+def test_a_device_model_is_refused_by_the_backup() -> None:
+    async def story() -> None:
+        config = CONFIG | {"c_info": CONFIG["c_info"] | {"type": "hvm"}}
+        scene = Scene(builder.checkpointed([Epoch({1: 1}, emulator=b"QEVM")], builder.preamble(config)))
+        assert "hvm guests can't be protected" in (await scene.failed()).message
+
+    run(story())
+
+
+def test_a_backup_that_is_not_there() -> None:
+    async def story() -> None:
+        scene = Scene(STREAM, closed=False)
+        scene.pair.network.cut()
+        assert isinstance(await scene.failed(), PeerTimeout)
+
+    run(story())
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_an_acknowledgement_that_does_not_come(epoch: int) -> None:
+    async def story() -> None:
+        scene = Scene(STREAM, closed=False)
+        scene.pair.network.mangler = lambda frame, data: (
+            b"" if (frame.type, frame.epoch) == (FrameType.MEMORY_ACK, epoch) else data
+        )
+        error = await scene.failed()
+        assert isinstance(error, PeerTimeout)
+        assert f"no acknowledgement of epoch {epoch} within 60 s" in error.message
+        held = "no epoch" if epoch == 1 else f"epoch {epoch - 1}"
+        assert error.left is not None
+        assert error.left.startswith(f"the backup holds {held}, or {epoch} if its acknowledgement was lost")
+
+    run(story())
+
+
+def test_an_acknowledgement_of_other_bytes_ends_the_session() -> None:
+    async def story() -> None:
+        scene = Scene(STREAM, closed=False)
+        scene.damage(FrameType.MEMORY_ACK, 2)
+        error = await scene.failed()
+        assert isinstance(error, ConnectionLost)
+        assert "acknowledged something that was not sent" in error.message
+        assert scene.relay.report.epochs == 1
+
+    run(story())
+
+
+def test_an_epoch_that_is_damaged_on_its_way_is_refused_by_the_backup() -> None:
+    async def story() -> None:
+        scene = Scene(STREAM, closed=False)
+        scene.damage(FrameType.STREAM, 2)
+        assert isinstance(await scene.failed(), PeerRefused)
+        await until(lambda: scene.copy.state is State.ORPHANED, "the copy stays")
+        assert scene.copy.committed_epoch == 1
+
+    run(story())
+
+
+def test_the_death_of_the_backup_is_noticed_while_the_writer_is_silent() -> None:
+    async def story() -> None:
+        scene = Scene(STREAM[: ends()[1]], closed=False)
+        running = asyncio.create_task(scene.relay.run())
+        await until(lambda: scene.relay.report.epochs == 2, "relayed")
+        scene.pair.network.cut()
+        with pytest.raises(PeerTimeout, match="heard nothing from the backup for 30 s"):
+            await running
+
+    run(story())
+
+
+def test_a_relay_that_is_cancelled_sends_no_stop() -> None:
+    async def story() -> None:
+        scene = Scene(STREAM[: ends()[1] + 100], closed=False)
+        running = asyncio.create_task(scene.relay.run())
+        await until(lambda: scene.relay.report.epochs == 2, "relayed")
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert scene.relay.report.ended is End.BROKEN_OFF
+        assert FrameType.STOP not in {frame.type for frame in scene.sent}
+        guest = await scene.activate()
+        assert guest.read(3, 1)[0] == 2
+
+    run(story())
+
+
+def test_a_domain_that_the_agent_protects_is_not_relayed() -> None:
+    async def story() -> None:
+        for domain in ("web1", None):
+            scene = Scene(STREAM, domain=domain)
+            scene.pair.beta.xen.host = scene.pair.alpha.xen.host
+            await scene.pair.protect()
+            sessions = len(scene.pair.network.connections)
+            error = await scene.failed()
+            assert isinstance(error, AlreadyProtected)
+            assert (scene.ready, scene.pipe.reads > 0) == ((0, False) if domain else (1, True))
+            assert len(scene.pair.network.connections) == sessions, "the backup was not asked"
+            assert (await on(scene.pair.alpha).status("web1")).state == "protected"
+
+    run(story())
+
+
+def test_a_domain_that_is_relayed_is_not_protected() -> None:
+    async def story() -> None:
+        scene = Scene(STREAM[: ends()[0]], closed=False, domain="web1")
+        running = asyncio.create_task(scene.relay.run())
+        await until(lambda: scene.relay.report.epochs == 1, "relayed")
+        await asyncio.sleep(10 * RESERVE)
+        alpha = on(scene.pair.alpha)
+        with pytest.raises(RefusedError, match="a relay sends its checkpoints"):
+            await scene.pair.protect()
+        assert [one["code"] for one in (await alpha.probe("web1", "beta"))["reasons"]] == ["refused"]
+        assert (await alpha.status("web1")).reason == "left to a relay of its checkpoints"
+        scene.pipe.close()
+        await running
+        assert (await alpha.status("web1")).reason is None
+
+    run(story())
+
+
+def test_a_relay_that_was_killed_is_forgotten() -> None:
+    async def story() -> None:
+        pair = Pair()
+        await on(pair.alpha).reserve("web1", RESERVE)
+        await asyncio.sleep(RESERVE + 1)
+        assert (await pair.protect()).state == "protected"
+
+    run(story())
+
+
+def test_an_agent_that_is_away_does_not_end_a_relay_but_one_that_protects_does() -> None:
+    async def story() -> None:
+        scene = Scene(STREAM[: ends()[0]], closed=False, domain="web1")
+        scene.pair.alpha.xen.host = scene.pair.beta.xen.host
+        running = asyncio.create_task(scene.relay.run())
+        await until(lambda: scene.relay.report.epochs == 1, "relayed")
+        scene.word.answers = False
+        await asyncio.sleep(RESERVE + RENEW)
+        assert not running.done()
+        await on(scene.pair.alpha).protect(
+            "web1", "beta", interval_ms=40, output_limit_bytes=1 << 20, wait=False, timeout=1, progress=quiet
+        )
+        scene.word.answers = True
+        with pytest.raises((AlreadyProtected, ConnectionLost)):
+            await running
+
+    run(story())
+
+
+def test_a_host_that_holds_the_copy_does_not_relay() -> None:
+    async def story() -> None:
+        scene = Scene(STREAM)
+        await scene.relay.run()
+        with pytest.raises(RefusedError, match="this host holds a copy"):
+            await on(scene.pair.beta).reserve("web1", RESERVE)
+
+    run(story())
+
+
+def test_the_stream_of_another_domain() -> None:
+    async def story() -> None:
+        scene = Scene(STREAM, domain="web2")
+        assert "the stream is of web1, not of web2" in (await scene.failed()).message
+        assert not scene.pair.network.connections
+        assert not on(scene.pair.alpha)._is_reserved("web2")
+
+    run(story())
+
+
+def test_a_guest_with_a_disk() -> None:
+    async def story() -> None:
+        front = builder.preamble(CONFIG | {"disks": [{"vdev": "xvda"}], "nics": [{"mac": "00:16:3e:00:00:01"}]})
+        scene = Scene(builder.checkpointed(EPOCHS, front))
+        assert "devices that cannot be replicated (disks)" in (await scene.failed()).message
+        assert not scene.pair.network.connections
+
+    run(story())
+
+
+def test_a_stream_that_ends_by_itself() -> None:
+    async def story() -> None:
+        scene = Scene(STREAM + builder.end(Epoch({3: 7})))
+        await scene.relay.run()
+        assert (scene.relay.report.ended, scene.relay.report.epochs) == (End.WHOLE, 5)
+        assert (await scene.activate()).read(3, 1)[0] == 7
+
+    run(story())
+
+
+def test_an_end_of_libxl_alone_is_refused() -> None:
+    async def story() -> None:
+        scene = Scene(STREAM + writer.end_of_libxl())
+        assert isinstance(await scene.failed(), StreamError)
+
+    run(story())
