@@ -18,8 +18,8 @@ from remus_agent.protocol.stream import headers, records, writer
 from remus_agent.protocol.stream.constants import GuestType
 from remus_agent.protocol.stream.constants import LibxcRecordType as Xc
 from remus_agent.protocol.stream.constants import LibxlRecordType as Xl
+from remus_agent.protocol.stream.page_data import checked_pages
 from remus_agent.protocol.stream.records import Record, refused
-from remus_agent.protocol.stream_tools.pages import checked_pages
 from remus_agent.protocol.stream_tools.rules import Guest
 from remus_agent.protocol.stream_tools.walk import StreamWalk, Structure
 
