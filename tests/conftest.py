@@ -1,11 +1,17 @@
-"""Makes the packages beside this file importable: `proof`, `pair`, `bench`, `streams`. Lets a terminated run clean up."""
+"""Makes the packages beside this file importable: `proof`, `pair`, `bench`, `streams`. Lets a terminated run clean up.
+Examples of property tests have no time limit each: how long one takes is the machine's affair."""
 
 import signal
 import sys
 import threading
 from pathlib import Path
 
+from hypothesis import settings
+
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+settings.register_profile("remus", deadline=None)
+settings.load_profile("remus")
 
 
 def _terminated(_number: int, _frame: object) -> None:

@@ -257,11 +257,16 @@ def test_a_refusal_lists_every_reason() -> None:
     run(story())
 
 
-def test_a_device_model_is_refused_by_the_backup() -> None:
+def test_the_state_of_a_device_model_goes_along() -> None:
     async def story() -> None:
         config = CONFIG | {"c_info": CONFIG["c_info"] | {"type": "hvm"}}
-        scene = Scene(builder.checkpointed([Epoch({1: 1}, emulator=b"QEVM")], builder.preamble(config)))
-        assert "hvm guests can't be protected" in (await scene.failed()).message
+        epochs = [Epoch(dict.fromkeys(range(16), 1), emulator=b"QEVM 1"), Epoch({3: 2}, emulator=b"QEVM 2")]
+        scene = Scene(builder.checkpointed(epochs, builder.preamble(config)))
+        await scene.relay.run()
+        assert scene.relay.report.epochs == 2
+        guest = await scene.activate()
+        assert guest.read(3, 1) == b"\2"
+        assert b"QEVM 2" in b"".join(map(bytes, guest.emulator))
 
     run(story())
 

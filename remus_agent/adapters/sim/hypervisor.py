@@ -32,7 +32,8 @@ _NO_TIME = Timing(0, 0, 0, 0, 0, 0, 0)
 
 @dataclass
 class SimGuest:
-    """One domain. memory: pages of 4096 bytes. ended: it has powered off by itself."""
+    """One domain. memory: pages of 4096 bytes. ended: it has powered off by itself. emulator: what its device model was
+    restored from."""
 
     domain: Domain
     memory: bytearray
@@ -42,6 +43,7 @@ class SimGuest:
     paused_copy: bool = False
     ended: bool = False
     in_log_dirty: bool = False
+    emulator: tuple[Buffer, ...] = ()
 
     def write(self, pfn: int, data: bytes) -> None:
         """The guest writes to a page. Only a guest that runs can."""
@@ -198,6 +200,7 @@ class SimTarget:
             raise HypervisorError("the toolstack could not finish the domain", operation="activate", domain=name)
         if len(tail) != 3:
             raise AssertionError("the tail has three records")
+        self._guest.emulator = tuple(emulator)
         old = self._guest.domain
         if len(emulator) != (old.guest_type is GuestType.HVM):
             raise AssertionError("an HVM guest has one record of its device model, others none")

@@ -68,7 +68,7 @@ def read(chunks: list[bytes], *, own: bool = True) -> list[Event]:
     return events
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(guests(), st.data())
 def test_every_guests_stream_is_read_alike_however_it_is_cut(stream: bytes, data: st.DataObject) -> None:
     events = read([stream])
@@ -104,7 +104,7 @@ def test_every_truncation_point_gives_one_defined_error(name: str) -> None:
         assert again.value is error
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from(sorted(STREAMS)), st.data())
 def test_mutated_streams_are_read_or_refused_with_a_place(name: str, data: st.DataObject) -> None:
     stream = bytearray(STREAMS[name])

@@ -127,7 +127,7 @@ def test_any_chunking_gives_the_same_events(stream: bytes, data: st.DataObject) 
     assert events_of(chunks) == events_of([stream])
 
 
-@settings(max_examples=10, deadline=None)  # thousands of calls
+@settings(max_examples=10)  # thousands of calls
 @given(streams())
 def test_single_bytes_give_the_same_events(stream: bytes) -> None:
     assert events_of([stream[i : i + 1] for i in range(len(stream))]) == events_of([stream])

@@ -14,6 +14,7 @@ from streams.builder import Epoch
 from remus_agent.errors import RemusError, StreamError
 from remus_agent.protocol.stream_tools import difference
 from remus_agent.protocol.stream_tools.convert import EpochCut, PlainConversion
+from remus_agent.protocol.stream_tools.epochs import Complete, EpochSplitter
 from remus_agent.protocol.stream_tools.state import StateReader
 from remus_agent.protocol.stream_tools.summary import Summary, record_facts
 from remus_agent.protocol.stream_tools.walk import StreamCut, StreamWalk, Structure
@@ -23,6 +24,15 @@ STREAMS = [
     builder.checkpointed(EPOCHS, builder.preamble(kind="hvm")),
     builder.plain(EPOCHS, builder.preamble(kind="hvm")),
     samples.pv_plain(),
+    builder.checkpointed(
+        [Epoch({1: 1}), Epoch()],
+        builder.preamble(
+            {
+                "c_info": {"type": "pvh", "name": "redis1", "uuid": "7b0b2a1e-0d6c-4f7a-9d51-0c6f3f3f0001"},
+                "b_info": {"max_memkb": 1024},
+            }
+        ),
+    ),
 ]
 GOOD = StateReader()
 for _structure in StreamWalk().feed(STREAMS[0]):
@@ -67,7 +77,13 @@ def every_tool(stream: bytes) -> None:
         walk(stream, tool.take)
         tool.finish()
 
-    for tool in (summarised, compared, converted, cut):
+    def split() -> None:
+        splitter = EpochSplitter(1 << 16)
+        parts = [part for part in splitter.feed(stream) if isinstance(part, Complete)]
+        assert [part.epoch for part in parts] == list(range(1, splitter.complete + 1))
+        splitter.close()
+
+    for tool in (summarised, compared, converted, cut, split):
         try:
             tool()
         except RemusError as error:
@@ -102,7 +118,8 @@ def test_garbage(stream: bytes) -> None:
 def test_every_length(number: int) -> None:
     """Each cut is told apart: between epochs or not."""
     stream = STREAMS[number]
-    ends = {len(STREAMS[0]), len(STREAMS[0]) - len(EPOCHS[1].raw)} if number == 0 else set()
+    last = {0: len(EPOCHS[1].raw), 3: len(Epoch().raw)}.get(number)
+    ends = {len(stream), len(stream) - last} if last is not None else set()
     for size in [*range(700), *range(700, len(stream), 61), *ends]:
         with pytest.raises(StreamCut) as caught:
             walk(stream[:size], lambda _: None)

@@ -6,8 +6,7 @@ import struct
 from typing import Any
 
 import pytest
-import stream_samples as samples
-from streams import builder
+from streams import builder, samples
 from streams.builder import CONFIG, Epoch
 
 from remus_agent.errors import RefusedError, StreamError
