@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remus_agent.errors import ProtocolError
@@ -45,6 +45,7 @@ def wire(message: Message) -> bytes:
     return struct.pack("<H", len(body)) + body
 
 
+@settings(deadline=None)
 @given(messages, st.lists(st.integers(1, 700), min_size=1, max_size=20))
 def test_any_chunking_gives_the_same_messages(sent: list[Message], sizes: list[int]) -> None:
     data = b"".join(map(wire, sent))
@@ -57,6 +58,7 @@ def test_any_chunking_gives_the_same_messages(sent: list[Message], sizes: list[i
     assert not decoder.inside
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400))
 def test_noise_is_messages_or_one_error(data: bytes) -> None:
     whole, pieces = Decoder(), Decoder()
