@@ -26,6 +26,7 @@ from remus_agent.ports import (
     Connection,
     Domain,
     EventSink,
+    GuestType,
     Hypervisor,
     Journals,
 )
@@ -38,6 +39,9 @@ log = logging.getLogger(__name__)
 
 OVERHEAD_KIB = 24 * 1024
 """What Xen and the toolstack need for a small domain beside its memory: page tables, shadow pool, structures."""
+
+PROTECTED_TYPES = frozenset({GuestType.PVH, GuestType.PV})
+"""Guests that a backup takes in; whether the primary can take checkpoints of one is the primary's matter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,8 @@ class BackupService:
         """Every reason against taking this domain in, and the free memory in KiB. Changes nothing."""
         reasons: list[Reason] = []
         facts = await self._ports.hypervisor.facts()
-        if hello.guest_type != "pvh":
+        guest_type = GuestType(hello.guest_type)
+        if guest_type not in PROTECTED_TYPES:
             reasons.append(_reason("guest-type", f"{hello.guest_type} guests can't be protected", "use a PVH guest"))
         if hello.xen_version != facts.xen_version:
             reasons.append(
@@ -85,7 +90,7 @@ class BackupService:
                     "bring both hosts to the same Xen packages",
                 )
             )
-        if hello.cpu_policy != facts.cpu_policy:
+        if hello.cpu_policy != facts.policy_for(guest_type):
             reasons.append(
                 _reason(
                     "cpu-policy",

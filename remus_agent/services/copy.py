@@ -28,6 +28,7 @@ from remus_agent.ports import (
     Connection,
     Domain,
     EventSink,
+    GuestType,
     Hypervisor,
     Journal,
     Target,
@@ -87,7 +88,8 @@ class Copy:
         self._connection: Connection | None = None
         self._target: Target | None = None
         self._tail: list[Buffer] = []
-        self._staged = EpochParser(LARGEST_PFN)
+        self._guest = GuestType(hello.guest_type)
+        self._staged = EpochParser(LARGEST_PFN, self._guest)
         self._digest = EpochDigest()
         self._disconnected = asyncio.Event()
         self._announcing: asyncio.Task[None] | None = None
@@ -341,7 +343,7 @@ class Copy:
         return row.effects
 
     def _drop_staged(self) -> None:
-        self._staged = EpochParser(LARGEST_PFN)
+        self._staged = EpochParser(LARGEST_PFN, self._guest)
         self._digest = EpochDigest()
 
     def _need_target(self) -> Target:

@@ -157,8 +157,10 @@ def with_zeros(buffer: Buffer) -> list[Buffer]:
             out.append(record.raw)
             continue
         entries = np.frombuffer(record.body, "<u8", offset=records.COUNT.size)
-        kinds = entries >> c.PAGE_TYPE_SHIFT
-        pfns = (entries & c.PFN_MASK)[kinds == c.PageType.XALLOC]
+        zero = entries >> c.PAGE_TYPE_SHIFT == c.PageType.XALLOC
+        pfns = (entries & c.PFN_MASK)[zero]
+        if not zero.all():
+            out.append(record.raw)  # that a PV guest's page is gone (XTAB) is said in a record without content, too
         for start in range(0, len(pfns), c.PAGES_PER_RECORD):
             part = pfns[start : start + c.PAGES_PER_RECORD]
             for pieces in writer.page_data(part.astype(np.uint64), _ZEROS[: len(part) * c.PAGE_SIZE]):

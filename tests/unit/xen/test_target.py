@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import stream_samples as samples
 from fake_xen import DOMID, FakeXen
 
 from remus_agent.adapters.xen import feeder as feeder_module
@@ -19,6 +20,7 @@ from remus_agent.adapters.xen import toolstack
 from remus_agent.adapters.xen.feeder import Feeder
 from remus_agent.adapters.xen.target import XenTarget, with_zeros
 from remus_agent.errors import HypervisorError
+from remus_agent.protocol.stream import constants as c
 from remus_agent.protocol.stream import writer
 from remus_agent.protocol.stream.reader import iter_records
 from remus_agent.protocol.stream.records import parse_page_data
@@ -99,6 +101,15 @@ def test_zeros_in_short_become_zeros_at_length() -> None:
     assert bytes(found[1].content) == bytes(8192)
     assert out.startswith(pages(1, 2))
     assert out.endswith(pages(3))
+
+
+def test_a_record_without_content_that_says_more_than_zeros_is_kept() -> None:
+    gone = samples.page_data([(c.PageType.XTAB, 5)])
+    mixed = samples.page_data([(c.PageType.XALLOC, 8), (c.PageType.XTAB, 9)])
+    assert b"".join(with_zeros(gone)) == gone
+    out = b"".join(with_zeros(mixed))
+    assert out.startswith(mixed)
+    assert [parse_page_data(record.body, 0).pfns.tolist() for record in iter_records(out)] == [[8, 9], [8]]
 
 
 async def test_a_copy_is_activated_under_its_name(xl: Script) -> None:
