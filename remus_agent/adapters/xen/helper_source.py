@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 
 STALL: Final = 60.0
 """Seconds that the helper may neither say nor write anything while it should."""
+STALL_DOWN: Final = 20.0
+"""The same while the guest is down."""
 STOP: Final = 10.0
 """Seconds for the helper to clean up and exit; less than a service manager waits for the agent."""
 _LOOK: Final = 5
@@ -214,7 +216,7 @@ class HelperSource:
             at_barrier()
             barrier = clock()
             self._incomplete = f"epoch {epoch} was broken off"
-            self._go_on(Callback.POSTCOPY, drain=not self._stream.deferred)
+            self._go_on(Callback.POSTCOPY, drain=not self._stream.deferred, seconds=STALL_DOWN)
             copied = clock()
             pause_at(Phase.COPIED)
         finally:
@@ -222,7 +224,7 @@ class HelperSource:
         running = clock()
         suspender.resumed()
         self._go_on(Callback.CHECKPOINT, drain=True)
-        records, pages = self._epoch()
+        records, pages = self._epoch(epoch)
         self._incomplete = None
         # The helper takes the bitmap, the pages and the state of the processors in one go.
         timing = Timing(
@@ -236,7 +238,7 @@ class HelperSource:
         )
         return Checkpoint(epoch, pages, list(writer.grouped(records, _GROUP)), timing)
 
-    def _epoch(self) -> tuple[list[Buffer], int]:
+    def _epoch(self, epoch: int) -> tuple[list[Buffer], int]:
         """Records of an epoch that the helper has written whole, and how many pages have content."""
         self._stream.receive_all()
         found: list[Found] = []
@@ -249,14 +251,22 @@ class HelperSource:
         if not pages:
             # A guest that suspends writes to its memory.
             raise self._wrong("Xen reports no dirty page: something else has switched log-dirty off")
+        without = sum(record.listed for record in found) - pages
+        if without and epoch > 1:
+            # Epoch 1 names the holes in the guest's memory. Later, a page that libxc could not translate is sent this
+            # way as well, and then forgotten (normalise_pagetable takes a suspended domain for a running one).
+            log.warning(
+                "%s: epoch %d: %d pages became dirty and were sent without content", self._domain.name, epoch, without
+            )
         return [*(record.raw for record in found), writer.checkpoint_end()], pages
 
     # Waiting for the helper
 
-    def _go_on(self, wanted: Callback, *, drain: bool) -> None:
+    def _go_on(self, wanted: Callback, *, drain: bool, seconds: float | None = None) -> None:
         """Let the helper go on from the callback it waits in to the next one, which must be this one."""
         self._helper.answer()
-        self._until(lambda: self._helper.waiting is not None, f"{wanted.name.lower()} callback", drain=drain)
+        what = f"{wanted.name.lower()} callback"
+        self._until(lambda: self._helper.waiting is not None, what, drain=drain, seconds=seconds)
         if self._helper.waiting is not wanted:
             raise self._wrong(f"the save helper called {self._helper.waiting!r} instead of {wanted!r}")
 
@@ -271,10 +281,12 @@ class HelperSource:
         self._until(there, what, drain=True)
         return found[0]
 
-    def _until(self, done: Callable[[], bool], what: str, *, drain: bool) -> None:
+    def _until(self, done: Callable[[], bool], what: str, *, drain: bool, seconds: float | None = None) -> None:
         """Listen to the helper until done(). drain: take its stream out of the socket meanwhile; otherwise only when the
-        socket is nearly full. Raises HypervisorError when it ends, stands still, or the source is being closed."""
-        patience = time.monotonic() + STALL
+        socket is nearly full. seconds: that it may stand still. Raises HypervisorError when it ends, stands still longer,
+        or the source is being closed."""
+        stall = STALL if seconds is None else seconds
+        patience = time.monotonic() + stall
         while not done():
             (self._busy if drain else self._quiet).poll(_LOOK_ALONG if drain else _LOOK)
             if self._abandoned.is_set():
@@ -286,9 +298,9 @@ class HelperSource:
                 raise
             wrote = self._stream.receive(PIECE) if drain or self._stream.nearly_full else self._stream.grew()
             if moved or wrote:
-                patience = time.monotonic() + STALL
+                patience = time.monotonic() + stall
             elif time.monotonic() > patience:
-                raise self._wrong(f"the save helper stands still: no {what} for {STALL:g} s")
+                raise self._wrong(f"the save helper stands still: no {what} for {stall:g} s")
 
     def _expect_whole(self) -> None:
         if self._stream.partial:

@@ -2,6 +2,7 @@
 
 FAKE_HELPER holds JSON: pages (of the guest), dirty (pages of an epoch), fault (what goes wrong) and where, a place:
 `static`, `seed` (in its last quarter), `copy` (while the guest is down), `after` (when it runs again), `wait` (between epochs).
+without: pages that an epoch names and does not hold.
 Faults: die, hang, give-up, nonsense, cut (a record), deaf (SIGTERM is ignored as well). `cleaned` is a file that is
 written when log-dirty is switched off, `started` one that holds the arguments."""
 
@@ -17,7 +18,9 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-PLAN = {"pages": 40, "dirty": 3, "fault": None, "where": None, "precopy": 1} | json.loads(os.environ["FAKE_HELPER"])
+PLAN = {"pages": 40, "dirty": 3, "fault": None, "where": None, "precopy": 1, "without": 0} | json.loads(
+    os.environ["FAKE_HELPER"]
+)
 SUSPEND, POSTCOPY, CHECKPOINT, COMPLETE = 3, 4, 5, 10
 IO = int(sys.argv[2])
 waiting = False
@@ -123,6 +126,9 @@ def save() -> None:
         fault("copy")
         for first in range(0, PLAN["dirty"], 16):
             write(page_data(first, min(16, PLAN["dirty"] - first), 100 + epoch))
+        if PLAN["without"]:
+            gone = b"".join(struct.pack("<Q", 0xF << 60 | pfn) for pfn in range(PLAN["without"]))
+            write(record(1, struct.pack("<II", PLAN["without"], 0) + gone))
         write(record(8, bytes(24)) + record(7, bytes(4096)) + record(4, struct.pack("<II", 0, 0) + bytes(5168)))
         if PLAN["fault"] != "no-checkpoint":
             write(record(0xE))

@@ -167,6 +167,17 @@ async def test_groups_fit_into_frames(setting: Setting) -> None:
     assert max(sizes) <= 8 << 20
 
 
+async def test_pages_without_content_are_told_of_from_the_second_epoch_on(
+    setting: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    setting.plan(without=2)
+    async with setting.begun() as source:
+        assert (await take(source)).pages == 3
+        assert "without content" not in caplog.text
+        assert (await take(source, 2)).pages == 3
+    assert "epoch 2: 2 pages became dirty and were sent without content" in caplog.text
+
+
 async def test_closing_between_epochs_lets_the_helper_clean_up(setting: Setting) -> None:
     async with setting.begun() as source:
         await take(source)
@@ -248,7 +259,7 @@ async def test_an_epoch_that_lacks_something_is_refused(setting: Setting, how: s
 async def test_a_helper_that_stands_still_while_the_guest_is_down_is_not_waited_for(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(helper_source, "STALL", 0.3)
+    monkeypatch.setattr(helper_source, "STALL_DOWN", 0.3)
     setting.plan(where="copy", fault="hang")
     async with setting.begun() as source:
         with pytest.raises(HypervisorError, match="stands still: no postcopy callback"):
@@ -260,7 +271,7 @@ async def test_a_helper_that_stands_still_while_the_guest_is_down_is_not_waited_
 async def test_a_helper_that_does_not_end_is_killed_and_log_dirty_switched_off(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(helper_source, "STALL", 0.3)
+    monkeypatch.setattr(helper_source, "STALL_DOWN", 0.3)
     monkeypatch.setattr(helper_source, "STOP", 0.3)
     setting.plan(where="copy", fault="deaf")
     async with setting.begun() as source:
