@@ -28,7 +28,7 @@ from remus_agent.adapters.xen.save_helper import SaveHelper
 from remus_agent.adapters.xen.structs import PAGE_SIZE
 from remus_agent.adapters.xen.suspend import Suspender
 from remus_agent.adapters.xen.xenstore import XenStore
-from remus_agent.errors import GuestEnded, HypervisorError
+from remus_agent.errors import GuestEnded, HypervisorError, RemusError
 from remus_agent.faults import Phase, pause_at
 from remus_agent.ports import Buffer, Checkpoint, Domain, SeedRound, Timing
 from remus_agent.protocol.replication.frames import FrameType, payload_limit
@@ -98,7 +98,7 @@ class HelperSource:
         if self._suspender is not None:
             self._suspender.abandon()
         try:
-            await self._run(self._cleanup.close)
+            await self._run(self._close)
         finally:
             self._closed = True
             os.close(self._wake)
@@ -198,7 +198,7 @@ class HelperSource:
                 self._go_on(Callback.SUSPEND, drain=True)
                 self._incomplete = None
             return self._suspended(epoch, at_barrier, timeout, self._suspender)
-        except HypervisorError as error:
+        except RemusError as error:
             error.epoch = epoch if error.epoch is None else error.epoch
             error.operation = error.operation or "take a checkpoint"
             error.domain = error.domain or self._domain.name
@@ -326,6 +326,9 @@ class HelperSource:
         )
 
     # Ending
+
+    def _close(self) -> None:
+        self._cleanup.close()  # looked up here: a `begin` that was still at work has replaced it
 
     def _resume(self) -> None:
         try:

@@ -3,7 +3,8 @@
 FAKE_HELPER holds JSON: pages (of the guest), dirty (pages of an epoch), fault (what goes wrong) and where, a place:
 `static`, `seed` (in its last quarter), `copy` (while the guest is down), `after` (when it runs again), `wait` (between epochs).
 without: pages that an epoch names and does not hold.
-Faults: die, hang, give-up, nonsense, cut (a record), deaf (SIGTERM is ignored as well). `cleaned` is a file that is
+Faults: die, hang, give-up, nonsense, deaf (SIGTERM is ignored as well); at the end of each epoch: no-checkpoint, cut
+(half a record), torn (a record that cannot be one). `cleaned` is a file that is
 written when log-dirty is switched off, `started` one that holds the arguments."""
 
 from __future__ import annotations
@@ -90,8 +91,6 @@ def fault(where: str) -> None:
             raise OSError(errno.EINVAL, "gave up")
         case "nonsense":
             say(77)
-        case "cut":
-            write(record(7, bytes(4096))[:100])
 
 
 def end(status: int, code: int) -> NoReturn:
@@ -130,8 +129,8 @@ def save() -> None:
             gone = b"".join(struct.pack("<Q", 0xF << 60 | pfn) for pfn in range(PLAN["without"]))
             write(record(1, struct.pack("<II", PLAN["without"], 0) + gone))
         write(record(8, bytes(24)) + record(7, bytes(4096)) + record(4, struct.pack("<II", 0, 0) + bytes(5168)))
-        if PLAN["fault"] != "no-checkpoint":
-            write(record(0xE))
+        end_record = {"no-checkpoint": b"", "cut": record(0xE)[:4], "torn": struct.pack("<III", 1, 12, 9) + bytes(12)}
+        write(end_record.get(PLAN["fault"], record(0xE)))
         say(POSTCOPY)
         if answer() <= 0:
             return end(0, 0)
