@@ -61,11 +61,17 @@ class Domain:
 class HostFacts:
     """What must agree between two hosts, and what a backup must have.
 
-    cpu_policy: hex digest of Xen's host CPUID and MSR policy."""
+    cpu_policy: hex digest of the CPUID and MSR policy that HVM and PVH guests can have at most; pv_cpu_policy: the same
+    for PV guests, empty where there can be none."""
 
     xen_version: str
     cpu_policy: str
     free_memory_kib: int
+    pv_cpu_policy: str = ""
+
+    def policy_for(self, guest_type: GuestType) -> str:
+        """The policy that guests of this type are checked against."""
+        return self.pv_cpu_policy if guest_type is GuestType.PV else self.cpu_policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +94,8 @@ class Timing:
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """State at the end of an epoch, already copied out: the guest runs again. records: a complete sequence of libxc
-    records of the epoch (PAGE_DATA... TSC_INFO HVM_CONTEXT HVM_PARAMS CHECKPOINT) and libxl's CHECKPOINT_END, in groups:
+    records of the epoch (PAGE_DATA... TSC_INFO HVM_CONTEXT HVM_PARAMS CHECKPOINT; a PV guest's have SHARED_INFO and
+    X86_PV_VCPU_... instead of the HVM_... ones) and libxl's CHECKPOINT_END, in groups:
     each group is one or more whole records of at most 8 MiB together, ready to be the payload of a STREAM frame. The
     buffers are valid until the next checkpoint of the same source is asked for."""
 
@@ -117,7 +124,7 @@ class Source(Protocol):
     @property
     def preamble(self) -> bytes:
         """Everything before memory: xl header and configuration, libxl header, LIBXC_CONTEXT, libxc headers, CPUID and MSR
-        policy, STATIC_DATA_END. The configuration names the domain by its real name."""
+        policy, STATIC_DATA_END. The configuration names the domain by its real name. Known from `begin` on."""
         ...
 
     async def begin(self) -> None:

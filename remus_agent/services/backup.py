@@ -26,6 +26,7 @@ from remus_agent.ports import (
     Connection,
     Domain,
     EventSink,
+    GuestType,
     Hypervisor,
     Journals,
 )
@@ -75,10 +76,7 @@ class BackupService:
         """Every reason against taking this domain in, and the free memory in KiB. Changes nothing."""
         reasons: list[Reason] = []
         facts = await self._ports.hypervisor.facts()
-        if hello.guest_type not in ("pvh", "hvm"):
-            reasons.append(
-                _reason("guest-type", f"{hello.guest_type} guests can't be protected", "use a PVH or HVM guest")
-            )
+        guest_type = GuestType(hello.guest_type)
         if hello.xen_version != facts.xen_version:
             reasons.append(
                 _reason(
@@ -87,7 +85,7 @@ class BackupService:
                     "bring both hosts to the same Xen packages",
                 )
             )
-        if hello.cpu_policy != facts.cpu_policy:
+        if hello.cpu_policy != facts.policy_for(guest_type):
             reasons.append(
                 _reason(
                     "cpu-policy",

@@ -89,7 +89,8 @@ class Copy:
         self._target: Target | None = None
         self._tail: list[Buffer] = []
         self._emulator: list[Buffer] = []
-        self._staged = self._parser()
+        self._guest = GuestType(hello.guest_type)
+        self._staged = EpochParser(LARGEST_PFN, self._guest)
         self._digest = EpochDigest()
         self._disconnected = asyncio.Event()
         self._announcing: asyncio.Task[None] | None = None
@@ -344,11 +345,8 @@ class Copy:
         return row.effects
 
     def _drop_staged(self) -> None:
-        self._staged = self._parser()
+        self._staged = EpochParser(LARGEST_PFN, self._guest)
         self._digest = EpochDigest()
-
-    def _parser(self) -> EpochParser:
-        return EpochParser(LARGEST_PFN, GuestType(self.hello.guest_type))
 
     def _need_target(self) -> Target:
         if self._target is None:

@@ -63,7 +63,7 @@ def hello_for(domain: Domain, facts: HostFacts, host: str, *, generation: int, p
         guest_type=domain.guest_type.value,
         memory_kib=domain.memory_kib,
         xen_version=facts.xen_version,
-        cpu_policy=facts.cpu_policy,
+        cpu_policy=facts.policy_for(domain.guest_type),
         host=host,
     )
 

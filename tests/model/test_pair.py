@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -42,6 +43,38 @@ def test_a_guest_survives_the_death_of_its_host() -> None:
         await until(lambda: pair.beta.announcer.announced == ["web1"], "announced")
         again = await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
         assert again.generation == 2
+
+    run(story())
+
+
+@pytest.mark.parametrize("kind", [GuestType.PV, GuestType.HVM])
+def test_guests_of_other_types_survive_as_well(kind: GuestType) -> None:
+    async def story() -> None:
+        pair = Pair()
+        pair.alpha.xen.guests.clear()
+        pair.guest = pair.alpha.xen.create("web1", UUID, guest_type=kind)
+        await pair.protect()
+        pair.guest.write(3, b"told to a client")
+        pair.output.emit("reply")
+        await until(lambda: "reply" in pair.output.out, "the reply leaves the host")
+        await pair.kill_host()
+        await until(lambda: on(pair.beta).backup.copy_of("web1").state.value == "orphaned", "orphaned")  # type: ignore[union-attr]
+        await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
+        survivor = pair.beta.xen.guests["web1"]
+        assert (survivor.domain.guest_type, survivor.read(3, 16)) == (kind, b"told to a client")
+        assert bool(survivor.emulator) == (kind is GuestType.HVM)
+
+    run(story())
+
+
+def test_a_pv_guest_needs_the_policy_of_pv_guests() -> None:
+    async def story() -> None:
+        pair = Pair()
+        pair.beta.xen.host = replace(pair.beta.xen.host, pv_cpu_policy="other")
+        assert (await on(pair.alpha).probe("web1", "beta"))["ok"]
+        pair.alpha.xen.create("pv1", UUID.replace("0001", "0002"), guest_type=GuestType.PV)
+        probed = await on(pair.alpha).probe("pv1", "beta")
+        assert [reason["code"] for reason in probed["reasons"]] == ["cpu-policy"]
 
     run(story())
 
@@ -336,11 +369,6 @@ def test_bad_requests() -> None:
         await pair.protect()
         with pytest.raises(AlreadyProtected, match="to beta"):
             await pair.protect()
-        pair.alpha.xen.create("pv1", UUID.replace("0001", "0002"), guest_type=GuestType.PV)
-        with pytest.raises(RefusedError, match="pv"):
-            await on(pair.alpha).protect(
-                "pv1", "beta", interval_ms=0, output_limit_bytes=1 << 20, wait=True, timeout=9, progress=quiet
-            )
 
     run(story())
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from remus_agent.errors import DomainNotFound, GuestEnded, HypervisorError, RefusedError
+from remus_agent.errors import DomainNotFound, GuestEnded, HypervisorError
 from remus_agent.ports import (
     Checkpoint,
     Domain,
@@ -20,8 +21,9 @@ from remus_agent.ports import (
     Vif,
 )
 from remus_agent.protocol.replication.frames import Buffer
-from remus_agent.protocol.stream import writer
-from remus_agent.protocol.stream.constants import LibxcRecordType
+from remus_agent.protocol.stream import headers, writer
+from remus_agent.protocol.stream.constants import VCPU_BASIC_SIZES, DomainType, LibxcRecordType
+from remus_agent.protocol.stream.framing import pack_record
 from remus_agent.protocol.stream.preamble import parse_preamble
 from remus_agent.protocol.stream.reader import iter_records
 from remus_agent.protocol.stream.records import parse_page_data
@@ -91,8 +93,6 @@ class SimHypervisor:
         return guest.domain
 
     async def open_source(self, domain: Domain) -> SimSource:
-        if domain.guest_type is GuestType.PV:
-            raise RefusedError(f"{domain.guest_type.value} guests can't be protected", domain=domain.name)
         return SimSource(self, self.guests[domain.name])
 
     async def open_target(self, preamble: bytes, working_name: str) -> SimTarget:
@@ -130,7 +130,12 @@ class SimSource:
             },
             "b_info": {"pages": len(self._guest.memory) // PAGE},
         }
-        return writer.preamble(json.dumps(config), (4, 20), b"\0" * 24, b"\0" * 16)
+        preamble = writer.preamble(json.dumps(config), (4, 20), b"\0" * 24, b"\0" * 16)
+        return _as_pv(preamble) if self._pv else preamble
+
+    @property
+    def _pv(self) -> bool:
+        return self._guest.domain.guest_type is GuestType.PV
 
     async def begin(self) -> None:
         self._guest.in_log_dirty = True
@@ -138,6 +143,9 @@ class SimSource:
 
     async def seed(self) -> AsyncIterator[SeedRound]:
         total = len(self._guest.memory) // PAGE
+        if self._pv:
+            p2m = pack_record(LibxcRecordType.X86_PV_P2M_FRAMES, struct.pack("<IIQ", 0, total - 1, 0))
+            yield SeedRound([p2m], 0, 0, total)
         for start in range(0, total, 8):
             count = min(8, total - start)
             await asyncio.sleep(0)
@@ -157,8 +165,7 @@ class SimSource:
             self._guest.suspended = False
         tail: list[Buffer] = [
             writer.tsc_info(0, 2_000_000, 1, 0),
-            writer.hvm_context(b"context %d" % epoch),
-            writer.hvm_params([(1, 0xFEFFC)]),
+            *(_pv_state() if self._pv else _hvm_state(epoch)),
             writer.checkpoint(),
         ]
         if self._guest.domain.guest_type is GuestType.HVM:
@@ -175,6 +182,27 @@ class SimSource:
         return [list(group) for group in writer.page_data(np.array(pfns, dtype=np.uint64), memoryview(content))]
 
 
+def _as_pv(preamble: bytes) -> bytes:
+    """The preamble of a PV guest: another type in the domain header, X86_PV_INFO behind it."""
+    before, mark, rest = preamble.partition(headers.pack_domain_header((4, 20)))
+    if not mark:
+        raise AssertionError("the writer's preamble has a domain header")
+    info = pack_record(LibxcRecordType.X86_PV_INFO, struct.pack("<BB6x", 8, 4))
+    return before + headers.pack_domain_header((4, 20), DomainType.PV) + info + rest
+
+
+def _hvm_state(epoch: int) -> list[Buffer]:
+    return [writer.hvm_context(b"context %d" % epoch), writer.hvm_params([(1, 0xFEFFC)])]
+
+
+def _pv_state() -> list[Buffer]:
+    vcpu = struct.pack("<II", 0, 0) + bytes(VCPU_BASIC_SIZES[8])
+    return [
+        pack_record(LibxcRecordType.SHARED_INFO, bytes(PAGE)),
+        pack_record(LibxcRecordType.X86_PV_VCPU_BASIC, vcpu),
+    ]
+
+
 class SimTarget:
     """ports.Target"""
 
@@ -187,9 +215,12 @@ class SimTarget:
             raise HypervisorError("the toolstack process ended", operation="feed", domain=self._guest.domain.name)
         for buffer in buffers:
             for record in iter_records(buffer):
+                pv = self._guest.domain.guest_type is GuestType.PV
+                if pv and record.type == LibxcRecordType.X86_PV_P2M_FRAMES:
+                    continue
                 if record.type != LibxcRecordType.PAGE_DATA:
                     raise AssertionError("only PAGE_DATA may be fed")
-                page = parse_page_data(record.body, 0)
+                page = parse_page_data(record.body, 0, hvm=not pv)
                 for index, pfn in enumerate(page.pfns.tolist()):
                     self._guest.memory[pfn * PAGE : (pfn + 1) * PAGE] = page.content[index * PAGE : (index + 1) * PAGE]
         await asyncio.sleep(0)

@@ -80,18 +80,19 @@ class Control:
 
     def free_memory_kib(self) -> int:
         """Memory that Xen can give to new domains now, in KiB."""
-        info = s.PhysInfo()
-        if self.libs.xc_physinfo(self.handle, ct.byref(info)):
-            raise failed("xc_physinfo")
-        return int(info.free_pages) * (s.PAGE_SIZE // 1024)
+        return int(self._physinfo().free_pages) * (s.PAGE_SIZE // 1024)
 
-    def host_policy_digest(self) -> str:
-        """Digest of the CPUID and MSR policy that this host can give at most to an HVM or PVH guest. Xen
+    def has(self, capability: int) -> bool:
+        """Whether this Xen has a capability (PHYSCAP_*)."""
+        return bool(self._physinfo().capabilities & capability)
+
+    def host_policy_digest(self, kind: int = s.CPU_POLICY_HVM_MAX) -> str:
+        """Digest of the CPUID and MSR policy that this host can give at most to a guest; kind: CPU_POLICY_*. Xen
         checks a restored guest's policy against this one, not against the raw one, which differs between
         processors of one model."""
         cpuid, msrs = self._policy(
             "xc_cpu_policy_get_system",
-            lambda policy: self.libs.xc_cpu_policy_get_system(self.handle, s.CPU_POLICY_HVM_MAX, policy),
+            lambda policy: self.libs.xc_cpu_policy_get_system(self.handle, kind, policy),
         )
         return hashlib.sha256(cpuid + b"|" + msrs).hexdigest()
 
@@ -101,6 +102,12 @@ class Control:
             f"xc_cpu_policy_get_domain {domid}",
             lambda policy: self.libs.xc_cpu_policy_get_domain(self.handle, domid, policy),
         )
+
+    def _physinfo(self) -> s.PhysInfo:
+        info = s.PhysInfo()
+        if self.libs.xc_physinfo(self.handle, ct.byref(info)):
+            raise failed("xc_physinfo")
+        return info
 
     def _policy(self, name: str, fetch: _Fetch) -> tuple[bytes, bytes]:
         libs, leaves, entries = self.libs, ct.c_uint32(), ct.c_uint32()

@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
 from remus_agent.adapters.xen import domains, libs, toolstack
+from remus_agent.adapters.xen import structs as s
 from remus_agent.adapters.xen.control import Control
+from remus_agent.adapters.xen.helper_source import HelperSource
+from remus_agent.adapters.xen.save_helper import helper_path
 from remus_agent.adapters.xen.source import XenSource
 from remus_agent.adapters.xen.target import XenTarget
 from remus_agent.adapters.xen.xenstore import XenStore
@@ -25,7 +28,6 @@ from remus_agent.protocol.stream.preamble import renamed
 PROTECTED_DEVICES: Final = frozenset({"vif", "console", "vfb", "vkbd"})
 """Device kinds whose state is in the guest's memory and in the toolstack's configuration, nowhere else. vfb and vkbd are
 how an HVM guest's screen and keyboard show in xenstore."""
-PROTECTED_TYPES: Final = frozenset({GuestType.PVH, GuestType.HVM})
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -39,6 +41,7 @@ class XenHypervisor:
     def __init__(self, supervisor: Path) -> None:
         self._supervisor = supervisor
         self._libs = libs.load()
+        self._helper = helper_path(self._libs.version)
         self._control = Control(self._libs)
         self._store = XenStore(self._libs)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="hypervisor")
@@ -49,15 +52,18 @@ class XenHypervisor:
     async def domain(self, name: str) -> Domain:
         return await self._run(domains.find, self._control, self._store, name)
 
-    async def open_source(self, domain: Domain) -> XenSource:
-        """As the port says. Refused: PV guests, disks, passed-through and other devices, vNUMA,
-        several processors' worth of nothing else; guests that do not announce that they can suspend."""
+    async def open_source(self, domain: Domain) -> XenSource | HelperSource:
+        """As the port says. Refused: PV guests where Xen has no shadow paging, disks, passed-through
+        and other devices, vNUMA, several processors' worth of nothing else; guests that do not announce that they can suspend."""
+        await self._run(self._check_engine, domain)
         reason = await self._run(self._cannot_protect, domain)
         if reason is None:
             config = await toolstack.configuration(domain.name, domain.domid)
             reason = "it has virtual NUMA nodes" if config.get("b_info", {}).get("vnuma_nodes") else None
         if reason is not None:
             raise RefusedError(f"{domain.name} cannot be protected: {reason}", operation="protect", domain=domain.name)
+        if domain.guest_type is GuestType.PV:
+            return HelperSource(self._libs, domain, json.dumps(config), self._supervisor, self._helper)
         preamble = await self._run(self._preamble, domain, config)
         return XenSource(self._libs, domain, preamble, self._supervisor)
 
@@ -97,12 +103,36 @@ class XenHypervisor:
             xen_version=".".join(map(str, self._libs.version)),
             cpu_policy=self._control.host_policy_digest(),
             free_memory_kib=self._control.free_memory_kib(),
+            pv_cpu_policy=self._control.host_policy_digest(s.CPU_POLICY_PV_MAX)
+            if self._control.has(s.PHYSCAP_PV)
+            else "",
         )
+
+    def _check_engine(self, domain: Domain) -> None:
+        """Raises RefusedError when this host lacks what checkpoints of such a guest need."""
+        if domain.guest_type is not GuestType.PV:
+            return
+        if not self._control.has(s.PHYSCAP_SHADOW):
+            raise RefusedError(
+                f"{domain.name} cannot be protected: Xen on this host is built without shadow paging, so a PV guest has no "
+                "log-dirty mode and what it writes cannot be found out",
+                operation="protect",
+                domain=domain.name,
+                left="nothing was changed",
+                hint="run it as a PVH guest, or use hosts whose Xen has shadow paging ('xl info' shows it among virt_caps), "
+                "such as Debian 12's",
+            )
+        if not self._helper.exists():
+            raise RefusedError(
+                f"{domain.name} cannot be protected: there is no save helper at {self._helper}",
+                operation="protect",
+                domain=domain.name,
+                left="nothing was changed",
+                hint="install the xen-utils of the running Xen",
+            )
 
     def _cannot_protect(self, domain: Domain) -> str | None:
         """The reason, or None."""
-        if domain.guest_type not in PROTECTED_TYPES:
-            return f"it is a {domain.guest_type.value.upper()} guest; only PVH and HVM guests can be"
         now = domains.describe(self._control, self._store, domain.domid)
         other = sorted({*domains.device_kinds(self._store, domain.domid)} - PROTECTED_DEVICES - {"vbd"})
         suspends = domains.may_suspend(self._store, domain.domid)

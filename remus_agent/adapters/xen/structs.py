@@ -22,9 +22,15 @@ SHADOW_LOGDIRTY_FINAL: Final = 1
 """Mode of CLEAN on a guest that is down: pages that Xen itself keeps mapped for writing count as dirty
 too."""
 
+CPU_POLICY_PV_MAX: Final = 2
 CPU_POLICY_HVM_MAX: Final = 3
-"""XEN_SYSCTL_cpu_policy_hvm_max: all that Xen can give an HVM or PVH guest on this host; a restore is
-checked against it."""
+"""XEN_SYSCTL_cpu_policy_{pv,hvm}_max: all that Xen can give a PV guest, or an HVM or PVH guest, on this host; a
+restore is checked against it."""
+
+PHYSCAP_PV: Final = 1 << 1
+PHYSCAP_SHADOW: Final = 1 << 4
+"""XEN_SYSCTL_PHYSCAP_*, bits of PhysInfo.capabilities: Xen can run PV guests; Xen is built with shadow paging. `xl info`
+shows them among its virt_caps."""
 
 PFN_BATCH_MAX: Final = 1024
 """Most frames one XEN_DOMCTL_getpageframeinfo3 takes."""

@@ -140,8 +140,7 @@ class DomainType(IntEnum):
 
 
 class GuestType(Enum):
-    """How Xen runs the guest, in libxl's words; libxc's headers call a PVH guest HVM. Only PVH can be protected at
-    present."""
+    """How Xen runs the guest, in libxl's words; libxc's headers call a PVH guest HVM."""
 
     PVH = "pvh"
     HVM = "hvm"

@@ -1,7 +1,7 @@
 """The part of a stream before memory: parse it, and give its domain another name.
 
 Order: xl header with the JSON configuration, libxl header, LIBXC_CONTEXT, libxc image header, domain header,
-X86_CPUID_POLICY, X86_MSR_POLICY, STATIC_DATA_END (libxc version 3, HVM and PVH guests).
+(of a PV guest: X86_PV_INFO,) X86_CPUID_POLICY, X86_MSR_POLICY, STATIC_DATA_END (libxc version 3).
 Source in Xen: tools/libs/guest/xg_sr_save.c (save), xg_sr_common_x86.c (write_x86_cpu_policy_records).
 """
 
@@ -21,14 +21,15 @@ from remus_agent.protocol.stream.reader import Event, Position, StreamReader
 
 _CONFIG_START: Final = headers.XL_FIXED.size + 4
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
-_STATIC: Final = (Xc.X86_CPUID_POLICY, Xc.X86_MSR_POLICY, Xc.STATIC_DATA_END)
+_POLICY: Final = (Xc.X86_CPUID_POLICY, Xc.X86_MSR_POLICY, Xc.STATIC_DATA_END)
+_STATIC: Final = {c.DomainType.HVM: _POLICY, c.DomainType.PV: (Xc.X86_PV_INFO, *_POLICY)}
 _NAME_LENGTH_MAX: Final = 255
 
 
 @dataclass(frozen=True, slots=True)
 class Preamble:
     """What a preamble says. config: libxl's domain configuration; name: its c_info.name; xen: (major, minor)
-    of the writer; cpuid, msr: bodies of the policy records; version: of the libxc stream."""
+    of the writer; cpuid, msr: bodies of the policy records; version: of the libxc stream; guest: its domain header's."""
 
     config: dict[str, Any]
     name: str
@@ -36,26 +37,23 @@ class Preamble:
     cpuid: bytes
     msr: bytes
     version: int
+    guest: c.DomainType = c.DomainType.HVM
 
 
 def parse_preamble(data: c.Buffer) -> Preamble:
-    """Parse a whole preamble. Raises StreamError for anything missing, out of order, left over or not a PVH
-    or HVM guest's."""
+    """Parse a whole preamble. Raises StreamError for anything missing, out of order or left over."""
     xl, events = _events(data)
     image = next(event for event in events if isinstance(event, headers.ImageHeader))
     domain = next(event for event in events if isinstance(event, headers.DomainHeader))
     found = [event for event in events if isinstance(event, records.Record) and event.layer is c.Layer.LIBXC]
     kinds = [record.type for record in found if not record.optional]
-    if domain.type is not c.DomainType.HVM:
-        raise records.refused(
-            "the preamble is of a PV guest", _libxc_offset(xl), expected="an HVM or PVH guest", found="a PV guest"
-        )
-    if tuple(kinds) != _STATIC:
+    wanted = _STATIC[domain.type]
+    if tuple(kinds) != wanted:
         names = ", ".join(records.record_name(c.Layer.LIBXC, kind) for kind in kinds)
         raise records.refused(
             "wrong order: the preamble holds other records than it must",
             _libxc_offset(xl),
-            expected=", ".join(kind.name for kind in _STATIC),
+            expected=", ".join(kind.name for kind in wanted),
             found=names,
         )
     config = _config(xl)
@@ -67,6 +65,7 @@ def parse_preamble(data: c.Buffer) -> Preamble:
         bodies[Xc.X86_CPUID_POLICY],
         bodies[Xc.X86_MSR_POLICY],
         image.version,
+        domain.type,
     )
 
 

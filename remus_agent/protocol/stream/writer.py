@@ -26,6 +26,17 @@ _CHECKPOINT: Final = records.pack_record(Xc.CHECKPOINT)
 _CHECKPOINT_END: Final = records.pack_record(c.LibxlRecordType.CHECKPOINT_END)
 
 
+def opening(config_json: bytes) -> bytes:
+    """What precedes libxc's stream: xl header, libxl header, LIBXC_CONTEXT. config_json: as for preamble."""
+    return b"".join(
+        (
+            headers.pack_xl_header(config_json),
+            headers.pack_libxl_header(),
+            records.pack_record(c.LibxlRecordType.LIBXC_CONTEXT),
+        )
+    )
+
+
 def preamble(config_json: bytes | str, xen: tuple[int, int], cpuid: c.Buffer, msr: c.Buffer) -> bytes:
     """Everything before memory, xl header to STATIC_DATA_END.
 
@@ -38,9 +49,7 @@ def preamble(config_json: bytes | str, xen: tuple[int, int], cpuid: c.Buffer, ms
             raise _wrong(f"the {name} policy of {len(blob)} bytes is not a number of entries of {size} bytes")
     return b"".join(
         (
-            headers.pack_xl_header(config),
-            headers.pack_libxl_header(),
-            records.pack_record(c.LibxlRecordType.LIBXC_CONTEXT),
+            opening(config),
             headers.pack_image_header(),
             headers.pack_domain_header(xen),
             records.pack_record(Xc.X86_CPUID_POLICY, cpuid),

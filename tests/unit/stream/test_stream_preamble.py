@@ -8,6 +8,7 @@ import pytest
 from streams import samples
 
 from remus_agent.errors import ConfigError, StreamError
+from remus_agent.protocol.stream import constants as c
 from remus_agent.protocol.stream import headers, records, writer
 from remus_agent.protocol.stream.preamble import parse_preamble, renamed
 
@@ -77,6 +78,17 @@ def test_a_name_that_no_domain_can_have_is_read_and_can_be_replaced() -> None:
     assert parse_preamble(renamed(with_config('{"c_info":{"name":"/"}}'), "web1")).name == "web1"
 
 
+def test_the_preamble_of_a_pv_guest() -> None:
+    data = samples.start(samples.PV)
+    preamble = parse_preamble(data)
+    assert (preamble.name, preamble.guest) == ("g", c.DomainType.PV)
+    assert parse_preamble(PREAMBLE).guest is c.DomainType.HVM
+    changed = renamed(data, "g--incoming")
+    assert parse_preamble(changed).name == "g--incoming"
+    assert renamed(changed, "g") == data
+    assert data.startswith(writer.opening(samples.CONFIG))
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "a\0b", "a\nb", "x" * 256])
 def test_names_that_no_domain_can_have(name: str) -> None:
     with pytest.raises(ConfigError, match="cannot be the name"):
@@ -123,8 +135,11 @@ def test_ambiguous_names_are_not_replaced(config: str) -> None:
             "libxc's X86_MSR_POLICY twice in a stream",
         ),
         (PREAMBLE.replace(b"XENF\0\0\0\x03", b"XENF\0\0\0\x02")[:-88], "version 2 has no STATIC_DATA_END"),
-        (PREAMBLE.replace(b"\x02\0\0\0\x0c\0", b"\x01\0\0\0\x0c\0"), "of a PV guest"),
-        (samples.start(samples.PV), "the preamble is of a PV guest; expected an HVM or PVH guest"),
+        (PREAMBLE.replace(b"\x02\0\0\0\x0c\0", b"\x01\0\0\0\x0c\0"), "of a PV guest ends without its X86_PV_INFO"),
+        (
+            samples.start(samples.PV, static=samples.policies() + samples.pv_info() + records.pack_record(0x10)),
+            "expected X86_PV_INFO, X86_CPUID_POLICY, X86_MSR_POLICY, STATIC_DATA_END, found X86_CPUID_POLICY",
+        ),
         (PREAMBLE[:-8] + records.pack_record(0x80000001), "truncated before memory"),
         (PREAMBLE.replace(b"\x01\x03\0\0\0", b"\x01\x02\0\0\0"), "is not JSON"),
         (PREAMBLE.replace(b"\0\0\0\0\0\xff", b"\0\0\0\0\0\xfe"), "legacy"),

@@ -40,6 +40,7 @@ class FakeXen:
         self.logdirty = False
         self.subscribed = 0
         self.callback_irq = 1
+        self.capabilities = s.PHYSCAP_PV | s.PHYSCAP_SHADOW
         self.calls: list[str] = []
         self.failing: set[str] = set()
         self.store: dict[str, str] = {
@@ -47,6 +48,7 @@ class FakeXen:
             f"/local/domain/{DOMID}/control/feature-suspend": "1",
             f"/libxl/{DOMID}/type": "pvh",
         }
+        self.policy_kind = 0
         self.asked = threading.Event()
         self._kept: list[Any] = []
 
@@ -146,6 +148,7 @@ class FakeXen:
 
     def xc_physinfo(self, _: int, out: Any) -> int:
         out._obj.free_pages = 1000
+        out._obj.capabilities = self.capabilities
         return 0
 
     # libxenguest
@@ -157,8 +160,13 @@ class FakeXen:
     def xc_cpu_policy_init(self) -> int:
         return 1
 
+    def xc_cpu_policy_get_system(self, _: int, kind: int, policy: int) -> int:
+        self.policy_kind = kind
+        return 0
+
     def xc_cpu_policy_serialise(self, _: int, policy: int, leaves: Any, nr_leaves: Any, msrs: Any, nr_msrs: Any) -> int:
         nr_leaves._obj.value, nr_msrs._obj.value = 2, 1
+        leaves[0].words[0] = self.policy_kind
         return 0
 
     def xc_domain_resume(self, _: int, domid: int, fast: int) -> int:

@@ -11,7 +11,9 @@ import pytest
 from fake_xen import DOMID, NAME, UUID, FakeXen
 
 from remus_agent.adapters.xen import domains, hypervisor
+from remus_agent.adapters.xen import structs as s
 from remus_agent.adapters.xen.control import Control, DomainControl
+from remus_agent.adapters.xen.helper_source import HelperSource
 from remus_agent.adapters.xen.hypervisor import XenHypervisor
 from remus_agent.adapters.xen.suspend import Suspender
 from remus_agent.adapters.xen.xenstore import XenStore
@@ -63,10 +65,32 @@ async def test_a_source_carries_configuration_and_policy(host: XenHypervisor, xe
     await host.close()
 
 
+async def test_a_pv_guest_is_read_by_xens_helper(host: XenHypervisor, xen: FakeXen, tmp_path: Path) -> None:
+    xen.store[f"/libxl/{DOMID}/type"] = "pv"
+    assert host._helper == Path("/usr/lib/xen-4.20/bin/libxl-save-helper")
+    host._helper = tmp_path / "libxl-save-helper"
+    with pytest.raises(RefusedError, match="there is no save helper at"):
+        await host.open_source(await host.domain(NAME))
+    host._helper.touch()
+    source = await host.open_source(await host.domain(NAME))
+    assert isinstance(source, HelperSource)
+    await source.close()
+
+
+async def test_a_pv_guest_needs_shadow_paging(host: XenHypervisor, xen: FakeXen) -> None:
+    xen.store[f"/libxl/{DOMID}/type"] = "pv"
+    xen.capabilities = s.PHYSCAP_PV
+    with pytest.raises(
+        RefusedError, match="built without shadow paging, so a PV guest has no log-dirty mode"
+    ) as caught:
+        await host.open_source(await host.domain(NAME))
+    assert "PVH" in (caught.value.hint or "")
+    assert "Debian 12" in (caught.value.hint or "")
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({f"/libxl/{DOMID}/type": "pv"}, "it is a PV guest"),
         ({f"{DEVICE}/vbd/51712/backend": "/b", "/b/dev": "xvda"}, r"it has disks \(xvda\)"),
         ({f"{DEVICE}/pci/0/backend": "/b"}, r"cannot be replicated \(pci\)"),
         ({f"{DEVICE}/9pfs/0/backend": "/b", f"{DEVICE}/vtpm/0/backend": "/b"}, r"\(9pfs, vtpm\)"),
@@ -114,6 +138,11 @@ async def test_ids_are_those_of_all_domains(host: XenHypervisor, xen: FakeXen) -
 async def test_facts_name_version_policy_and_memory(host: XenHypervisor, xen: FakeXen) -> None:
     facts = await host.facts()
     assert (facts.xen_version, facts.free_memory_kib, len(facts.cpu_policy)) == ("4.20", 4000, 64)
+    assert facts.policy_for(GuestType.PVH) == facts.policy_for(GuestType.HVM) == facts.cpu_policy
+    assert len(facts.policy_for(GuestType.PV)) == 64
+    assert facts.policy_for(GuestType.PV) != facts.cpu_policy
+    xen.capabilities = 0
+    assert (await host.facts()).policy_for(GuestType.PV) == ""
 
 
 def channel(xen: FakeXen, kept: int | None) -> tuple[Suspender, list[Any]]:
