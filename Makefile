@@ -4,8 +4,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_FORCE_COLOR ?= 0
-lab_debian ?= 13
-lab_guest ?= pvh
+lab_debian ?= $(or $(LAB_DEBIAN),13)
+lab_guest ?= $(or $(LAB_GUEST),pvh)
 export LAB_DEBIAN := $(lab_debian)
 export LAB_GUEST := $(lab_guest)
 

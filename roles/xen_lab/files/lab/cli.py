@@ -17,7 +17,7 @@ from lab.errors import LabError
 from lab.network import DIRECTIONS
 from lab.pair import Pair
 from lab.progress import Progress
-from lab.spec import HOSTS, NETWORKS, RELEASES, Paths, Settings, load_settings
+from lab.spec import HOSTS, HYPERVISORS, NETWORKS, RELEASES, Paths, Settings, load_settings
 
 NAMES = [host.name for host in HOSTS]
 
@@ -41,6 +41,9 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--ssh-base-port", type=int, default=None)
             command.add_argument("--memory", type=int, default=None, help="MiB a host")
             command.add_argument("--boot-timeout", type=int, default=None, help="seconds for one boot")
+            command.add_argument(
+                "--hypervisor", choices=sorted(HYPERVISORS), default=None, help="which Xen of the release"
+            )
             command.add_argument("--namespace", default=None, help="name of the network namespace")
     guest = add("guest", "build the guest unless it is cached")
     guest.add_argument("action", choices=["build"])
@@ -76,6 +79,7 @@ def settings_for(options: argparse.Namespace, paths: Paths) -> Settings:
         "ssh_base_port": getattr(options, "ssh_base_port", None),
         "memory_mib": getattr(options, "memory", None),
         "boot_timeout": getattr(options, "boot_timeout", None),
+        "hypervisor": getattr(options, "hypervisor", None),
     }
     given = {key: value for key, value in wanted.items() if value is not None}
     known = load_settings(paths)

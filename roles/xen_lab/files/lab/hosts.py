@@ -14,7 +14,7 @@ from lab.command import run
 from lab.errors import LabError
 from lab.network import Network
 from lab.progress import Progress
-from lab.spec import HostSpec, Paths, Settings
+from lab.spec import HYPERVISORS, HostSpec, Paths, Settings
 from lab.taps import create_tap
 
 USABLE = "test -e /run/remus-lab/ready && xl list >/dev/null && cat /proc/sys/kernel/hostname"
@@ -73,7 +73,7 @@ class Host:
         """Files that this host boots from."""
         image = artefacts.image
         return qemu.BootFiles(
-            xen=image / "xen",
+            xen=image / HYPERVISORS[self.settings.hypervisor],
             kernel=image / "vmlinuz",
             initrd=image / "initrd.img",
             disk=self._disk,

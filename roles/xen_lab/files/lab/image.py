@@ -1,6 +1,6 @@
 """The hosts' disk image, built once from Debian packages and cached.
 
-A finished image folder holds ``root.img`` (ext4), ``xen``, ``vmlinuz``, ``initrd.img``, ``parts/`` (what the
+A finished image folder holds ``root.img`` (ext4), ``xen`` (and ``xen-shadow``), ``vmlinuz``, ``initrd.img``, ``parts/`` (what the
 guest is made of) and ``packages.txt`` (what was installed, with versions).
 """
 
@@ -17,7 +17,7 @@ from lab.errors import LabError
 from lab.initramfs import copy_modules, install, pack
 from lab.progress import Progress
 from lab.recipe import Recipe
-from lab.spec import Paths
+from lab.spec import WITH_SHADOW, Paths
 from lab.store import build_once
 
 APT = ["apt-get", "-q", "-y", "-o", "Dpkg::Use-Pty=0", "-o", "Dpkg::Options::=--force-unsafe-io"]
@@ -161,10 +161,25 @@ class Builder:
         (self.folder / "xen").write_bytes(gzip.decompress(hypervisor.read_bytes()))
         shutil.copyfile(max(boot.glob("vmlinuz-*")), self.folder / "vmlinuz")
         self.write_initrd()
+        self.add_shadow_hypervisor()
         image = self.folder / "root.img"
         with image.open("wb") as file:
             file.truncate(self.recipe.disk_mib << 20)
         run(["mkfs.ext4", "-q", "-F", "-L", "remus-lab", "-d", str(self.root), str(image)], timeout=900)
+
+    def add_shadow_hypervisor(self) -> None:
+        """The release's first Xen, from before security updates left shadow paging out: only it can protect PV guests."""
+        if self.recipe.debian not in WITH_SHADOW:
+            return
+        package = next(path.name for path in (self.root / "boot").glob("xen-*.gz")).removesuffix(".gz")
+        name = f"xen-hypervisor-{package.removeprefix('xen-')}"
+        fetch = f"mkdir /older && cd /older && apt-get -q download {name}/{self.recipe.release} && dpkg-deb -x {name}_*.deb ."
+        chroot(self.root, ["sh", "-ec", fetch], self.log)
+        older = self.root / "older"
+        if "CONFIG_SHADOW_PAGING=y" not in (older / "boot" / f"{package}.config").read_text():
+            raise LabError(f"{name} of {self.recipe.release} was built without shadow paging, too; log: {self.log}")
+        (self.folder / "xen-shadow").write_bytes(gzip.decompress((older / "boot" / f"{package}.gz").read_bytes()))
+        shutil.rmtree(older)
 
     def write_initrd(self) -> None:
         """An initrd that does nothing but mount the disk: in emulation a general one costs 10 to 20 seconds."""

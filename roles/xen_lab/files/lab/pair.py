@@ -16,7 +16,7 @@ from lab.image import ensure_image, image_folder
 from lab.network import Network
 from lab.progress import Progress
 from lab.recipe import Recipe
-from lab.spec import HOSTS, Paths, Settings, host_named, save_settings
+from lab.spec import HOSTS, HYPERVISORS, Paths, Settings, host_named, save_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,15 @@ class Pair:
         image = self.build_image()
         return ensure_guest(self.paths, self.recipe, self.say) or image
 
+    def require_hypervisor(self) -> None:
+        """Raises LabError where the image has no such Xen."""
+        wanted = HYPERVISORS[self.settings.hypervisor]
+        if not (self.artefacts.image / wanted).exists():
+            raise LabError(
+                f"Debian {self.settings.debian} has no Xen with shadow paging, which PV guests need to be protected; "
+                "use --debian 12, or another type of guest"
+            )
+
     def _start_all(self, hosts: list[Host], fresh: bool) -> None:
         artefacts = self.artefacts
         kvm = accel.usable(hosts[0].boot_files(artefacts), self.settings.debian, self.say)
@@ -95,6 +104,7 @@ class Pair:
         """Both hosts are usable after return; True when something had to be done for that."""
         with self.locked():
             changed = self.build()
+            self.require_hypervisor()
             changed |= ssh.ensure_key(self.paths)
             changed |= ssh.ensure_config(self.paths, self.settings)
             save_settings(self.paths, self.settings)
@@ -149,6 +159,7 @@ class Pair:
             }
         return {
             "debian": self.settings.debian,
+            "hypervisor": self.settings.hypervisor,
             "namespace": self.settings.namespace,
             "network": up,
             "cut": self.network.cuts() if up else {},

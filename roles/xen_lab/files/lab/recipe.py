@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lab.spec import RELEASES
 
-FORMAT = 1
+FORMAT = 2
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 

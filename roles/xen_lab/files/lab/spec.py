@@ -10,6 +10,10 @@ from lab.errors import LabError
 
 RELEASES: dict[int, str] = {12: "bookworm", 13: "trixie"}
 DOM0_MIB: dict[int, int] = {12: 768, 13: 900}
+HYPERVISORS: dict[str, str] = {"current": "xen", "shadow": "xen-shadow"}
+"""File of each hypervisor in an image. shadow: the last one of the release that was built with shadow paging."""
+WITH_SHADOW: frozenset[int] = frozenset({12})
+"""Releases whose first hypervisor had shadow paging; Debian's security updates of 2026 build it without."""
 GUESTS_BRIDGE = "br-guests"
 REPLICATION_BRIDGE = "br-repl"
 NETWORKS: dict[str, str] = {"guests": "g", "replication": "r"}
@@ -62,6 +66,7 @@ class Settings:
     ssh_base_port: int = 2211
     memory_mib: int = 2048
     boot_timeout: int = 300
+    hypervisor: str = "current"
 
     def ssh_port(self, host: HostSpec) -> int:
         """Loopback port that is forwarded to HOST's ssh."""
