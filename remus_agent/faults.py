@@ -2,11 +2,16 @@
 
 The environment variable REMUS_SEEDED_FAULT names them, separated by commas. This module alone reads it.
 
-    ack-wait-removed   output is released without waiting for the backup's acknowledgement
-    hold-ipv4-only     the output buffer holds IPv4 frames and lets every other ethertype pass
-    pause-at:<phase>   the primary's agent stops itself (SIGSTOP), once, when an epoch is in that phase, so
-                       that a test can kill it exactly there; the phases are those of `Phase`;
-                       `pause-at:<phase>:<n>` does so when it gets there for the n-th time
+    ack-wait-removed         output is released without waiting for the backup's acknowledgement
+    hold-ipv4-only           the output buffer holds IPv4 frames and lets every other ethertype pass
+    feed-before-commit       the backup applies memory as it comes, without waiting for the commit of its epoch
+    restart-opens-output     an agent that starts anew lets output pass until its first checkpoint
+    nobody-resumes           the supervisor leaves suspended guests of dead agents as they are
+    error-leaves-suspended   an error while a guest is suspended leaves it suspended
+    digest-unchecked         the backup does not compare digests
+    pause-at:<phase>         the primary's agent stops itself (SIGSTOP), once, when an epoch is in that phase, so
+                             that a test can kill it exactly there; the phases are those of `Phase`;
+                             `pause-at:<phase>:<n>` does so when it gets there for the n-th time
 """
 
 from __future__ import annotations
@@ -30,6 +35,11 @@ class FaultName(Enum):
 
     ACK_WAIT_REMOVED = "ack-wait-removed"
     HOLD_IPV4_ONLY = "hold-ipv4-only"
+    FEED_BEFORE_COMMIT = "feed-before-commit"
+    RESTART_OPENS_OUTPUT = "restart-opens-output"
+    NOBODY_RESUMES = "nobody-resumes"
+    ERROR_LEAVES_SUSPENDED = "error-leaves-suspended"
+    DIGEST_UNCHECKED = "digest-unchecked"
 
 
 class Phase(StrEnum):

@@ -33,6 +33,7 @@ from remus_agent.adapters.xen import libs as xen
 from remus_agent.adapters.xen.structs import SHADOW_OP_OFF, DomainInfo
 from remus_agent.adapters.xen.xenstore import XenStore
 from remus_agent.errors import RemusError
+from remus_agent.faults import FaultName, active, check
 
 log = logging.getLogger("remus-supervisor")
 
@@ -127,7 +128,7 @@ class Xen:
         info = self._look(watched)
         if info is None:
             return None
-        if not info.suspended:
+        if not info.suspended or active(FaultName.NOBODY_RESUMES):
             return False
         self._let_device_model_go_on(watched.domid)
         if self._libs.xc_domain_resume(self._handle, watched.domid, 1):
@@ -329,6 +330,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
+        check()
         supervisor = Supervisor(Xen(), options.run)
     except (RemusError, OSError) as error:
         log.critical("%s", error)

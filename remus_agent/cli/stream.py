@@ -33,7 +33,7 @@ def run(options: argparse.Namespace, progress: ProgressLines) -> int:
 def _verify(options: argparse.Namespace, progress: ProgressLines) -> int:
     digest = xxh3_128()
     with files.Input(options.file, progress, "verifying") as source:
-        summary = Summary(zeros=False)
+        summary = Summary(inside=False)
 
         def take(structure: Structure) -> None:
             summary.take(structure)
@@ -49,7 +49,7 @@ def _inspect(options: argparse.Namespace, progress: ProgressLines) -> int:
     if options.records and options.epochs:
         raise ConfigError("--records and --epochs are two lists", hint="ask for one of them")
     with files.Input(options.file, progress, "reading") as source:
-        summary = Summary(zeros=True)
+        summary = Summary(inside=True)
         if options.output == "table" and options.records:
             print(stream_render.RECORD_HEADING)
         elif options.output == "table" and options.epochs:

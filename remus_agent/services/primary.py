@@ -195,7 +195,8 @@ class PrimaryService:
     async def _seed(self) -> Event:
         session, source = self._in_session()
         try:
-            await self._output.install(closed=self.record.committed)
+            closed = self.record.committed and not active(FaultName.RESTART_OPENS_OUTPUT)
+            await self._output.install(closed=closed)
             await source.begin()
             self.commit = OutputCommit()
             await session.send_preamble(source.preamble)

@@ -404,19 +404,3 @@ def test_a_full_disk_on_the_primary_refuses_before_anything_happens() -> None:
         assert not pair.beta.xen.guests
 
     run(story())
-
-
-def test_seeded_fault_ack_wait_removed_breaks_output_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The seeded fault of G1: the test above must be able to fail."""
-
-    async def story() -> None:
-        pair = Pair()
-        await pair.protect()
-        pair.network.cut()
-        await asyncio.sleep(0.5)
-        pair.output.emit("leaked")
-        await asyncio.sleep(20)
-        assert "leaked" in pair.output.out
-
-    monkeypatch.setenv("REMUS_SEEDED_FAULT", "ack-wait-removed")
-    run(story())

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import mmap
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +33,7 @@ from remus_agent.adapters.xen.structs import PAGE_SIZE
 from remus_agent.adapters.xen.suspend import Suspender
 from remus_agent.adapters.xen.xenstore import XenStore
 from remus_agent.errors import GuestEnded, HypervisorError
-from remus_agent.faults import Phase, pause_at
+from remus_agent.faults import FaultName, Phase, active, pause_at
 from remus_agent.ports import Buffer, Checkpoint, Domain, GuestType, SeedRound, Timing
 from remus_agent.protocol.replication.frames import FrameType, payload_limit
 from remus_agent.protocol.stream import writer
@@ -277,7 +278,8 @@ class XenSource:
             state = clock()
             pause_at(Phase.COPIED)
         finally:
-            self._resume()
+            if sys.exception() is None or not active(FaultName.ERROR_LEAVES_SUSPENDED):
+                self._resume()
         running = clock()
         suspender.resumed()
         records = _flat(writer.page_data(gfns, pages.data))

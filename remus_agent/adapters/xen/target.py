@@ -9,7 +9,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar
 
@@ -21,6 +21,7 @@ from remus_agent.adapters.xen.xenstore import XenStore
 from remus_agent.errors import HypervisorError
 from remus_agent.ports import Buffer, Domain
 from remus_agent.protocol.stream import writer
+from remus_agent.protocol.stream.constants import LibxcRecordType
 from remus_agent.protocol.stream.reader import iter_records
 from remus_agent.protocol.stream.zero_pages import with_zero_pages
 
@@ -106,9 +107,7 @@ class XenTarget:
         self._feeder.write([preamble])
 
     def _feed(self, buffers: Sequence[Buffer]) -> None:
-        # Xen would populate the pages that were sent as zeros in short, and would not clear them.
-        records = (record for buffer in buffers for record in iter_records(buffer))
-        self._open_feeder().write([part for record in records for part in with_zero_pages(record)])
+        self._open_feeder().write([part for buffer in buffers for part in _at_length(buffer)])
 
     def _activate(self, tail: Sequence[Buffer], emulator: Sequence[Buffer], name: str) -> Domain:
         feeder = self._open_feeder()
@@ -144,3 +143,10 @@ class XenTarget:
         if self._feeder is None:
             raise HypervisorError("the copy was not started", domain=self._name)
         return self._feeder
+
+
+def _at_length(buffer: Buffer) -> Iterator[Buffer]:
+    """The records of a buffer, with content for the pages that were sent as zeros in short: Xen would populate those and
+    would not clear them. X86_PV_P2M_FRAMES, which precede a PV guest's pages, pass as they are."""
+    for record in iter_records(buffer):
+        yield from with_zero_pages(record) if record.type == LibxcRecordType.PAGE_DATA else [record.raw]

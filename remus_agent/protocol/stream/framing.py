@@ -91,6 +91,12 @@ def parse_record_header(raw: c.Buffer, layer: c.Layer, offset: int, start: int =
     """(type, body length) of the record whose header is at raw[start:]. Raises StreamError above
     REC_LENGTH_MAX."""
     kind, length = RECORD_HEADER.unpack_from(raw, start)
+    check_length(layer, kind, length, offset)
+    return kind, length
+
+
+def check_length(layer: c.Layer, kind: int, length: int, offset: int) -> None:
+    """Raises StreamError for a body above REC_LENGTH_MAX. offset: of the record's header."""
     if length > c.REC_LENGTH_MAX:
         raise refused(
             f"{record_name(layer, kind)} is too long",
@@ -98,7 +104,6 @@ def parse_record_header(raw: c.Buffer, layer: c.Layer, offset: int, start: int =
             expected=f"at most {c.REC_LENGTH_MAX} bytes",
             found=f"{length}",
         )
-    return kind, length
 
 
 def refused(

@@ -156,18 +156,19 @@ class Order:
     def __init__(self, *, colo: bool = False) -> None:
         self._colo = colo
         self._steps = _STEPS[colo]
-        self.stage = START
         self.version = c.LIBXC_VERSION
+        self.enter(START)
+
+    def enter(self, stage: Stage) -> None:
+        """The stream stands in this stage now."""
+        self.stage = stage
+        self.layer = Layer.LIBXL if stage in _LIBXL_STAGES else Layer.LIBXC
+        """Whose record comes next."""
 
     @property
     def position(self) -> Position:
         """The stage, for people."""
         return _POSITIONS[self.stage]
-
-    @property
-    def layer(self) -> Layer:
-        """Whose record comes next."""
-        return Layer.LIBXL if self.stage in _LIBXL_STAGES else Layer.LIBXC
 
     def step(self, kind: int, offset: int) -> Stage:
         """The stage after a record of this type, which is not taken yet. offset: of the record. Raises

@@ -26,16 +26,40 @@ _CONTENT_TYPES[[c.PageType.BROKEN, c.PageType.XALLOC, c.PageType.XTAB]] = False
 _HVM_TYPES: Final = np.zeros(16, dtype=bool)
 _HVM_TYPES[[c.PageType.NOTAB, c.PageType.BROKEN, c.PageType.XALLOC, c.PageType.XTAB]] = True
 _RESERVED: Final = np.uint64(0xFF << 52)
+_PFN: Final = np.uint64(c.PFN_MASK)
+_TYPE_SHIFT: Final = np.uint64(c.PAGE_TYPE_SHIFT)
+_TOP_SHIFT: Final = np.uint64(52)
+_BARE, _FULL, _BAD = range(3)
+"""What the upper 12 bits of an entry, its type and the reserved ones, say: no content, content, refused."""
+
+
+def _by_top(allowed: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    table = np.full(1 << 12, _BAD, dtype=np.uint8)
+    table[np.arange(16) << 8] = np.where(allowed, np.where(_CONTENT_TYPES, _FULL, _BARE), _BAD)
+    return table
+
+
+_BY_TOP: Final = {True: _by_top(_HVM_TYPES), False: _by_top(_KNOWN_TYPES)}
+"""By hvm. One look-up checks and measures a whole record, which counts for streams of many small ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class PageData:
-    """View of a PAGE_DATA body. types: one PageType number a pfn; content: for each pfn whose type has
-    content 4096 bytes, in order; has_content: which ones those are."""
+    """View of a PAGE_DATA body. entries: as they stand; content: for each pfn whose type has content 4096 bytes, in
+    order."""
 
-    pfns: NDArray[np.uint64]
-    types: NDArray[np.uint8]
+    entries: NDArray[np.uint64]
     content: memoryview
+
+    @property
+    def pfns(self) -> NDArray[np.uint64]:
+        """The pfn of each entry."""
+        return self.entries & _PFN
+
+    @property
+    def types(self) -> NDArray[np.uint8]:
+        """The PageType number of each entry."""
+        return (self.entries >> _TYPE_SHIFT).astype(np.uint8)
 
     @property
     def has_content(self) -> NDArray[np.bool_]:
@@ -49,7 +73,7 @@ class PageData:
 
 
 def parse_page_data(body: memoryview, offset: int, *, max_pfn: int = c.PFN_MASK, hvm: bool = True) -> PageData:
-    """View of a PAGE_DATA body; nothing is copied but the pfns. offset: of the body in the stream.
+    """View of a PAGE_DATA body; nothing is copied. offset: of the body in the stream.
 
     max_pfn: largest pfn allowed, inclusive. hvm: refuse page-table types (they exist for PV guests only).
     Raises StreamError: reserved bits, no pfns, bad page type, pfn beyond max_pfn, length mismatch."""
@@ -74,8 +98,42 @@ def parse_page_data(body: memoryview, offset: int, *, max_pfn: int = c.PFN_MASK,
             found=f"{len(body)}",
         )
     entries = np.frombuffer(body, dtype="<u8", count=count, offset=COUNT.size)
-    pfns = entries & np.uint64(c.PFN_MASK)
-    types = (entries >> np.uint64(c.PAGE_TYPE_SHIFT)).astype(np.uint8)
+    page = PageData(entries, body[start:])
+    kinds = _BY_TOP[hvm].take(entries >> _TOP_SHIFT).tobytes()
+    if _BAD in kinds:
+        _refuse_entries(page, offset, hvm=hvm)
+    if max_pfn < c.PFN_MASK:
+        beyond = page.pfns > np.uint64(max_pfn)
+        _refuse_first(beyond, page.pfns, offset, "pfn beyond the limit", f"at most {max_pfn:#x}")
+    pages = kinds.count(_FULL)
+    expected = start + pages * c.PAGE_SIZE
+    if len(body) != expected:
+        raise refused(
+            f"wrong length of PAGE_DATA with {count} pfns and {pages} pages",
+            offset,
+            expected=f"{expected} bytes",
+            found=f"{len(body)}",
+        )
+    return page
+
+
+def content_pages(record: Record) -> int:
+    """How many pages with content there are in a PAGE_DATA record that a reader has accepted."""
+    count, _ = COUNT.unpack_from(record.raw, c.RECORD_HEADER_SIZE)
+    return int((record.length - COUNT.size - 8 * count) // c.PAGE_SIZE)
+
+
+def checked_pages(record: Record) -> PageData:
+    """View of a PAGE_DATA record that a reader has accepted: its rules are not checked a second time."""
+    body = record.body
+    count, _ = COUNT.unpack_from(body)
+    entries = np.frombuffer(body, dtype="<u8", count=count, offset=COUNT.size)
+    return PageData(entries, body[COUNT.size + 8 * count :])
+
+
+def _refuse_entries(page: PageData, offset: int, *, hvm: bool) -> None:
+    """Raise the error of the first entry with bits that it may not have."""
+    entries, types = page.entries, page.types
     _refuse_first(
         entries & _RESERVED != 0, entries, offset, "reserved bits are set in a PAGE_DATA entry", "bits 59:52 clear"
     )
@@ -88,26 +146,6 @@ def parse_page_data(body: memoryview, offset: int, *, max_pfn: int = c.PFN_MASK,
             "bad page type in PAGE_DATA: only PV guests have page tables",
             "0x0, 0xd, 0xe or 0xf",
         )
-    _refuse_first(pfns > np.uint64(max_pfn), pfns, offset, "pfn beyond the limit", f"at most {max_pfn:#x}")
-    pages = int(np.count_nonzero(_CONTENT_TYPES[types]))
-    expected = start + pages * c.PAGE_SIZE
-    if len(body) != expected:
-        raise refused(
-            f"wrong length of PAGE_DATA with {count} pfns and {pages} pages",
-            offset,
-            expected=f"{expected} bytes",
-            found=f"{len(body)}",
-        )
-    return PageData(pfns, types, body[start:])
-
-
-def checked_pages(record: Record) -> PageData:
-    """View of a PAGE_DATA record that a reader has accepted: its rules are not checked a second time."""
-    body = record.body
-    count, _ = COUNT.unpack_from(body)
-    entries = np.frombuffer(body, dtype="<u8", count=count, offset=COUNT.size)
-    types = (entries >> np.uint64(c.PAGE_TYPE_SHIFT)).astype(np.uint8)
-    return PageData(entries & np.uint64(c.PFN_MASK), types, body[COUNT.size + entries.nbytes :])
 
 
 def _refuse_first(

@@ -90,6 +90,7 @@ class StreamReader:
         self._static_end: int | None = None
         self._xl: tuple[bool, int] = (True, 0)
         self._header = (0, 0)
+        self._then = self._order.stage
         self._next("xl", "the xl header", headers.XL_FIXED.size, self._xl_fixed)
 
     @property
@@ -143,7 +144,8 @@ class StreamReader:
             return
         left = f"{self.position.value}, {self._checkpoints} checkpoints complete"
         if self._filled or self._headers:
-            self._failed = records.truncated(self._what, self._filled, self._need, self.offset, left)
+            what = self._what or f"record {self._name()}"
+            self._failed = records.truncated(what, self._filled, self._need, self.offset, left)
         else:
             self._failed = StreamError(
                 f"truncated {self.position.value}: no END record",
@@ -213,16 +215,21 @@ class StreamReader:
     def _taken(self, raw: memoryview) -> None:
         """The structure in `raw` is done; the next one begins behind it."""
         self._start += len(raw)
-        self._release()
+        if self._filled:
+            self._release()
 
     def _next(self, layer: str, what: str, need: int, step: Callable[[memoryview], Event | None]) -> None:
+        """What comes next. what: its name for messages, empty for a record, which need not be named while all is well."""
         self._layer, self._what, self._need, self._step = layer, what, need, step
 
+    def _name(self) -> str:
+        """The structure that is being read."""
+        return self._what or records.record_name(Layer(self._layer), self._header[0])
+
     def _locate(self, error: StreamError) -> None:
-        if self._step in (self._record, self._record_header):
-            error.locate(self._layer, self._what.removeprefix("record "), start=self._start, ordinal=self._ordinal + 1)
-        else:
-            error.locate(self._layer, self._what, start=self._start)
+        in_record = self._step in (self._record, self._record_header)
+        ordinal = self._ordinal + 1 if in_record else None
+        error.locate(str(self._layer), self._name(), start=self._start, ordinal=ordinal)
 
     def _xl_fixed(self, raw: memoryview) -> Event | None:
         length, json, optional = headers.parse_xl_fixed(raw)
@@ -264,21 +271,21 @@ class StreamReader:
         return header
 
     def _expect_record(self) -> None:
-        self._next(self._order.layer.value, "a record header", c.RECORD_HEADER_SIZE, self._record_header)
+        self._next(self._order.layer, "a record header", c.RECORD_HEADER_SIZE, self._record_header)
 
     def _record_header(self, raw: memoryview) -> Event | None:
         layer = self._order.layer
         kind, length = self._header = records.RECORD_HEADER.unpack(raw)
         need = c.RECORD_HEADER_SIZE + records.padded(length)
-        self._next(layer.value, f"record {records.record_name(layer, kind)}", need, self._record)
-        records.parse_record_header(raw, layer, self._start)
+        self._next(layer, "", need, self._record)
+        records.check_length(layer, kind, length, self._start)
         if self._order.stage is Stage.BETWEEN_EPOCHS and self._hvm and (kind, length) == (Xl.CHECKPOINT_STATE, 8):
             raise records.colo_only(self._start)  # for libxc this type is a PV guest's, and COLO knows HVM guests only
         version = self._order.version
         records.check_header(layer, kind, length, self._start, version=version, hvm=self._hvm, colo=self._colo)
         if layer is Layer.LIBXC and not kind & c.RECORD_OPTIONAL:
             self._needs.need(kind, self._start)
-        self._order.step(kind, self._start)
+        self._then = self._order.step(kind, self._start)
         return None if length else self._record(raw)
 
     def _record(self, raw: memoryview) -> Event:
@@ -297,7 +304,7 @@ class StreamReader:
         return record
 
     def _take(self, record: Record, body: records.Body) -> None:
-        then = self._order.step(record.type, record.offset)
+        then = self._then
         if record.layer is Layer.LIBXC:
             if self._order.stage is Stage.STATIC and then is not Stage.STATIC:
                 self._needs.leave_static_data(record.offset)
@@ -314,4 +321,4 @@ class StreamReader:
             )
         elif record.type == Xl.CHECKPOINT_END:
             self._checkpoints += 1
-        self._order.stage = then
+        self._order.enter(then)

@@ -26,6 +26,7 @@ from remus_agent.protocol.stream.constants import LibxlRecordType as Xl
 from remus_agent.protocol.stream.framing import (
     RECORD_HEADER,
     Record,
+    check_length,
     known,
     locate,
     pack_record,
@@ -47,6 +48,7 @@ __all__ = [
     "TscInfo",
     "check_body",
     "check_header",
+    "check_length",
     "check_record",
     "colo_only",
     "locate",
@@ -146,17 +148,19 @@ def check_header(
     Raises StreamError. Optional records pass."""
     if kind & c.RECORD_OPTIONAL:
         return
-    name = record_name(layer, kind)
     if not known(layer, kind):
+        name = record_name(layer, kind)
         raise refused(f"unknown {name}", offset, expected="a type of the specification", found=f"{kind:#x}")
     if layer is c.Layer.LIBXC:
-        _check_home(Xc(kind), offset, version, hvm)
+        _check_home(kind, offset, version, hvm)
     elif kind == Xl.CHECKPOINT_STATE and not colo:
         raise colo_only(offset)
     elif kind in _EMULATOR and not hvm:
+        name = record_name(layer, kind)
         raise refused(f"{name} in the stream of a PV guest", offset, expected="no emulator", found=name)
     lengths = _LENGTHS[layer, kind]
     if not lengths.allow(length):
+        name = record_name(layer, kind)
         raise refused(f"wrong length of {name}", offset + 4, expected=str(lengths), found=f"{length} bytes")
 
 
@@ -183,7 +187,7 @@ def check_record(
 def check_body(record: Record, *, hvm: bool = True, max_pfn: int = c.PFN_MASK) -> Body:
     """The rest of check_record, for a record whose header has been checked. Raises StreamError."""
     padding = record.raw[c.RECORD_HEADER_SIZE + record.length :]
-    if any(padding):
+    if padding and any(padding):
         raise refused(
             f"the padding of {record.name} is not zero",
             record.body_offset + record.length,
@@ -203,26 +207,23 @@ def colo_only(offset: int) -> StreamError:
     )
 
 
-def _check_home(kind: Xc, offset: int, version: int, hvm: bool) -> None:
+def _check_home(kind: int, offset: int, version: int, hvm: bool) -> None:
     if kind in _NOT_HERE:
+        name = Xc(kind).name
         raise refused(
-            f"{kind.name} records do not belong into this stream: {_NOT_HERE[kind]}",
+            f"{name} records do not belong into this stream: {_NOT_HERE[Xc(kind)]}",
             offset,
             expected="another record",
-            found=kind.name,
+            found=name,
         )
     if version < c.LIBXC_VERSION and kind in _SINCE_VERSION_3:
+        name = Xc(kind).name
         raise refused(
-            f"{kind.name} in a libxc stream of version {version}",
-            offset,
-            expected="a record of version 2",
-            found=kind.name,
+            f"{name} in a libxc stream of version {version}", offset, expected="a record of version 2", found=name
         )
     if kind in (_PV_ONLY if hvm else _HVM_ONLY):
+        name = Xc(kind).name
         guest = "an HVM or PVH" if hvm else "a PV"
         raise refused(
-            f"{kind.name} in the stream of {guest} guest",
-            offset,
-            expected=f"a record of {guest} guest",
-            found=kind.name,
+            f"{name} in the stream of {guest} guest", offset, expected=f"a record of {guest} guest", found=name
         )

@@ -22,8 +22,9 @@ def zero_pages(content: c.Buffer) -> NDArray[np.bool_]:
     """For each page of 4096 bytes in `content` whether all of it is zero."""
     words = np.frombuffer(content, dtype=np.uint64).reshape(-1, c.PAGE_SIZE // 8)
     zero: NDArray[np.bool_] = np.logical_not(words[:, :_FRONT].any(axis=1))
-    candidates = np.flatnonzero(zero)
-    zero[candidates] = ~words[candidates].any(axis=1)
+    if zero.any():
+        candidates = np.flatnonzero(zero)
+        zero[candidates] = ~words[candidates].any(axis=1)
     return zero
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from remus_agent.protocol.stream import constants as c
-from remus_agent.protocol.stream.page_data import checked_pages
-from remus_agent.protocol.stream.records import Record
+from remus_agent.protocol.stream.page_data import checked_pages, content_pages
+from remus_agent.protocol.stream.records import Record, record_name
 from remus_agent.protocol.stream.zero_pages import zero_pages
 from remus_agent.protocol.stream_tools.rules import Guest
 from remus_agent.protocol.stream_tools.walk import Structure
@@ -30,16 +30,16 @@ class EpochCounts:
 
 
 class Summary:
-    """Takes every structure of a stream. zeros: look into the pages for zero ones."""
+    """Takes every structure of a stream. inside: look at the pages, for their types and for zero ones."""
 
-    def __init__(self, *, zeros: bool) -> None:
+    def __init__(self, *, inside: bool) -> None:
         self.guest = Guest()
         self.epochs = 0
         self.pages = 0
-        self.zero_pages: int | None = 0 if zeros else None
-        self._zeros = zeros
-        self._records: Counter[tuple[str, str]] = Counter()
-        self._bytes: Counter[tuple[str, str]] = Counter()
+        self.zero_pages: int | None = 0 if inside else None
+        self._inside = inside
+        self._records: Counter[tuple[c.Layer, int]] = Counter()
+        self._bytes: Counter[tuple[c.Layer, int]] = Counter()
         self._types = np.zeros(16, dtype=np.int64)
         self._epoch: EpochCounts | None = None
         self._least_pages: int | None = None
@@ -48,18 +48,19 @@ class Summary:
     def take(self, structure: Structure) -> EpochCounts | None:
         """Count a structure; returns the counts of the epoch that it completes. Raises StreamError (see
         `Guest`)."""
-        self.guest.take(structure)
         record = structure.event
         if not isinstance(record, Record):
+            self.guest.take(structure)
             return None
-        key = (record.layer.value, record.name)
+        size = len(record.raw)
+        key = (record.layer, record.type)
         self._records[key] += 1
-        self._bytes[key] += len(record.raw)
+        self._bytes[key] += size
         if structure.epoch == 0:
             return None
         if self._epoch is None or self._epoch.epoch != structure.epoch:
-            self._epoch = EpochCounts(structure.epoch, structure.offset, zero=0 if self._zeros else None)
-        self._epoch.size += len(record.raw)
+            self._epoch = EpochCounts(structure.epoch, structure.offset, zero=0 if self._inside else None)
+        self._epoch.size += size
         self._epoch.records += 1
         if structure.is_libxc(c.LibxcRecordType.PAGE_DATA):
             self._count_pages(record, self._epoch)
@@ -75,17 +76,22 @@ class Summary:
             "libxl_version": None if guest.version is None else c.LIBXL_VERSION,
             "libxc_version": guest.version,
             "epochs": self.epochs,
-            "checkpoints": self._records["libxl", "CHECKPOINT_END"],
+            "checkpoints": self._records[c.Layer.LIBXL, c.LibxlRecordType.CHECKPOINT_END],
             "records": sum(self._records.values()),
             "pages": self.pages,
         }
 
     def details(self) -> dict[str, Any]:
-        """More of it: records by type, pages by type, pages an epoch."""
+        """More of it: records by type, pages an epoch; with `inside` zero pages and pages by type."""
         types = {kind.name: int(self._types[kind]) for kind in c.PageType if self._types[kind]}
         by_type = [
-            {"layer": layer, "type": name, "records": count, "bytes": self._bytes[layer, name]}
-            for (layer, name), count in sorted(self._records.items())
+            {
+                "layer": layer.value,
+                "type": name,
+                "records": self._records[layer, kind],
+                "bytes": self._bytes[layer, kind],
+            }
+            for layer, name, kind in sorted((layer, record_name(layer, kind), kind) for layer, kind in self._records)
         ]
         epochs = {"least_pages": self._least_pages, "most_pages": self._most_pages if self.epochs else None}
         return {
@@ -96,11 +102,14 @@ class Summary:
         }
 
     def _count_pages(self, record: Record, epoch: EpochCounts) -> None:
+        count = content_pages(record)
+        self.pages += count
+        epoch.pages += count
+        if self.zero_pages is None or epoch.zero is None:
+            return
         pages = checked_pages(record)
         self._types += np.bincount(pages.types, minlength=16)
-        self.pages += pages.pages
-        epoch.pages += pages.pages
-        if self.zero_pages is not None and epoch.zero is not None and pages.pages:
+        if count:
             zero = int(np.count_nonzero(zero_pages(pages.content)))
             self.zero_pages += zero
             epoch.zero += zero

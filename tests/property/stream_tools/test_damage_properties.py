@@ -50,7 +50,7 @@ def every_tool(stream: bytes) -> None:
     """All tools on one stream. A refusal of one does not keep the next from running."""
 
     def summarised() -> None:
-        summary = Summary(zeros=True)
+        summary = Summary(inside=True)
 
         def take(structure: Structure) -> None:
             summary.take(structure)

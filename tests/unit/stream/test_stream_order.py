@@ -43,7 +43,7 @@ def test_every_position_is_one_of_a_stage() -> None:
     found = set()
     for stage in Stage:
         at = Order()
-        at.stage = stage
+        at.enter(stage)
         found.add(at.position)
     assert found == set(Position)
 

@@ -118,6 +118,22 @@ def test_page_data_with_all_types_is_read() -> None:
     assert page.content == PAGE * 9
 
 
+@pytest.mark.parametrize("hvm", [True, False])
+def test_of_an_entry_only_type_and_pfn_may_be_set(*, hvm: bool) -> None:
+    """Every value of the upper 12 bits: a type that the guest has, and no reserved bit."""
+    full = {0} if hvm else {0, 1, 2, 3, 4, 9, 0xA, 0xB, 0xC}
+    for top in range(1 << 12):
+        kind, reserved = divmod(top, 1 << 8)
+        content = PAGE if kind in full else b""
+        body = only(page_record(1, struct.pack("<Q", top << 52 | 7), content)).body
+        if reserved or kind not in full | {0xD, 0xE, 0xF}:
+            with pytest.raises(StreamError, match="reserved bits" if reserved else "bad page type"):
+                records.parse_page_data(body, 8, hvm=hvm)
+        else:
+            page = records.parse_page_data(body, 8, hvm=hvm)
+            assert (page.pfns.tolist(), page.types.tolist(), page.content) == ([7], [kind], content)
+
+
 @pytest.mark.parametrize(
     ("raw", "message", "offset"),
     [

@@ -12,6 +12,7 @@ from fake_qemu import FakeQemu
 from fake_xen import DOMID, LOW, NAME, SPECIAL, UUID, FakeXen
 from watcher import Watcher
 
+from remus_agent import faults
 from remus_agent.adapters.xen import guard, suspend
 from remus_agent.adapters.xen import structs as s
 from remus_agent.adapters.xen.device_model import DeviceModel, socket_of
@@ -133,6 +134,15 @@ async def test_a_call_that_fails_while_the_guest_is_down_leaves_it_running(
         xen.failing = set()
         with pytest.raises(HypervisorError, match="pages are missing"):
             await take(source)
+
+
+async def test_seeded_fault_error_leaves_suspended_breaks_the_guest(
+    xen: FakeXen, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The seeded fault of G5: the test above must be able to fail."""
+    monkeypatch.setenv(faults.VARIABLE, faults.FaultName.ERROR_LEAVES_SUSPENDED.value)
+    with pytest.raises(AssertionError, match="SUSPEND"):
+        await test_a_call_that_fails_while_the_guest_is_down_leaves_it_running(xen, watcher, "xc_hvm_param_get")
 
 
 async def test_a_barrier_that_fails_leaves_the_guest_running_and_nothing_lost(xen: FakeXen, watcher: Watcher) -> None:

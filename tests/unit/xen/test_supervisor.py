@@ -15,6 +15,7 @@ import pytest
 from fake_qemu import FakeQemu
 from fake_xen import DOMID, UUID, FakeXen
 
+from remus_agent import faults
 from remus_agent import supervisor as module
 from remus_agent.adapters.xen import structs as s
 from remus_agent.adapters.xen.device_model import socket_of
@@ -30,11 +31,12 @@ class Running:
     def __init__(self, xen: FakeXen, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module.xen, "load", lambda only: xen.libs)
         self.run = run
+        self.patience = 5.0
         self.supervisor = Supervisor(Xen(run), run)
         self.lines: list[socket.socket] = []
 
-    def until(self, reached: Callable[[], bool], seconds: float = 5.0) -> None:
-        deadline = time.monotonic() + seconds
+    def until(self, reached: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + self.patience
         while not reached():
             assert time.monotonic() < deadline, "not reached in time"
             self.supervisor.step()
@@ -105,6 +107,16 @@ def test_a_device_model_goes_on_with_its_guest(xen: FakeXen, running: Running, *
         running.until(lambda: xen.shutdown is None)
         assert qemu.running is answers
         assert qemu.names[0] == "cont"
+
+
+def test_seeded_fault_nobody_resumes_leaves_a_guest_suspended(
+    xen: FakeXen, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The seeded fault of G4: the test above must be able to fail."""
+    monkeypatch.setenv(faults.VARIABLE, faults.FaultName.NOBODY_RESUMES.value)
+    running.patience = 0.5
+    with pytest.raises(AssertionError, match="not reached in time"):
+        test_a_guest_left_suspended_is_resumed(xen, running)
 
 
 def test_a_guest_that_goes_down_after_its_agent_died_is_resumed(xen: FakeXen, running: Running) -> None:

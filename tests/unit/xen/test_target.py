@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_xen import DOMID, FakeXen
+from streams import samples
 
 from remus_agent.adapters.xen import feeder as feeder_module
 from remus_agent.adapters.xen import target as target_module
@@ -104,6 +105,18 @@ async def test_zeros_in_short_are_fed_at_length(xl: Script) -> None:
     assert bytes(found[1].content) == bytes(8192)
     assert fed.startswith(pages(1, 2))
     assert fed.endswith(pages(3))
+    await target.abort()
+
+
+async def test_the_p2m_table_of_a_pv_guest_passes_as_it_is(xl: Script) -> None:
+    """Read as PAGE_DATA it would name more pages than there are, some of them zero."""
+    folder = xl("cat $3 >fed")
+    table = samples.p2m_frames(2, 0x3FF, (0xE << 60 | 1, 0xE << 60 | 2))
+    target = XenTarget(FakeXen().libs, "web1--incoming")
+    await target.start(b"")
+    await target.feed([table, pages(1)])
+    await target._run(target._open_feeder().finish, 30.0)
+    assert (folder / "fed").read_bytes() == table + pages(1)
     await target.abort()
 
 
