@@ -120,7 +120,7 @@ class XenHypervisor:
                 domain=domain.name,
                 left="nothing was changed",
                 hint="run it as a PVH guest, or use hosts whose Xen has shadow paging ('xl info' shows it among virt_caps), "
-                "such as Debian 12's",
+                "such as Debian 12's before its security updates of 2026",
             )
         if not self._helper.exists():
             raise RefusedError(

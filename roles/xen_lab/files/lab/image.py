@@ -71,7 +71,8 @@ class Builder:
         self.install()
         self.say("collecting the guest's parts")
         self.collect_parts()
-        self.customise()
+        self.add_shadow_hypervisor()
+        self.customise()  # this empties apt's lists as well
         self.say("writing the disk image")
         self.write_image()
         shutil.rmtree(self.root)
@@ -161,7 +162,6 @@ class Builder:
         (self.folder / "xen").write_bytes(gzip.decompress(hypervisor.read_bytes()))
         shutil.copyfile(max(boot.glob("vmlinuz-*")), self.folder / "vmlinuz")
         self.write_initrd()
-        self.add_shadow_hypervisor()
         image = self.folder / "root.img"
         with image.open("wb") as file:
             file.truncate(self.recipe.disk_mib << 20)
