@@ -12,7 +12,6 @@ import numpy as np
 
 from remus_agent.protocol.stream import constants as c
 from remus_agent.protocol.stream import records, writer
-from remus_agent.protocol.stream.constants import LibxlRecordType as Xl
 from streams import samples
 
 CONFIG: dict[str, Any] = {"c_info": {"type": "pvh", "name": "redis1"}, "b_info": {"max_memkb": 131072}}
@@ -50,9 +49,7 @@ class Epoch:
 
     @property
     def device_model(self) -> bytes:
-        if not self.emulator:
-            return b""
-        return records.pack_record(Xl.EMULATOR_CONTEXT, struct.pack("<II", 2, 0) + self.emulator)
+        return writer.emulator_context(self.emulator) if self.emulator else b""
 
     @property
     def raw(self) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -89,6 +90,7 @@ def test_small_records_bytes() -> None:
     assert writer.checkpoint_end() == b"\x04\0\0\0\0\0\0\0"
     assert writer.end_of_libxc() == writer.end_of_libxl() == bytes(8)
     assert writer.hvm_context(b"abc") == b"\x09\0\0\0\x03\0\0\0abc\0\0\0\0\0"
+    assert writer.emulator_context(b"QEVM") == b"\x03\0\0\0\x0c\0\0\0\x02\0\0\0\0\0\0\0QEVM\0\0\0\0"
     assert writer.tsc_info(1, 2_000_000, 1 << 40, 7) == (
         b"\x08\0\0\0\x18\0\0\0" + struct.pack("<IIQII", 1, 2_000_000, 1 << 40, 7, 0)
     )
@@ -101,9 +103,10 @@ def test_hvm_params_leave_out_zeros() -> None:
     assert records.parse_hvm_params(only(writer.hvm_params([])).body, 8) == []
 
 
-def test_an_empty_hvm_context_is_not_written() -> None:
+@pytest.mark.parametrize("write", [writer.hvm_context, writer.emulator_context])
+def test_an_empty_state_is_not_written(write: Callable[[bytes], bytes]) -> None:
     with pytest.raises(StreamError, match="empty"):
-        writer.hvm_context(b"")
+        write(b"")
 
 
 def test_page_data_with_all_types_is_read() -> None:
