@@ -62,12 +62,13 @@ class HostFacts:
     """What must agree between two hosts, and what a backup must have.
 
     cpu_policy: hex digest of the CPUID and MSR policy that HVM and PVH guests can have at most; pv_cpu_policy: the same
-    for PV guests, empty where there can be none."""
+    for PV guests, empty where there can be none. device_model: whether there is one for HVM guests."""
 
     xen_version: str
     cpu_policy: str
     free_memory_kib: int
     pv_cpu_policy: str = ""
+    device_model: bool = True
 
     def policy_for(self, guest_type: GuestType) -> str:
         """The policy that guests of this type are checked against."""

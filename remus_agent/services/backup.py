@@ -93,6 +93,14 @@ class BackupService:
                     "use hosts with the same processors and microcode, or level them with Xen's cpuid options",
                 )
             )
+        if guest_type is GuestType.HVM and not facts.device_model:
+            reasons.append(
+                _reason(
+                    "device-model",
+                    f"{self._settings.host} has no device model, without which an HVM guest cannot run there",
+                    "install qemu-system-xen on the backup",
+                )
+            )
         running = await self._running(hello.domain)
         if running is not None:
             reasons.append(

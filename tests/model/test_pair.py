@@ -79,6 +79,18 @@ def test_a_pv_guest_needs_the_policy_of_pv_guests() -> None:
     run(story())
 
 
+def test_a_backup_without_a_device_model_refuses_hvm_guests() -> None:
+    async def story() -> None:
+        pair = Pair()
+        pair.beta.xen.host = replace(pair.beta.xen.host, device_model=False)
+        assert (await on(pair.alpha).probe("web1", "beta"))["ok"]
+        pair.alpha.xen.create("hvm1", UUID.replace("0001", "0002"), guest_type=GuestType.HVM)
+        (reason,) = (await on(pair.alpha).probe("hvm1", "beta"))["reasons"]
+        assert (reason["code"], reason["hint"]) == ("device-model", "install qemu-system-xen on the backup")
+
+    run(story())
+
+
 def test_output_leaves_only_after_the_acknowledgement() -> None:
     async def story() -> None:
         pair = Pair()

@@ -19,6 +19,8 @@ from remus_agent.errors import HypervisorError
 
 RUN: Final = Path("/run/xen")
 """Where libxl puts the sockets of its device models (libxl_dm.c)."""
+PROGRAM: Final = Path("/usr/libexec/xen-qemu-system-i386")
+"""What Debian's libxl runs for an HVM guest."""
 PATIENCE: Final = 5.0
 """Seconds for one command. While a guest is down this is the longest that a hung device model keeps it there."""
 _FDSET: Final = 0x52454D

@@ -15,6 +15,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 from remus_agent.adapters.xen import domains, libs, toolstack
 from remus_agent.adapters.xen import structs as s
 from remus_agent.adapters.xen.control import Control
+from remus_agent.adapters.xen.device_model import PROGRAM
 from remus_agent.adapters.xen.helper_source import HelperSource
 from remus_agent.adapters.xen.save_helper import helper_path
 from remus_agent.adapters.xen.source import XenSource
@@ -42,6 +43,7 @@ class XenHypervisor:
         self._supervisor = supervisor
         self._libs = libs.load()
         self._helper = helper_path(self._libs.version)
+        self._device_model = PROGRAM
         self._control = Control(self._libs)
         self._store = XenStore(self._libs)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="hypervisor")
@@ -106,6 +108,7 @@ class XenHypervisor:
             pv_cpu_policy=self._control.host_policy_digest(s.CPU_POLICY_PV_MAX)
             if self._control.has(s.PHYSCAP_PV)
             else "",
+            device_model=self._device_model.exists(),
         )
 
     def _check_engine(self, domain: Domain) -> None:

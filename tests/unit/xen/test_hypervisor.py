@@ -135,6 +135,13 @@ async def test_ids_are_those_of_all_domains(host: XenHypervisor, xen: FakeXen) -
     assert await host.domids() == frozenset()
 
 
+async def test_whether_there_is_a_device_model(host: XenHypervisor, tmp_path: Path) -> None:
+    host._device_model = tmp_path / "qemu"
+    assert not (await host.facts()).device_model
+    host._device_model.touch()
+    assert (await host.facts()).device_model
+
+
 async def test_facts_name_version_policy_and_memory(host: XenHypervisor, xen: FakeXen) -> None:
     facts = await host.facts()
     assert (facts.xen_version, facts.free_memory_kib, len(facts.cpu_policy)) == ("4.20", 4000, 64)
