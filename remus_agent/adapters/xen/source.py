@@ -32,7 +32,7 @@ from remus_agent.adapters.xen.memory import SPECIAL, SPECIAL_HVM, GuestMemory, P
 from remus_agent.adapters.xen.structs import PAGE_SIZE
 from remus_agent.adapters.xen.suspend import Suspender
 from remus_agent.adapters.xen.xenstore import XenStore
-from remus_agent.errors import GuestEnded, HypervisorError
+from remus_agent.errors import GuestEnded, HypervisorError, RemusError
 from remus_agent.faults import FaultName, Phase, active, pause_at
 from remus_agent.ports import Buffer, Checkpoint, Domain, GuestType, SeedRound, Timing
 from remus_agent.protocol.replication.frames import FrameType, payload_limit
@@ -225,26 +225,24 @@ class XenSource:
         return pages
 
     def _checkpoint(self, epoch: int, at_barrier: Callable[[], None], timeout: float) -> Checkpoint:
-        if self._incomplete is not None or self._suspender is None:
-            raise HypervisorError(
-                f"pages are missing: {self._incomplete}",
-                operation="take a checkpoint",
-                domain=self._domain.name,
-                epoch=epoch,
-                left="the guest runs",
-                hint="protection starts over with a full copy",
-            )
-        self._staging.trim()
-        self._guard.ensure()
         try:
+            if self._incomplete is not None or self._suspender is None:
+                raise HypervisorError(
+                    f"pages are missing: {self._incomplete}",
+                    left="the guest runs",
+                    hint="protection starts over with a full copy",
+                )
+            self._staging.trim()
+            self._guard.ensure()
             model = self._device_model
             with nullcontext() if model is None else model.line():
                 if model is not None:
                     model.prepare()
                 return self._suspended(epoch, at_barrier, timeout, self._suspender)
-        except HypervisorError as error:
+        except RemusError as error:
             error.epoch = epoch if error.epoch is None else error.epoch
             error.operation = error.operation or "take a checkpoint"
+            error.domain = error.domain or self._domain.name
             raise
 
     def _suspended(
