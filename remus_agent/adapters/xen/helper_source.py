@@ -4,31 +4,29 @@ A PV guest's page tables hold machine addresses, so its pages must be rewritten 
 it does for `xl remus`. What is different from there: while the guest is down the helper writes into the buffer of a
 socket that nobody reads, and its stream is taken out and sent when the guest runs again.
 
-The helper waits in its `checkpoint` callback from one epoch to the next. Everything is done in one thread."""
+The helper waits in its `checkpoint` callback from one epoch to the next. The thread it is done in, and what
+surrounds it, is in `source_thread.py`."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import select
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, TypeVar
 
-from remus_agent.adapters.xen.control import Control, DomainControl
-from remus_agent.adapters.xen.guard import Guard
 from remus_agent.adapters.xen.helper_stream import DEEPEST, PIECE, SLACK, Found, HelperStream
 from remus_agent.adapters.xen.libs import Libraries
+from remus_agent.adapters.xen.memory import memory_changed
 from remus_agent.adapters.xen.save_helper import SaveHelper
+from remus_agent.adapters.xen.source_thread import SourceThread
 from remus_agent.adapters.xen.structs import PAGE_SIZE
 from remus_agent.adapters.xen.suspend import Suspender
-from remus_agent.adapters.xen.xenstore import XenStore
-from remus_agent.errors import GuestEnded, HypervisorError, RemusError
+from remus_agent.errors import GuestEnded, HypervisorError
 from remus_agent.faults import Phase, pause_at
 from remus_agent.ports import Buffer, Checkpoint, Domain, SeedRound, Timing
 from remus_agent.protocol.replication.frames import FrameType, payload_limit
@@ -52,25 +50,19 @@ _LOOK_ALONG: Final = 100
 _GROUP: Final = payload_limit(FrameType.STREAM)
 _LIBXC_HEADERS: Final = headers.IMAGE_HEADER.size + headers.DOMAIN_HEADER.size
 
-_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-class HelperSource:
+class HelperSource(SourceThread):
     """`ports.Source` of one domain. config: its configuration as JSON. supervisor: the socket of the supervisor, which must be
     there. helper: the program."""
 
     def __init__(self, libs: Libraries, domain: Domain, config: str, supervisor: Path, helper: Path) -> None:
-        self._libs, self._domain, self._config, self._path = libs, domain, config, helper
-        self._guard = Guard(supervisor, domain.domid, domain.uuid, domain.name)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"source {domain.name}")
-        self._cleanup = ExitStack()
-        self._suspender: Suspender | None = None
+        super().__init__(libs, domain, supervisor)
+        self._config, self._path = config, helper
         self._preamble: bytes | None = None
-        self._closed = False
         self._abandoned = threading.Event()
         self._wake = os.eventfd(0)
-        self._incomplete: str | None = "the guest was not seeded"
 
     @property
     def preamble(self) -> bytes:
@@ -79,65 +71,33 @@ class HelperSource:
             raise HypervisorError("the source has not begun", domain=self._domain.name)
         return self._preamble
 
-    async def begin(self) -> None:
-        await self._run(self._begin)
-
-    async def seed(self) -> AsyncIterator[SeedRound]:
-        rounds = self._seed()
-        while (piece := await self._run(next, rounds, None)) is not None:
-            yield piece
-
-    async def checkpoint(self, epoch: int, at_barrier: Callable[[], None], timeout: float) -> Checkpoint:
-        return await self._run(self._checkpoint, epoch, at_barrier, timeout)
-
     async def close(self) -> None:
         if self._closed:
             return
         self._abandoned.set()
         os.eventfd_write(self._wake, 1)
-        if self._suspender is not None:
-            self._suspender.abandon()
         try:
-            await self._run(self._close)
+            await super().close()
         finally:
-            self._closed = True
             os.close(self._wake)
-            self._thread.shutdown(wait=False)
-
-    async def _run(self, function: Callable[_P, _T], *args: _P.args, **_: _P.kwargs) -> _T:
-        if self._closed:
-            raise HypervisorError("the source is closed", domain=self._domain.name)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
     # In the thread
 
-    def _begin(self) -> None:
-        with ExitStack() as stack:
-            control = Control(self._libs)
-            stack.callback(control.close)
-            store = XenStore(self._libs)
-            stack.callback(store.close)
-            self._xen = DomainControl(control, self._domain.domid, self._domain.name, self._domain.uuid)
-            self._tot_pages = int(self._xen.info().tot_pages)
-            self._guard.watch()
-            stack.callback(self._guard.unwatch)
-            self._suspender = suspender = Suspender(self._libs, self._xen, store)
-            stack.callback(self._leave_running)
-            stack.callback(suspender.close)
-            suspender.open()
-            self._stream = HelperStream(self._tot_pages * PAGE_SIZE, self._domain.name)
-            stack.callback(self._stream.close)
-            self._helper = SaveHelper(self._path, self._stream.helper_fd, self._domain.domid, self._domain.name)
-            stack.callback(self._stop_helper)
-            self._quiet, self._busy = select.poll(), select.poll()
-            for poll in (self._quiet, self._busy):
-                poll.register(self._helper, select.POLLIN)
-                poll.register(self._wake, select.POLLIN)
-            self._busy.register(self._stream, select.POLLIN)
-            self._preamble = self._read_preamble()
-            # The helper switches log-dirty on before it reads the first page.
-            self._until(lambda: self._stream.has_begun(Xc.PAGE_DATA), "first pages", drain=True)
-            self._cleanup = stack.pop_all()
+    def _set_up(self, stack: ExitStack) -> None:
+        self._tot_pages = int(self._xen.info().tot_pages)
+        self._open_suspender(stack)
+        self._stream = HelperStream(self._tot_pages * PAGE_SIZE, self._domain.name)
+        stack.callback(self._stream.close)
+        self._helper = SaveHelper(self._path, self._stream.helper_fd, self._domain.domid, self._domain.name)
+        stack.callback(self._stop_helper)
+        self._quiet, self._busy = select.poll(), select.poll()
+        for poll in (self._quiet, self._busy):
+            poll.register(self._helper, select.POLLIN)
+            poll.register(self._wake, select.POLLIN)
+        self._busy.register(self._stream, select.POLLIN)
+        self._preamble = self._read_preamble()
+        # The helper switches log-dirty on before it reads the first page.
+        self._until(lambda: self._stream.has_begun(Xc.PAGE_DATA), "first pages", drain=True)
 
     def _read_preamble(self) -> bytes:
         parts = [writer.opening(self._config.encode())]
@@ -183,26 +143,13 @@ class HelperSource:
             self._expect_whole()
         return record
 
-    def _checkpoint(self, epoch: int, at_barrier: Callable[[], None], timeout: float) -> Checkpoint:
-        try:
-            if self._incomplete is not None or self._suspender is None:
-                raise HypervisorError(
-                    f"pages are missing: {self._incomplete}",
-                    left="the guest runs",
-                    hint="protection starts over with a full copy",
-                )
-            self._stream.reset()
-            self._guard.ensure()
-            if self._helper.waiting is Callback.CHECKPOINT:
-                self._incomplete = f"epoch {epoch} was broken off"
-                self._go_on(Callback.SUSPEND, drain=True)
-                self._incomplete = None
-            return self._suspended(epoch, at_barrier, timeout, self._suspender)
-        except RemusError as error:
-            error.epoch = epoch if error.epoch is None else error.epoch
-            error.operation = error.operation or "take a checkpoint"
-            error.domain = error.domain or self._domain.name
-            raise
+    def _take(self, epoch: int, at_barrier: Callable[[], None], timeout: float, suspender: Suspender) -> Checkpoint:
+        self._stream.reset()
+        if self._helper.waiting is Callback.CHECKPOINT:
+            self._incomplete = f"epoch {epoch} was broken off"
+            self._go_on(Callback.SUSPEND, drain=True)
+            self._incomplete = None
+        return self._suspended(epoch, at_barrier, timeout, suspender)
 
     def _suspended(
         self, epoch: int, at_barrier: Callable[[], None], timeout: float, suspender: Suspender
@@ -212,7 +159,10 @@ class HelperSource:
         info = suspender.suspend(timeout)
         down = clock()
         try:
-            self._check_unchanged(int(info.tot_pages))
+            # The p2m table that the helper has read once must be the one that the guest still uses. (libxc itself looks at
+            # it only while memory is seeded: xg_sr_save_x86_pv.c, x86_pv_check_vm_state_p2m_list.)
+            if int(info.tot_pages) != self._tot_pages:
+                raise memory_changed(self._tot_pages, int(info.tot_pages), self._domain.name)
             at_barrier()
             barrier = clock()
             self._incomplete = f"epoch {epoch} was broken off"
@@ -306,17 +256,6 @@ class HelperSource:
         if self._stream.partial:
             raise self._wrong(f"the save helper has left {self._stream.partial} bytes of a record that is not whole")
 
-    def _check_unchanged(self, tot_pages: int) -> None:
-        """The p2m table that the helper has read once is the one that the guest still uses. (libxc itself looks at it
-        only while memory is seeded: xg_sr_save_x86_pv.c, x86_pv_check_vm_state_p2m_list.)"""
-        if tot_pages != self._tot_pages:
-            raise HypervisorError(
-                f"the guest's memory changed from {self._tot_pages} to {tot_pages} pages",
-                domain=self._domain.name,
-                left="the guest runs; this copy of it is unusable",
-                hint="keep its memory constant (no xl mem-set); protection starts over with a full copy",
-            )
-
     def _wrong(self, what: str) -> HypervisorError:
         return HypervisorError(
             what,
@@ -326,23 +265,6 @@ class HelperSource:
         )
 
     # Ending
-
-    def _close(self) -> None:
-        self._cleanup.close()  # looked up here: a `begin` that was still at work has replaced it
-
-    def _resume(self) -> None:
-        try:
-            self._xen.resume()
-        except HypervisorError as error:
-            log.warning("%s; trying once more", error)
-            self._xen.resume()
-
-    def _leave_running(self) -> None:
-        """Resume the guest if it went down after a checkpoint had given up on it."""
-        with suppress(GuestEnded):
-            if self._suspender is not None and self._suspender.settle():
-                self._xen.resume()
-                self._suspender.resumed()
 
     def _stop_helper(self) -> None:
         if self._helper.stop(STOP):

@@ -34,6 +34,16 @@ Pages = NDArray[np.uint8]
 """Page contents, one row of 4096 bytes a page."""
 
 
+def memory_changed(before: int, now: int, domain: str) -> HypervisorError:
+    """For a running guest whose `tot_pages` are not what they were when its memory was first looked at."""
+    return HypervisorError(
+        f"the guest's memory changed from {before} to {now} pages",
+        domain=domain,
+        left="the guest runs; this copy of it is unusable",
+        hint="keep its memory constant (no xl mem-set); protection starts over with a full copy",
+    )
+
+
 class GuestMemory:
     """The mapping and its index. Frames are numbered densely as `rows` in ascending order of their gfn."""
 
@@ -86,12 +96,7 @@ class GuestMemory:
     def check_unchanged(self, tot_pages: int) -> None:
         """Raises HypervisorError if the guest got memory since it was mapped."""
         if tot_pages != self.tot_pages:
-            raise HypervisorError(
-                f"the guest's memory changed from {self.tot_pages} to {tot_pages} pages",
-                domain=self._domain.name,
-                left="the guest runs; this copy of it is unusable",
-                hint="keep its memory constant (no xl mem-set); protection starts over with a full copy",
-            )
+            raise memory_changed(self.tot_pages, tot_pages, self._domain.name)
 
     def check_in_place(self) -> None:
         """Raises HypervisorError if a run of frames is no longer where it was mapped. A device model can move video

@@ -1,37 +1,34 @@
 """Takes checkpoints of one running PVH or HVM guest: `ports.Source`.
 
-All calls into Xen are made in one thread of its own. While the guest is down only what must be is done: the
-barrier, taking the dirty bitmap, copying the dirty pages into staging, reading the context, resuming.
-Records are made afterwards, around the copied pages. tools/libs/guest/xg_sr_save.c does the same with the
-guest down throughout.
+While the guest is down only what must be is done: the barrier, taking the dirty bitmap, copying the dirty
+pages into staging, reading the context, resuming. Records are made afterwards, around the copied pages.
+tools/libs/guest/xg_sr_save.c does the same with the guest down throughout. The thread it is done in, and what surrounds
+it, is in `source_thread.py`.
 
 An HVM guest's device model writes to the guest's memory and sends frames of its own. It is halted right after the
 guest is down, saves its state, and goes on right before the guest does."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import mmap
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import Final, ParamSpec, TypeVar
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from remus_agent.adapters.xen.control import Control, DirtyBitmap, DomainControl
+from remus_agent.adapters.xen.control import DirtyBitmap
 from remus_agent.adapters.xen.device_model import DeviceModel
-from remus_agent.adapters.xen.guard import Guard
 from remus_agent.adapters.xen.libs import Libraries
 from remus_agent.adapters.xen.memory import SPECIAL, SPECIAL_HVM, GuestMemory, Pages
+from remus_agent.adapters.xen.source_thread import SourceThread
 from remus_agent.adapters.xen.structs import PAGE_SIZE
 from remus_agent.adapters.xen.suspend import Suspender
-from remus_agent.adapters.xen.xenstore import XenStore
 from remus_agent.errors import GuestEnded, HypervisorError
 from remus_agent.faults import FaultName, Phase, active, pause_at
 from remus_agent.ports import Buffer, Checkpoint, Domain, GuestType, SeedRound, Timing
@@ -51,9 +48,6 @@ STAGING_KEPT: Final = 2048
 """Pages of staging that stay in memory between checkpoints (8 MiB); more is given back after use."""
 _GROUP: Final = payload_limit(FrameType.STREAM)
 _MAP_NORESERVE: Final = 0x4000
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 
 
 class Staging:
@@ -78,7 +72,7 @@ class Staging:
             self._used = 0
 
 
-class XenSource:
+class XenSource(SourceThread):
     """`ports.Source` of one domain. supervisor: the socket of the supervisor, which must be there. device_model:
     makes what talks to an HVM guest's QEMU."""
 
@@ -90,80 +84,30 @@ class XenSource:
         supervisor: Path,
         device_model: Callable[[int, str], DeviceModel] = DeviceModel,
     ) -> None:
-        self._libs, self._domain, self._preamble = libs, domain, preamble
-        self._guard = Guard(supervisor, domain.domid, domain.uuid, domain.name)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"source {domain.name}")
-        self._cleanup = ExitStack()
+        super().__init__(libs, domain, supervisor)
+        self._preamble = preamble
         self._make_device_model = device_model if domain.guest_type is GuestType.HVM else None
         self._device_model: DeviceModel | None = None
-        self._suspender: Suspender | None = None
-        self._closed = False
-        self._incomplete: str | None = "the guest was not seeded"
 
     @property
     def preamble(self) -> bytes:
         return self._preamble
 
-    async def begin(self) -> None:
-        await self._run(self._begin)
-
-    async def seed(self) -> AsyncIterator[SeedRound]:
-        rounds = self._seed()
-        while (piece := await self._run(next, rounds, None)) is not None:
-            yield piece
-
-    async def checkpoint(
-        self,
-        epoch: int,
-        at_barrier: Callable[[], None],
-        timeout: float,
-    ) -> Checkpoint:
-        return await self._run(self._checkpoint, epoch, at_barrier, timeout)
-
-    async def close(self) -> None:
-        if self._closed:
-            return
-        if self._suspender is not None:
-            self._suspender.abandon()
-        try:
-            await self._run(self._close)
-        finally:
-            self._closed = True
-            self._thread.shutdown(wait=False)
-
-    async def _run(self, function: Callable[_P, _T], *args: _P.args, **_: _P.kwargs) -> _T:
-        if self._closed:
-            raise HypervisorError("the source is closed", domain=self._domain.name)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
-
     # In the thread
 
-    def _begin(self) -> None:
-        with ExitStack() as stack:
-            control = Control(self._libs)
-            stack.callback(control.close)
-            store = XenStore(self._libs)
-            stack.callback(store.close)
-            self._xen = DomainControl(control, self._domain.domid, self._domain.name, self._domain.uuid)
-            self._xen.info()
-            self._guard.watch()
-            stack.callback(self._guard.unwatch)
-            self._begin_device_model(stack)
-            special = SPECIAL if self._device_model is None else SPECIAL_HVM
-            self._memory = GuestMemory(self._libs, self._xen, special)
-            stack.callback(self._memory.close)
-            self._memory.map()
-            self._bitmap = DirtyBitmap(control, self._memory.frames)
-            stack.callback(self._bitmap.close)
-            self._staging = Staging(self._memory.total)
-            self._xen.prepare_context()
-            self._suspender = suspender = Suspender(self._libs, self._xen, store)
-            stack.callback(self._leave_running)
-            stack.callback(suspender.close)
-            suspender.open()
-            stack.callback(self._logdirty_off)
-            self._xen.logdirty_on()
-            self._cleanup = stack.pop_all()
+    def _set_up(self, stack: ExitStack) -> None:
+        self._begin_device_model(stack)
+        special = SPECIAL if self._device_model is None else SPECIAL_HVM
+        self._memory = GuestMemory(self._libs, self._xen, special)
+        stack.callback(self._memory.close)
+        self._memory.map()
+        self._bitmap = DirtyBitmap(self._xen.control, self._memory.frames)
+        stack.callback(self._bitmap.close)
+        self._staging = Staging(self._memory.total)
+        self._xen.prepare_context()
+        self._open_suspender(stack)
+        stack.callback(self._logdirty_off)
+        self._xen.logdirty_on()
 
     def _begin_device_model(self, stack: ExitStack) -> None:
         if self._make_device_model is None:
@@ -224,28 +168,13 @@ class XenSource:
         self._memory.gather(rows, pages)
         return pages
 
-    def _checkpoint(self, epoch: int, at_barrier: Callable[[], None], timeout: float) -> Checkpoint:
-        if self._incomplete is not None or self._suspender is None:
-            raise HypervisorError(
-                f"pages are missing: {self._incomplete}",
-                operation="take a checkpoint",
-                domain=self._domain.name,
-                epoch=epoch,
-                left="the guest runs",
-                hint="protection starts over with a full copy",
-            )
+    def _take(self, epoch: int, at_barrier: Callable[[], None], timeout: float, suspender: Suspender) -> Checkpoint:
         self._staging.trim()
-        self._guard.ensure()
-        try:
-            model = self._device_model
-            with nullcontext() if model is None else model.line():
-                if model is not None:
-                    model.prepare()
-                return self._suspended(epoch, at_barrier, timeout, self._suspender)
-        except HypervisorError as error:
-            error.epoch = epoch if error.epoch is None else error.epoch
-            error.operation = error.operation or "take a checkpoint"
-            raise
+        model = self._device_model
+        with nullcontext() if model is None else model.line():
+            if model is not None:
+                model.prepare()
+            return self._suspended(epoch, at_barrier, timeout, suspender)
 
     def _suspended(
         self, epoch: int, at_barrier: Callable[[], None], timeout: float, suspender: Suspender
@@ -279,7 +208,10 @@ class XenSource:
             pause_at(Phase.COPIED)
         finally:
             if sys.exception() is None or not active(FaultName.ERROR_LEAVES_SUSPENDED):
+                deaf = self._let_device_model_go_on()
                 self._resume()
+                if deaf is not None:
+                    raise deaf
         running = clock()
         suspender.resumed()
         records = _flat(writer.page_data(gfns, pages.data))
@@ -313,16 +245,6 @@ class XenSource:
             hint="do not save or migrate a protected guest; protection starts over with a full copy",
         )
 
-    def _resume(self) -> None:
-        failed = self._let_device_model_go_on()
-        try:
-            self._xen.resume()
-        except HypervisorError as error:
-            log.warning("%s; trying once more", error)
-            self._xen.resume()
-        if failed is not None:
-            raise failed
-
     def _let_device_model_go_on(self) -> HypervisorError | None:
         """Before the guest runs, as libxl does. A guest whose device model is deaf is resumed all the same."""
         if self._device_model is None:
@@ -333,16 +255,6 @@ class XenSource:
             error.left = "the guest runs; its device model may be halted"
             return error
         return None
-
-    def _close(self) -> None:
-        self._cleanup.close()
-
-    def _leave_running(self) -> None:
-        """Resume the guest if it went down after a checkpoint had given up on it."""
-        with suppress(GuestEnded):
-            if self._suspender is not None and self._suspender.settle():
-                self._xen.resume()
-                self._suspender.resumed()
 
     def _logdirty_off(self) -> None:
         try:

@@ -17,7 +17,7 @@ from remus_agent.adapters.xen import guard, suspend
 from remus_agent.adapters.xen import structs as s
 from remus_agent.adapters.xen.device_model import DeviceModel, socket_of
 from remus_agent.adapters.xen.source import XenSource
-from remus_agent.errors import GuestEnded, HypervisorError, RefusedError
+from remus_agent.errors import GuestEnded, HypervisorError, OutputBufferError, RefusedError
 from remus_agent.ports import Checkpoint, Domain, GuestType
 from remus_agent.protocol.stream import constants as c
 from remus_agent.protocol.stream.bodies import parse_emulator_context
@@ -155,6 +155,17 @@ async def test_a_barrier_that_fails_leaves_the_guest_running_and_nothing_lost(xe
             await take(source, broken)
         assert xen.shutdown is None
         assert (await take(source)).pages == 1
+
+
+async def test_an_error_of_the_barrier_names_the_epoch_and_keeps_what_it_knows(xen: FakeXen, watcher: Watcher) -> None:
+    def broken() -> None:
+        raise OutputBufferError("no plug", operation="end the epoch")
+
+    async with begun(xen, watcher) as source:
+        xen.touch(5)
+        with pytest.raises(OutputBufferError) as caught:
+            await take(source, broken)
+    assert str(caught.value) == f"end the epoch, domain {NAME}, epoch 1: no plug"
 
 
 async def test_a_checkpoint_without_seeding_is_refused(xen: FakeXen, watcher: Watcher) -> None:
