@@ -31,8 +31,8 @@ test: setup verifier ## Run all tests: the fast ones, then every scenario on two
 test-all: setup verifier ## The same with every lab test (about two hours)
 	@python -u tools/run_tests.py --all
 
-test-failovers: setup ## Run the failover of every type of guest on nested hosts (lab_debian=13 or 12)
-	@python -u tools/run_tests.py --failovers
+test-failovers: setup ## Run the failover of every type of guest on nested hosts (lab_debian=13 or 12; lab_guests="hvm pv" for some types only)
+	@python -u tools/run_tests.py --failovers $(lab_guests)
 
 check: setup lint unit ## Run the fast part alone: lint, types, contracts, unit, property and model tests
 

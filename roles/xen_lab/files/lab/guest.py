@@ -27,12 +27,13 @@ FILES = {
     "beacon": ("usr/lib/remus-lab/beacon", 0o755),
 }
 
-TYPES: dict[str, tuple[str, ...]] = {
-    "pvh": (),
-    "pv": (),
-    "hvm": ('vga = "stdvga"', "vnc = 0"),
+TYPES: dict[str, tuple[int, tuple[str, ...]]] = {
+    "pvh": (128, ()),
+    "pv": (128, ()),
+    "hvm": (192, ('vga = "stdvga"', "vnc = 0")),
 }
-"""The types of guest and the further lines of their xl.cfg. All are one guest, so that one lab serves tests of each."""
+"""The types of guest, the memory of each in MiB (an HVM guest's video memory and firmware are part of it), and the further
+lines of their xl.cfg. All are one guest, so that one lab serves tests of each."""
 
 
 def guest_folder(paths: Paths, recipe: Recipe) -> Path:
@@ -70,7 +71,8 @@ def ensure_guest(paths: Paths, recipe: Recipe, say: Progress) -> bool:
 def configuration(recipe: Recipe, kind: str) -> str:
     """The xl.cfg of the guest as one of the TYPES: what all share, then what this one needs besides."""
     common = Template((recipe.assets / "guest/guest.cfg").read_text())
-    return common.substitute(type=kind) + "".join(f"{line}\n" for line in TYPES[kind])
+    memory, lines = TYPES[kind]
+    return common.substitute(type=kind, memory=memory) + "".join(f"{line}\n" for line in lines)
 
 
 def lay_out(root: Path, parts: Path, recipe: Recipe) -> None:
