@@ -47,6 +47,7 @@ def redis(*words: str, stdin: bytes | None = None) -> None:
 
 def fill(mib: int, started: float) -> None:
     """Values of random bytes, each different, in three quarters of the guest's memory."""
+    redis("CONFIG", "SET", "maxmemory", "0")
     redis("-x", "SET", "seed", stdin=os.urandom((1 << 20) - 16))
     last = mib * 3 // 4
     for first in range(1, last + 1, STEP):
