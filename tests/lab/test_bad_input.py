@@ -100,6 +100,27 @@ def test_a_guest_that_is_protected_already(protected: agent.Status) -> None:
 
 
 @pytest.fixture
+def pv_guest() -> Iterator[str]:
+    """A paused PV guest on alpha beside the lab's own."""
+    name = "pvtest"
+    change = f's/^name = .*/name = "{name}"/; s/00:16:3e:77:00:64/00:16:3e:77:00:97/'
+    on(
+        "alpha",
+        f"sed '{change}' /etc/xen/{GUEST}-pv.cfg >/run/{name}.cfg && xl create -q -p /run/{name}.cfg",
+        timeout=300,
+    )
+    yield name
+    on("alpha", f"xl destroy {name}; rm /run/{name}.cfg", timeout=120)
+
+
+def test_a_pv_guest_where_xen_has_no_shadow_paging(pv_guest: str) -> None:
+    reasons = agent.probe_reasons("alpha", "beta", domain=pv_guest)
+    assert reasons
+    offers = "shadow" in on("alpha", "xl info virt_caps").split()
+    assert ("built without shadow paging" in str(reasons)) is not offers, reasons
+
+
+@pytest.fixture
 def ballast() -> Iterator[None]:
     """A paused domain on beta that leaves less memory free than a copy needs."""
     free = int(on("beta", "xl info free_memory").strip())
