@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from remus_agent.adapters.net.netlink import NetlinkError
 from remus_agent.adapters.net.plug import PlugDevice, PlugSocket
-from remus_agent.adapters.net.plumbing import Plumbing
+from remus_agent.adapters.net.plumbing import Plumbing, _next_name, owner_of
 from remus_agent.errors import OutputBufferError
 from remus_agent.ports import Vif
 from remus_agent.protocol.rtnl import Filter, Link, QdiscStats
@@ -91,10 +91,10 @@ class FakePlumbing(Plumbing):
     def vif_index(self, vif: Vif) -> int | None:
         return self.kernel.vifs.get(vif.device)
 
-    def own_links(self, domid: int, devid: int) -> list[Link]:
+    def _all_links(self) -> list[tuple[Link, tuple[int, str]]]:
         self.kernel.step("all")
-        links = (ifb.link for ifb in self.kernel.ifbs.values())
-        return [link for link in links if link.name.startswith(f"rb{domid}.{devid}.")]
+        owners = [(ifb.link, owner_of(ifb.link.name)) for ifb in self.kernel.ifbs.values()]
+        return [(link, owner) for link, owner in owners if owner is not None]
 
     def filters(self, ifindex: int, device: str, *, egress: bool = False) -> list[Filter]:
         self.kernel.step(device)
@@ -117,9 +117,9 @@ class FakePlumbing(Plumbing):
 
     calm = empty
 
-    def add_ifb(self, domid: int, devid: int, used: list[Link], limit: int) -> Link:
-        self.kernel.step(f"vif{domid}.{devid}")
-        return self.kernel.add(f"rb{domid}.{devid}.{self.kernel._next}")
+    def add_ifb(self, domid: int, vif: Vif, used: list[Link], limit: int) -> Link:
+        self.kernel.step(vif.device)
+        return self.kernel.add(_next_name(domid, vif, used))
 
     def delete_link(self, link: Link) -> None:
         self.kernel.step(link.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from fake_plugs import FakePlugs, FakePlumbing, Kernel
@@ -19,9 +20,9 @@ DOMAIN = Domain("redis1", 7, "", GuestType.PVH, 131072, VIFS)
 DEVICES = tuple(vif.device for vif in VIFS)
 
 
-def buffer_on(kernel: Kernel) -> PlugOutputBuffer:
+def buffer_on(kernel: Kernel, domain: Domain = DOMAIN) -> PlugOutputBuffer:
     return PlugOutputBuffer(
-        DOMAIN,
+        domain,
         1 << 20,
         plumbing=lambda: FakePlumbing(kernel),
         plug_socket=lambda devices: FakePlugs(kernel, devices),
@@ -67,6 +68,27 @@ def test_a_closed_buffer_lets_nothing_out_before_the_release() -> None:
     assert kernel.out[100] == list(range(epoch))
     with pytest.raises(OutputBufferError, match="no epoch is closed"):
         release(buffer)
+
+
+def test_what_a_device_model_sends_is_held_like_what_the_guest_sends() -> None:
+    tap = replace(VIFS[0], device="vif7.0-emu", emulated=True)
+    domain = replace(DOMAIN, guest_type=GuestType.HVM, taps=(tap,))
+    kernel = Kernel((*DEVICES, tap.device))
+    buffer = buffer_on(kernel, domain)
+    install(buffer, closed=True)
+    before = passed(kernel)
+    buffer.barrier()
+    epoch = len(kernel.sent[kernel.vifs[tap.device]])
+    kernel.traffic()
+    assert passed(kernel) == before
+    install(again := buffer_on(kernel, domain), closed=True)
+    assert passed(kernel) == before
+    again.barrier()
+    release(again)
+    assert len(kernel.out[kernel.vifs[tap.device]]) >= epoch
+    assert len(kernel.ifbs) == len(VIFS) + 1
+    asyncio.run(again.remove())
+    nothing_lost(kernel)
 
 
 def test_two_barriers_in_a_row_are_refused_before_anything_is_sent() -> None:

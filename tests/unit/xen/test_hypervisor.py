@@ -57,6 +57,20 @@ async def test_a_domain_is_found_by_name(host: XenHypervisor, xen: FakeXen) -> N
         await host.domain("web9")
 
 
+@pytest.mark.parametrize("kind", ["pvh", "hvm"])
+async def test_the_emulated_twins_of_interfaces_are_outputs(
+    host: XenHypervisor, xen: FakeXen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(domains, "NET", tmp_path)
+    xen.store[f"/libxl/{DOMID}/type"] = kind
+    assert [vif.device for vif in (await host.domain(NAME)).outputs] == ["vif7.0"]
+    (tmp_path / "vif7.0-emu").touch()
+    outputs = (await host.domain(NAME)).outputs
+    assert [(vif.devid, vif.device, vif.emulated) for vif in outputs[1:]] == (
+        [(0, "vif7.0-emu", True)] if kind == "hvm" else []
+    )
+
+
 async def test_a_source_carries_configuration_and_policy(host: XenHypervisor, xen: FakeXen) -> None:
     source = await host.open_source(await host.domain(NAME))
     preamble = parse_preamble(source.preamble)
