@@ -37,13 +37,14 @@ def main(arguments: Sequence[str] | None = None, *, send: Send | None = None) ->
     verbs: dict[str, Verb] = {**VERBS, "stream": functools.partial(_stream, send)}
     progress = ProgressLines(sys.stderr)
     try:
-        with Client(socket_path(options.socket)) as client:
-            code = verbs[options.verb](client, options, progress)
-        sys.stdout.flush()
-    except RemusError as error:
-        progress.end()
-        _report(error, options.output)
-        return error.status if isinstance(error, AgentError) else error.exit_code
+        try:
+            with Client(socket_path(options.socket)) as client:
+                code = verbs[options.verb](client, options, progress)
+        except RemusError as error:
+            progress.end()
+            _report(error, options.output)
+            code = error.status if isinstance(error, AgentError) else error.exit_code
+        sys.stdout.flush()  # what was printed before an error as well
     except KeyboardInterrupt:
         progress.end()
         if options.verb in CHANGING:
