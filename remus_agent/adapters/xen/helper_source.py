@@ -121,7 +121,8 @@ class HelperSource(SourceThread):
             total = max(total, done)
             yield SeedRound([record.raw], record.pages, done, total)
         self._stream.reset()
-        if not self._stream.set_depth(min(self._tot_pages * PAGE_SIZE + SLACK, DEEPEST)):
+        self._stream.set_depth(min(self._tot_pages * PAGE_SIZE + SLACK, DEEPEST))
+        if not self._stream.deferred:
             log.warning(
                 "%s: the socket's buffer may not be enlarged (CAP_NET_ADMIN); checkpoints are read while the guest is down",
                 self._domain.name,

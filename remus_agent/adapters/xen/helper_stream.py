@@ -60,7 +60,7 @@ class HelperStream:
         self._area, self._view = area, memoryview(area)
         self._start = self._filled = 0
         self._held = 0
-        self.deferred = self.set_depth(SHALLOW)
+        self.set_depth(SHALLOW)
 
     @property
     def helper_fd(self) -> int:
@@ -81,17 +81,16 @@ class HelperStream:
         """Whether the helper will soon have to wait for us."""
         return self._in_socket() * 4 > self._depth * 3
 
-    def set_depth(self, size: int) -> bool:
-        """Let the socket take in so many bytes. False: it is smaller, because only the kernel's limit was to be had."""
+    def set_depth(self, size: int) -> None:
+        """Let the socket take in so many bytes. `deferred` is False afterwards where it is smaller, because only the kernel's
+        limit was to be had."""
         try:
             self._theirs.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, size)
-            deep = True
+            self.deferred = True
         except PermissionError:
             self._theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
-            deep = False
+            self.deferred = False
         self._depth = self._theirs.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
-        self.deferred = deep
-        return deep
 
     def grew(self) -> bool:
         """Whether the socket holds another amount than at the last call: the helper works."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,18 +31,11 @@ class Qmp:
         self._number = 0
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self._deadline = time.monotonic() + patience
-            self._socket.settimeout(patience)
-            self._socket.connect(str(path))
-            if "QMP" not in self._message():
-                raise QmpError("it does not greet like QEMU")
+            with self._in_time(""):
+                self._socket.connect(str(path))
+                if "QMP" not in self._message():
+                    raise QmpError("it does not greet like QEMU")
             self.execute("qmp_capabilities")
-        except TimeoutError:
-            self.close()
-            raise QmpError(f"no answer within {patience:g} s") from None
-        except OSError as error:
-            self.close()
-            raise QmpError(error.strerror or str(error)) from error
         except QmpError:
             self.close()
             raise
@@ -50,10 +44,8 @@ class Qmp:
         """Run one command and return what it returns. fds: sent along (SCM_RIGHTS). Raises QmpError."""
         self._number += 1
         request = {"execute": command, "id": self._number} | ({"arguments": dict(arguments)} if arguments else {})
-        self._deadline = time.monotonic() + self._patience
-        try:
+        with self._in_time(f"{command}: "):
             # One byte of an ordinary message must carry the descriptors; a request is far below what one send takes.
-            self._socket.settimeout(self._patience)
             socket.send_fds(self._socket, [json.dumps(request).encode() + b"\n"], fds)
             while True:
                 answer = self._message()
@@ -63,14 +55,22 @@ class Qmp:
                     return answer["return"]
                 if "error" in answer:
                     raise QmpError(f"{command}: {answer['error'].get('desc', answer['error'])}")
-        except TimeoutError:
-            raise QmpError(f"{command}: no answer within {self._patience:g} s") from None
-        except OSError as error:
-            raise QmpError(f"{command}: {error.strerror or error}") from error
 
     def close(self) -> None:
         """Safe to call twice."""
         self._socket.close()
+
+    @contextmanager
+    def _in_time(self, what: str) -> Iterator[None]:
+        """All of it within the patience. what: begins the message of what goes wrong."""
+        self._deadline = time.monotonic() + self._patience
+        self._socket.settimeout(self._patience)
+        try:
+            yield
+        except TimeoutError:
+            raise QmpError(f"{what}no answer within {self._patience:g} s") from None
+        except OSError as error:
+            raise QmpError(f"{what}{error.strerror or error}") from error
 
     def _message(self) -> dict[str, Any]:
         """The next message, an event as well."""

@@ -10,7 +10,6 @@ from enum import IntEnum
 from typing import Final
 
 PAGE_SHIFT: Final = 12
-HVM_PARAM_CALLBACK_IRQ: Final = 0
 PAGE_SIZE: Final = 1 << PAGE_SHIFT
 PROT_READ: Final = 1
 
@@ -31,6 +30,9 @@ PHYSCAP_PV: Final = 1 << 1
 PHYSCAP_SHADOW: Final = 1 << 4
 """XEN_SYSCTL_PHYSCAP_*, bits of PhysInfo.capabilities: Xen can run PV guests; Xen is built with shadow paging. `xl info`
 shows them among its virt_caps."""
+
+HVM_PARAM_CALLBACK_IRQ: Final = 0
+"""How the kernel in an HVM guest wants to be interrupted; 0 until its drivers for Xen have said so (hvm/params.h)."""
 
 PFN_BATCH_MAX: Final = 1024
 """Most frames one XEN_DOMCTL_getpageframeinfo3 takes."""
