@@ -348,11 +348,11 @@ class ByteSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reserved:
-    """A host whose agent leaves a domain alone. generation: with which to replicate it. For the others see `Hello`."""
+    """A host whose agent leaves a domain alone. generation: with which to replicate it. facts: for its HELLO."""
 
     host: str
-    cpu_policy: str
     generation: int
+    facts: HostFacts
 
 
 class Reservations(Protocol):

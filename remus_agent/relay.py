@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from remus_agent import config
 from remus_agent.adapters.clock import SystemClock
 from remus_agent.adapters.descriptor import DescriptorSource
@@ -100,9 +102,9 @@ class AgentReservations:
         """As the port says."""
         answer = await asyncio.to_thread(self._ask, domain, seconds)
         try:
-            return Reserved(str(answer["host"]), str(answer["cpu_policy"]), int(answer["generation"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ProtocolError(f"the agent's answer lacks something: {error!r}", operation="relay") from error
+            return msgspec.convert(answer, Reserved)
+        except msgspec.ValidationError as error:
+            raise ProtocolError(f"the agent's answer lacks something: {error}", operation="relay") from error
 
     async def renew(self, domain: str, seconds: float) -> None:
         """As the port says."""

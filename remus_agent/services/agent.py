@@ -20,7 +20,7 @@ from remus_agent.errors import (
 )
 from remus_agent.machines.primary import State
 from remus_agent.observe.status import Status
-from remus_agent.ports import Domain, GuestRecord, GuestStore, OutputBuffers
+from remus_agent.ports import Domain, GuestRecord, GuestStore, OutputBuffers, Reserved
 from remus_agent.protocol.replication.messages import Refuse
 from remus_agent.services.backup import BackupService, refuse_on_backup
 from remus_agent.services.primary import PrimaryPorts, PrimaryService, hello_for, is_over
@@ -210,9 +210,9 @@ class AgentService:
             await self._until_protected(service, timeout, progress)
         return await self.status(name)
 
-    async def reserve(self, name: str, seconds: float) -> dict[str, Any]:
+    async def reserve(self, name: str, seconds: float) -> Reserved:
         """Leave a domain to a relay of checkpoints that somebody else takes, for so many seconds from now on (0: it is over).
-        The domain need not run here: a relay can send what was taken earlier. Returns what a HELLO must say."""
+        The domain need not run here: a relay can send what was taken earlier."""
         async with self._lock:
             if self._is_protected(name):
                 raise AlreadyProtected(
@@ -227,13 +227,7 @@ class AgentService:
                 self._reserved[name] = self._ports.clock.now() + seconds
             else:
                 self._reserved.pop(name, None)
-        facts = await self._ports.hypervisor.facts()
-        return {
-            "host": self.settings.host,
-            "xen_version": facts.xen_version,
-            "cpu_policy": facts.cpu_policy,
-            "generation": self._generation(name),
-        }
+        return Reserved(self.settings.host, self._generation(name), await self._ports.hypervisor.facts())
 
     async def unprotect(self, name: str, *, force: bool, timeout: float, progress: Progress) -> Status:
         """End protection: the copy is destroyed first, then held output flows. On a backup: destroy the copy (force)."""

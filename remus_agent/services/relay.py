@@ -170,7 +170,7 @@ class Relay:
             guest_type=beginning.guest_type.value,
             memory_kib=beginning.memory_kib,
             xen_version=".".join(map(str, beginning.xen)),
-            cpu_policy=reserved.cpu_policy,
+            cpu_policy=reserved.facts.policy_for(beginning.guest_type),
             host=reserved.host,
         )
         ports = self._ports

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -135,7 +136,7 @@ def handlers(
         return status.as_dict()
 
     async def relay(params: Relay, _: Progress) -> Mapping[str, Any]:
-        return await service.reserve(params.domain, params.seconds)
+        return asdict(await service.reserve(params.domain, params.seconds))
 
     async def events(params: Events, _: Progress) -> Mapping[str, Any]:
         return {"events": read_events(params.since, params.domain, params.limit)}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from streams import builder
+from streams import builder, samples
 from streams.builder import Epoch
 
 from remus_agent.adapters.sim.hypervisor import SimGuest, SimHypervisor
@@ -80,8 +82,7 @@ class Word:
         self.answers = True
 
     async def reserve(self, domain: str, seconds: float) -> Reserved:
-        answer = await on(self._pair.alpha).reserve(domain, seconds)
-        return Reserved(answer["host"], answer["cpu_policy"], answer["generation"])
+        return await on(self._pair.alpha).reserve(domain, seconds)
 
     async def renew(self, domain: str, seconds: float) -> None:
         if self.answers:
@@ -267,6 +268,22 @@ def test_the_state_of_a_device_model_goes_along() -> None:
         guest = await scene.activate()
         assert guest.read(3, 1) == b"\2"
         assert b"QEVM 2" in b"".join(map(bytes, guest.emulator))
+
+    run(story())
+
+
+def test_a_pv_guest_is_held_against_the_policy_of_pv_guests() -> None:
+    async def story() -> None:
+        config = CONFIG | {"c_info": CONFIG["c_info"] | {"type": "pv"}}
+        front = writer.opening(json.dumps(config).encode()) + samples.libxc_headers(samples.PV, 3) + samples.pv_info()
+        memory = samples.policies() + samples.pack_record(0x10) + samples.p2m_frames() + samples.page_data([(0, 1)])
+        epoch = samples.pv_state() + samples.CHECKPOINT + samples.CHECKPOINT_END
+        scene = Scene(front + memory + epoch)
+        for host in (scene.pair.alpha, scene.pair.beta):
+            host.xen.host = replace(host.xen.host, pv_cpu_policy="pv")
+        await scene.relay.run()
+        assert scene.relay.report.epochs == 1
+        assert (scene.copy.hello.guest_type, scene.copy.hello.cpu_policy) == ("pv", "pv")
 
     run(story())
 
