@@ -1,4 +1,4 @@
-"""Makes the packages beside this file importable: `proof`, `pair`, `bench`, `streams`. Lets a terminated run clean up.
+"""Makes what is beside this file importable: `proof`, `pair`, `bench`, `streams`, `deadline`. Lets a terminated run clean up.
 Examples of property tests have no time limit each: how long one takes is the machine's affair."""
 
 import signal

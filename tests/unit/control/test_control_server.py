@@ -6,31 +6,16 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from deadline import run, until
 
 from remus_agent.adapters.transport.control_server import MAX_RUNNING, ControlServer, ReportProgress
 from remus_agent.errors import ConfigError, DomainNotFound
 from remus_agent.protocol import control
-
-DEADLINE = 20.0
-
-
-def run(test: Coroutine[Any, Any, None]) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(DEADLINE):
-            await test
-
-    asyncio.run(limited())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while not condition():  # noqa: ASYNC110 - a poll with a deadline
-            await asyncio.sleep(0.005)
 
 
 class Agent:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import deadline
 import pytest
 from streams import builder
 from streams.builder import Epoch
@@ -30,27 +32,16 @@ from remus_agent.services.copy import Copy
 from remus_agent.services.requests import handlers
 from tests.model.pair import UUID, Pair, on
 
-DEADLINE = 60.0
+SECONDS = 60.0
+"""Processes are started here."""
+run = functools.partial(deadline.run, seconds=SECONDS)
+until = functools.partial(deadline.until, seconds=SECONDS)
 FRONT = builder.preamble(
     {"c_info": {"type": "pvh", "name": "web1", "uuid": UUID}, "b_info": {"max_memkb": 256, "pages": 64}}
 )
 EPOCHS = [Epoch(dict.fromkeys(range(64), 1)), Epoch({3: 2}), Epoch({3: 3})]
 STREAM = builder.checkpointed(EPOCHS, FRONT)
 FIRST = len(FRONT + EPOCHS[0].raw)
-
-
-def run(test: Coroutine[Any, Any, None]) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(DEADLINE):
-            await test
-
-    asyncio.run(limited())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while not condition():  # noqa: ASYNC110 - a poll with a deadline
-            await asyncio.sleep(0.005)
 
 
 class Agents:

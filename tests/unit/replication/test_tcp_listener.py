@@ -5,33 +5,18 @@ import logging
 import socket
 import ssl
 import subprocess
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
+from deadline import run, until
 
 from remus_agent.adapters.transport.tcp import Listener, TcpConnection, TcpConnector, serve
 from remus_agent.errors import ConfigError, ConnectionLost, PeerTimeout
 from remus_agent.protocol.replication.frames import Frame, FrameType
 
-DEADLINE = 20.0
 LOCAL = "127.0.0.1"
-
-
-def run(test: Coroutine[Any, Any, None]) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(DEADLINE):
-            await test
-
-    asyncio.run(limited())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while not condition():  # noqa: ASYNC110 - a poll with a deadline
-            await asyncio.sleep(0.005)
 
 
 async def listening(handler: Callable[[TcpConnection], Awaitable[None]], allowed: str = LOCAL) -> Listener:

@@ -4,33 +4,18 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import pytest
+from deadline import run, until
 
 from remus_agent.adapters.transport import tcp
 from remus_agent.adapters.transport.tcp import Listener, TcpConnection, TcpConnector, serve
 from remus_agent.errors import ConnectionLost, PeerTimeout, ReplicationError
 from remus_agent.protocol.replication.frames import Frame, FrameType, encode
 
-DEADLINE = 20.0
 LOCAL = "127.0.0.1"
 MIB = 1 << 20
-
-
-def run(test: Coroutine[Any, Any, None]) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(DEADLINE):
-            await test
-
-    asyncio.run(limited())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while not condition():  # noqa: ASYNC110 - a poll with a deadline
-            await asyncio.sleep(0.005)
 
 
 class Pair:
