@@ -120,7 +120,8 @@ async def test_the_p2m_table_of_a_pv_guest_passes_as_it_is(xl: Script) -> None:
     await target.abort()
 
 
-async def test_a_copy_is_activated_under_its_name(xl: Script) -> None:
+@pytest.mark.parametrize("emulator", [[], [writer.emulator_context(b"QEVM")]])
+async def test_a_copy_is_activated_under_its_name(xl: Script, emulator: list[bytes]) -> None:
     folder = xl("cat $3 >fed")
     xen = FakeXen()
     xen.store[f"/local/domain/{DOMID}/name"] = "web1--incoming"
@@ -128,8 +129,8 @@ async def test_a_copy_is_activated_under_its_name(xl: Script) -> None:
     target = XenTarget(xen.libs, "web1--incoming")
     await target.start(b"preamble")
     await target.feed([pages(1)])
-    domain = await target.activate([b"tail"], [], "web1")
-    end = writer.end_of_libxc() + writer.end_of_libxl()
+    domain = await target.activate([b"tail"], emulator, "web1")
+    end = writer.end_of_libxc() + b"".join(emulator) + writer.end_of_libxl()
     assert (folder / "fed").read_bytes() == b"preamble" + pages(1) + b"tail" + end
     assert (domain.name, domain.domid, xen.store["/vm/u/name"]) == ("web1", DOMID, "web1")
     assert xen.count("xc_domain_unpause") == 1
