@@ -63,10 +63,15 @@ GUESTS = {"12": ("pvh", "hvm", "pv"), "13": ("pvh", "hvm")}
 at first."""
 
 
+def scenario(name: str) -> Stage:
+    """A molecule scenario on hosts that run, with the tests of its verifier."""
+    command = ("molecule", "test", "-s", name, "--destroy=never")
+    return Stage(f"scenario {name}", command, report=f"molecule-{name}", lab=True, minutes=40)
+
+
 def failover(guest: str) -> Stage:
     """The scenario failover with a guest of this type."""
-    command = ("molecule", "test", "-s", "failover", "--destroy=never")
-    return Stage(f"scenario failover, {guest.upper()} guest", command, lab=True, minutes=40, guest=guest)
+    return replace(scenario("failover"), name=f"scenario failover, {guest.upper()} guest", guest=guest)
 
 
 def failovers(guests: Sequence[str]) -> tuple[Stage, ...]:
@@ -86,7 +91,7 @@ def stages(*, every: bool) -> tuple[Stage, ...]:
         Stage("unit, property, model and playbook tests", pytest("unit", "-n", "2", "-m", "not lab"), report="unit"),
         FORGET,
         BOOT,
-        Stage("scenario protect", ("molecule", "test", "-s", "protect", "--destroy=never"), lab=True, minutes=40),
+        scenario("protect"),
         Stage("guarantees on the live pair", LAB_ALL if every else LAB, report="lab", lab=True, minutes=180),
         failover("pvh"),
         failover("hvm"),
