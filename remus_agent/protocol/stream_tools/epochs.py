@@ -18,7 +18,7 @@ from remus_agent.protocol.stream import headers, records, writer
 from remus_agent.protocol.stream.constants import GuestType
 from remus_agent.protocol.stream.constants import LibxcRecordType as Xc
 from remus_agent.protocol.stream.constants import LibxlRecordType as Xl
-from remus_agent.protocol.stream.page_data import checked_pages
+from remus_agent.protocol.stream.page_data import checked_pages, content_pages
 from remus_agent.protocol.stream.records import Record, refused
 from remus_agent.protocol.stream_tools.rules import Guest
 from remus_agent.protocol.stream_tools.walk import StreamWalk, Structure
@@ -99,7 +99,7 @@ class EpochSplitter:
         for buffers in self._fitting(record, self._raw(structure)):
             yield Piece(structure.epoch, buffers, sum(map(_size, buffers)))
         if structure.is_libxc(Xc.PAGE_DATA):
-            self._pages += checked_pages(record).pages
+            self._pages += content_pages(record)
         elif structure.completes:
             self.complete = structure.epoch
             pages, self._pages = self._pages, 0
@@ -168,11 +168,10 @@ def shorter(record: Record) -> Iterator[tuple[c.Buffer, ...]]:
     """The same pages as PAGE_DATA records of at most 1024 pfns, which is what Xen's saver puts into one. No content is
     copied."""
     page = checked_pages(record)
-    entries = np.frombuffer(record.body, "<u8", len(page.pfns), records.COUNT.size)
     ends = np.cumsum(page.has_content) * c.PAGE_SIZE
     begin = 0
-    for start in range(0, len(entries), c.PAGES_PER_RECORD):
-        part = entries[start : start + c.PAGES_PER_RECORD]
+    for start in range(0, len(page.entries), c.PAGES_PER_RECORD):
+        part = page.entries[start : start + c.PAGES_PER_RECORD]
         end = int(ends[start + len(part) - 1])
         length = records.COUNT.size + part.nbytes + end - begin
         head = records.RECORD_HEADER.pack(Xc.PAGE_DATA, length) + records.COUNT.pack(len(part), 0) + part.tobytes()
