@@ -14,19 +14,18 @@ import os
 import shlex
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from pair import redis, stock_remus
 from pair.guest import CONFIGURATION, answers, come_home, forget
-from pair.hosts import GUEST, HOSTS, REDIS, in_namespace, on, ssh_config
+from pair.hosts import GUEST, HOSTS, on, run, ssh_config, succeeds
 from pair.wait import until
 
-BANNER = "xl migration receiver ready, send binary domain data."
 FOLDER = "/run/remus-real-stream"
-TAKE = f"#!/bin/sh\necho '{BANNER}'\nexec cat >{FOLDER}/pipe\n"
+TAKE = f"mkfifo {FOLDER}/pipe\necho '{stock_remus.BANNER}'\nexec cat >{FOLDER}/pipe"
 FILL = """
 local seed = redis.call('GET', 'seed')
 for number = tonumber(ARGV[1]), tonumber(ARGV[2]) do redis.call('SET', 'value' .. number, number .. seed) end
@@ -40,40 +39,29 @@ def say(text: str, started: float) -> None:
     print(f"[{time.monotonic() - started:6.1f} s] {text}", flush=True)
 
 
-def redis(*words: str, stdin: bytes | None = None) -> None:
-    host, _, port = REDIS.partition(":")
-    subprocess.run(in_namespace("redis-cli", "-h", host, "-p", port, *words), input=stdin, check=True, timeout=600)
-
-
 def fill(mib: int, started: float) -> None:
     """Values of random bytes, each different, in three quarters of the guest's memory."""
-    redis("CONFIG", "SET", "maxmemory", "0")
-    redis("-x", "SET", "seed", stdin=os.urandom((1 << 20) - 16))
+    redis.answers("CONFIG SET maxmemory 0")
+    subprocess.run(redis.command("-x", "SET", "seed"), input=os.urandom((1 << 20) - 16), check=True)
     last = mib * 3 // 4
     for first in range(1, last + 1, STEP):
-        redis("EVAL", FILL, "0", str(first), str(min(first + STEP - 1, last)))
+        run(redis.command("EVAL", FILL, "0", str(first), str(min(first + STEP - 1, last)), seconds=600), timeout=660)
         say(f"{min(first + STEP - 1, last)} of {last} MiB of data", started)
 
 
 def take(file: Path, checkpoints: int, started: float) -> None:
     """Everything that xl remus writes until it has taken so many checkpoints."""
-    on("alpha", f"rm -rf {FOLDER} && mkdir -m 0700 {FOLDER} && mkfifo {FOLDER}/pipe")
-    on("alpha", f"cat >{FOLDER}/take && chmod 0700 {FOLDER}/take", stdin=TAKE)
+    stock_remus.start(FOLDER, TAKE)
+    until("the pipe", lambda: succeeds("alpha", f"test -p {FOLDER}/pipe"), timeout=120)
     words = ["ssh", "-F", str(ssh_config()), "-o", "BatchMode=yes", "alpha", f"exec cat {FOLDER}/pipe"]
     with file.open("wb") as out, subprocess.Popen(words, stdout=out) as reader:
-        watch = threading.Timer(3600, reader.kill)
-        watch.start()
-        command = f"xl -vvv remus -F -n -d -i 100 -s '' {GUEST} {FOLDER}/take"
-        on("alpha", f"(setsid {command} >{FOLDER}/log 2>&1 </dev/null) >/dev/null 2>&1 &")
-
-        def taken() -> int:
-            say(f"{file.stat().st_size >> 20} MiB", started)
-            return int(on("alpha", f"grep -c 'Checkpointed save' {FOLDER}/log || true").strip())
-
-        until("the checkpoints", taken, lambda count: count >= checkpoints, timeout=3000)
-        on("alpha", f"pkill -KILL -x xl; pkill -KILL -x libxl-save-help; xl destroy {GUEST}", timeout=180)
-        reader.wait(600)
-        watch.cancel()
+        say("xl remus writes", started)
+        try:
+            stock_remus.wait_for_checkpoints(FOLDER, checkpoints, 3000)
+            on("alpha", f"{stock_remus.KILL}; xl destroy {GUEST}", timeout=180)
+            reader.wait(600)
+        finally:
+            reader.kill()
     on("alpha", f"rm -rf {FOLDER}")
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pair import agent
+from pair import agent, redis, stock_remus
 from pair.guest import answers, come_home, copies, running_copies
-from pair.hosts import GUEST, REDIS, CommandFailed, in_namespace, on, run
+from pair.hosts import GUEST, CommandFailed, on
 from pair.load import load
 from pair.protection import SEED_TIMEOUT, ensure_unprotected, take_over
 from pair.wait import until
@@ -23,11 +23,11 @@ from pair.wait import until
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(3600)]
 
 FOLDER = "/run/remus-test-relay"
-COMMAND = f"""#!/bin/sh
-echo $$ >{FOLDER}/pid
-exec remusctl stream send --to beta --domain {GUEST} --banner --json 2>{FOLDER}/said
-"""
+TAKE = f"""echo $$ >{FOLDER}/pid
+exec remusctl stream send --to beta --domain {GUEST} --banner --json 2>{FOLDER}/said"""
 """What `xl remus` runs, with the stream on its standard input."""
+KILL = f"kill -KILL $(cat {FOLDER}/pid) 2>/dev/null; {stock_remus.KILL}"
+"""Shell commands that end the relay and the xl that runs it."""
 KEYS = ("stock:first", "stock:second")
 """Two counters that are always raised together."""
 AHEAD = 10
@@ -38,18 +38,12 @@ AHEAD = 10
 def relay(lab: dict[str, Any]) -> Iterator[None]:
     """The guest on alpha, protected to beta by stock `xl remus`, with at least ten acknowledged epochs."""
     ensure_unprotected()
-    on("alpha", f"rm -rf {FOLDER} && mkdir -m 0700 {FOLDER}")
-    on("alpha", f"cat >{FOLDER}/command && chmod 0700 {FOLDER}/command", stdin=COMMAND)
     try:
-        xl = f"xl remus -F -n -d -i 100 -s '' {GUEST} {FOLDER}/command"
-        on("alpha", f"(setsid {xl} >{FOLDER}/xl.log 2>&1 </dev/null; echo $? >{FOLDER}/status) >/dev/null 2>&1 &")
+        stock_remus.start(FOLDER, TAKE)
         committed(AHEAD, SEED_TIMEOUT)
         yield
     finally:
-        on(
-            "alpha",
-            f"kill -KILL $(cat {FOLDER}/pid) 2>/dev/null; pkill -KILL -x xl; pkill -KILL -x libxl-save-help; true",
-        )
+        on("alpha", f"{KILL}; true")
         come_home()
         on("alpha", f"rm -rf {FOLDER}")
 
@@ -71,17 +65,9 @@ def committed(least: int, timeout: float) -> int:
     return until(f"{least} epochs committed on beta", look, lambda epochs: epochs >= least, timeout=timeout)
 
 
-def redis(*lines: str) -> list[str]:
-    """The answers to some commands, in one connection."""
-    host, _, port = REDIS.partition(":")
-    return run(
-        in_namespace("timeout", "60", "redis-cli", "-h", host, "-p", port), stdin="\n".join(lines) + "\n"
-    ).split()
-
-
 def raise_counters() -> int:
     """Raise both counters in one transaction; the value that both have then."""
-    answer = redis("MULTI", *(f"INCR {key}" for key in KEYS), "EXEC")
+    answer = redis.answers("MULTI", *(f"INCR {key}" for key in KEYS), "EXEC")
     first, second = map(int, answer[-2:])
     assert first == second
     return first
@@ -97,11 +83,7 @@ def test_our_backup_activates_the_last_epoch_of_stock_xl(relay: None, tmp_path: 
         epoch = int(agent.status("beta")["committed_epoch"])
         reached = committed(epoch + AHEAD, 600)
         at_most = raise_counters()
-        on(
-            "alpha",
-            f"kill -KILL $(cat {FOLDER}/pid); pkill -KILL -x xl; pkill -KILL -x libxl-save-help; xl destroy {GUEST}",
-            timeout=180,
-        )
+        on("alpha", f"{KILL}; xl destroy {GUEST}", timeout=180)
         until("the copy waits for an operator", lambda: agent.status("beta")["state"], "orphaned".__eq__, timeout=120)
         active = take_over()
     assert (active["role"], active["state"]) == ("primary", "active")
@@ -109,7 +91,7 @@ def test_our_backup_activates_the_last_epoch_of_stock_xl(relay: None, tmp_path: 
     assert [copy.runs for copy in copies("beta") if copy.name == GUEST] == [True]
     assert [copy.host for copy in running_copies()] == ["beta"]
     until("the guest answers", answers, timeout=300)
-    first, second = map(int, redis(*(f"GET {key}" for key in KEYS)))
+    first, second = map(int, redis.answers(*(f"GET {key}" for key in KEYS)))
     assert first == second, "the state is not of one moment"
     assert surely <= first <= at_most
 

@@ -10,15 +10,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pair import redis, stock_remus
 from pair.guest import answers, come_home
-from pair.hosts import GUEST, REDIS, in_namespace, on, run
+from pair.hosts import GUEST, on
 from pair.protection import ensure_unprotected
 from pair.wait import until
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(1800)]
 
 FOLDER = "/var/tmp/remus-test-streams"  # noqa: S108 - on a lab host
-BANNER = "xl migration receiver ready, send binary domain data."
+CAPTURED = f"{FOLDER}-captured"
 KEYS = 50
 CUT_INSIDE_EPOCH, CUT_BETWEEN_EPOCHS = 14, 15
 """What `remusctl stream verify` exits with for a stream of `xl remus` whose primary died: it never has an END."""
@@ -31,18 +32,10 @@ def folder(lab: dict[str, Any]) -> Iterator[None]:
     """A folder for streams on alpha, where the guest runs, protected by nobody, with keys of known values."""
     ensure_unprotected()
     on("alpha", f"rm -rf {FOLDER} && mkdir -m 0700 {FOLDER}")
-    redis("SET", *(f"{word}{number}" for number in range(KEYS) for word in ("key", "value")))
+    redis.answers(*(f"SET key{number} value{number}" for number in range(KEYS)))
     yield
-    on("alpha", f"rm -rf {FOLDER}")
+    on("alpha", f"rm -rf {FOLDER} {CAPTURED}")
     come_home()
-
-
-def redis(command: str, *words: str) -> list[str]:
-    """Each pair of words (SET), or each word (GET), as one command; the answers."""
-    step = 2 if command == "SET" else 1
-    lines = [" ".join((command, *words[start : start + step])) for start in range(0, len(words), step)]
-    host, _, port = REDIS.partition(":")
-    return run(in_namespace("redis-cli", "-h", host, "-p", port), stdin="\n".join(lines) + "\n").split()
 
 
 def tool(words: str) -> tuple[int, str]:
@@ -56,7 +49,8 @@ def revive(name: str) -> None:
     """The guest from a stream in a file, by stock xl, with the data that it had."""
     on("alpha", f"xl destroy {GUEST} 2>/dev/null; xl restore {FOLDER}/{name}", timeout=300)
     until("the guest answers", answers, timeout=120)
-    assert redis("GET", *(f"key{number}" for number in range(KEYS))) == [f"value{number}" for number in range(KEYS)]
+    found = redis.answers(*(f"GET key{number}" for number in range(KEYS)))
+    assert found == [f"value{number}" for number in range(KEYS)]
 
 
 def test_a_saved_domain() -> None:
@@ -70,19 +64,9 @@ def test_a_saved_domain() -> None:
 
 
 def test_a_stream_of_stock_remus_becomes_a_saved_domain() -> None:
-    take = f"#!/bin/sh\necho '{BANNER}'\ncat >{FOLDER}/remus\n"
-    on("alpha", f"cat >{FOLDER}/take && chmod 0700 {FOLDER}/take", stdin=take)
-    on(
-        "alpha",
-        f"setsid xl -vvv remus -F -n -d -i 100 -s '' {GUEST} {FOLDER}/take >{FOLDER}/log 2>&1 </dev/null & echo $!",
-    )
-    until(
-        "ten checkpoints",
-        lambda: int(on("alpha", f"grep -c 'Checkpointed save' {FOLDER}/log || true").strip()),
-        lambda count: count >= 10,
-        timeout=400,
-    )
-    on("alpha", f"pkill -KILL -x xl; pkill -KILL -x libxl-save-help; xl destroy {GUEST}", timeout=120)
+    stock_remus.start(CAPTURED, f"echo '{stock_remus.BANNER}'\ncat >{CAPTURED}/remus")
+    stock_remus.wait_for_checkpoints(CAPTURED, 10, 400)
+    on("alpha", f"{stock_remus.KILL}; xl destroy {GUEST}", timeout=120)
     until(
         "the taker has ended",
         lambda: on("alpha", "pgrep -x take || true"),
@@ -90,10 +74,10 @@ def test_a_stream_of_stock_remus_becomes_a_saved_domain() -> None:
         timeout=60,
     )
     # The kill may come in a pause or while an epoch is sent; the last bytes say which of the two it was.
-    last = on("alpha", f"tail -c 8 {FOLDER}/remus | od -An -v -tx1").strip()
-    code, said = tool(f"verify {FOLDER}/remus")
+    last = on("alpha", f"tail -c 8 {CAPTURED}/remus | od -An -v -tx1").strip()
+    code, said = tool(f"verify {CAPTURED}/remus")
     assert code == (CUT_BETWEEN_EPOCHS if last == CHECKPOINT_END else CUT_INSIDE_EPOCH), f"...{last}\n{said}"
-    code, said = tool(f"convert {FOLDER}/remus {FOLDER}/plain")
+    code, said = tool(f"convert {CAPTURED}/remus {FOLDER}/plain")
     assert code == 0, said
     code, said = tool(f"verify {FOLDER}/plain")
     assert code == 0, said

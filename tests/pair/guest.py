@@ -6,8 +6,8 @@ import contextlib
 import os
 from dataclasses import dataclass
 
-from pair import agent
-from pair.hosts import GUEST, HOSTS, REDIS, CommandFailed, in_namespace, labctl, on, powered, run
+from pair import agent, redis
+from pair.hosts import GUEST, HOSTS, CommandFailed, labctl, on, powered, run
 from pair.wait import until
 
 STATE = "/var/lib/remus"
@@ -54,7 +54,7 @@ def running_copies() -> list[Copy]:
 def answers() -> bool:
     """Whether the guest's Redis answers."""
     try:
-        said = run(in_namespace("timeout", "5", "redis-cli", "-h", REDIS.partition(":")[0], "ping"))
+        said = run(redis.command("ping", seconds=5))
     except CommandFailed:
         return False
     return said.strip() == "PONG"
