@@ -148,7 +148,7 @@ def _run(command: tuple[str, ...], output: Path) -> dict[str, Any]:
         seconds = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)
     return {
-        "command": list(command[:1] if "-c" in command else command),
+        "command": [Path(command[0]).name, *(() if "-c" in command else command[1:])],  # figures travel, paths do not
         "exit": process.returncode,
         "seconds": seconds,
         "cpu_seconds": used.ru_utime + used.ru_stime,
