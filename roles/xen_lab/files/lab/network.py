@@ -1,7 +1,8 @@
 """The lab's network namespace: two bridges, and an nftables table that cuts links.
 
-The namespace belongs to a lab when the lab's folder holds the namespace's device and inode. Links are cut by
-interface name, so a cut stays in force while the host behind it is restarted.
+The namespace belongs to a lab when the lab's folder holds the namespace's device and inode. One of another lab that
+nobody uses is what a lab leaves whose processes were all killed; it is replaced. Links are cut by interface name, so a
+cut stays in force while the host behind it is restarted.
 """
 
 import json
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from lab.command import run
 from lab.errors import LabError
+from lab.progress import Progress
 from lab.spec import GUESTS_BRIDGE, HOSTS, NETWORKS, REPLICATION_BRIDGE, HostSpec, Paths
 from lab.taps import namespace_path
 
@@ -34,6 +36,7 @@ link set {REPLICATION_BRIDGE} address 52:54:00:77:01:01
 link set {REPLICATION_BRIDGE} addrgenmode none
 link set {REPLICATION_BRIDGE} up
 """
+OWN_LINKS = {"lo", GUESTS_BRIDGE, REPLICATION_BRIDGE}
 DIRECTIONS: dict[str, tuple[str, ...]] = {
     "both": ("from_host", "to_host"),
     "out": ("from_host",),
@@ -77,15 +80,23 @@ class Network:
     def _nft(self, script: str) -> None:
         run(["ip", "netns", "exec", self.namespace, "nft", "-f", "-"], stdin=script)
 
-    def ensure(self) -> bool:
+    def _in_use(self) -> bool:
+        """Whether the namespace has a host's tap, which lasts as long as its QEMU, or any process."""
+        links = {link["ifname"] for link in json.loads(self.ip("-j", "link", "show"))}
+        return bool(links - OWN_LINKS or run(["ip", "netns", "pids", self.namespace]).strip())
+
+    def ensure(self, say: Progress) -> bool:
         """Make the namespace with its bridges; True when it had to be made."""
         if self.exists():
             return False
         if self._identity() is not None:
-            raise LabError(
-                f"there is a network namespace {self.namespace} that this lab ({self.paths.state}) did not "
-                f"make; take the other lab down first, or remove it with: ip netns delete {self.namespace}"
-            )
+            if self._in_use():
+                raise LabError(
+                    f"there is a network namespace {self.namespace} that this lab ({self.paths.state}) did not make, "
+                    f"and it is in use; take the other lab down first (make lab-down in its checkout)"
+                )
+            say(f"replacing network namespace {self.namespace}, which another lab left and nobody uses")
+            run(["ip", "netns", "delete", self.namespace])
         self.paths.state.mkdir(parents=True, exist_ok=True)
         run(["ip", "netns", "add", self.namespace])
         try:

@@ -108,7 +108,7 @@ class Pair:
             changed |= ssh.ensure_key(self.paths)
             changed |= ssh.ensure_config(self.paths, self.settings)
             save_settings(self.paths, self.settings)
-            changed |= self.network.ensure()
+            changed |= self.network.ensure(self.say)
             missing = [host for host in self.hosts if not host.running()]
             for host in self.hosts:
                 if host not in missing:
