@@ -16,6 +16,7 @@
     │   └── GuestEnded          the guest shut down, rebooted or crashed by itself
     ├── OutputBufferError       the plug on a guest's interfaces
     ├── JournalError            the durable record of commits
+    ├── DiskError               a protected disk, its tap or its copy
     ├── AuthorityError          not allowed to run or release; a proof is missing
     └── FileError               a file or a pipe that a command was given
 
@@ -233,6 +234,13 @@ class JournalError(RemusError):
 
     code = "journal"
     exit_code = 10
+
+
+class DiskError(RemusError):
+    """A protected disk, its write tap or its copy on the backup."""
+
+    code = "disk"
+    exit_code = 16
 
 
 class AuthorityError(RemusError):
