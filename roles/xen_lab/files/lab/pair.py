@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab import accel, ssh
+from lab.disk import disk_folder, ensure_disk
 from lab.errors import LabError
 from lab.guest import ensure_guest, guest_folder
 from lab.hosts import Artefacts, Host
@@ -74,6 +75,10 @@ class Pair:
         """Make sure that image and guest are in the cache; True when something was built."""
         image = self.build_image()
         return ensure_guest(self.paths, self.recipe, self.say) or image
+
+    def build_disk(self) -> bool:
+        """Make sure that the guest's disk is in the cache; True when it was built now."""
+        return ensure_disk(self.paths, self.recipe, self.say)
 
     def require_hypervisor(self) -> None:
         """Raises LabError where the image has no such Xen."""
@@ -166,5 +171,6 @@ class Pair:
             "ssh_config": str(self.paths.ssh_config),
             "image": str(self.artefacts.image),
             "guest": str(self.artefacts.guest),
+            "disk": str(disk_folder(self.paths, self.recipe)),
             "hosts": hosts,
         }
