@@ -48,7 +48,6 @@ def parser() -> argparse.ArgumentParser:
     guest = add("guest", "build the guest unless it is cached")
     guest.add_argument("action", choices=["build"])
     guest.add_argument("--debian", type=int, choices=sorted(RELEASES), default=None)
-    guest.add_argument("--disk", action="store_true", help="and a disk with PostgreSQL for it")
     add("down", "stop what this lab started and remove its disks and network")
     add("status", "print the lab's state as JSON")
     for name, text in (
@@ -100,8 +99,6 @@ def perform(options: argparse.Namespace, pair: Pair) -> bool:
             changed = pair.build_image()
         case "guest":
             changed = pair.build()
-            if options.disk:
-                changed |= pair.build_disk()
         case "up":
             changed = pair.up()
         case "down":

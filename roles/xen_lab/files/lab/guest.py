@@ -35,6 +35,8 @@ TYPES: dict[str, tuple[int, tuple[str, ...]]] = {
 }
 """The types of guest, the memory of each in MiB (an HVM guest's video memory and firmware are part of it), and the further
 lines of their xl.cfg. All are one guest, so that one lab serves tests of each."""
+DISK = "/dev/mapper/remus-redis1-xvda"
+"""What the host gives to the guest as xvda, when it has a disk."""
 DATABASE_MIB = 64
 """Memory that a guest with a disk has besides."""
 
@@ -59,6 +61,7 @@ def ensure_guest(paths: Paths, recipe: Recipe, say: Progress) -> bool:
         shutil.copyfile(image / "vmlinuz", files / "vmlinuz")
         for kind in TYPES:
             (files / f"redis1-{kind}.cfg").write_text(configuration(recipe, kind))
+            (files / f"redis1-{kind}-disk.cfg").write_text(configuration(recipe, kind, DISK))
         disk = new / "guest.img"
         with disk.open("wb") as file:
             file.truncate(DISK_MIB << 20)
