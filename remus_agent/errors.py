@@ -7,7 +7,8 @@
     │   └── AlreadyProtected
     ├── ProtocolError           bytes that break a format's rules
     │   ├── StreamError         a migration stream (offset known)
-    │   └── ReplicationError    the protocol between two agents
+    │   ├── ReplicationError    the protocol between two agents
+    │   └── NbdError            the protocol between a disk's write tap and its client
     ├── PeerError               the other agent
     │   ├── ConnectionLost
     │   ├── PeerTimeout
@@ -182,6 +183,29 @@ class ReplicationError(ProtocolError):
     """A frame between agents is malformed, out of order or fails its digest."""
 
     code = "replication"
+
+
+class NbdError(ProtocolError):
+    """What an NBD client sent, or what was to be sent to it, breaks the NBD protocol; its connection is of no use any more.
+
+    expected, found: what the rule asks for and what stands there; None where the message says it all.
+    """
+
+    code = "nbd"
+
+    def __init__(self, message: str, *, expected: str | None = None, found: str | None = None, **facts: Any) -> None:
+        self.expected = expected
+        self.found = found
+        super().__init__(message if expected is None else f"{message}; expected {expected}, found {found}", **facts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The error as the control socket sends it; absent facts are left out."""
+        facts = super().as_dict()
+        for name in ("expected", "found"):
+            value = getattr(self, name)
+            if value is not None:
+                facts[name] = value
+        return facts
 
 
 class PeerError(RemusError):

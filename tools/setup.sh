@@ -7,7 +7,8 @@ cd "$(dirname "$0")/.."
 packages=(
   python3 python3-venv
   debootstrap qemu-system-x86 qemu-utils e2fsprogs cpio gzip xz-utils zstd  # the lab's images and hosts
-  iproute2 nftables redis-tools openssh-client ca-certificates rsync git
+  libnbd-bin python3-libnbd  # real NBD clients, which tests/conformance lets loose on the write tap's protocol
+  iproute2 nftables redis-tools postgresql-client openssh-client ca-certificates rsync git
 )
 missing=()
 for package in "${packages[@]}"; do

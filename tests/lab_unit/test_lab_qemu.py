@@ -14,6 +14,7 @@ FILES = BootFiles(
     initrd=Path("/i/initrd.img"),
     disk=Path("/s,x/alpha/disk.qcow2"),
     guest_disk=Path("/g/guest.img"),
+    volume=Path("/s,x/alpha/volume.qcow2"),
     console=Path("/s,x/alpha/console.log"),
 )
 

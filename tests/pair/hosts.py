@@ -16,6 +16,7 @@ LABCTL = PROJECT / "roles" / "xen_lab" / "files" / "labctl"
 HOSTS = ("alpha", "beta")
 GUEST = "redis1"
 REDIS = "10.77.0.100:6379"
+POSTGRESQL = "10.77.0.100:5432"
 ADDRESSES = {"alpha": "10.78.0.11", "beta": "10.78.0.12"}
 """Addresses on the replication network."""
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pair.hosts import PROJECT, REDIS, CommandFailed, in_namespace, run
+from pair.hosts import POSTGRESQL, PROJECT, REDIS, CommandFailed, in_namespace, run
 from pair.wait import until
 
 PROOF = PROJECT / "tests" / "proof"
@@ -30,10 +30,11 @@ def acknowledged(history: Path) -> int:
 
 @dataclass(frozen=True)
 class Load:
-    """A running (or ended) client and what it writes down."""
+    """A running (or ended) client and what it writes down. rows: it is the one that commits rows to PostgreSQL."""
 
     process: subprocess.Popen[str]
     history: Path
+    rows: bool = False
 
     def acknowledged(self) -> int:
         """Replies so far."""
@@ -68,11 +69,13 @@ class Load:
             raise CommandFailed(f"the client ended with status {code}; its history is {self.history}")
 
     def judge(self, marks: dict[str, float] | None = None, timeout: float = 400) -> dict[str, Any]:
-        """The checker's report, against what the guest holds now; the exit code must agree with it."""
+        """The checker's report, against what the guest holds now (and what pg_amcheck says of a database); the exit code
+        must agree with it."""
         report = self.history.with_suffix(".report.json")
         report.unlink(missing_ok=True)
         words = in_namespace(sys.executable, str(PROOF / "checker.py"), str(self.history))
-        words += ["--guest", REDIS, "--report", str(report)]
+        words += ["--database", POSTGRESQL] if self.rows else ["--guest", REDIS]
+        words += ["--report", str(report)]
         for name, wall in (marks or {}).items():
             words += ["--mark", f"{name}={wall:.6f}"]
         try:
@@ -89,15 +92,16 @@ class Load:
 
 
 @contextlib.contextmanager
-def load(history: Path, *options: str, first: int = 10, timeout: float = 120) -> Iterator[Load]:
+def load(history: Path, *options: str, rows: bool = False, first: int = 10, timeout: float = 120) -> Iterator[Load]:
     """A client that has its first replies; killed at the end if it still runs."""
     history.parent.mkdir(parents=True, exist_ok=True)
     history.unlink(missing_ok=True)
-    words = in_namespace(sys.executable, str(PROOF / "client.py"), "--guest", REDIS)
+    client, guest = ("row_client.py", POSTGRESQL) if rows else ("client.py", REDIS)
+    words = in_namespace(sys.executable, str(PROOF / client), "--guest", guest)
     words += ["--history", str(history), f"--seconds={LONGEST:.0f}", *options]
     process = subprocess.Popen(words, text=True, cwd=PROJECT)
     try:
-        running = Load(process, history)
+        running = Load(process, history, rows)
         running.wait_for(first, timeout)
         yield running
     finally:

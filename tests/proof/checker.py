@@ -5,9 +5,10 @@ docstring.
     labctl exec -- python3 tests/proof/checker.py results/history.jsonl --guest 10.77.0.100:6379 --report
     results/proof.json
 
-With --guest the final state is read from the guest now; without it, the state that the client read at its
-end is taken. Exit code: 0 everything kept, 1 the proof is red, 2 the history cannot be judged (unreadable,
-nothing acknowledged, no final state).
+With --guest the final state is read from the guest's Redis now, with --database from its PostgreSQL, which
+pg_amcheck must then find whole; without either, the state that the client read at its end is taken. Exit
+code: 0 everything kept, 1 the proof is red, 2 the history cannot be judged (unreadable, nothing
+acknowledged, no final state, pg_amcheck did not come to an end).
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from proof import rows
+from proof.amcheck import NoAmcheck, amcheck
 from proof.client import endpoint
 from proof.history import JOURNAL, Final, History, HistoryError, read
 from proof.state import StateError, fetch_final
@@ -72,6 +75,8 @@ class Report:
     duplicated: Findings = field(default_factory=Findings)
     foreign: Findings = field(default_factory=Findings)
     refused: Findings = field(default_factory=Findings)
+    damaged: Findings = field(default_factory=Findings)
+    amcheck: str = "not run"
     connection: str = "kept"
     longest_gap: Gap | None = None
     latency_ms: dict[str, float] = field(default_factory=dict)
@@ -166,11 +171,20 @@ def _marks(history: History, marks: dict[str, float], report: Report) -> None:
             report.reasons.append(f"no load around {name!r}: {before} replies before, {after} after")
 
 
-def check(history: History, final: Final | None = None, marks: dict[str, float] | None = None) -> Report:
+def check(
+    history: History,
+    final: Final | None = None,
+    marks: dict[str, float] | None = None,
+    damage: list[str] | None = None,
+) -> Report:
     """The judgement on HISTORY. final: what the guest holds now, else what the client read at its end.
     marks: moments (seconds since the epoch) around which there must have been load, or the proof proves
-    nothing."""
+    nothing. damage: what pg_amcheck found; None when it was not asked."""
     report = Report(run=history.run, batches=len(history.batches), acknowledged=len(history.acks))
+    if damage is not None:
+        report.amcheck = "damaged" if damage else "clean"
+        for text in damage:
+            report.damaged.add(1, text)
     final = final or history.final
     if not history.acks or final is None:
         missing = "nothing was acknowledged" if not history.acks else "there is no final state"
@@ -196,7 +210,8 @@ def check(history: History, final: Final | None = None, marks: dict[str, float] 
         ("acknowledged and lost", report.lost),
         ("carried out twice", report.duplicated),
         ("not from this client", report.foreign),
-        ("refused by Redis", report.refused),
+        ("refused by the guest", report.refused),
+        ("lines of damage found by pg_amcheck", report.damaged),
     ):
         if findings.count:
             report.reasons.append(f"{findings.count} {name}, first: {findings.examples[0]}")
@@ -213,6 +228,8 @@ def as_text(report: Report) -> str:
         f"outstanding at the end {report.outstanding}",
         f"TCP connection         {report.connection}",
     ]
+    if report.amcheck != "not run":
+        lines.append(f"pg_amcheck             {report.amcheck}")
     if report.longest_gap:
         gap = report.longest_gap
         clock = datetime.fromtimestamp(gap.wall, UTC).strftime("%H:%M:%S")
@@ -225,7 +242,7 @@ def as_text(report: Report) -> str:
             f"around {name!r}: {mark['acknowledged_before']} replies before, "
             f"{mark['sent_and_acknowledged_after']} to requests sent after"
         )
-    for findings in (report.lost, report.duplicated, report.foreign, report.refused):
+    for findings in (report.lost, report.duplicated, report.foreign, report.refused, report.damaged):
         lines += [f"  {text}" for text in findings.examples]
         if findings.count > len(findings.examples) >= SHOWN:
             lines.append("  ...")
@@ -249,7 +266,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description="Judge what the proof's client wrote down.")
     parser.add_argument("history", type=Path)
-    parser.add_argument("--guest", type=endpoint, metavar="HOST:PORT", help="read the final state here, now")
+    now = parser.add_mutually_exclusive_group()
+    now.add_argument("--guest", type=endpoint, metavar="HOST:PORT", help="read the final state from this Redis, now")
+    now.add_argument(
+        "--database",
+        type=endpoint,
+        metavar="HOST:PORT",
+        help="read it from this PostgreSQL, and let pg_amcheck look at it",
+    )
     parser.add_argument("--final-timeout", type=float, default=300)
     parser.add_argument("--mark", type=_mark, action="append", default=[], metavar="NAME=SECONDS")
     parser.add_argument("--report", type=Path, help="write the report here as JSON")
@@ -257,13 +281,16 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with options.history.open(encoding="utf-8") as file:
             history = read(file)
-        final = None
+        final, damage = None, None
         if options.guest:
             final = fetch_final(options.guest, history.run, history.counters, options.final_timeout)
-    except (OSError, HistoryError, StateError) as error:
+        if options.database:
+            final = rows.fetch_final(options.database, history.run, options.final_timeout)
+            damage = amcheck(options.database)
+    except (OSError, HistoryError, StateError, NoAmcheck) as error:
         sys.stderr.write(f"proof checker: {error}\n")
         return 2
-    report = check(history, final, dict(options.mark))
+    report = check(history, final, dict(options.mark), damage)
     if options.report:
         options.report.parent.mkdir(parents=True, exist_ok=True)
         options.report.write_text(json.dumps(report.as_dict(), indent=2) + "\n")

@@ -68,6 +68,9 @@ class Stopped(Exception):
 class Client:
     """One run. name: the run's, in its keys. stop_requested is looked at several times a second."""
 
+    protocol_errors: tuple[type[Exception], ...] = (RespError,)
+    """What an answer that makes no sense raises; the connection counts as broken then."""
+
     def __init__(
         self,
         connection: socket.socket,
@@ -99,7 +102,7 @@ class Client:
                 self._wait(began + 1 / self._load.rate)
         except Stopped:
             self._recorder.write("unfinished", outstanding=batch)
-        except (Broken, OSError, RespError) as error:
+        except (Broken, OSError, *self.protocol_errors) as error:
             self._recorder.write("broken", error=f"{type(error).__name__}: {error}")
         else:
             return True
@@ -111,10 +114,13 @@ class Client:
         if self._stopped_at is None:
             over = self._limits.run is not None and time.monotonic() - self._began >= self._limits.run
             if self._stop_requested() or over:
-                self._stopped_at = time.monotonic()
-                self._recorder.write("stopping", reason="deadline" if over else "signal")
-                self._recorder.flush()
+                self._stop("deadline" if over else "signal")
         return self._stopped_at is not None
+
+    def _stop(self, reason: str) -> None:
+        self._stopped_at = time.monotonic()
+        self._recorder.write("stopping", reason=reason)
+        self._recorder.flush()
 
     def _wait(self, until: float) -> None:
         while not self._stopping() and (left := until - time.monotonic()) > 0:
@@ -221,9 +227,7 @@ def run(
                 kept = False
     if not kept:
         final = fetch_final(address, name, load.counters, limits.final)
-    recorder.write("final", via=final.via, run=final.run, counters=final.counters, journal=list(final.journal))
-    recorder.write("end")
-    recorder.flush()
+    recorder.final(final)
     return final
 
 
@@ -235,10 +239,9 @@ def endpoint(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    made = argparse.ArgumentParser(description="Load a guest over one TCP connection and record each reply.")
-    made.add_argument("--guest", type=endpoint, default=("10.77.0.100", 6379), metavar="HOST:PORT")
+def add_options(made: argparse.ArgumentParser, guest: tuple[str, int]) -> None:
+    """Options of every client of the proof. guest: whom it asks if nobody is named."""
+    made.add_argument("--guest", type=endpoint, default=guest, metavar="HOST:PORT")
     made.add_argument("--history", type=Path, required=True, help="JSON lines file to write")
     made.add_argument("--pid-file", type=Path, help="where to write the process id, for the stop signal")
     made.add_argument("--seconds", type=float, help="end by itself after this time")
@@ -250,6 +253,34 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--final-timeout", type=float, default=Limits.final)
     made.add_argument("--connect-timeout", type=float, default=Limits.connect)
+
+
+def limits_of(options: argparse.Namespace) -> Limits:
+    """The limits that OPTIONS name."""
+    return Limits(options.connect_timeout, options.seconds, options.stall_limit, options.grace, options.final_timeout)
+
+
+def record(options: argparse.Namespace, whole: Callable[[Recorder, Callable[[], bool]], Final]) -> int:
+    """WHOLE, a run, recorded where OPTIONS say and ended by a signal; exit status."""
+    asked: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _frame: asked.append(received))
+    if options.pid_file:
+        options.pid_file.write_text(f"{os.getpid()}\n")
+    options.history.parent.mkdir(parents=True, exist_ok=True)
+    with options.history.open("w", encoding="utf-8") as file:
+        try:
+            whole(Recorder(file), lambda: bool(asked))
+        except (OSError, StateError) as error:
+            sys.stderr.write(f"proof client: {error}\n")
+            return 1
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(description="Load a guest over one TCP connection and record each reply.")
+    add_options(made, ("10.77.0.100", 6379))
     made.add_argument("--counters", type=int, default=Load.counters)
     made.add_argument("--per-batch", type=int, default=Load.per_batch)
     made.add_argument("--rate", type=float, default=Load.rate, help="batches a second at most")
@@ -259,21 +290,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line."""
     options = parser().parse_args(arguments)
-    asked: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, _frame: asked.append(received))
-    if options.pid_file:
-        options.pid_file.write_text(f"{os.getpid()}\n")
-    options.history.parent.mkdir(parents=True, exist_ok=True)
-    limits = Limits(options.connect_timeout, options.seconds, options.stall_limit, options.grace, options.final_timeout)
     load = Load(options.counters, options.per_batch, options.rate)
-    with options.history.open("w", encoding="utf-8") as file:
-        try:
-            run(options.guest, Recorder(file), load, limits, lambda: bool(asked))
-        except (OSError, StateError) as error:
-            sys.stderr.write(f"proof client: {error}\n")
-            return 1
-    return 0
+    return record(options, lambda recorder, stop: run(options.guest, recorder, load, limits_of(options), stop))
 
 
 if __name__ == "__main__":

@@ -3,16 +3,16 @@
     start      run, guest, client address, counters            the connection is made, all keys are fresh
     sent       batch, ops                                      before the bytes go out
     ack        batch, index, op, value                         one reply, when it was read
-    refused    batch, index, op, error                         Redis answered with an error
+    refused    batch, index, op, error                         the guest answered with an error
     broken     error                                           the connection ended or was silent too long
-    stopping   reason ("signal" or "deadline")                 no new batches from here on
+    stopping   reason ("signal", "deadline" or "refused")      no new batches from here on
     unfinished outstanding                                     stopped; replies missed the grace time
     final      via ("same" or "new" connection), run, counters, journal
     end        clean end of the client
 
 Every line has `mono` (CLOCK_MONOTONIC seconds of the client's machine: gaps and latencies) and `wall`
 (seconds since the epoch: for people and logs). An `op` is `c<number>` for an increment of that counter,
-`j<entry>` for an append to the list.
+`j<entry>` for an append to the list; with PostgreSQL, a row is such an entry and its number the value of the reply.
 """
 
 from __future__ import annotations
@@ -44,6 +44,12 @@ class Recorder:
         """One line. at: the monotonic time of what happened, now if not given."""
         stamp = {"mono": round(time.monotonic() if at is None else at, 6), "wall": round(time.time(), 6)}
         self._file.write(json.dumps({"event": event, **stamp, **facts}, separators=(",", ":")) + "\n")
+
+    def final(self, final: Final) -> None:
+        """The end: what the guest holds, and that nothing follows."""
+        self.write("final", via=final.via, run=final.run, counters=final.counters, journal=list(final.journal))
+        self.write("end")
+        self.flush()
 
     def flush(self) -> None:
         """Hand what was written to the kernel."""

@@ -192,6 +192,16 @@ def test_protect_refuses(pair: Pair, prepare: Callable[[Pair], None], words: str
     assert pair.mutating == []
 
 
+def test_preflight_asks_about_guests_once_there_are_agents(pair: Pair) -> None:
+    pair.play("preflight")
+    cannot(pair)
+    assert "beta has 3 MiB free" in pair.play("preflight", fails=True)
+    pair.facts["alpha"]["remus_agent_run_dir"] = pair.facts["beta"]["remus_agent_run_dir"] = str(pair.folder / "none")
+    assert "No agent answers" in pair.play("preflight")
+    assert "does not answer" in pair.play("protect", fails=True)
+    assert pair.mutating == []
+
+
 def orphan(pair: Pair) -> None:
     """web1 was protected, then alpha went."""
     pair.said = {"alpha": status(), "beta": status("backup", "orphaned", "alpha")}

@@ -1,7 +1,9 @@
 """The pure parts of what touches the pair."""
 
+import subprocess
+
 import pytest
-from pair import guest, hosts
+from pair import disks, guest, hosts
 from pair.guest import Copy, copies, running_copies
 from pair.hosts import CommandFailed, run
 from pair.load import acknowledged
@@ -77,3 +79,36 @@ def test_replies_are_counted_while_the_client_writes(tmp_path):
 def test_the_lab_is_found_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.setenv("REMUS_LAB_DIR", str(tmp_path))
     assert hosts.ssh_config() == tmp_path / "ssh_config"
+
+
+@pytest.fixture
+def hosts_are_here(monkeypatch):
+    """Commands for a host run on this machine, outside the project."""
+
+    def here(host, command, *, stdin=None, timeout=120):
+        done = subprocess.run(["sh", "-c", command], input=stdin, text=True, capture_output=True, cwd="/", check=False)
+        if done.returncode:
+            raise CommandFailed(done.stderr)
+        return done.stdout
+
+    monkeypatch.setattr(disks, "on", here)
+
+
+def test_devices_on_two_hosts_are_compared(hosts_are_here, tmp_path):
+    one, other = tmp_path / "o'ne", tmp_path / "other"
+    for path in (one, other):
+        path.write_bytes(bytes(3 << 20))
+    pair = ("alpha", str(one)), ("beta", str(other))
+    assert disks.compare(*pair) == []
+    other.write_bytes(bytes(2 << 20) + b"x" + bytes((1 << 20) - 1))
+    assert disks.compare(*pair) == [f"bytes {2 << 20} to {(3 << 20) - 1}"]
+
+
+def test_a_file_system_on_a_host_is_clean_or_says_why_not(hosts_are_here, tmp_path):
+    image = tmp_path / "image"
+    image.write_bytes(bytes(4 << 20))
+    assert "superblock" in disks.fsck("alpha", str(image))
+    subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
+    assert disks.fsck("alpha", str(image)) == ""
+    with pytest.raises(CommandFailed, match="does not exist"):
+        disks.fsck("alpha", str(tmp_path / "none"))

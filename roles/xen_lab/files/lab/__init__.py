@@ -14,6 +14,8 @@ Overview:
 * ``ssh``      the lab's key, ``ssh_config``, and commands on a host
 * ``image``    the hosts' disk image, built once and cached
 * ``guest``    the guest's kernel and initramfs, packed into a disk for the hosts
+* ``disk``     a disk with PostgreSQL for the guest, built once and cached
+* ``debian``   a minimal Debian in a folder, and packages in it
 * ``initramfs`` kernel modules in order, and packing of a tree
 * ``recipe``   what an image is made of, and the hash that names it in the cache
 * ``archive``  the build machine's own Debian sources, for another release

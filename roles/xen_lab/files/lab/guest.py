@@ -11,18 +11,19 @@ from lab.command import run
 from lab.image import PARTS, PERL_FOLDER, image_folder
 from lab.initramfs import install, pack
 from lab.progress import Progress
-from lab.recipe import Recipe
+from lab.recipe import MODULES, Recipe
 from lab.spec import Paths
 from lab.store import build_once
 
 DISK_MIB = 128
 FOLDERS = (
-    *("bin", "dev", "etc", "lib/modules", "lib64", "proc", "root", "run", "sbin", "sys", "tmp", "usr/bin"),
+    *("bin", "dev", "disk", "etc", "lib", "lib64", "proc", "root", "run", "sbin", "sys", "tmp", "usr/bin"),
     *("usr/lib/remus-lab", PERL_FOLDER),
 )
 FILES = {
     "inittab": ("etc/inittab", 0o644),
     "rcS": ("etc/rcS", 0o755),
+    "disk": ("etc/disk", 0o755),
     "redis.conf": ("etc/redis.conf", 0o644),
     "beacon": ("usr/lib/remus-lab/beacon", 0o755),
 }
@@ -34,6 +35,10 @@ TYPES: dict[str, tuple[int, tuple[str, ...]]] = {
 }
 """The types of guest, the memory of each in MiB (an HVM guest's video memory and firmware are part of it), and the further
 lines of their xl.cfg. All are one guest, so that one lab serves tests of each."""
+DISK = "/dev/mapper/remus-redis1-xvda"
+"""What the host gives to the guest as xvda, when it has a disk."""
+DATABASE_MIB = 64
+"""Memory that a guest with a disk has besides."""
 
 
 def guest_folder(paths: Paths, recipe: Recipe) -> Path:
@@ -56,6 +61,7 @@ def ensure_guest(paths: Paths, recipe: Recipe, say: Progress) -> bool:
         shutil.copyfile(image / "vmlinuz", files / "vmlinuz")
         for kind in TYPES:
             (files / f"redis1-{kind}.cfg").write_text(configuration(recipe, kind))
+            (files / f"redis1-{kind}-disk.cfg").write_text(configuration(recipe, kind, DISK))
         disk = new / "guest.img"
         with disk.open("wb") as file:
             file.truncate(DISK_MIB << 20)
@@ -68,10 +74,14 @@ def ensure_guest(paths: Paths, recipe: Recipe, say: Progress) -> bool:
     return changed
 
 
-def configuration(recipe: Recipe, kind: str) -> str:
-    """The xl.cfg of the guest as one of the TYPES: what all share, then what this one needs besides."""
+def configuration(recipe: Recipe, kind: str, disk: str | None = None) -> str:
+    """The xl.cfg of the guest as one of the TYPES: what all share, then what this one needs besides. disk: block device
+    on the host that it gets as xvda, and then more memory, for PostgreSQL."""
     common = Template((recipe.assets / "guest/guest.cfg").read_text())
     memory, lines = TYPES[kind]
+    if disk is not None:
+        memory += DATABASE_MIB
+        lines = (*lines, f'disk = ["format=raw,vdev=xvda,access=rw,target={disk}"]')
     return common.substitute(type=kind, memory=memory) + "".join(f"{line}\n" for line in lines)
 
 
@@ -94,7 +104,8 @@ def lay_out(root: Path, parts: Path, recipe: Recipe) -> None:
         install(library, root / folder / library.name, 0o755)
     for module in sorted((parts / "perl").iterdir()):
         install(module, root / PERL_FOLDER / module.name, 0o644)
-    for module in sorted((parts / "modules").iterdir()):
-        install(module, root / "lib/modules" / module.name, 0o644)
+    for name in MODULES:
+        for module in sorted((parts / name).iterdir()):
+            install(module, root / "lib" / name / module.name, 0o644)
     for source, (target, mode) in FILES.items():
         install(recipe.assets / "guest" / source, root / target, mode)

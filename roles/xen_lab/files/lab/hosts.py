@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lab import console, process, qemu, ssh
 from lab.command import run
+from lab.disk import IMAGE
 from lab.errors import LabError
 from lab.network import Network
 from lab.progress import Progress
@@ -24,10 +25,11 @@ ATTEMPTS = 2
 
 @dataclass(frozen=True, slots=True)
 class Artefacts:
-    """Folders of the finished image and guest that hosts boot from."""
+    """Folders of the finished image and guest that hosts boot from, and of the guest's disk."""
 
     image: Path
     guest: Path
+    disk: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,10 @@ class Host:
     @property
     def _disk(self) -> Path:
         return self.folder / "disk.qcow2"
+
+    @property
+    def _volume(self) -> Path:
+        return self.folder / "volume.qcow2"
 
     @property
     def _pid_file(self) -> Path:
@@ -78,19 +84,22 @@ class Host:
             initrd=image / "initrd.img",
             disk=self._disk,
             guest_disk=artefacts.guest / "guest.img",
+            volume=self._volume,
             console=self.console,
         )
 
     def ensure_disk(self, artefacts: Artefacts, fresh: bool) -> None:
-        """Make the host's own disk; one that exists is kept unless FRESH or made from another image."""
+        """Make the host's own disk and its volume; those that exist are kept unless FRESH or made from other images."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        base = artefacts.image / "root.img"
+        bases = {self._disk: artefacts.image / "root.img", self._volume: artefacts.disk / IMAGE}
+        record = "".join(f"{base}\n" for base in bases.values())
         kept = self._base_file.read_text() if self._base_file.exists() else ""
-        if self._disk.exists() and kept == str(base) and not fresh:
+        if all(path.exists() for path in bases) and kept == record and not fresh:
             return
-        self._disk.unlink(missing_ok=True)
-        run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(base), str(self._disk)])
-        self._base_file.write_text(str(base))
+        for path, base in bases.items():
+            path.unlink(missing_ok=True)
+            run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(base), str(path)])
+        self._base_file.write_text(record)
 
     def launch(self, artefacts: Artefacts, network: Network, kvm: bool, fresh: bool) -> None:
         """Start this host's QEMU. After return its pid file exists and its taps are plugged in."""
@@ -210,7 +219,7 @@ class Host:
     def forget(self) -> bool:
         """Remove the stopped host's disk and records, keep its console files; False when there were none."""
         found = False
-        for path in (self._disk, self._base_file, self._pid_file):
+        for path in (self._disk, self._volume, self._base_file, self._pid_file):
             found = found or path.exists()
             path.unlink(missing_ok=True)
         if self.folder.exists() and not any(self.folder.glob("console.log*")):

@@ -10,9 +10,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import archive
-from lab.chroot import chroot, isolated
+from lab.chroot import chroot
 from lab.command import run
+from lab.debian import bootstrap, install_packages
 from lab.errors import LabError
 from lab.initramfs import copy_modules, install, pack
 from lab.progress import Progress
@@ -20,8 +20,6 @@ from lab.recipe import Recipe
 from lab.spec import WITH_SHADOW, Paths
 from lab.store import build_once
 
-APT = ["apt-get", "-q", "-y", "-o", "Dpkg::Use-Pty=0", "-o", "Dpkg::Options::=--force-unsafe-io"]
-MINIMAL = "ca-certificates"
 PARTS = "parts"
 GUEST_BINARIES = ("usr/bin/redis-server", "usr/bin/perl")
 PERL_FOLDER = "usr/lib/x86_64-linux-gnu/perl-base"
@@ -79,19 +77,8 @@ class Builder:
 
     def bootstrap(self) -> None:
         """A minimal Debian, and the archive settings of this machine."""
-        sources = archive.machine_sources(self.recipe.release)
-        main = next(source for source in sources if source.suite == self.recipe.release)
         self.say(f"bootstrapping Debian {self.recipe.release} from this machine's archive")
-        words = ["debootstrap", "--variant=minbase", f"--include={MINIMAL}"]
-        isolated([*words, main.suite, str(self.root), main.uri], self.log, 1800)
-        etc = self.root / "etc"
-        (etc / "apt/sources.list").write_text(archive.sources_list(sources))
-        settings = archive.machine_settings() + 'APT::Install-Recommends "false";\n'
-        (etc / "apt/apt.conf.d/90remus-lab").write_text(settings)
-        shutil.copyfile("/etc/resolv.conf", etc / "resolv.conf")
-        policy = self.root / "usr/sbin/policy-rc.d"
-        policy.write_text("#!/bin/sh\nexit 101\n")
-        policy.chmod(0o755)
+        bootstrap(self.root, self.recipe.release, self.log)
 
     def install(self) -> None:
         """The recipe's files, then its packages (whose scripts see the files)."""
@@ -100,11 +87,7 @@ class Builder:
         for path in overlay.rglob("*"):
             copied = self.root / path.relative_to(overlay)
             copied.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
-        chroot(self.root, [*APT, "update"], self.log)
-        chroot(self.root, [*APT, "--option=Dpkg::Options::=--force-confold", "full-upgrade"], self.log)
-        words = [*APT, "--option=Dpkg::Options::=--force-confold", "install", *self.recipe.packages]
-        chroot(self.root, words, self.log)
-        versions = run(["chroot", str(self.root), "dpkg-query", "-W"])
+        versions = install_packages(self.root, self.recipe.packages, self.log)
         (self.folder / "packages.txt").write_text(versions)
 
     def collect_parts(self) -> None:
@@ -136,7 +119,8 @@ class Builder:
         (parts / "perl").mkdir()
         for name in PERL_MODULES:
             shutil.copyfile(stage / "tree" / PERL_FOLDER / name, parts / "perl" / name)
-        copy_modules(self.modules, self.recipe.guest_modules, parts / "modules")
+        for name, modules in self.recipe.guest_modules.items():
+            copy_modules(self.modules, modules, parts / name)
         shutil.rmtree(stage)
 
     @property

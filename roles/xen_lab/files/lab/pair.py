@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab import accel, ssh
+from lab.disk import disk_folder, ensure_disk
 from lab.errors import LabError
 from lab.guest import ensure_guest, guest_folder
 from lab.hosts import Artefacts, Host
@@ -45,7 +46,8 @@ class Pair:
     @property
     def artefacts(self) -> Artefacts:
         """What the hosts boot from."""
-        return Artefacts(image_folder(self.paths, self.recipe), guest_folder(self.paths, self.recipe))
+        paths, recipe = self.paths, self.recipe
+        return Artefacts(image_folder(paths, recipe), guest_folder(paths, recipe), disk_folder(paths, recipe))
 
     def host(self, name: str) -> Host:
         """The host called NAME."""
@@ -71,9 +73,12 @@ class Pair:
         return ensure_image(self.paths, self.recipe, self.say)
 
     def build(self) -> bool:
-        """Make sure that image and guest are in the cache; True when something was built."""
-        image = self.build_image()
-        return ensure_guest(self.paths, self.recipe, self.say) or image
+        """Make sure that image, guest and the guest's disk are in the cache; True when something was built."""
+        with ThreadPoolExecutor(max_workers=1) as pool:  # half of a build is waiting for the archive
+            disk = pool.submit(ensure_disk, self.paths, self.recipe, self.say)
+            image = self.build_image()
+            guest = ensure_guest(self.paths, self.recipe, self.say)
+            return disk.result() or image or guest
 
     def require_hypervisor(self) -> None:
         """Raises LabError where the image has no such Xen."""
@@ -166,5 +171,6 @@ class Pair:
             "ssh_config": str(self.paths.ssh_config),
             "image": str(self.artefacts.image),
             "guest": str(self.artefacts.guest),
+            "disk": str(disk_folder(self.paths, self.recipe)),
             "hosts": hosts,
         }

@@ -19,13 +19,14 @@ DOM0_ARGUMENTS = (
 
 @dataclass(frozen=True, slots=True)
 class BootFiles:
-    """What a host boots from: the files of an image, and its own disk."""
+    """What a host boots from: the files of an image, and its own disk. volume: its device for the guest's disk."""
 
     xen: Path
     kernel: Path
     initrd: Path
     disk: Path
     guest_disk: Path
+    volume: Path
     console: Path
 
 
@@ -78,6 +79,7 @@ def argv(
     words += boot_options(files, settings.debian, identity)
     words += ["-drive", f"{marker(files.disk)}if=virtio,format=qcow2,cache=unsafe,discard=unmap"]
     words += ["-drive", f"file={escape(str(files.guest_disk))},if=virtio,format=raw,readonly=on"]
+    words += ["-drive", f"file={escape(str(files.volume))},if=virtio,format=qcow2,cache=unsafe,discard=unmap"]
     forward = f"hostfwd=tcp:127.0.0.1:{settings.ssh_port(host)}-:22"
     words += ["-netdev", f"user,id=nic0,ipv6=off,{forward}"]
     for nic, fd in enumerate(taps, start=1):

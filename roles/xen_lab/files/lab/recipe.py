@@ -13,7 +13,11 @@ from pathlib import Path
 
 from lab.spec import RELEASES
 
-FORMAT = 2
+FORMAT = 3
+DISK_FORMAT = 1
+"""The same for the guest's disk."""
+MODULES = ("modules", "modules-disk", "modules-virtio")
+"""Sets of the guest's kernel modules: always loaded, with a disk, and without Xen."""
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 
@@ -46,6 +50,7 @@ class Recipe:
     debian: int
     assets: Path = ASSETS
     disk_mib: int = 4096
+    guest_disk_mib: int = 512
 
     @property
     def release(self) -> str:
@@ -68,9 +73,14 @@ class Recipe:
         return read_list(self.assets / "dom0/initrd-modules.txt")
 
     @property
-    def guest_modules(self) -> list[str]:
-        """Kernel modules of the guest, in the order of loading."""
-        return read_list(self.assets / "guest/modules.txt")
+    def guest_modules(self) -> dict[str, list[str]]:
+        """Kernel modules of the guest in the order of loading, by the folder that they lie in."""
+        return {name: read_list(self.assets / f"guest/{name}.txt") for name in MODULES}
+
+    @property
+    def disk_packages(self) -> list[str]:
+        """Packages installed on the guest's disk."""
+        return read_list(self.assets / "disk/packages.txt")
 
     @property
     def image_key(self) -> str:
@@ -90,3 +100,9 @@ class Recipe:
         """Name of the guest's disk: the image that its parts come from, and the guest's own files."""
         own = tree_digest(self.assets / "guest")
         return digest({"format": FORMAT, "image": self.image_key, "guest": own})
+
+    @property
+    def disk_key(self) -> str:
+        """Name of the disk with PostgreSQL that a guest may have."""
+        own = tree_digest(self.assets / "disk")
+        return digest({"format": DISK_FORMAT, "release": self.release, "mib": self.guest_disk_mib, "disk": own})

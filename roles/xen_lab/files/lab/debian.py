@@ -1,0 +1,36 @@
+"""A minimal Debian in a folder, from the archive of the machine that builds it, and packages in it."""
+
+import shutil
+from pathlib import Path
+
+from lab import archive
+from lab.chroot import chroot, isolated
+from lab.command import run
+
+APT = ["apt-get", "-q", "-y", "-o", "Dpkg::Use-Pty=0", "-o", "Dpkg::Options::=--force-unsafe-io"]
+MINIMAL = "ca-certificates"
+
+
+def bootstrap(root: Path, release: str, log: Path) -> None:
+    """A minimal Debian of RELEASE in ROOT, with the archive settings of this machine; nothing in it starts a service."""
+    sources = archive.machine_sources(release)
+    main = next(source for source in sources if source.suite == release)
+    words = ["debootstrap", "--variant=minbase", f"--include={MINIMAL}"]
+    isolated([*words, main.suite, str(root), main.uri], log, 1800)
+    etc = root / "etc"
+    (etc / "apt/sources.list").write_text(archive.sources_list(sources))
+    settings = archive.machine_settings() + 'APT::Install-Recommends "false";\n'
+    (etc / "apt/apt.conf.d/90remus-lab").write_text(settings)
+    shutil.copyfile("/etc/resolv.conf", etc / "resolv.conf")
+    policy = root / "usr/sbin/policy-rc.d"
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    policy.chmod(0o755)
+
+
+def install_packages(root: Path, packages: list[str], log: Path) -> str:
+    """Install PACKAGES in ROOT, everything at its newest; what is installed then, with versions."""
+    keep = "--option=Dpkg::Options::=--force-confold"
+    chroot(root, [*APT, "update"], log)
+    chroot(root, [*APT, keep, "full-upgrade"], log)
+    chroot(root, [*APT, keep, "install", *packages], log)
+    return run(["chroot", str(root), "dpkg-query", "-W"])
