@@ -36,7 +36,7 @@ def parse(buffer: Buffer, *, size: int, block: int) -> list[Extent]:
             raise ReplicationError(f"the extent at byte {at} is cut off")
         op, length, offset = HEAD.unpack_from(view, at)
         at += HEAD.size
-        if op not in Op or length == 0 or length % block or offset % block or offset + length > size:
+        if not 1 <= op <= len(Op) or length == 0 or length % block or offset % block or offset + length > size:
             raise ReplicationError(f"the extent before byte {at} has op {op}, offset {offset}, length {length}")
         data = view[at : at + length] if op == Op.WRITE else b""
         if op == Op.WRITE and len(data) != length:

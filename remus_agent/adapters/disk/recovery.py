@@ -34,16 +34,24 @@ def decide(state: State, slots: Sequence[Slot], committed: CommitRecord | None) 
         # Whether an epoch in a slot was committed is not known when the record of commits is gone.
         unsure = any(slot.session == state.session for slot in slots)
         return Decision(problem="nothing was committed", map_valid=not unsure)
-    if state.base is not None and state.base.session == committed.session:
-        floor = state.base.epoch
-    elif state.session == committed.session:
-        floor = 0
-    elif state.seeding:
+    floor = _floor(state, committed)
+    if floor is None and state.seeding:
         return Decision(
             problem=f"it was being seeded by session {state.session}, which never committed", map_valid=True
         )
-    else:
+    if floor is None:
         return Decision(problem=f"its journal knows nothing of the committed session {committed.session}")
+    return _replay(floor, slots, committed)
+
+
+def _floor(state: State, committed: CommitRecord) -> int | None:
+    """The epoch of the committed session that the device is known to be at; None when it has nothing of it."""
+    if state.base is not None and state.base.session == committed.session:
+        return state.base.epoch
+    return 0 if state.session == committed.session else None
+
+
+def _replay(floor: int, slots: Sequence[Slot], committed: CommitRecord) -> Decision:
     if floor > committed.epoch:
         return Decision(problem=f"it is at epoch {floor}, later than the last commit, which is of {committed.epoch}")
     replay = tuple(

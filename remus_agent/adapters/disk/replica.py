@@ -35,11 +35,11 @@ class FileReplica:
     """Made by `FileReplicas.open`. Calls are carried out one after the other, in the order in which they are made, also
     when a caller is cancelled meanwhile: what has begun in the thread is finished before the next one."""
 
-    def __init__(self, copy: DiskCopy, place: Place, mapping: Mapping, executor: ThreadPoolExecutor) -> None:
+    def __init__(self, copy: DiskCopy, place: Place, mapping: Mapping) -> None:
         self._copy = copy
         self._place = place
         self._mapping = mapping
-        self._executor = executor
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"disk {place.domain} {place.vdev}")
         self._released = False
         self._closed = False
 

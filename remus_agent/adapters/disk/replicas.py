@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -56,14 +56,15 @@ class FileReplicas:
         place = Place(domain, disk.vdev, config.device, Role.DEVICE)
         await self._mapping.nowhere(domain, disk.vdev, disk.size)
         executor = ThreadPoolExecutor(1, thread_name_prefix=f"disk {domain} {disk.vdev}")
+        opening = executor.submit(self._open_copy, config, place, disk, committed)
         try:
-            copy = await asyncio.get_running_loop().run_in_executor(
-                executor, self._open_copy, config, place, disk, committed
-            )
-        except BaseException:
-            executor.shutdown(wait=False)
+            copy = await asyncio.shield(asyncio.wrap_future(opening))
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_unwanted)
             raise
-        replica = FileReplica(copy, place, self._mapping, executor)
+        finally:
+            executor.shutdown(wait=False)
+        replica = FileReplica(copy, place, self._mapping)
         self._open[domain, disk.vdev] = replica
         return replica
 
@@ -98,16 +99,26 @@ class FileReplicas:
     def _open_journal(self, config: DiskConfig, disk: DiskFacts) -> DiskJournal:
         place = Place(config.domain, config.vdev, config.journal, Role.JOURNAL)
         _check_bytes(place, config.journal_bytes)
-        with place.doing("made", left="nothing is journalled"):
-            if self._opener is open_block_file and not config.journal.exists():
+        try:
+            file = self._open_file(place)
+        except FileNotFoundError:
+            with place.doing("made", left="nothing is journalled"):
                 _make(config.journal, config.journal_bytes)
-        with place.doing("opened", left="nothing was changed"):
-            file = self._opener(config.journal, sector=BLOCK_BYTES)
+            file = self._open_file(place)
         try:
             return DiskJournal(file, place, disk, config.journal_bytes)
         except BaseException:
             file.close()
             raise
+
+    def _open_file(self, place: Place, *, exclusive: bool = True) -> BlockFile:
+        """Raises FileNotFoundError when there is none."""
+        with place.doing("opened", left="nothing was changed"):
+            try:
+                return self._opener(place.path, sector=BLOCK_BYTES, exclusive=exclusive)
+            except FileNotFoundError as error:
+                missing = error
+        raise missing
 
     def _examine(self, domain: str, disks: Sequence[DiskFacts]) -> list[str]:
         found: list[str] = []
@@ -133,15 +144,20 @@ class FileReplicas:
     def _examine_journal(self, config: DiskConfig, disk: DiskFacts, exclusive: bool) -> None:
         place = Place(config.domain, config.vdev, config.journal, Role.JOURNAL)
         _check_bytes(place, config.journal_bytes)
-        if not config.journal.exists():
+        try:
+            file = self._open_file(place, exclusive=exclusive)
+        except FileNotFoundError:
             _expect_space(place, config.journal_bytes)
             return
-        with place.doing("opened", left="nothing was changed"):
-            file = self._opener(config.journal, sector=BLOCK_BYTES, exclusive=exclusive)
         try:
             DiskJournal(file, place, disk, config.journal_bytes)
         finally:
             file.close()
+
+
+def _close_unwanted(opening: Future[DiskCopy]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 def _unknown(domain: str, disk: DiskFacts) -> DiskError:
