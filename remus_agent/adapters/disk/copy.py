@@ -179,7 +179,7 @@ class DiskCopy:
             raise self._refused(f"has no whole regions from {offset} to {offset + length} ({region} bytes each)")
         step = max(region, BOUNCE_BYTES // region * region)
         found = bytearray()
-        with self._place.doing("read"):
+        with self._place.doing("read", left="nothing was changed"):
             while offset < end:
                 view = self._device.pread(offset, min(step, end - offset))
                 for at in range(0, len(view), region):
@@ -190,10 +190,10 @@ class DiskCopy:
     def release(self) -> Standing:
         """Forget the map, durably, and let go of the device; what it stands at then. Raises DiskError, with everything as
         before, when it stands at no committed epoch."""
-        if self._staged is not None:
-            raise self._refused(f"still has epoch {self._staged[0]} staged", "apply or drop it first")
         if self._dead is not None:
             raise self._refused(self._dead, _REOPEN)
+        if self._staged is not None:
+            raise self._refused(f"still has epoch {self._staged[0]} staged", "apply or drop it first")
         if self.standing is None:
             raise self._place.error(
                 f"cannot be activated: {self.problem}",

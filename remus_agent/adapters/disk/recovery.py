@@ -30,15 +30,13 @@ def decide(state: State, slots: Sequence[Slot], committed: CommitRecord | None) 
     """
     if state.handed_over:
         return Decision(problem="it was handed over to a guest before, and no session has committed since")
+    # Whether an epoch in a slot was committed is not known when the record of commits is gone or of another session.
+    unsure = any(slot.session == state.session for slot in slots)
     if committed is None:
-        # Whether an epoch in a slot was committed is not known when the record of commits is gone.
-        unsure = any(slot.session == state.session for slot in slots)
         return Decision(problem="nothing was committed", map_valid=not unsure)
     floor = _floor(state, committed)
     if floor is None and state.seeding:
-        return Decision(
-            problem=f"it was being seeded by session {state.session}, which never committed", map_valid=True
-        )
+        return Decision(problem=f"it was seeded by session {state.session}, which did not commit", map_valid=not unsure)
     if floor is None:
         return Decision(problem=f"its journal knows nothing of the committed session {committed.session}")
     return _replay(floor, slots, committed)

@@ -97,7 +97,7 @@ class DiskJournal:
                 f"is truncated: it has {file.size} bytes instead of {journal_bytes}",
                 hint="if the configured size was raised, remove the file: the next session begins with a full copy",
             )
-        with place.doing("read"):
+        with place.doing("read", left="nothing was changed"):
             data = bytes(file.pread(0, 2 * BLOCK_BYTES))
         self._sequence = 0
         self.state = State()
@@ -148,7 +148,7 @@ class DiskJournal:
         """The headers of the slots that have one, by epoch. Their bodies were not looked at."""
         found = []
         for index in range(SLOTS):
-            with self._place.doing("read"):
+            with self._place.doing("read", left="nothing was changed"):
                 block = bytes(self._file.pread(self._at(index), BLOCK_BYTES))
             slot = self._parse_slot(block)
             if slot is not None and slot.epoch % SLOTS == index:
@@ -157,7 +157,7 @@ class DiskJournal:
 
     def load(self, slot: Slot) -> list[Extent] | None:
         """The extents of a slot; None when its body is not the one that the header was written with."""
-        with self._place.doing("read"):
+        with self._place.doing("read", left="nothing was changed"):
             body = bytes(
                 self._file.pread(self._at(slot.epoch) + BLOCK_BYTES, -(-slot.body_bytes // BLOCK_BYTES) * BLOCK_BYTES)
             )
