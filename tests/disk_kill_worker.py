@@ -19,7 +19,7 @@ from remus_agent.protocol.disk.operations import Extent, Op
 
 SIZE = 1 << 20
 DOMAIN = "web1"
-JOURNAL_BYTES = 1 << 20
+JOURNAL_BYTES = 4 << 20
 MAP = str(uuid.UUID(int=99))
 
 

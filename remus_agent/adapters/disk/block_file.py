@@ -12,6 +12,7 @@ import mmap
 import os
 import stat
 import struct
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
@@ -19,7 +20,7 @@ from typing import Final, Protocol
 from remus_agent.protocol.replication.frames import Buffer
 
 BOUNCE_BYTES: Final = 4 << 20
-"""Size of the aligned buffer through which everything goes, and so the largest single write."""
+"""Size of the aligned buffer through which everything goes (one a thread), and so the largest single write."""
 
 _BLKGETSIZE64: Final = 0x80081272
 _BLKSSZGET: Final = 0x1268
@@ -36,7 +37,8 @@ _LIBC.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c
 
 
 class BlockFile(Protocol):
-    """Random access to a device's bytes. Offsets and lengths are multiples of `sector`. One user at a time."""
+    """Random access to a device's bytes. Offsets and lengths are multiples of `sector`. One user, but
+    several threads of it may write at the same time."""
 
     @property
     def size(self) -> int:
@@ -49,7 +51,7 @@ class BlockFile(Protocol):
         ...
 
     def pread(self, offset: int, length: int) -> memoryview:
-        """The bytes there; only valid until the next call."""
+        """The bytes there; only valid until this thread's next call."""
         ...
 
     def pwrite(self, offset: int, parts: Sequence[Buffer]) -> None:
@@ -87,7 +89,7 @@ class RawBlockFile:
         self._size = size
         self._sector = sector
         self._device = device
-        self._bounce: memoryview | None = None
+        self._local = threading.local()
         self._no_discard = False
 
     @property
@@ -168,9 +170,10 @@ class RawBlockFile:
             self._fd = -1
 
     def _buffer(self) -> memoryview:
-        if self._bounce is None:
-            self._bounce = memoryview(mmap.mmap(-1, BOUNCE_BYTES))
-        return self._bounce
+        bounce: memoryview | None = getattr(self._local, "bounce", None)
+        if bounce is None:
+            bounce = self._local.bounce = memoryview(mmap.mmap(-1, BOUNCE_BYTES))
+        return bounce
 
     def _write(self, offset: int, view: memoryview) -> None:
         done = 0

@@ -55,6 +55,7 @@ class DiskCopy:
         self._dropped: int | None = None
         self._unsynced = False
         self._dead: str | None = None
+        self._released: Standing | None = None
 
     @property
     def capacity(self) -> int:
@@ -187,9 +188,16 @@ class DiskCopy:
                 offset += len(view)
         return bytes(found)
 
+    @property
+    def released(self) -> Standing | None:
+        """What it was released at."""
+        return self._released
+
     def release(self) -> Standing:
-        """Forget the map, durably, and let go of the device; what it stands at then. Raises DiskError, with everything as
-        before, when it stands at no committed epoch."""
+        """Forget the map, durably, and let go of the device; what it stands at then. Safe to call twice. Raises DiskError,
+        with everything as before, when it stands at no committed epoch."""
+        if self._released is not None:
+            return self._released
         if self._dead is not None:
             raise self._refused(self._dead, _REOPEN)
         if self._staged is not None:
@@ -206,6 +214,7 @@ class DiskCopy:
             )
         self.map_id = None
         self.close()
+        self._released = self.standing
         return self.standing
 
     def close(self) -> None:

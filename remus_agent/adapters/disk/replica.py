@@ -40,7 +40,6 @@ class FileReplica:
         self._place = place
         self._mapping = mapping
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"disk {place.domain} {place.vdev}")
-        self._released = False
         self._closed = False
 
     @property
@@ -106,9 +105,8 @@ class FileReplica:
         """For activation: forget the map's identity, close the device and let the mapper device lead to it. Raises DiskError
         with nothing changed when the disk is at no committed epoch. When the mapper device cannot be led to it, call it
         again: the content is whole and the device closed."""
-        if not self._released:
+        if self._copy.released is None:
             await self._run(self._copy.release)
-            self._released = True
         await self._mapping.linear(self._place.domain, self.facts.vdev, self._place.path, self.facts.size)
         await self.close()
 
@@ -117,8 +115,9 @@ class FileReplica:
         if self._closed:
             return
         self._closed = True
-        await self._in_thread(self._copy.close)
-        self._executor.shutdown(wait=False)
+        closing = self._executor.submit(self._copy.close)
+        self._executor.shutdown(wait=False)  # what was asked for before is still done
+        await asyncio.wrap_future(closing)
 
     async def _run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         if self._closed:

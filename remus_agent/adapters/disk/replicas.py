@@ -20,7 +20,11 @@ from remus_agent.disk_ports import DiskFacts
 from remus_agent.errors import DiskError, JournalError
 from remus_agent.ports import CommitRecord
 
+MAPPER_NAME: Final = "remus-{domain}-{vdev}"
+"""Of the mapper device through which a guest uses its disk."""
+
 _CHUNK: Final = 1 << 20
+_SYSFS: Final = Path("/sys/class/block")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +134,7 @@ class FileReplicas:
             mine = self._open.get((domain, disk.vdev))
             exclusive = mine is None or mine.closed
             try:
-                self._open_device(
-                    Place(domain, disk.vdev, config.device, Role.DEVICE), disk, exclusive=exclusive
-                ).close()
+                self._examine_device(Place(domain, disk.vdev, config.device, Role.DEVICE), disk, exclusive)
             except (DiskError, JournalError) as error:
                 found.append(str(error))
             try:
@@ -140,6 +142,11 @@ class FileReplicas:
             except (DiskError, JournalError) as error:
                 found.append(str(error))
         return found
+
+    def _examine_device(self, place: Place, disk: DiskFacts, exclusive: bool) -> None:
+        """The disk's own mapper device may hold it: it is led nowhere before the device is opened."""
+        exclusive = exclusive and not held_only_by(place.path, MAPPER_NAME.format(domain=place.domain, vdev=place.vdev))
+        self._open_device(place, disk, exclusive=exclusive).close()
 
     def _examine_journal(self, config: DiskConfig, disk: DiskFacts, exclusive: bool) -> None:
         place = Place(config.domain, config.vdev, config.journal, Role.JOURNAL)
@@ -158,6 +165,15 @@ class FileReplicas:
 def _close_unwanted(opening: Future[DiskCopy]) -> None:
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()
+
+
+def held_only_by(device: Path, mapper: str, sysfs: Path = _SYSFS) -> bool:
+    """Whether the mapper device of that name, and no other, is built on this device. It may be more than that in use."""
+    try:
+        holders = list((sysfs / device.resolve().name / "holders").iterdir())
+        return [(holder / "dm" / "name").read_text().strip() for holder in holders] == [mapper]
+    except OSError:
+        return False
 
 
 def _unknown(domain: str, disk: DiskFacts) -> DiskError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from operator import attrgetter
 from typing import Final
 
@@ -10,6 +11,10 @@ from remus_agent.adapters.disk.block_file import BlockFile
 from remus_agent.disk_ports import DiskFacts
 from remus_agent.protocol.disk.operations import Extent, Op
 
+WRITERS: Final = 4
+"""How many runs are written at the same time."""
+
+_FEW: Final = 16
 _LONGEST: Final = (1 << 32) - 1
 """What the length of an extent can say, in bytes."""
 
@@ -29,7 +34,21 @@ def misfit(extents: Sequence[Extent], disk: DiskFacts) -> str | None:
 
 def write_extents(file: BlockFile, extents: Sequence[Extent]) -> None:
     """Apply them in order, as if one after the other. Not durable yet. Raises OSError."""
-    for run in _runs(_ordered(extents)):
+    ordered = _ordered(extents)
+    runs = list(_runs(ordered if ordered is not None else extents))
+    if ordered is None or len(runs) < _FEW:
+        _write(file, runs)
+        return
+    # A device takes several at once: one after the other would cost each its whole latency.
+    share = -(-len(runs) // WRITERS)
+    with ThreadPoolExecutor(WRITERS, thread_name_prefix="disk writer") as writers:
+        done = [writers.submit(_write, file, runs[at : at + share]) for at in range(0, len(runs), share)]
+    for writer in done:
+        writer.result()
+
+
+def _write(file: BlockFile, runs: Sequence[list[Extent]]) -> None:
+    for run in runs:
         first = run[0]
         match first.op:
             case Op.WRITE:
@@ -40,13 +59,13 @@ def write_extents(file: BlockFile, extents: Sequence[Extent]) -> None:
                 file.discard(first.offset, run[-1].end - first.offset)
 
 
-def _ordered(extents: Sequence[Extent]) -> Sequence[Extent]:
-    """By offset; as they are when some overlap, because then a later one wins."""
+def _ordered(extents: Sequence[Extent]) -> Sequence[Extent] | None:
+    """By offset; None when some overlap, because then a later one wins."""
     ordered = sorted(extents, key=attrgetter("offset"))
     behind = 0
     for extent in ordered:
         if extent.offset < behind:
-            return extents
+            return None
         behind = extent.end
     return ordered
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from loop_device import loop_device
 
 from remus_agent.adapters.disk import block_file
 from remus_agent.adapters.disk.block_file import BOUNCE_BYTES, RawBlockFile, open_block_file
-from remus_agent.adapters.disk.writing import misfit, write_extents
+from remus_agent.adapters.disk.writing import WRITERS, misfit, write_extents
 from remus_agent.disk_ports import DiskFacts
 from remus_agent.protocol.disk.operations import Extent, Op
 
@@ -142,6 +143,30 @@ def test_neighbours_are_one_write(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     calls.clear()
     write_extents(file, [*extents, Extent(Op.WRITE, 4096 + 512, 512, b"z" * 512)])  # overlaps: the later one wins
     assert file.pread(4096, 1536) == b"\1" * 512 + b"z" * 512 + b"\1" * 512
+    file.close()
+
+
+def test_many_runs_are_written_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(1 << 20))
+    file = open_block_file(path, sector=512)
+    together = threading.Barrier(WRITERS)
+    real, threads = os.pwrite, set()
+
+    def note(fd: int, data: Any, offset: int) -> int:
+        if threading.get_ident() not in threads:
+            threads.add(threading.get_ident())
+            together.wait(10)
+        return real(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", note)
+    extents = [Extent(Op.WRITE, number * 8192, 4096, bytes([number]) * 4096) for number in range(100)]
+    write_extents(file, extents[::-1])
+    for number in range(100):
+        assert file.pread(number * 8192, 8192) == bytes([number]) * 4096 + bytes(4096)
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: 1 // (offset != 80 * 8192) and len(data))
+    with pytest.raises(ZeroDivisionError):
+        write_extents(file, extents)
     file.close()
 
 

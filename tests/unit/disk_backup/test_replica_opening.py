@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +17,10 @@ import pytest
 from disk_backup_world import DOMAIN, FakeMapping
 from loop_device import loop_device
 
+from remus_agent.adapters.disk import replicas
 from remus_agent.adapters.disk.block_file import open_block_file
 from remus_agent.adapters.disk.replica import FileReplica
-from remus_agent.adapters.disk.replicas import DiskConfig, FileReplicas
+from remus_agent.adapters.disk.replicas import DiskConfig, FileReplicas, held_only_by
 from remus_agent.disk_ports import DiskFacts
 from remus_agent.errors import DiskError, JournalError, RemusError
 from remus_agent.protocol.disk.operations import Extent, Op
@@ -114,13 +116,13 @@ def test_a_file_in_use(config: DiskConfig) -> None:
 
 def test_what_we_hold_ourselves_is_no_reason(config: DiskConfig) -> None:
     async def run() -> None:
-        replicas = FileReplicas([config], FakeMapping())
-        replica = await replicas.open(DOMAIN, DISK, None)
-        assert await replicas.examine(DOMAIN, [DISK]) == []
+        ours = FileReplicas([config], FakeMapping())
+        replica = await ours.open(DOMAIN, DISK, None)
+        assert await ours.examine(DOMAIN, [DISK]) == []
         with pytest.raises(DiskError, match="is in use"):
-            await replicas.open(DOMAIN, DISK, None)
+            await ours.open(DOMAIN, DISK, None)
         await replica.close()
-        assert await replicas.examine(DOMAIN, [DISK]) == []
+        assert await ours.examine(DOMAIN, [DISK]) == []
 
     asyncio.run(run())
 
@@ -196,6 +198,50 @@ def test_device_and_journal_on_block_devices(tmp_path: Path) -> None:
         assert device.read_bytes()[:1024] == b"x" * 512 + bytes(512)
         journal.write_bytes(b"something else of somebody" * 1000)
         expect(config, JournalError, "neither copy of its header is whole")
+
+
+def test_a_device_below_its_own_mapper_device(
+    config: DiskConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holders = tmp_path / "sys" / "device" / "holders"
+    (holders / "dm-3" / "dm").mkdir(parents=True)
+    (holders / "dm-3" / "dm" / "name").write_text("remus-web1-xvda\n")
+    assert held_only_by(config.device, "remus-web1-xvda", tmp_path / "sys")
+    assert not held_only_by(config.device, "remus-web1-xvdb", tmp_path / "sys")
+    assert not held_only_by(tmp_path / "other", "remus-web1-xvda", tmp_path / "sys")
+    other = open_block_file(config.device, sector=512)
+    monkeypatch.setattr(replicas, "held_only_by", lambda device, mapper: mapper == "remus-web1-xvda")
+    assert asyncio.run(FileReplicas([config], FakeMapping()).examine(DOMAIN, [DISK])) == []
+    other.close()
+    (holders / "md0" / "md").mkdir(parents=True)
+    assert not held_only_by(config.device, "remus-web1-xvda", tmp_path / "sys")
+
+
+def test_opening_that_is_cancelled_keeps_nothing(config: DiskConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        entered, hold = threading.Event(), threading.Event()
+        real = FileReplicas._open_copy
+
+        def slow(*args: Any) -> Any:
+            entered.set()
+            assert hold.wait(10)
+            return real(*args)
+
+        monkeypatch.setattr(FileReplicas, "_open_copy", slow)
+        opening = asyncio.create_task(opened(config))
+        await asyncio.to_thread(entered.wait)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        hold.set()
+        monkeypatch.setattr(FileReplicas, "_open_copy", real)
+        for _ in range(1000):
+            if await FileReplicas([config], FakeMapping()).examine(DOMAIN, [DISK]) == [] and config.journal.exists():
+                break
+            await asyncio.sleep(0.01)
+        await opened_and_closed(config)
+
+    asyncio.run(run())
 
 
 @contextmanager
