@@ -11,6 +11,7 @@ remus-<domain>-<vdev>-md0, -md1    halves of the metadata device
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -166,3 +167,18 @@ class Layers:
 async def _loops_of(path: Path) -> list[Path]:
     said = await run("losetup", "--list", "--noheadings", "--output", "NAME", "--associated", str(path))
     return [Path(line.strip()) for line in said.splitlines() if line.strip()]
+
+
+class DiskMapping:
+    """What leads to the disks of a backup, for its replicas."""
+
+    def __init__(self, disks: Iterable[Disk]) -> None:
+        self._disks = {(disk.domain, disk.vdev): disk for disk in disks}
+
+    async def nowhere(self, domain: str, vdev: str, size: int) -> None:
+        """As `Layers.nowhere`."""
+        await Layers(self._disks[domain, vdev], size).nowhere()
+
+    async def linear(self, domain: str, vdev: str, device: Path, size: int) -> None:  # noqa: ARG002 - the disk knows its device
+        """As `Layers.linear`."""
+        await Layers(self._disks[domain, vdev], size).linear()

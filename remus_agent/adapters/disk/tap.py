@@ -182,7 +182,9 @@ class NbdTap:
 
     async def _recovered(self) -> None:
         """Wait until md has written everything through the tap that changed while its leg was failed."""
-        while await self._layers.recovering():
+        while True:
+            if not await self._layers.recovering():
+                break
             await asyncio.sleep(_PATIENCE)
         if await self._layers.legs() != "AA":
             raise self._lost()
