@@ -171,7 +171,7 @@ def test_a_journal_of_another_disk_or_layout(config: Disk) -> None:
 
 def test_a_disk_of_other_sectors(tmp_path: Path) -> None:
     with loop_device(tmp_path / "backing", SIZE, 4096) as device:
-        config = Disk(DOMAIN, "xvda", device, tmp_path / "journal", JOURNAL_BYTES)
+        config = Disk(DOMAIN, "xvda", device, Path("md"), tmp_path / "journal", JOURNAL_BYTES)
         expect(config, DiskError, "in sectors of 4096; the primary's disk")
         asyncio.run(opened_and_closed_with(config, DiskFacts("xvda", SIZE, 4096)))
 
@@ -182,7 +182,7 @@ async def opened_and_closed_with(config: Disk, disk: DiskFacts) -> None:
 
 def test_a_device_that_somebody_opened_exclusively(tmp_path: Path) -> None:
     with loop_device(tmp_path / "backing", SIZE) as device:
-        config = Disk(DOMAIN, "xvda", device, tmp_path / "journal", JOURNAL_BYTES)
+        config = Disk(DOMAIN, "xvda", device, Path("md"), tmp_path / "journal", JOURNAL_BYTES)
         fd = os.open(device, os.O_RDONLY | os.O_EXCL)
         expect(config, DiskError, "is in use")
         os.close(fd)
@@ -194,7 +194,7 @@ def test_device_and_journal_on_block_devices(tmp_path: Path) -> None:
         loop_device(tmp_path / "backing", SIZE + 8192) as device,
         loop_device(tmp_path / "journalled", JOURNAL_BYTES + 4096) as journal,
     ):
-        config = Disk(DOMAIN, "xvda", device, journal, JOURNAL_BYTES)
+        config = Disk(DOMAIN, "xvda", device, Path("md"), journal, JOURNAL_BYTES)
         asyncio.run(use(config))
         assert device.read_bytes()[:1024] == b"x" * 512 + bytes(512)
         journal.write_bytes(b"something else of somebody" * 1000)
@@ -279,4 +279,4 @@ def test_a_device_with_bad_sectors(tmp_path: Path) -> None:
         await replica.close()
 
     with half_broken(tmp_path / "backing") as device:
-        asyncio.run(run(Disk(DOMAIN, "xvda", device, tmp_path / "journal", JOURNAL_BYTES)))
+        asyncio.run(run(Disk(DOMAIN, "xvda", device, Path("md"), tmp_path / "journal", JOURNAL_BYTES)))
