@@ -21,6 +21,7 @@ EPOCH_END: Final = struct.Struct("<QI16s")
 DISK_END: Final = struct.Struct("<QQ16s")
 DISK_ASK: Final = struct.Struct("<QQ")
 MAX_DISKS: Final = 16
+MAX_REASONS: Final = 32
 MAX_ASKED_BYTES: Final = 1 << 32
 """The longest range of which digests can be asked in one go."""
 
@@ -84,7 +85,7 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Refuse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The backup does not take part, for all these reasons."""
 
-    reasons: Annotated[tuple[Reason, ...], msgspec.Meta(min_length=1, max_length=32)]
+    reasons: Annotated[tuple[Reason, ...], msgspec.Meta(min_length=1, max_length=MAX_REASONS)]
 
 
 class EpochEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -210,19 +211,8 @@ def encode(message: Message) -> Frame:
             return Frame(FrameType.EPOCH_END, _epoch(message), flags, (_packed(EPOCH_END, fields, message.epoch),))
         case MemoryAck():
             return Frame(FrameType.MEMORY_ACK, _epoch(message), 0, (message.digest,))
-        case DiskEpochEnd():
-            fields = (message.data_bytes, message.extents, message.digest)
-            return Frame(FrameType.DISK_END, _epoch(message), 0, (_packed(DISK_END, fields, message.epoch),))
-        case DiskAck():
-            return Frame(FrameType.DISK_ACK, _epoch(message), 0, (message.digest,))
-        case DiskAsk():
-            frame = Frame(FrameType.DISK_ASK, 0, 0, (_packed(DISK_ASK, (message.offset, message.length), None),))
-            decode(frame)
-            return frame
-        case DiskDigests():
-            frame = Frame(FrameType.DISK_DIGESTS, 0, 0, (message.digests,))
-            decode(frame)
-            return frame
+        case DiskEpochEnd() | DiskAck() | DiskAsk() | DiskDigests():
+            return _encode_disk(message)
         case Plain():
             if message.type not in _PLAIN:
                 raise _bad(f"{message.type.name} is not a plain frame", message.epoch)
@@ -243,30 +233,49 @@ def decode(frame: Frame) -> Message:
         case FrameType.EPOCH_END:
             stream_bytes, pages, digest = _unpacked(EPOCH_END, frame, payload)
             return EpochEnd(epoch=frame.epoch, stream_bytes=stream_bytes, pages=pages, digest=digest, last=frame.last)
-        case FrameType.DISK_END:
-            data_bytes, extents, digest = _unpacked(DISK_END, frame, payload)
-            return DiskEpochEnd(epoch=frame.epoch, data_bytes=data_bytes, extents=extents, digest=digest)
         case FrameType.MEMORY_ACK | FrameType.DISK_ACK as kind:
             if len(payload) != DIGEST_BYTES or frame.epoch < 1:
                 raise _bad(f"{kind.name} has {len(payload)} bytes instead of {DIGEST_BYTES}, or no epoch", frame.epoch)
             ack = MemoryAck if kind is FrameType.MEMORY_ACK else DiskAck
             return ack(epoch=frame.epoch, digest=payload)
-        case FrameType.DISK_ASK:
-            if len(payload) != DISK_ASK.size:
-                raise _bad(f"DISK_ASK has {len(payload)} bytes instead of {DISK_ASK.size}")
-            offset, length = DISK_ASK.unpack(payload)
-            if not 0 < length <= MAX_ASKED_BYTES:
-                raise _bad(f"DISK_ASK for {length} bytes, at most {MAX_ASKED_BYTES} are answered")
-            return DiskAsk(offset=offset, length=length)
-        case FrameType.DISK_DIGESTS:
-            if not payload or len(payload) % DIGEST_BYTES:
-                raise _bad(f"DISK_DIGESTS of {len(payload)} bytes")
-            return DiskDigests(digests=payload)
+        case FrameType.DISK_END | FrameType.DISK_ASK | FrameType.DISK_DIGESTS:
+            return _decode_disk(frame, payload)
         case kind if kind in _PLAIN:
             if payload:
                 raise _bad(f"{kind.name} has a payload of {len(payload)} bytes", frame.epoch)
             return Plain(kind, frame.epoch)
     raise _bad(f"{frame.type.name} carries no message", frame.epoch)
+
+
+def _encode_disk(message: DiskEpochEnd | DiskAck | DiskAsk | DiskDigests) -> Frame:
+    match message:
+        case DiskEpochEnd():
+            fields = (message.data_bytes, message.extents, message.digest)
+            return Frame(FrameType.DISK_END, _epoch(message), 0, (_packed(DISK_END, fields, message.epoch),))
+        case DiskAck():
+            return Frame(FrameType.DISK_ACK, _epoch(message), 0, (message.digest,))
+        case DiskAsk():
+            frame = Frame(FrameType.DISK_ASK, 0, 0, (_packed(DISK_ASK, (message.offset, message.length), None),))
+        case DiskDigests():
+            frame = Frame(FrameType.DISK_DIGESTS, 0, 0, (message.digests,))
+    decode(frame)
+    return frame
+
+
+def _decode_disk(frame: Frame, payload: bytes) -> DiskEpochEnd | DiskAsk | DiskDigests:
+    if frame.type is FrameType.DISK_END:
+        data_bytes, extents, digest = _unpacked(DISK_END, frame, payload)
+        return DiskEpochEnd(epoch=frame.epoch, data_bytes=data_bytes, extents=extents, digest=digest)
+    if frame.type is FrameType.DISK_DIGESTS:
+        if not payload or len(payload) % DIGEST_BYTES:
+            raise _bad(f"DISK_DIGESTS of {len(payload)} bytes")
+        return DiskDigests(digests=payload)
+    if len(payload) != DISK_ASK.size:
+        raise _bad(f"DISK_ASK has {len(payload)} bytes instead of {DISK_ASK.size}")
+    offset, length = DISK_ASK.unpack(payload)
+    if not 0 < length <= MAX_ASKED_BYTES:
+        raise _bad(f"DISK_ASK for {length} bytes, at most {MAX_ASKED_BYTES} are answered")
+    return DiskAsk(offset=offset, length=length)
 
 
 def _epoch(message: EpochEnd | MemoryAck | DiskEpochEnd | DiskAck) -> int:
