@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from remus_agent.machines.backup import State
+from remus_agent.machines.primary import State as PrimaryState
 from tests.model.loop import run
 from tests.model.pair import DEAD, Pair, on, until
 
@@ -74,6 +75,7 @@ async def story(seed: int) -> None:
     truth = Truth(pair)
     pair.alpha.xen.in_window = truth.note
     pair.network.delay = lambda: rng.uniform(0, 0.004)
+    pair.beta.disk.delay = lambda: rng.uniform(0, 0.006)
     pair.beta.stores.delay = lambda: rng.choice((0.0, rng.uniform(0, 0.006)))
     await pair.protect()
     guest = asyncio.create_task(work(pair, rng))
@@ -82,7 +84,8 @@ async def story(seed: int) -> None:
         await pair.network.drop_all()
     await asyncio.sleep(rng.uniform(0, 1.2))
     service = on(pair.alpha)._primaries["web1"]
-    session, acked = service.session_id, service.acked_epoch
+    session = service.session_id
+    acked = service.acked_epoch if service.state is PrimaryState.PROTECTED else 0
     await kill(pair, rng)
     await guest
     await asyncio.sleep(40)
