@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from remus_agent.errors import AuthorityError, DiskError, PeerRefused
 from remus_agent.machines.backup import State
 from remus_agent.protocol.replication.frames import Frame, FrameType
+from remus_agent.protocol.replication.messages import DiskAsk, DiskHello, Refuse, encode, expect
 from remus_agent.services.copy import Copy
 from tests.model.loop import run
 from tests.model.pair import DEAD, DISK_BYTES, Pair, on, quiet, until
@@ -217,6 +219,72 @@ def test_a_backup_that_crashed_and_returned() -> None:
             assert same(pair)
             assert (await on(pair.alpha).status("web1")).disks[0].total < DISK_BYTES
         assert not pair.beta.stores.violations
+
+    run(story())
+
+
+def test_a_disk_that_was_replaced_is_copied_whole_even_if_the_first_session_ends_at_once() -> None:
+    async def story() -> None:
+        pair = await protected()
+        await later(pair)
+        await pair.crash_backup()
+        store = pair.beta.stores.by_disk["web1", "xvda"]
+        store.map_id, store.content = None, bytearray(b"other" + bytes(DISK_BYTES - 5))
+        lost = 0
+
+        def lose_the_welcome(frame: Frame, data: bytes) -> bytes:
+            nonlocal lost
+            if frame.type is FrameType.DISK_WELCOME and not lost:
+                lost += 1
+                for connection in pair.network.connections:
+                    connection.arrive(None)
+                return b""
+            return data
+
+        pair.network.mangler = lose_the_welcome
+        pair.boot(pair.beta)
+        await protected_again(pair)
+        await until(lambda: lost == 1, "lost")
+        await protected_again(pair)
+        await later(pair)
+        assert same(pair)
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"session": "0d4a3c1e-8b61-4a70-9a5b-3f1d2c4e5f60"}, "there is no session"),
+        ({"vdev": "xvdz"}, "no such disk xvdz"),
+        ({"size": 512}, "no such disk xvda"),
+        ({}, "has a connection already"),
+        ({"domain": "web2"}, "there is no session"),
+    ],
+)
+def test_a_disk_that_belongs_to_no_session_is_refused(change: dict[str, Any], message: str) -> None:
+    async def story() -> None:
+        pair = await protected()
+        hello = copy_of(pair).hello
+        facts: dict[str, Any] = {"session": hello.session, "domain": "web1", "vdev": "xvda", "size": DISK_BYTES}
+        facts |= {"block": 512, "map_id": pair.volume("xvda").map_id} | change
+        connection = await pair.network.connect("beta:1", 10)
+        await connection.send(encode(DiskHello(**facts)))
+        refused = expect(await connection.receive(), Refuse)
+        assert message in refused.reasons[0].message
+        await later(pair)
+        assert copy_of(pair).hello.session == hello.session, "the session goes on"
+
+    run(story())
+
+
+def test_a_connection_that_begins_with_something_else_is_refused() -> None:
+    async def story() -> None:
+        pair = await protected()
+        connection = await pair.network.connect("beta:1", 10)
+        await connection.send(encode(DiskAsk(offset=0, length=4096)))
+        refused = expect(await connection.receive(), Refuse)
+        assert "expected HELLO or DISK_HELLO" in refused.reasons[0].message
 
     run(story())
 
