@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from remus_agent.adapters.sim.disk import SimReplicas, SimStores, SimTaps, SimVolume
+from remus_agent.adapters.sim.disk import SimTaps, SimVolume
 from remus_agent.adapters.sim.hypervisor import SimHypervisor
 from remus_agent.adapters.sim.local import LoopClock, SimAnnouncer, SimDisk, SimEvents, SimOutput, SimOutputs
 from remus_agent.adapters.sim.net import SimConnection, SimNetwork
+from remus_agent.adapters.sim.replica import SimReplicas, SimStores
 from remus_agent.disk_ports import DiskFacts
 from remus_agent.observe.status import Status
 from remus_agent.services.agent import AgentService
