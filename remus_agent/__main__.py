@@ -18,6 +18,7 @@ from remus_agent.adapters.journal.file import FileJournals
 from remus_agent.adapters.journal.guests import GuestFiles
 from remus_agent.adapters.net.announce import BridgeAnnouncer
 from remus_agent.adapters.net.output_buffer import PlugOutputBuffers
+from remus_agent.adapters.no_disks import NoReplicas, NoTaps
 from remus_agent.adapters.transport import tcp
 from remus_agent.adapters.transport.control_server import ControlServer
 from remus_agent.adapters.xen.hypervisor import XenHypervisor
@@ -26,8 +27,9 @@ from remus_agent.errors import RemusError
 from remus_agent.observe import logs
 from remus_agent.observe.events import EventLog
 from remus_agent.services.agent import AgentService
-from remus_agent.services.backup import BackupPorts, BackupService
-from remus_agent.services.primary import PrimaryPorts
+from remus_agent.services.backup import BackupService
+from remus_agent.services.backup_ports import BackupPorts
+from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.requests import handlers
 from remus_agent.services.settings import Settings
 
@@ -112,6 +114,7 @@ def _compose(settings: Config, events: EventLog) -> AgentService:
             announcer=BridgeAnnouncer(),
             events=events,
             clock=clock,
+            replicas=NoReplicas(),
         ),
         numbers,
     )
@@ -121,6 +124,7 @@ def _compose(settings: Config, events: EventLog) -> AgentService:
         store=GuestFiles(settings.paths.state / "guests"),
         events=events,
         clock=clock,
+        taps=NoTaps(),
     )
     return AgentService(numbers, peers, ports, PlugOutputBuffers(), backup)
 
