@@ -11,14 +11,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from remus_agent import __version__, config, faults
-from remus_agent.adapters import systemd
+from remus_agent import __version__, config, disk_config, faults
+from remus_agent.adapters import memory, systemd
 from remus_agent.adapters.clock import SystemClock
+from remus_agent.adapters.disk.layers import DiskMapping
+from remus_agent.adapters.disk.replicas import FileReplicas
+from remus_agent.adapters.disk.tap import DiskTaps, TapLimits
 from remus_agent.adapters.journal.file import FileJournals
 from remus_agent.adapters.journal.guests import GuestFiles
 from remus_agent.adapters.net.announce import BridgeAnnouncer
 from remus_agent.adapters.net.output_buffer import PlugOutputBuffers
-from remus_agent.adapters.no_disks import NoReplicas, NoTaps
 from remus_agent.adapters.transport import tcp
 from remus_agent.adapters.transport.control_server import ControlServer
 from remus_agent.adapters.xen.hypervisor import XenHypervisor
@@ -103,6 +105,9 @@ def _compose(settings: Config, events: EventLog) -> AgentService:
         heartbeat=settings.timeouts.heartbeat,
         activate=settings.timeouts.activate,
     )
+    disks = disk_config.load(disk_config.DEFAULT_PATH, settings.paths.state)
+    if disks:
+        memory.lock()
     clock = SystemClock()
     hypervisor = XenHypervisor(settings.paths.supervisor_socket)
     peers = {name: str(address) for name, address in settings.replication.peers.items()}
@@ -114,7 +119,7 @@ def _compose(settings: Config, events: EventLog) -> AgentService:
             announcer=BridgeAnnouncer(),
             events=events,
             clock=clock,
-            replicas=NoReplicas(),
+            replicas=FileReplicas(disks, DiskMapping(disks)),
         ),
         numbers,
     )
@@ -124,7 +129,7 @@ def _compose(settings: Config, events: EventLog) -> AgentService:
         store=GuestFiles(settings.paths.state / "guests"),
         events=events,
         clock=clock,
-        taps=NoTaps(),
+        taps=DiskTaps(disks, settings.paths.run, TapLimits()),
     )
     return AgentService(numbers, peers, ports, PlugOutputBuffers(), backup)
 

@@ -47,8 +47,6 @@ from remus_agent.services.settings import Settings
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-EXTENT_BYTES = 16
-"""What an extent takes beside its data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +172,7 @@ class DiskFeed:
 
     async def _limit(self) -> None:
         limit = min(self._replica.capacity, self._settings.disk_staging_bytes)
-        if self._map.bytes + EXTENT_BYTES * self._map.count <= limit:
+        if self._map.bytes <= limit:
             return
         if self._epoch > 1:
             raise DiskError(

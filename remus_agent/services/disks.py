@@ -50,9 +50,7 @@ class DiskSet:
         return frozenset(tap.facts.vdev for tap in self._taps)
 
     async def open(self) -> None:
-        """Put the taps behind the disks, unless they are there already."""
-        if self._is_open:
-            return
+        """Put the taps behind the disks; those that are there stay, those that the kernel let go of are put there again."""
         self._touched = True
         for tap in self._taps:
             await tap.open()

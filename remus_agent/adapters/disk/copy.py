@@ -20,7 +20,6 @@ from uuid import UUID
 from xxhash import xxh3_128_digest
 
 from remus_agent.adapters.disk.block_file import BOUNCE_BYTES, BlockFile
-from remus_agent.adapters.disk.body import region_bytes
 from remus_agent.adapters.disk.failures import Place
 from remus_agent.adapters.disk.recovery import MISSING, decide
 from remus_agent.adapters.disk.slots import DiskJournal, Standing
@@ -29,6 +28,7 @@ from remus_agent.disk_ports import DiskFacts
 from remus_agent.errors import DiskError, JournalError
 from remus_agent.ports import CommitRecord
 from remus_agent.protocol.disk.operations import Extent
+from remus_agent.protocol.disk.regions import region_bytes
 
 log = logging.getLogger(__name__)
 

@@ -23,11 +23,11 @@ from zlib import crc32
 from xxhash import xxh3_128
 
 from remus_agent.adapters.disk.block_file import BlockFile
-from remus_agent.adapters.disk.body import HEAD, pack, parse
 from remus_agent.adapters.disk.failures import Place
 from remus_agent.disk_ports import DiskFacts
 from remus_agent.errors import ProtocolError
 from remus_agent.protocol.disk.operations import Extent, Op
+from remus_agent.protocol.disk.wire import HEADER_BYTES, pack, parse
 from remus_agent.protocol.replication.frames import Buffer
 
 BLOCK_BYTES: Final = 4096
@@ -250,7 +250,7 @@ class DiskJournal:
 
 def packed_bytes(extents: Sequence[Extent]) -> int:
     """Bytes that `pack` makes of them."""
-    return sum(HEAD.size + (extent.length if extent.op is Op.WRITE else 0) for extent in extents)
+    return sum(HEADER_BYTES + (extent.length if extent.op is Op.WRITE else 0) for extent in extents)
 
 
 def slot_bytes(journal_bytes: int) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -20,11 +20,13 @@ from remus_agent.adapters.disk.map_file import open_map, remove_map
 from remus_agent.adapters.disk.tap_server import TapServer
 from remus_agent.disk_config import Disk
 from remus_agent.disk_ports import CopyProgress, Digests, DiskData, DiskEnd, DiskFacts
-from remus_agent.errors import DiskError
+from remus_agent.errors import DiskError, RefusedError
+from remus_agent.ports import Domain
 from remus_agent.protocol.disk.copy_plan import CopyRun
 from remus_agent.protocol.disk.regions import RegionMap, region_bytes
 from remus_agent.protocol.disk.tap_log import TapLog
 from remus_agent.protocol.nbd.messages import Export
+from remus_agent.protocol.replication.digest import DIGEST_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +145,8 @@ class NbdTap:
     async def close(self) -> None:
         self.end()
         old = await self._nbd_in_use()
-        await self._layers.linear()
+        if await self._layers.target() == "raid":
+            await self._layers.linear()
         if self._server is not None:
             await asyncio.to_thread(self._server.stop)
             self._server = None
@@ -252,10 +255,9 @@ class NbdTap:
 
 
 def _take_what_differs(tap_log: TapLog, run: CopyRun, data: memoryview, theirs: bytes, region: int) -> None:
-    for number, start in enumerate(range(0, run.length, region)):
-        part = data[start : start + region]
-        piece = replace(run, offset=run.offset + start, length=len(part))
-        if xxh3_128_digest(part) == theirs[number * 16 : number * 16 + 16]:
+    for number, piece in enumerate(run.split(region)):
+        part = data[piece.offset - run.offset : piece.end - run.offset]
+        if xxh3_128_digest(part) == theirs[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]:
             tap_log.same(piece)
         else:
             tap_log.copied(piece, part)
@@ -270,8 +272,20 @@ class DiskTaps:
         self._limits = limits
         self._made: dict[tuple[str, str], NbdTap] = {}
 
-    async def make(self, domain: str, vdev: str) -> NbdTap:
-        """The tap of one disk; the same object each time, so that its thread outlives a session."""
+    async def of(self, domain: Domain) -> tuple[NbdTap, ...]:
+        """As the port says."""
+        unknown = [vdev for vdev in domain.disks if (domain.name, vdev) not in self._disks]
+        if unknown:
+            raise RefusedError(
+                f"{domain.name} cannot be protected: /etc/remus/disks.toml does not name its disks {', '.join(unknown)}",
+                operation="protect",
+                domain=domain.name,
+                left="nothing was changed",
+            )
+        return tuple([await self._tap(domain.name, vdev) for vdev in domain.disks])
+
+    async def _tap(self, domain: str, vdev: str) -> NbdTap:
+        """The same object each time, so that its thread outlives a session."""
         key = (domain, vdev)
         if key not in self._made:
             disk = self._disks[key]

@@ -16,7 +16,6 @@ from crash_states import MemoryFile, MemoryFiles
 from disk_backup_world import DISKS, DOMAIN, JOURNAL_BYTES, FakeMapping, configs
 from xxhash import xxh3_128_digest
 
-from remus_agent.adapters.disk.body import region_bytes
 from remus_agent.adapters.disk.replica import FileReplica
 from remus_agent.adapters.disk.replicas import FileReplicas
 from remus_agent.adapters.disk.slots import Standing
@@ -25,6 +24,7 @@ from remus_agent.disk_ports import DiskFacts, Replica, Replicas
 from remus_agent.errors import DiskError, JournalError
 from remus_agent.ports import CommitRecord
 from remus_agent.protocol.disk.operations import Extent, Op
+from remus_agent.protocol.disk.regions import region_bytes
 
 DISK = DISKS[0]
 MAP = str(uuid.UUID(int=77))
