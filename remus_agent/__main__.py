@@ -11,9 +11,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from remus_agent import __version__, config, faults
-from remus_agent.adapters import systemd
+from remus_agent import __version__, config, disk_config, faults
+from remus_agent.adapters import memory, systemd
 from remus_agent.adapters.clock import SystemClock
+from remus_agent.adapters.disk.layers import DiskMapping
+from remus_agent.adapters.disk.replicas import FileReplicas
+from remus_agent.adapters.disk.tap import DiskTaps, TapLimits
 from remus_agent.adapters.journal.file import FileJournals
 from remus_agent.adapters.journal.guests import GuestFiles
 from remus_agent.adapters.net.announce import BridgeAnnouncer
@@ -26,8 +29,9 @@ from remus_agent.errors import RemusError
 from remus_agent.observe import logs
 from remus_agent.observe.events import EventLog
 from remus_agent.services.agent import AgentService
-from remus_agent.services.backup import BackupPorts, BackupService
-from remus_agent.services.primary import PrimaryPorts
+from remus_agent.services.backup import BackupService
+from remus_agent.services.backup_ports import BackupPorts
+from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.requests import handlers
 from remus_agent.services.settings import Settings
 
@@ -101,6 +105,9 @@ def _compose(settings: Config, events: EventLog) -> AgentService:
         heartbeat=settings.timeouts.heartbeat,
         activate=settings.timeouts.activate,
     )
+    disks = disk_config.load(disk_config.DEFAULT_PATH, settings.paths.state)
+    if disks:
+        memory.lock()
     clock = SystemClock()
     hypervisor = XenHypervisor(settings.paths.supervisor_socket)
     peers = {name: str(address) for name, address in settings.replication.peers.items()}
@@ -112,6 +119,7 @@ def _compose(settings: Config, events: EventLog) -> AgentService:
             announcer=BridgeAnnouncer(),
             events=events,
             clock=clock,
+            replicas=FileReplicas(disks, DiskMapping(disks)),
         ),
         numbers,
     )
@@ -121,6 +129,7 @@ def _compose(settings: Config, events: EventLog) -> AgentService:
         store=GuestFiles(settings.paths.state / "guests"),
         events=events,
         clock=clock,
+        taps=DiskTaps(disks, settings.paths.run, TapLimits()),
     )
     return AgentService(numbers, peers, ports, PlugOutputBuffers(), backup)
 

@@ -13,7 +13,19 @@ from typing import Protocol
 
 from remus_agent.ports import CommitRecord, Domain
 from remus_agent.protocol.disk.operations import Extent
-from remus_agent.protocol.replication.frames import Buffer
+from remus_agent.protocol.disk.pieces import CopyProgress, DiskData, DiskEnd
+
+__all__ = [
+    "CopyProgress",
+    "Digests",
+    "DiskData",
+    "DiskEnd",
+    "DiskFacts",
+    "Replica",
+    "Replicas",
+    "Taps",
+    "WriteTap",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,33 +35,6 @@ class DiskFacts:
     vdev: str
     size: int
     block: int
-
-
-@dataclass(frozen=True, slots=True)
-class DiskData:
-    """Part of an epoch, ready to be the payload of one DISK_DATA frame (`protocol.disk.wire`)."""
-
-    epoch: int
-    payload: Sequence[Buffer]
-
-
-@dataclass(frozen=True, slots=True)
-class DiskEnd:
-    """All of an epoch was handed out. data_bytes: of all its payloads; extents: their number."""
-
-    epoch: int
-    data_bytes: int
-    extents: int
-    digest: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class CopyProgress:
-    """How far the copier is, in bytes. done counts regions that did not have to travel as well. sent: what travelled."""
-
-    done: int
-    total: int
-    sent: int
 
 
 class Digests(Protocol):

@@ -9,6 +9,8 @@ The environment variable REMUS_SEEDED_FAULT names them, separated by commas. Thi
     nobody-resumes           the supervisor leaves suspended guests of dead agents as they are
     error-leaves-suspended   an error while a guest is suspended leaves it suspended
     digest-unchecked         the backup does not compare digests
+    disk-apply-on-receipt    the backup writes disk data as they come, without waiting for the commit of their epoch
+    disk-ack-ignored         output is released without waiting for the acknowledgements of the disks
     pause-at:<phase>         the primary's agent stops itself (SIGSTOP), once, when an epoch is in that phase, so
                              that a test can kill it exactly there; the phases are those of `Phase`;
                              `pause-at:<phase>:<n>` does so when it gets there for the n-th time
@@ -40,6 +42,8 @@ class FaultName(Enum):
     NOBODY_RESUMES = "nobody-resumes"
     ERROR_LEAVES_SUSPENDED = "error-leaves-suspended"
     DIGEST_UNCHECKED = "digest-unchecked"
+    DISK_APPLY_ON_RECEIPT = "disk-apply-on-receipt"
+    DISK_ACK_IGNORED = "disk-ack-ignored"
 
 
 class Phase(StrEnum):

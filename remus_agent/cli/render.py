@@ -134,6 +134,7 @@ def status(one: Mapping[str, Any]) -> str:
                     "last checkpoint",
                     f"{one.get('pages_last')} pages, down {one.get('down_ms_last') or 0:.1f} ms",
                 ),
+                *((f"disk {text(disk.get('vdev'))}", _disk(disk)) for disk in one.get("disks") or ()),
             ]
     return facts(pairs)
 
@@ -217,6 +218,15 @@ def _state(one: Mapping[str, Any]) -> str:
     if seeding and seeding.get("total"):
         state += f" {100 * seeding['done'] // seeding['total']}%"
     return state
+
+
+def _disk(disk: Mapping[str, Any]) -> str:
+    shown = f"{disk.get('mode')}, {size(disk.get('size') or 0)}"
+    if disk.get("mode") == "copying" and disk.get("total"):
+        return f"{shown}, {100 * disk['done'] // disk['total']}% copied, {size(disk.get('sent') or 0)} sent"
+    if disk.get("mode") == "replicating":
+        return f"{shown}, {size(disk.get('bytes_last') or 0)} in the last epoch"
+    return shown
 
 
 def _ago(seconds: float | None) -> str:

@@ -32,6 +32,7 @@ class Event(Enum):
     FAILOVER_ASKED = "an operator with proof of fencing activates the copy"
     COPY_BROKEN = "the toolstack process that holds the copy failed"
     ACTIVATED = "the domain runs here"
+    DISKS_KEPT = "its disks could not be handed over"
     ACTIVATION_FAILED = "the toolstack could not finish the domain"
 
 
@@ -42,7 +43,7 @@ class Effect(Enum):
     DROP_STAGED = "drop what arrived of the epoch after the last commit"
     ABORT = "destroy the copy"
     CONFIRM_STOPPED = "tell the primary that the copy is gone"
-    ACTIVATE = "finish the stream, rename and unpause the domain, announce it"
+    ACTIVATE = "hand over its disks, then finish the stream, rename and unpause the domain, announce it"
 
 
 _S, _E, _A = State, Event, Effect
@@ -131,6 +132,13 @@ TABLE: Table[State, Event, Effect] = Table(
         ),
         Row(_S.ORPHANED, _E.DISCARD_ASKED, _S.DISCARDED, (_A.ABORT,), "An operator does not want this copy."),
         Row(_S.ACTIVATING, _E.ACTIVATED, _S.ACTIVE, (), "This host runs the guest now."),
+        Row(
+            _S.ACTIVATING,
+            _E.DISKS_KEPT,
+            _S.ORPHANED,
+            (),
+            "Nothing was activated, the copy is whole: an operator can ask again.",
+        ),
         Row(
             _S.ACTIVATING,
             _E.ACTIVATION_FAILED,

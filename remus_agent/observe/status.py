@@ -29,10 +29,31 @@ runs and its output is held. `stopping`: protection ends, and may still hold out
 
 
 class Seeding(msgspec.Struct, frozen=True):
-    """Progress of the first full copy, in pages."""
+    """Progress of the first full copy: of the disks in bytes, then of memory in pages. rate: of it a second. left: seconds that
+    the rest takes at this rate, null where nothing is known."""
 
     done: int
     total: int
+    unit: str = "pages"
+    rate: float = 0.0
+    left: float | None = None
+
+
+DiskMode = Literal["copying", "replicating", "tracking"]
+"""What is done with a disk's writes: sent while the disk is still being copied; sent; only noted, without a session."""
+
+
+class DiskStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One protected disk. size: bytes. done, total: bytes of the copy at the start of the session. sent: bytes that travelled
+    in the session. bytes_last: of the last epoch."""
+
+    vdev: str
+    mode: DiskMode
+    size: int
+    done: int = 0
+    total: int = 0
+    sent: int = 0
+    bytes_last: int = 0
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +63,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     committed. held_*: guest output that waits for an acknowledgement; dropped_packets: lost because the
     buffer was full. last_ack_age: seconds since the last acknowledgement. interval_ms: wanted time between
     checkpoints. pages_last, down_ms_last: of the last checkpoint. since: seconds in this state. reason: why
-    it failed or is silent.
+    it failed or is silent. disks: those that are protected with it, on its primary.
     """
 
     domain: str
@@ -64,6 +85,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     down_ms_last: float = 0.0
     since: float = 0.0
     reason: str | None = None
+    disks: tuple[DiskStatus, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
         """As the control socket sends it; every field is there, null where nothing is known."""

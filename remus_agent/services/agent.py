@@ -6,12 +6,13 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
 from remus_agent import __version__
 from remus_agent.errors import (
     AlreadyProtected,
     ConfigError,
+    DiskError,
     DomainNotFound,
     OutputBufferError,
     PeerTimeout,
@@ -23,21 +24,15 @@ from remus_agent.observe.status import Status
 from remus_agent.ports import Domain, GuestRecord, GuestStore, OutputBuffers, Reserved
 from remus_agent.protocol.replication.messages import Refuse
 from remus_agent.services.backup import BackupService, refuse_on_backup
-from remus_agent.services.primary import PrimaryPorts, PrimaryService, hello_for, is_over
+from remus_agent.services.disks import hello_disks
+from remus_agent.services.primary import PrimaryService, is_over
+from remus_agent.services.primary_ports import PrimaryPorts, hello_for
 from remus_agent.services.report import copy_status, none_status, primary_status
 from remus_agent.services.session import ask
 from remus_agent.services.settings import Settings
+from remus_agent.services.watch import Progress, watch
 
 log = logging.getLogger(__name__)
-
-
-class Progress(Protocol):
-    """Tells whoever asked how far the work is."""
-
-    def __call__(self, phase: str, done: int = 0, total: int = 0, unit: str = "", message: str = "") -> None: ...
-
-
-PROGRESS_SECONDS = 1.0
 
 
 class AgentService:
@@ -91,7 +86,7 @@ class AgentService:
                 log.error("%s: its peer %s is no longer configured", record.name, record.peer)
                 self._ports.events.note(record.name, "peer-unknown", peer=record.peer)
                 continue
-            self._start(domain, record)
+            self._start(domain, record, resumed=True)
 
     async def _sweep(self) -> None:
         """What an earlier agent held for guests that do not exist any more is nobody's."""
@@ -158,9 +153,10 @@ class AgentService:
             self._refuse_what_is_taken(name, "probe")
             source = await self._ports.hypervisor.open_source(domain)
             await source.close()
+            disks = hello_disks(await self._ports.taps.of(domain))
             host = await self._ports.hypervisor.facts()
             facts = {"memory_kib": domain.memory_kib, "guest_type": domain.guest_type.value, **asdict(host)}
-            hello = hello_for(domain, host, self.settings.host, generation=1, purpose="probe")
+            hello = hello_for(domain, host, self.settings.host, generation=1, purpose="probe", disks=disks)
             connection, answer = await ask(self._ports.connector, address, hello, self.settings)
             await connection.close()
             if isinstance(answer, Refuse):
@@ -202,6 +198,7 @@ class AgentService:
             )
             source = await self._ports.hypervisor.open_source(domain)
             await source.close()
+            await self._ports.taps.of(domain)
             await self._ports.store.save(record)
             address_checked = address
             service = self._start(domain, record)
@@ -242,11 +239,13 @@ class AgentService:
         service.ask_stop(force=force)
         await self._watch(service, timeout, progress, "unprotect", lambda: is_over(service))
         if service.held_because is not None:
-            raise OutputBufferError(
-                f"the copy is gone, but the guest's output is still held: {service.held_because}",
+            output = isinstance(service.held_because, OutputBufferError)
+            what = "the guest's output is still held" if output else "a disk of it is still tapped"
+            raise (OutputBufferError if output else DiskError)(
+                f"the copy is gone, but {what}: {service.held_because}",
                 operation="unprotect",
                 domain=name,
-                left="stopping: the guest runs, its output is held, the agent tries again every few seconds",
+                left=f"stopping: the guest runs, {what}, the agent tries again every few seconds",
                 hint="see `remusctl status`, and `journalctl -u remus-agent` on this host",
             )
         if not is_over(service):
@@ -281,7 +280,7 @@ class AgentService:
 
     # Helpers
 
-    def _start(self, domain: Domain, record: GuestRecord) -> PrimaryService:
+    def _start(self, domain: Domain, record: GuestRecord, *, resumed: bool = False) -> PrimaryService:
         service = PrimaryService(
             domain,
             record,
@@ -289,6 +288,7 @@ class AgentService:
             self._outputs.of(domain, record.output_limit_bytes),
             self._ports,
             self.settings,
+            resumed=resumed,
         )
         self._primaries[domain.name] = service
         task = asyncio.create_task(service.run(), name=f"primary {domain.name}")
@@ -380,15 +380,5 @@ class AgentService:
     async def _watch(
         self, service: PrimaryService, seconds: float, progress: Progress, what: str, done: Callable[[], bool]
     ) -> None:
-        started = self._ports.clock.now()
         task = self._tasks[service.domain.name]
-        while not done() and not task.done():
-            elapsed = self._ports.clock.now() - started
-            if elapsed >= seconds:
-                return
-            at, total = service.seeding or (0, 0)
-            state = service.state.value
-            progress(state, at, total, "pages", f"{what} {service.domain.name}: {state}")
-            changed = asyncio.ensure_future(service.changed.wait())
-            await asyncio.wait({changed, task}, timeout=PROGRESS_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            changed.cancel()
+        await watch(service, task, self._ports.clock, seconds, progress, what, done)

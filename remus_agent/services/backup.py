@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
 
 from remus_agent.errors import (
     AuthorityError,
@@ -18,38 +17,32 @@ from remus_agent.errors import (
     ProtocolError,
     RefusedError,
     RemusError,
+    ReplicationError,
 )
 from remus_agent.machines.backup import Event, State
-from remus_agent.ports import (
-    Announcer,
-    Clock,
-    Connection,
-    Domain,
-    EventSink,
-    GuestType,
-    Hypervisor,
-    Journals,
-)
+from remus_agent.ports import Connection, Journal
 from remus_agent.protocol.replication.frames import FrameType
-from remus_agent.protocol.replication.messages import Hello, Plain, Reason, Refuse, Welcome, encode, expect
+from remus_agent.protocol.replication.messages import (
+    DiskHello,
+    Hello,
+    Message,
+    Plain,
+    Reason,
+    Refuse,
+    Welcome,
+    decode,
+    encode,
+)
+from remus_agent.services.backup_ports import BackupPorts
 from remus_agent.services.copy import Copy
+from remus_agent.services.copy_disks import CopyDisks
+from remus_agent.services.disk_feed import Older
+from remus_agent.services.examine import OVERHEAD_KIB, examine
+from remus_agent.services.refusing import reason_of
+from remus_agent.services.replica_set import DomainReplicas, facts_of
 from remus_agent.services.settings import Settings
 
 log = logging.getLogger(__name__)
-
-OVERHEAD_KIB = 24 * 1024
-"""What Xen and the toolstack need for a small domain beside its memory: page tables, shadow pool, structures."""
-
-
-@dataclass(frozen=True, slots=True)
-class BackupPorts:
-    """What a backup works with."""
-
-    hypervisor: Hypervisor
-    journals: Journals
-    announcer: Announcer
-    events: EventSink
-    clock: Clock
 
 
 class BackupService:
@@ -59,6 +52,7 @@ class BackupService:
         self._ports = ports
         self._settings = settings
         self._copies: dict[str, list[Copy]] = {}
+        self._replicas: dict[str, DomainReplicas] = {}
         self._background: set[asyncio.Task[None]] = set()
 
     def names(self) -> list[str]:
@@ -69,84 +63,40 @@ class BackupService:
         """The copy that counts: a committed one before one that is only arriving."""
         copies = self._copies.get(domain, [])
         live = [copy for copy in copies if copy.state is not State.DISCARDED]
-        committed = [copy for copy in live if copy.committed_epoch]
-        return next(iter(committed or live or copies), None)
+        active = [copy for copy in live if copy.state is State.ACTIVE]
+        committed = [copy for copy in reversed(live) if copy.committed_epoch]
+        return next(iter(active or committed or live or copies), None)
 
     async def examine(self, hello: Hello) -> tuple[list[Reason], int]:
         """Every reason against taking this domain in, and the free memory in KiB. Changes nothing."""
-        reasons: list[Reason] = []
-        facts = await self._ports.hypervisor.facts()
-        guest_type = GuestType(hello.guest_type)
-        if hello.xen_version != facts.xen_version:
-            reasons.append(
-                _reason(
-                    "xen-version",
-                    f"{hello.host} runs Xen {hello.xen_version}, {self._settings.host} runs Xen {facts.xen_version}",
-                    "bring both hosts to the same Xen packages",
-                )
-            )
-        if hello.cpu_policy != facts.policy_for(guest_type):
-            reasons.append(
-                _reason(
-                    "cpu-policy",
-                    f"the processors of {hello.host} and {self._settings.host} offer different features to guests",
-                    "use hosts with the same processors and microcode, or level them with Xen's cpuid options",
-                )
-            )
-        if guest_type is GuestType.HVM and not facts.device_model:
-            reasons.append(
-                _reason(
-                    "device-model",
-                    f"{self._settings.host} has no device model, without which an HVM guest cannot run there",
-                    "install qemu-system-xen on the backup",
-                )
-            )
-        running = await self._running(hello.domain)
-        if running is not None:
-            reasons.append(
-                _reason(
-                    "runs-here",
-                    f"{self._settings.host} itself runs a domain {hello.domain} (domid {running.domid})",
-                    "if that is the same guest after a failover, destroy the stale one first",
-                )
-            )
         replaceable = sum(
             copy.hello.memory_kib + OVERHEAD_KIB
             for copy in self._copies.get(hello.domain, [])
             if copy.state in (State.ORPHANED, State.READY, State.RECEIVING) and copy.hello.uuid == hello.uuid
         )
-        needed = hello.memory_kib + OVERHEAD_KIB
-        if facts.free_memory_kib + replaceable < needed:
-            reasons.append(
-                _reason(
-                    "memory",
-                    f"{self._settings.host} has {facts.free_memory_kib // 1024} MiB of free memory,"
-                    f" a copy of {hello.domain} needs {needed // 1024} MiB",
-                    "free memory on the backup (smaller dom0, fewer guests)",
-                )
-            )
-        return reasons, facts.free_memory_kib
+        return await examine(hello, self._ports, self._settings.host, replaceable)
 
     async def on_connection(self, connection: Connection) -> None:
         """A peer has connected: hear what it wants and serve it to the end. Never raises RemusError."""
         try:
             async with asyncio.timeout(self._settings.connect):
-                hello = expect(await connection.receive(), Hello)
+                hello = _first(decode(await connection.receive()))
         except (TimeoutError, PeerError, ProtocolError) as error:
             log.warning("connection from %s: no valid HELLO: %s", connection.peer, error or "timeout")
             if isinstance(error, ProtocolError):
-                await self._answer(
-                    connection, Refuse(reasons=(_reason(error.code, error.message[:4000], error.hint or ""),))
-                )
+                await self._answer(connection, Refuse(reasons=(reason_of(error),)))
             await connection.close()
             return
         try:
-            await self._serve(connection, hello)
+            if isinstance(hello, DiskHello):
+                await self._copy_with(hello).serve_disk(connection, hello)
+            else:
+                await self._serve(connection, hello)
         except RemusError as error:
-            log.warning("%s: session refused: %s", hello.domain, error)
-            await self._answer(
-                connection, Refuse(reasons=(_reason(error.code, error.message[:4000], error.hint or ""),))
+            log.warning(
+                "%s: %s refused: %s", hello.domain, "disk" if isinstance(hello, DiskHello) else "session", error
             )
+            await self._answer(connection, Refuse(reasons=(reason_of(error),)))
         finally:
             await connection.close()
 
@@ -189,8 +139,26 @@ class BackupService:
                 left="nothing was changed",
                 hint="look again with `remusctl status`; somebody has acted meanwhile",
             )
-        await copy.failover(fenced["host"], fenced["method"], fenced["evidence"])
+        with self._replicas_of(domain).failing_over():
+            if copy.hello.disks:
+                await self._silence_newer(copy)
+            await copy.failover(fenced["host"], fenced["method"], fenced["evidence"])
         return copy
+
+    async def _silence_newer(self, copy: Copy) -> None:
+        """A newer session uses the disks of the copy that is to be activated: it has to be as dead as its primary."""
+        domain = copy.hello.domain
+        for newer in self._copies.get(domain, []):
+            if newer is not copy and newer.state in (State.RECEIVING, State.READY):
+                await newer.expect_silence()
+        if self.copy_of(domain) is not copy:
+            raise AuthorityError(
+                "a newer session has replaced this copy just now",
+                operation="failover",
+                domain=domain,
+                left="nothing was changed",
+                hint="look again with `remusctl status`",
+            )
 
     async def discard(self, domain: str) -> None:
         """Destroy all copies of a domain that are not running, on an operator's word."""
@@ -208,7 +176,18 @@ class BackupService:
         for task in list(self._background):
             await task
 
+    def _copy_with(self, hello: DiskHello) -> Copy:
+        """The copy whose session this disk belongs to."""
+        for copy in self._copies.get(hello.domain, []):
+            if copy.hello.session == hello.session and copy.state in (State.RECEIVING, State.READY):
+                return copy
+        raise RefusedError(f"there is no session {hello.session} here", operation="open disk", domain=hello.domain)
+
+    def _replicas_of(self, domain: str) -> DomainReplicas:
+        return self._replicas.setdefault(domain, DomainReplicas(domain, self._ports.replicas))
+
     async def _serve(self, connection: Connection, hello: Hello) -> None:
+        turn = self._replicas_of(hello.domain).turn
         reasons, free_kib = await self.examine(hello)
         if reasons:
             await self._answer(connection, Refuse(reasons=tuple(reasons)))
@@ -221,16 +200,12 @@ class BackupService:
             await old.disconnect()
         await self._make_room(hello, free_kib)
         journal = await self._ports.journals.open(hello.domain)
-        copy = Copy(
-            hello,
-            self._ports.hypervisor,
-            journal,
-            self._ports.announcer,
-            self._ports.events,
-            self._ports.clock,
-            self._settings,
-            self._supersede,
-        )
+        try:
+            disks = await self._open_disks(hello, journal, turn)
+        except BaseException:
+            await journal.close()
+            raise
+        copy = Copy(hello, self._ports, journal, disks, self._settings, self._supersede)
         kept = [old for old in self._copies.get(hello.domain, []) if old.state is not State.DISCARDED]
         self._copies[hello.domain] = [*kept, copy]
         self._ports.events.note(hello.domain, "receiving", session=hello.session, primary=hello.host)
@@ -240,14 +215,36 @@ class BackupService:
             await self._stopped_by_peer(hello.domain)
             await self._answer(connection, Plain(FrameType.STOPPED))
 
+    async def _open_disks(self, hello: Hello, journal: Journal, turn: int) -> CopyDisks:
+        """Open the disks of a new session, exclusively for the copies of this domain."""
+        replicas = self._replicas_of(hello.domain)
+        await replicas.open(hello.session, facts_of(hello.disks), await journal.last(), turn)
+
+        def exists(vdev: str) -> bool:
+            return any(
+                old.hello.session != hello.session
+                and old.state in (State.ORPHANED, State.ACTIVATING)
+                and vdev in {disk.vdev for disk in old.hello.disks}
+                for old in self._copies.get(hello.domain, [])
+            )
+
+        async def give_up() -> None:
+            await self._give_up_older(hello, "the first epoch of a disk does not fit what can be staged")
+
+        return CopyDisks(hello, replicas, self._settings, self._ports.clock, Older(exists, give_up))
+
     async def _make_room(self, hello: Hello, free_kib: int) -> None:
-        if free_kib >= hello.memory_kib + OVERHEAD_KIB:
-            return
+        if free_kib < hello.memory_kib + OVERHEAD_KIB:
+            await self._give_up_older(hello, "memory does not suffice for two", free_kib=free_kib)
+        elif self._replicas_of(hello.domain).differ(facts_of(hello.disks)):
+            await self._give_up_older(hello, "a disk has another size now")
+
+    async def _give_up_older(self, hello: Hello, why: str, **detail: object) -> None:
         for old in self._copies.get(hello.domain, []):
-            if old.state is State.ORPHANED:
-                log.warning("%s: the older copy is given up, memory does not suffice for two", hello.domain)
+            if old.hello.session != hello.session and old.state is State.ORPHANED:
+                log.warning("%s: the older copy is given up: %s", hello.domain, why)
                 self._ports.events.note(
-                    hello.domain, "older-copy-given-up", epoch=old.committed_epoch, free_kib=free_kib
+                    hello.domain, "older-copy-given-up", epoch=old.committed_epoch, reason=why, **detail
                 )
                 await old.discard(Event.SUPERSEDED)
 
@@ -264,12 +261,6 @@ class BackupService:
             if copy.state in (State.RECEIVING, State.READY, State.ORPHANED):
                 await copy.discard(Event.PEER_STOPS)
 
-    async def _running(self, name: str) -> Domain | None:
-        try:
-            return await self._ports.hypervisor.domain(name)
-        except DomainNotFound:
-            return None
-
     async def _answer(self, connection: Connection, message: Welcome | Refuse | Plain) -> None:
         try:
             async with asyncio.timeout(self._settings.connect):
@@ -278,8 +269,11 @@ class BackupService:
             log.info("could not answer %s: %s", connection.peer, error)
 
 
-def _reason(code: str, message: str, hint: str) -> Reason:
-    return Reason(code=code, message=message, hint=hint)
+def _first(message: Message) -> Hello | DiskHello:
+    """What a connection may begin with."""
+    if not isinstance(message, Hello | DiskHello):
+        raise ReplicationError(f"expected HELLO or DISK_HELLO, received {type(message).__name__}", operation="accept")
+    return message
 
 
 def refuse_on_backup(domain: str) -> RefusedError:

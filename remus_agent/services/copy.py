@@ -1,7 +1,8 @@
 """Carries out `machines.backup` for one copy of a domain: one session of its primary.
 
-The order inside an epoch's end is the point of it all: verify, commit to the journal, acknowledge, apply. Nothing of an
-epoch reaches the paused domain before the commit, except in epoch 1, where there is no committed state to damage.
+The order inside an epoch's end is the point of it all: verify, wait until the disks have staged it, commit to the journal,
+acknowledge, apply. Nothing of an epoch reaches the paused domain before the commit, except in epoch 1, where there is no
+committed state to damage; its disks (`services.copy_disks`) look after an older copy there.
 """
 
 from __future__ import annotations
@@ -22,31 +23,22 @@ from remus_agent.errors import (
 )
 from remus_agent.faults import FaultName, active
 from remus_agent.machines.backup import TABLE, Effect, Event, State
-from remus_agent.ports import (
-    Announcer,
-    Clock,
-    CommitRecord,
-    Connection,
-    Domain,
-    EventSink,
-    GuestType,
-    Hypervisor,
-    Journal,
-    Target,
-)
-from remus_agent.protocol.replication.digest import EpochDigest
+from remus_agent.ports import CommitRecord, Connection, Domain, GuestType, Journal, Target
+from remus_agent.protocol.replication.digest import EpochDigest, commit_digest
 from remus_agent.protocol.replication.frames import Buffer, Frame, FrameType
 from remus_agent.protocol.replication.messages import (
+    DiskHello,
     EpochEnd,
     Hello,
     MemoryAck,
     Plain,
-    Reason,
-    Refuse,
     decode,
     encode,
 )
 from remus_agent.protocol.stream.epoch import EpochParser
+from remus_agent.services.backup_ports import BackupPorts
+from remus_agent.services.copy_disks import CopyDisks
+from remus_agent.services.refusing import refuse
 from remus_agent.services.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -61,14 +53,13 @@ class Copy:
     def __init__(
         self,
         hello: Hello,
-        hypervisor: Hypervisor,
+        ports: BackupPorts,
         journal: Journal,
-        announcer: Announcer,
-        events: EventSink,
-        clock: Clock,
+        disks: CopyDisks,
         settings: Settings,
         on_first_commit: Callable[[Copy], Awaitable[None]],
     ) -> None:
+        clock = ports.clock
         self.hello = hello
         self.state = State.RECEIVING
         self.since = clock.now()
@@ -79,11 +70,15 @@ class Copy:
         self.last_heard = clock.now()
         self.working_name = f"{hello.domain}--incoming-{hello.session[:8]}"
         self.running: Domain | None = None
-        self._hypervisor = hypervisor
+        self._hypervisor = ports.hypervisor
         self._journal = journal
-        self._announcer = announcer
-        self._events = events
+        self._announcer = ports.announcer
+        self._events = ports.events
         self._clock = clock
+        self._disks = disks
+        self._disks.on_failure = self._disk_failed
+        self._disk_error: RemusError | None = None
+        self._commit: CommitRecord | None = None
         self._settings = settings
         self._on_first_commit = on_first_commit
         self._connection: Connection | None = None
@@ -105,15 +100,22 @@ class Copy:
             while not self.stop_asked_by_peer:
                 await self._take(await self._receive(connection))
         except RemusError as error:
-            await self._refuse(connection, error)
+            error = self._disk_error or error
+            await refuse(connection, error, self.hello.domain, self._settings.connect)
+            await self._disks.stop(error)
             await self._end(error)
         finally:
             heartbeat.cancel()
             await asyncio.gather(heartbeat, return_exceptions=True)
+            await self._disks.stop()
             await self._journal.close()  # an orphan commits nothing more, and the next session needs the journal
             self._disconnected.set()
             if not self.stop_asked_by_peer:
                 await connection.close()
+
+    async def serve_disk(self, connection: Connection, hello: DiskHello) -> None:
+        """Take in one of the session's disks until its connection ends. Raises RefusedError when it is none of them."""
+        await self._disks.serve(connection, hello)
 
     async def failover(self, host: str, method: str, evidence: str) -> Domain:
         """Activate the last committed epoch. The caller has a proof that the primary is dead; a primary that still talks
@@ -121,7 +123,7 @@ class Copy:
         if self.state is State.ACTIVE and self.running is not None:
             return self.running
         if self.state is State.READY:
-            await self._expect_silence()
+            await self.expect_silence()
         if not TABLE.accepts(self.state, Event.FAILOVER_ASKED):
             raise AuthorityError(
                 f"this copy is {self.state.value} and holds no committed epoch that may be activated",
@@ -139,6 +141,13 @@ class Copy:
         )
         self._advance(Event.FAILOVER_ASKED)
         target = self._need_target()
+        try:
+            await self._disks.hand_over(self._commit)
+        except RemusError as error:
+            self.reason = str(error)
+            self._advance(Event.DISKS_KEPT)
+            error.left = error.left or "nothing was activated, the copy stands"
+            raise
         try:
             async with asyncio.timeout(self._settings.activate):
                 self.running = await target.activate(self._tail, self._emulator, self.hello.domain)
@@ -241,31 +250,42 @@ class Copy:
         staged = self._staged.finish()
         if staged.pages != end.pages:
             raise self._broken(f"epoch {end.epoch} has {staged.pages} pages instead of {end.pages}")
-        await self._journal.commit(CommitRecord(self.hello.session, self.generation, end.epoch, digest))
+        disks = await self._disks.staged(end.epoch)
+        record = CommitRecord(self.hello.session, self.generation, end.epoch, commit_digest(digest, disks))
+        await self._journal.commit(record)
+        self._commit = record
+        self._disks.committed(end.epoch)
         first = self.committed_epoch == 0
         self._tail = [bytes(part) for part in staged.tail]
         self._emulator = [bytes(part) for part in staged.emulator]
         self.committed_epoch = end.epoch
         self._advance(Event.EPOCH_COMPLETE)
-        connection = self._connection
-        if connection is not None:
-            await connection.send(encode(MemoryAck(epoch=end.epoch, digest=digest)))
+        lost = await self._acknowledge(MemoryAck(epoch=end.epoch, digest=digest))
         self._drop_staged()
         self.received_pages += staged.pages
         await target.feed(staged.page_records)
+        await self._disks.apply()
         if first:
             await self._on_first_commit(self)
+        if lost is not None:
+            raise lost  # only now: what is committed has to be applied, whoever has heard of it
 
-    async def _refuse(self, connection: Connection, error: RemusError) -> None:
-        """Tell the primary why the session ends, if it can be told."""
-        if isinstance(error, PeerError):
-            return
-        reason = Reason(code=error.code, message=error.message[:4000], hint=error.hint or "")
+    async def _acknowledge(self, ack: MemoryAck) -> PeerError | None:
+        """Acknowledge; the error when the primary is gone."""
         try:
-            async with asyncio.timeout(self._settings.connect):
-                await connection.send(encode(Refuse(reasons=(reason,))))
-        except (PeerError, TimeoutError) as failed:
-            log.info("%s: could not tell the primary: %s", self.hello.domain, failed)
+            if self._connection is not None:
+                await self._connection.send(encode(ack))
+        except PeerError as error:
+            return error
+        return None
+
+    async def _disk_failed(self, error: RemusError) -> None:
+        """What ends a disk ends the session: the primary is told, and the end of its connection ends the rest."""
+        if self._disk_error is None:
+            self._disk_error = error
+        if self._connection is not None and not self._disconnected.is_set():
+            await refuse(self._connection, error, self.hello.domain, self._settings.connect)
+            await self._connection.close()
 
     async def _end(self, error: RemusError) -> None:
         self.reason = str(error)
@@ -278,6 +298,7 @@ class Copy:
                 await self._abort()
             elif effect is Effect.DROP_STAGED:
                 self._drop_staged()
+                await self._drop_disks()
 
     async def _heartbeat(self, connection: Connection) -> None:
         try:
@@ -289,11 +310,11 @@ class Copy:
 
     # Ending
 
-    async def _expect_silence(self) -> None:
-        """Wait until a connection that should be dead has shown it, by silence for three heartbeats."""
+    async def expect_silence(self) -> None:
+        """Wait until a connection that should be dead has shown it, by silence for three heartbeats; then end it."""
         quiet = 3 * self._settings.heartbeat
         asked_at = self._clock.now()
-        while self.state is State.READY:
+        while self.state in (State.RECEIVING, State.READY):
             silent_for = self._clock.now() - self.last_heard
             if silent_for >= quiet:
                 await self.disconnect()
@@ -320,9 +341,17 @@ class Copy:
         self._advance(Event.ACTIVATION_FAILED)
         await self._abort()
 
+    async def _drop_disks(self) -> None:
+        try:
+            await self._disks.drop()
+        except RemusError as error:
+            log.error("%s: %s", self.hello.domain, error)  # they are opened anew before anything uses them
+
     async def _abort(self) -> None:
         self._drop_staged()
         self._tail, self._emulator = [], []
+        await self._disks.stop()
+        await self._disks.leave()
         if self._target is not None:
             try:
                 await self._target.abort()

@@ -8,11 +8,21 @@ from remus_agent.ports import Checkpoint
 
 
 @dataclass(frozen=True, slots=True)
+class DiskFigures:
+    """One epoch of all disks together. ack: seconds that were waited for their acknowledgements."""
+
+    data_bytes: int = 0
+    extents: int = 0
+    ack: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class EpochRecord:
     """Figures of one epoch on its primary; durations in nanoseconds, see `ports.Timing` for the first seven.
 
     started: clock when the guest was asked to suspend, in seconds. bytes: stream bytes sent after the guest ran again.
     send_ns: encoding and sending. ack_ns: waiting for the acknowledgement. period_ns: since the start of the epoch before.
+    disk_bytes, disk_extents: of all its disks. disk_ack_ns: from the end of sending until the last disk was acknowledged.
     """
 
     epoch: int
@@ -29,6 +39,9 @@ class EpochRecord:
     send_ns: int
     ack_ns: int
     period_ns: int
+    disk_bytes: int = 0
+    disk_extents: int = 0
+    disk_ack_ns: int = 0
 
     @classmethod
     def of(
@@ -39,6 +52,7 @@ class EpochRecord:
         send: float,
         ack: float,
         previous: float | None,
+        disks: DiskFigures,
     ) -> EpochRecord:
         """Put together what the source measured and what the service measured (seconds)."""
         timing = checkpoint.timing
@@ -57,4 +71,7 @@ class EpochRecord:
             send_ns=round(send * 1e9),
             ack_ns=round(ack * 1e9),
             period_ns=round((started - previous) * 1e9) if previous is not None else 0,
+            disk_bytes=disks.data_bytes,
+            disk_extents=disks.extents,
+            disk_ack_ns=round(disks.ack * 1e9),
         )

@@ -8,31 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from remus_agent.errors import GuestEnded, PeerError, RefusedError, RemusError
+from remus_agent.errors import GuestEnded, OutputBufferError, PeerError, RefusedError, RemusError
 from remus_agent.faults import FaultName, active, pause_at
 from remus_agent.machines.epoch import OutputCommit
 from remus_agent.machines.primary import STARTED_AGAIN, STARTED_FRESH, TABLE, Effect, Event, State
-from remus_agent.ports import (
-    BufferState,
-    Checkpoint,
-    Clock,
-    Connector,
-    Domain,
-    EventSink,
-    GuestRecord,
-    GuestStore,
-    HostFacts,
-    Hypervisor,
-    OutputBuffer,
-    Source,
-)
-from remus_agent.protocol.replication.messages import Hello
+from remus_agent.observe.status import DiskStatus, Seeding
+from remus_agent.ports import BufferState, Checkpoint, Domain, GuestRecord, OutputBuffer, Source
+from remus_agent.services.asking import Asked
+from remus_agent.services.copying import CopyMeter
+from remus_agent.services.disks import DiskSet
 from remus_agent.services.epochs import EpochRecord
+from remus_agent.services.primary_ports import PrimaryPorts, hello_for
 from remus_agent.services.session import PrimarySession, open_session
 from remus_agent.services.settings import Settings
 
@@ -41,35 +31,9 @@ log = logging.getLogger(__name__)
 KEPT_EPOCHS = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class PrimaryPorts:
-    """What a primary works with."""
-
-    hypervisor: Hypervisor
-    connector: Connector
-    store: GuestStore
-    events: EventSink
-    clock: Clock
-
-
-def hello_for(domain: Domain, facts: HostFacts, host: str, *, generation: int, purpose: str) -> Hello:
-    """The HELLO of a new session for this domain."""
-    return Hello(
-        purpose="probe" if purpose == "probe" else "protect",
-        session=str(uuid.uuid4()),
-        generation=generation,
-        domain=domain.name,
-        uuid=domain.uuid,
-        guest_type=domain.guest_type.value,
-        memory_kib=domain.memory_kib,
-        xen_version=facts.xen_version,
-        cpu_policy=facts.policy_for(domain.guest_type),
-        host=host,
-    )
-
-
 class PrimaryService:
-    """Protection of one domain on its primary. `run` is its whole life; the other methods may be called meanwhile."""
+    """Protection of one domain on its primary. `run` is its whole life; the other methods may be called meanwhile. resumed:
+    an earlier agent began it, so its taps may stand and wait to be served again."""
 
     def __init__(
         self,
@@ -79,6 +43,8 @@ class PrimaryService:
         output: OutputBuffer,
         ports: PrimaryPorts,
         settings: Settings,
+        *,
+        resumed: bool = False,
     ) -> None:
         self.domain = domain
         self.record = record
@@ -86,9 +52,10 @@ class PrimaryService:
         self.since = ports.clock.now()
         self.reason: str | None = None
         self.error: RemusError | None = None
-        self.held_because: str | None = None
-        """Why output is still held although nothing speaks against letting it out."""
-        self.seeding: tuple[int, int] | None = None
+        self.held_because: RemusError | None = None
+        """Why output is still held, or a tap still in place, although nothing speaks against ending it."""
+        self._memory_seeding: Seeding | None = None
+        self._disk_meter: CopyMeter | None = None
         self.epochs: deque[EpochRecord] = deque(maxlen=KEPT_EPOCHS)
         self.commit = OutputCommit()
         self.acked_epoch = 0
@@ -101,7 +68,9 @@ class PrimaryService:
         self._settings = settings
         self._session: PrimarySession | None = None
         self._source: Source | None = None
-        self._asked: asyncio.Queue[Event] = asyncio.Queue()
+        self._resumed = resumed
+        self._disks: DiskSet | None = None
+        self._asked = Asked()
         self._resumed_at = 0.0
         self._perform: dict[Effect, Callable[[], Awaitable[Event | None]]] = {
             Effect.OPEN_SESSION: self._open_session,
@@ -118,6 +87,19 @@ class PrimaryService:
     def session_id(self) -> str | None:
         """The session that runs now."""
         return self._session.id if self._session else None
+
+    @property
+    def seeding(self) -> Seeding | None:
+        """How far the copy at the start of the session is."""
+        if self._disk_meter is not None and self._disks is not None:
+            progress = self._disks.progress
+            return self._disk_meter.at(progress.done, progress.total)
+        return self._memory_seeding
+
+    @property
+    def disks(self) -> tuple[DiskStatus, ...]:
+        """Each protected disk."""
+        return self._disks.status() if self._disks is not None else ()
 
     async def run(self) -> None:
         """Live until a terminal state. On cancellation (the agent stops) the guest runs on with its output held as it is."""
@@ -151,7 +133,7 @@ class PrimaryService:
                 left="the guest runs, its output is held",
                 hint="repair the backup or the link; or destroy the copy there and repeat with --force",
             )
-        self._asked.put_nowait(event)
+        self._asked.put(event)
 
     def _advance(self, event: Event) -> tuple[Effect, ...]:
         row = TABLE.step(self.state, event)
@@ -183,29 +165,53 @@ class PrimaryService:
             if domain.uuid != self.domain.uuid:
                 raise GuestEnded("another domain has taken its name", domain=domain.name)
             self._source = await self._ports.hypervisor.open_source(domain)
+            disks = await self._known_disks(domain)
+            if self._resumed:
+                await disks.open()  # first of all: the guest's writes wait for it
             facts = await self._ports.hypervisor.facts()
-            hello = hello_for(domain, facts, self._settings.host, generation=self.record.generation, purpose="protect")
-            self._session = await open_session(
-                self._ports.connector, self._address, hello, self._settings, self._ports.clock
+            hello = hello_for(
+                domain,
+                facts,
+                self._settings.host,
+                generation=self.record.generation,
+                purpose="protect",
+                disks=disks.hello,
             )
+            connector = self._ports.connector
+            session = await open_session(connector, self._address, hello, self._settings, self._ports.clock)
+            self._session = session
+            await disks.open()
+            await session.guard(disks.connect(connector, self._address, hello, session))
         except RemusError as error:
             return self._failed(error)
         return Event.SESSION_OPENED
 
+    async def _known_disks(self, domain: Domain) -> DiskSet:
+        """The domain's disks, the same in every session."""
+        if self._disks is None:
+            taps = await self._ports.taps.of(domain)
+            self._disks = DiskSet(taps, self._settings, self._ports.clock, left_open=self._resumed)
+        return self._disks
+
     async def _seed(self) -> Event:
-        session, source = self._in_session()
+        session, source, disks = self._in_session()
         try:
             closed = self.record.committed and not active(FaultName.RESTART_OPENS_OUTPUT)
             await self._output.install(closed=closed)
+            names = frozenset[str]() if active(FaultName.DISK_ACK_IGNORED) else disks.names
+            self.commit = OutputCommit(disks=names)
+            asked = await self._copy_disks(session, disks)
+            if asked is not None:
+                return asked
             await source.begin()
-            self.commit = OutputCommit()
             await session.send_preamble(source.preamble)
             pages = 0
+            meter = CopyMeter(self._ports.clock, "pages")
             async for piece in source.seed():
                 await session.send_records(1, piece.records)
                 pages += piece.pages
-                self.seeding = (piece.done, piece.total)
-                asked = self._next_asked()
+                self._memory_seeding = meter.at(piece.done, piece.total)
+                asked = self._asked.next()
                 if asked is not None:
                     return asked
             event = await self._one_epoch(1, seeded_pages=pages)
@@ -216,13 +222,23 @@ class PrimaryService:
             uncertain = event is Event.SESSION_LOST and self.commit.waiting == 1
             return Event.COMMIT_UNCERTAIN if uncertain else event
         finally:
-            self.seeding = None
+            self._memory_seeding = None
         return Event.COMMITTED
+
+    async def _copy_disks(self, session: PrimarySession, disks: DiskSet) -> Event | None:
+        """Before memory, which takes less time: what the guest writes to its disks meanwhile belongs to epoch 1 as well."""
+        if not disks.names:
+            return None
+        self._disk_meter = CopyMeter(self._ports.clock, "bytes")
+        try:
+            return await self._asked.interrupts(session.guard(disks.copy()))
+        finally:
+            self._disk_meter = None
 
     async def _run_epochs(self) -> Event:
         try:
             while True:
-                asked = self._next_asked() or await self._pace()
+                asked = self._asked.next() or await self._pace()
                 if asked is not None:
                     return asked
                 event = await self._one_epoch(self.commit.running)
@@ -233,7 +249,7 @@ class PrimaryService:
 
     async def _one_epoch(self, epoch: int, seeded_pages: int = 0) -> Event | None:
         """Take, send and commit one checkpoint, then release its output. An event when an operator interrupts the wait."""
-        session, source = self._in_session()
+        session, source, disks = self._in_session()
         clock = self._ports.clock
         if epoch == 1:
             # From here on the backup may commit without our hearing of it: a restart must find output held.
@@ -248,26 +264,36 @@ class PrimaryService:
         sent = clock.now()
         pause_at("awaiting-ack")
         if active(FaultName.ACK_WAIT_REMOVED):
-            pass
+            self.commit = replace(self.commit, memory=True, disks_acked=self.commit.disks)
         elif epoch == 1:
             # Not to be interrupted: whether the backup has committed must be known before anything else is decided.
-            await session.wait_ack(epoch)
+            await self._acknowledged(session, disks, epoch)
         else:
-            event = await self._interruptible(session.wait_ack(epoch))
+            event = await self._asked.interrupts(self._acknowledged(session, disks, epoch))
             if event is not None:
                 return event
         self.last_ack = clock.now()
         pause_at("acked")
-        self.commit = self.commit.memory_ack(epoch)
         if self.commit.releasable == epoch:
             await self._output.release()
             self.commit = self.commit.released(epoch)
         self.acked_epoch = epoch
         previous = self.epochs[-1].started if self.epochs and epoch > 1 else None
+        figures = disks.figures(epoch, sent)
+        ack = self.last_ack - sent
         self.epochs.append(
-            EpochRecord.of(checkpoint, sent_bytes, started, sent - self._resumed_at, self.last_ack - sent, previous)
+            EpochRecord.of(checkpoint, sent_bytes, started, sent - self._resumed_at, ack, previous, figures)
         )
         return None
+
+    async def _acknowledged(self, session: PrimarySession, disks: DiskSet, epoch: int) -> None:
+        """Wait for memory's acknowledgement, which says that everything is committed, and for every disk's."""
+        await session.wait_ack(epoch)
+        self.commit = self.commit.memory_ack(epoch)
+        disks.committed(epoch)
+        if self.commit.disks:
+            for name in await session.guard(disks.wait_ack(epoch)):
+                self.commit = self.commit.disk_ack(epoch, name)
 
     async def _ship(self, session: PrimarySession, checkpoint: Checkpoint, seeded_pages: int) -> int:
         sent = 0
@@ -282,17 +308,21 @@ class PrimaryService:
         pause_at("suspended")
         self.commit = self.commit.barrier(self.commit.running)
         self._output.barrier()
+        if self._disks is not None:
+            self._disks.barrier(self.commit.running - 1)
 
     async def _pace(self) -> Event | None:
         """Let the guest run for the interval since it was resumed."""
         left = self._resumed_at + self.record.interval_ms / 1000 - self._ports.clock.now()
         if left <= 0:
             return None
-        return await self._interruptible(self._ports.clock.sleep(left))
+        return await self._asked.interrupts(self._ports.clock.sleep(left))
 
     async def _abandon_session(self) -> None:
         session, self._session = self._session, None
         source, self._source = self._source, None
+        if self._disks is not None:
+            await self._disks.end()
         if session is not None:
             await session.close()
         if source is not None:
@@ -302,10 +332,10 @@ class PrimaryService:
                 log.error("%s: %s", self.domain.name, error)
 
     async def _wait_for_retry(self) -> Event:
-        return await self._interruptible(self._ports.clock.sleep(self._settings.retry)) or Event.RETRY_DUE
+        return await self._asked.interrupts(self._ports.clock.sleep(self._settings.retry)) or Event.RETRY_DUE
 
     async def _discard_copy(self) -> Event:
-        session, _ = self._in_session()
+        session, _, _ = self._in_session()
         try:
             await session.discard_copy()
         except RemusError as error:
@@ -315,14 +345,26 @@ class PrimaryService:
     async def _free_output(self) -> Event:
         try:
             await self._output.remove()
+            await self._close_disks()
         except RemusError as error:
             log.error("%s: %s", self.domain.name, error)
             if self.held_because is None:
-                self._ports.events.note(self.domain.name, "output-not-freed", reason=str(error))
-            self.held_because = str(error)
+                event = "output-not-freed" if isinstance(error, OutputBufferError) else "disks-not-freed"
+                self._ports.events.note(self.domain.name, event, reason=str(error))
+            self.held_because = error
             return Event.OUTPUT_HELD
         self.held_because = None
         return Event.OUTPUT_FREE
+
+    async def _close_disks(self) -> None:
+        """Take the taps away, also those that an earlier agent has left."""
+        if self._disks is None and self._resumed:
+            try:
+                await self._known_disks(self.domain)
+            except RefusedError as error:
+                log.warning("%s: its disks are not known any more: %s", self.domain.name, error)
+        if self._disks is not None:
+            await self._disks.close()
 
     async def _forget(self) -> None:
         try:
@@ -331,10 +373,10 @@ class PrimaryService:
             log.error("%s: %s", self.domain.name, error)
         self._touch()
 
-    def _in_session(self) -> tuple[PrimarySession, Source]:
-        if self._session is None or self._source is None:
+    def _in_session(self) -> tuple[PrimarySession, Source, DiskSet]:
+        if self._session is None or self._source is None or self._disks is None:
             raise RuntimeError("effect outside of a session")
-        return self._session, self._source
+        return self._session, self._source, self._disks
 
     def _failed(self, error: RemusError) -> Event:
         error.domain = error.domain or self.domain.name
@@ -343,27 +385,6 @@ class PrimaryService:
         level = logging.WARNING if isinstance(error, PeerError) else logging.ERROR
         log.log(level, "%s: %s", self.domain.name, error)
         return Event.GUEST_ENDED if isinstance(error, GuestEnded) else Event.SESSION_LOST
-
-    def _next_asked(self) -> Event | None:
-        return None if self._asked.empty() else self._asked.get_nowait()
-
-    async def _interruptible(self, work: Awaitable[None]) -> Event | None:
-        """Wait for the work, or for what an operator asks: then the work is cancelled and the event returned."""
-        task = asyncio.ensure_future(work)
-        asked = asyncio.ensure_future(self._asked.get())
-        try:
-            await asyncio.wait({task, asked}, return_when=asyncio.FIRST_COMPLETED)
-            if asked.done() and not task.done():
-                return asked.result()
-            task.result()
-            if asked.done():
-                self._asked.put_nowait(asked.result())
-            return None
-        finally:
-            for future in (task, asked):
-                if not future.done():
-                    future.cancel()
-            await asyncio.gather(task, asked, return_exceptions=True)
 
 
 def is_over(service: PrimaryService) -> bool:

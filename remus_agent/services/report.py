@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from remus_agent.errors import OutputBufferError
 from remus_agent.machines import backup, primary
-from remus_agent.observe.status import Role, Seeding, State, Status
+from remus_agent.observe.status import Role, State, Status
 from remus_agent.ports import BufferState
 from remus_agent.services.copy import Copy
 from remus_agent.services.primary import PrimaryService, is_over
@@ -37,7 +37,7 @@ _BACKUP: dict[backup.State, State] = {
 async def primary_status(service: PrimaryService, now: float) -> Status:
     """Status of a domain that is protected here."""
     held = BufferState(0, 0, 0)
-    reason = service.held_because or service.reason
+    reason = str(service.held_because) if service.held_because else service.reason
     if not is_over(service):
         try:
             held = await service.buffer_state()
@@ -54,7 +54,7 @@ async def primary_status(service: PrimaryService, now: float) -> Status:
         epoch=service.commit.running,
         acked_epoch=service.acked_epoch,
         committed_epoch=service.acked_epoch,
-        seeding=Seeding(done=service.seeding[0], total=service.seeding[1]) if service.seeding else None,
+        seeding=service.seeding,
         held_bytes=held.held_bytes,
         held_packets=held.held_packets,
         dropped_packets=held.dropped_packets,
@@ -64,6 +64,7 @@ async def primary_status(service: PrimaryService, now: float) -> Status:
         down_ms_last=round(last.down_ns / 1e6, 3) if last else 0.0,
         since=round(now - service.since, 3),
         reason=reason,
+        disks=service.disks,
     )
 
 

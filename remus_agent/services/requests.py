@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from remus_agent.errors import ConfigError
-from remus_agent.services.agent import AgentService, Progress
+from remus_agent.services.agent import AgentService
+from remus_agent.services.watch import Progress
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=127)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]

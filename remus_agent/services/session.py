@@ -7,7 +7,8 @@ connection ends every wait of the session with the same error.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
 
 from remus_agent.errors import ConnectionLost, PeerError, PeerRefused, PeerTimeout, ProtocolError, RemusError
 from remus_agent.ports import Clock, Connection, Connector
@@ -25,6 +26,8 @@ from remus_agent.protocol.replication.messages import (
 )
 from remus_agent.services.settings import Settings
 
+T = TypeVar("T")
+
 
 class PrimarySession:
     """The primary's end. Made by `open_session`; `close` ends it in any state."""
@@ -39,6 +42,7 @@ class PrimarySession:
         self._expected: tuple[int, bytes] | None = None
         self._acked = asyncio.Event()
         self._stopped = asyncio.Event()
+        self._stopping = False
         self._end: RemusError | None = None
         self._ended = asyncio.Event()
         self.last_heard = clock.now()
@@ -74,6 +78,7 @@ class PrimarySession:
 
     async def discard_copy(self) -> None:
         """Ask the backup to discard its copies of the domain; return when it says that they are gone. Raises PeerError."""
+        self._stopping = True
         await self._send(encode(Plain(FrameType.STOP)))
         await self._wait(self._stopped, self._settings.ack, "word that the copy is discarded", None)
 
@@ -81,6 +86,26 @@ class PrimarySession:
         """Wait until something ends the session; what it was. For who waits for something else meanwhile."""
         await self._ended.wait()
         return self._end or ConnectionLost("the session has ended", operation="session", domain=self._domain)
+
+    def fail(self, error: RemusError) -> None:
+        """Something that belongs to the session has failed, a disk's connection for one: every wait ends with this error. Not
+        once the copy is to be discarded, because the backup ends those connections first."""
+        if not self._stopping:
+            self._finish(error)
+
+    async def guard(self, work: Coroutine[Any, Any, T]) -> T:
+        """What the work returns; raises the session's end if that comes first."""
+        task = asyncio.create_task(work, name=f"work {self._domain}")
+        ended = asyncio.create_task(self._ended.wait())
+        try:
+            await asyncio.wait({task, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                self._raise_if_ended()
+            return task.result()
+        finally:
+            for one in (task, ended):
+                one.cancel()
+            await asyncio.gather(task, ended, return_exceptions=True)
 
     async def close(self) -> None:
         """End the connection. Safe to call twice."""

@@ -6,16 +6,21 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from remus_agent.adapters.sim.disk import SimTaps, SimVolume
 from remus_agent.adapters.sim.hypervisor import SimHypervisor
 from remus_agent.adapters.sim.local import LoopClock, SimAnnouncer, SimDisk, SimEvents, SimOutput, SimOutputs
-from remus_agent.adapters.sim.net import SimNetwork
+from remus_agent.adapters.sim.net import SimConnection, SimNetwork
+from remus_agent.adapters.sim.replica import SimReplicas, SimStores
+from remus_agent.disk_ports import DiskFacts
 from remus_agent.observe.status import Status
 from remus_agent.services.agent import AgentService
-from remus_agent.services.backup import BackupPorts, BackupService
-from remus_agent.services.primary import PrimaryPorts
+from remus_agent.services.backup import BackupService
+from remus_agent.services.backup_ports import BackupPorts
+from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.settings import Settings
 
 UUID = "7b0b2a1e-0d6c-4f7a-9d51-0c6f3f3f0001"
+DISK_BYTES = 64 * 1024
 DEAD = {"host": "alpha", "method": "lab", "evidence": "its QEMU process is gone"}
 
 
@@ -30,17 +35,25 @@ class Host:
     events: SimEvents = field(default_factory=SimEvents)
     announcer: SimAnnouncer = field(default_factory=SimAnnouncer)
     agent: AgentService | None = None
+    volumes: dict[str, list[SimVolume]] = field(default_factory=dict)
+    taps: SimTaps | None = None
+    replicas: SimReplicas | None = None
+    stores: SimStores = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stores = SimStores(self.disk)
 
 
 class Pair:
-    """alpha and beta, each with an agent; alpha runs web1."""
+    """alpha and beta, each with an agent; alpha runs web1. disks: names of the disks that it has."""
 
-    def __init__(self, **timeouts: float) -> None:
+    def __init__(self, disks: tuple[str, ...] = (), **timeouts: float) -> None:
         self.network = SimNetwork()
         self.timeouts = timeouts
         self.alpha = Host("alpha", SimHypervisor("alpha"))
         self.beta = Host("beta", SimHypervisor("beta"))
-        self.guest = self.alpha.xen.create("web1", UUID)
+        self.guest = self.alpha.xen.create("web1", UUID, disks=disks)
+        self.alpha.volumes["web1"] = [SimVolume(DiskFacts(vdev, DISK_BYTES, 512)) for vdev in disks]
         for host in (self.alpha, self.beta):
             self.boot(host)
 
@@ -53,11 +66,13 @@ class Pair:
         """Start a host's agent."""
         settings = Settings(host=host.name, **self.timeouts)
         clock = LoopClock()
-        backup = BackupService(BackupPorts(host.xen, host.disk, host.announcer, host.events, clock), settings)
+        host.taps, host.replicas = SimTaps(host.volumes), SimReplicas(host.stores)
+        ports = BackupPorts(host.xen, host.disk, host.announcer, host.events, clock, host.replicas)
+        backup = BackupService(ports, settings)
         host.agent = AgentService(
             settings,
             {"beta": "beta:1"} if host is self.alpha else {"alpha": "alpha:1"},
-            PrimaryPorts(host.xen, self.network, host.disk, host.events, clock),
+            PrimaryPorts(host.xen, self.network, host.disk, host.events, clock, host.taps),
             host.outputs,
             backup,
         )
@@ -79,16 +94,43 @@ class Pair:
     async def kill_agent(self, host: Host) -> None:
         """SIGKILL: no clean-up of the agent's own runs. Its connections end; guests and plugs stay as they are."""
         agent = on(host)
+        if host.taps is not None:
+            host.taps.kill()
         for task in agent._tasks.values():
             task.cancel()
         await asyncio.gather(*agent._tasks.values(), return_exceptions=True)
         host.agent = None
+
+    async def crash_backup(self) -> None:
+        """beta's agent dies, and with it the copy that it holds in memory; its disks stay as they are."""
+        assert self.beta.replicas is not None
+        self.beta.replicas.kill()
+        self.beta.agent = None
+        self.network.listen("beta:1", _refuse)
+        await self.network.drop_all()
+        await asyncio.sleep(0.1)
+        for name in [name for name, guest in self.beta.xen.guests.items() if guest.paused_copy]:
+            del self.beta.xen.guests[name]
+        for journal in self.beta.disk.journals.values():
+            journal.is_open = False
+
+    def volume(self, vdev: str) -> SimVolume:
+        """A disk of web1 on alpha."""
+        return next(volume for volume in self.alpha.volumes["web1"] if volume.facts.vdev == vdev)
+
+    def copied(self, vdev: str) -> bytes:
+        """The same disk on beta."""
+        return self.beta.stores.content("web1", vdev)
 
     async def kill_host(self) -> None:
         """alpha loses power."""
         await self.kill_agent(self.alpha)
         self.guest.running = False
         await self.network.drop_all()
+
+
+async def _refuse(connection: SimConnection) -> None:
+    await connection.close()
 
 
 def on(host: Host) -> AgentService:

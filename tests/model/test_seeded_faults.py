@@ -18,9 +18,9 @@ LINE_QUIET = 40.0
 """Seconds after which a backup takes its primary for silent."""
 
 
-async def protected() -> Pair:
+async def protected(*disks: str) -> Pair:
     """A pair of which two epochs are committed, page 2 with known content."""
-    pair = Pair()
+    pair = Pair(disks)
     await pair.protect()
     pair.guest.write(2, b"good")
     copy = on(pair.beta).backup.copy_of("web1")
@@ -107,11 +107,49 @@ async def damage_is_never_activated() -> None:
     assert await failed_over(pair) in (before, after)
 
 
+async def output_waits_for_the_disks() -> None:
+    """G1: one disk's acknowledgements are lost, memory's come."""
+    pair = await protected("xvda", "xvdb")
+    acked = False
+
+    def lose(frame: Frame, data: bytes) -> bytes:
+        nonlocal acked
+        acked = acked or frame.type is FrameType.MEMORY_ACK
+        return b"" if frame.type is FrameType.DISK_ACK else data
+
+    pair.network.mangler = lose
+    pair.output.emit("early")
+    await until(lambda: acked, "memory is acknowledged")
+    await asyncio.sleep(20)
+    assert "early" not in pair.output.out
+
+
+async def disks_of_only_whole_epochs_are_activated() -> None:
+    """G2: the writes of an epoch arrive, the end of its memory does not."""
+    pair = await protected("xvda", "xvdb")
+    before = [bytes(pair.volume(vdev).content) for vdev in ("xvda", "xvdb")]
+    arrived = False
+
+    def lose_the_end(frame: Frame, data: bytes) -> bytes:
+        nonlocal arrived
+        arrived = arrived or b"half an epoch" in data
+        return b"" if frame.type is FrameType.EPOCH_END else data
+
+    pair.volume("xvdb").write(512, b"half an epoch")
+    pair.network.mangler = lose_the_end
+    await until(lambda: arrived, "the writes arrive")
+    await asyncio.sleep(1)
+    await failed_over(pair)
+    assert [pair.copied(vdev) for vdev in ("xvda", "xvdb")] == before
+
+
 CHECKS: dict[FaultName, Check] = {
     FaultName.ACK_WAIT_REMOVED: output_waits_for_the_acknowledgement,
     FaultName.FEED_BEFORE_COMMIT: only_whole_epochs_are_activated,
     FaultName.RESTART_OPENS_OUTPUT: a_new_agent_lets_nothing_out_before_a_commit,
     FaultName.DIGEST_UNCHECKED: damage_is_never_activated,
+    FaultName.DISK_ACK_IGNORED: output_waits_for_the_disks,
+    FaultName.DISK_APPLY_ON_RECEIPT: disks_of_only_whole_epochs_are_activated,
 }
 
 

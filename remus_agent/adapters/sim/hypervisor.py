@@ -72,13 +72,19 @@ class SimHypervisor:
         self.in_window: Callable[[], None] = lambda: None
         self._next_domid = 1
 
-    def create(self, name: str, uuid: str, pages: int = 16, guest_type: GuestType = GuestType.PVH) -> SimGuest:
+    def create(
+        self,
+        name: str,
+        uuid: str,
+        pages: int = 16,
+        guest_type: GuestType = GuestType.PVH,
+        disks: tuple[str, ...] = (),
+    ) -> SimGuest:
         """Start a guest, as `xl create` does."""
         domid = self._next_domid
         self._next_domid += 1
-        domain = Domain(
-            name, domid, uuid, guest_type, pages * 4, (Vif(0, f"vif{domid}.0", "00:16:3e:00:00:01", "br0"),)
-        )
+        vif = Vif(0, f"vif{domid}.0", "00:16:3e:00:00:01", "br0")
+        domain = Domain(name, domid, uuid, guest_type, pages * 4, (vif,), disks)
         guest = SimGuest(domain, bytearray(pages * PAGE))
         self.guests[name] = guest
         return guest

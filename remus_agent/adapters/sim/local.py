@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from remus_agent.errors import JournalError, OutputBufferError
@@ -94,6 +95,7 @@ class SimJournal:
         if not self.is_open:
             raise AssertionError("a commit to a journal that is closed")
         self._disk.check("journal")
+        await asyncio.sleep(self._disk.delay())
         self.records.append(record)
 
     async def last(self) -> CommitRecord | None:
@@ -104,10 +106,11 @@ class SimJournal:
 
 
 class SimDisk:
-    """ports.Journals and ports.GuestStore on one disk that can be full. It outlives an agent."""
+    """ports.Journals and ports.GuestStore on one disk that can be full. It outlives an agent. delay: seconds a commit takes."""
 
     def __init__(self) -> None:
         self.full = False
+        self.delay: Callable[[], float] = lambda: 0.0
         self.journals: dict[str, SimJournal] = {}
         self.guests: dict[str, GuestRecord] = {}
 

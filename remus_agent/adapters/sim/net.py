@@ -21,6 +21,7 @@ class SimConnection:
         self._decoder = FrameDecoder()
         self._frames: list[Frame] = []
         self._closed = False
+        self._ended = False
         self.other: SimConnection | None = None
         self.sent: list[Frame] = []
 
@@ -29,7 +30,7 @@ class SimConnection:
         return self._peer
 
     async def send(self, frame: Frame) -> None:
-        if self._closed or self.other is None:
+        if self._closed or self._ended or self.other is None:
             raise ConnectionLost("the connection is closed", operation="send")
         data = b"".join(bytes(part) for part in encode(frame))
         data = self._network.mangle(frame, data)
@@ -55,12 +56,14 @@ class SimConnection:
             self._network.end(self.other)
 
     def arrive(self, data: bytes | None) -> None:
-        """Bytes, or the end, from the other side."""
+        """Bytes, or the end, from the other side. After the end nothing can be sent any more either, as with TCP."""
+        self._ended = self._ended or data is _END
         self._inbox.put_nowait(data)
 
 
 class SimNetwork:
-    """Links between addresses. `cut` holds everything back until `heal`, as TCP does over a link that is down."""
+    """Links between addresses. `cut` holds everything back until `heal`, as TCP does over a link that is down. delay: seconds
+    that a frame travels; the order within a connection stays."""
 
     def __init__(self) -> None:
         self._listeners: dict[str, Callable[[SimConnection], Awaitable[None]]] = {}
@@ -69,6 +72,8 @@ class SimNetwork:
         self.is_cut = False
         self.connections: list[SimConnection] = []
         self.mangler: Callable[[Frame, bytes], bytes] | None = None
+        self.delay: Callable[[], float] | None = None
+        self._arrives: dict[SimConnection, float] = {}
 
     def listen(self, address: str, serve: Callable[[SimConnection], Awaitable[None]]) -> None:
         """Call serve for each connection to this address."""
@@ -119,6 +124,16 @@ class SimNetwork:
             connection.arrive(None)
 
     def _put(self, to: SimConnection, data: bytes | None) -> None:
+        if self.delay is None:
+            self._arrive(to, data)
+            return
+        loop = asyncio.get_running_loop()
+        # Timers of the same moment need not keep their order, so each frame has one of its own.
+        at = max(loop.time() + self.delay(), self._arrives.get(to, 0.0) + 1e-6)
+        self._arrives[to] = at
+        loop.call_at(at, self._arrive, to, data)
+
+    def _arrive(self, to: SimConnection, data: bytes | None) -> None:
         if self.is_cut:
             self._held.append((to, data))
         else:

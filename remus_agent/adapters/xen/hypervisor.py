@@ -26,7 +26,7 @@ from remus_agent.ports import Domain, GuestType, HostFacts
 from remus_agent.protocol.stream import writer
 from remus_agent.protocol.stream.preamble import renamed
 
-PROTECTED_DEVICES: Final = frozenset({"vif", "console", "vfb", "vkbd"})
+PROTECTED_DEVICES: Final = frozenset({"vif", "vbd", "console", "vfb", "vkbd"})
 """Device kinds whose state is in the guest's memory and in the toolstack's configuration, nowhere else. vfb and vkbd are
 how an HVM guest's screen and keyboard show in xenstore."""
 
@@ -137,11 +137,10 @@ class XenHypervisor:
     def _cannot_protect(self, domain: Domain) -> str | None:
         """The reason, or None."""
         now = domains.describe(self._control, self._store, domain.domid)
-        other = sorted({*domains.device_kinds(self._store, domain.domid)} - PROTECTED_DEVICES - {"vbd"})
+        other = sorted({*domains.device_kinds(self._store, domain.domid)} - PROTECTED_DEVICES)
         suspends = domains.may_suspend(self._store, domain.domid)
         reasons = (
             (now.uuid != domain.uuid, f"domain {domain.domid} is another domain by now"),
-            (now.disks, f"it has disks ({', '.join(now.disks)}); disks are not replicated yet"),
             (other, f"it has devices that cannot be replicated ({', '.join(other)})"),
             (
                 any(not (vif.mac and vif.bridge) for vif in now.vifs),

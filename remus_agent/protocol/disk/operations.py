@@ -30,3 +30,11 @@ class Extent:
     def end(self) -> int:
         """Offset of the first byte behind it."""
         return self.offset + self.length
+
+    def part(self, start: int, end: int) -> Extent:
+        """The same change of the bytes from start up to, not including, end: offsets on the disk inside the extent. The
+        data of a WRITE is a view of this one's memory, nothing is copied."""
+        if self.op is not Op.WRITE:
+            return Extent(self.op, start, end - start)
+        data = memoryview(self.data)[start - self.offset : end - self.offset]
+        return Extent(Op.WRITE, start, end - start, data)

@@ -1,8 +1,8 @@
-"""The end-to-end check of one epoch: xxh3_128 over its stream bytes."""
+"""The end-to-end check of one epoch: xxh3_128 over its stream bytes, and over what each disk of it consists of."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from xxhash import xxh3_128
@@ -13,7 +13,8 @@ DIGEST_BYTES: Final = 16
 
 
 class EpochDigest:
-    """Digest over the PREAMBLE payload (only in epoch 1) and all STREAM payload bytes of one epoch, in order.
+    """Digest over the PREAMBLE payload (only in epoch 1) and all STREAM payload bytes of one epoch, in order; of a disk,
+    over all DISK_DATA payload bytes of the epoch.
 
     How the bytes are cut into buffers makes no difference. Make a new one for each epoch.
     """
@@ -38,5 +39,13 @@ class EpochDigest:
             self.update(data)
 
     def digest(self) -> bytes:
-        """The 16 bytes so far, as EPOCH_END and MEMORY_ACK carry them."""
+        """The 16 bytes so far, as EPOCH_END, DISK_END and the acknowledgements carry them."""
         return self._state.digest()
+
+
+def commit_digest(memory: bytes, disks: Mapping[str, bytes]) -> bytes:
+    """What a commit record carries: memory's digest alone, or, of a guest with disks, xxh3_128 over memory's digest and
+    those of its disks in the order of their names."""
+    if not disks:
+        return memory
+    return xxh3_128(memory + b"".join(disks[vdev] for vdev in sorted(disks))).digest()

@@ -4,8 +4,8 @@ A frame is a 24-byte little-endian header and a payload:
 
     magic "RMUS" | type u8 | flags u8 | reserved u16 = 0 | epoch u64 | payload length u32 | check u32
 
-check = crc32(first 20 bytes of the header), and for every type but STREAM xor crc32(payload). The payload of
-STREAM frames is covered by the digest of its epoch (`digest.py`), so page bytes are not read twice.
+check = crc32(first 20 bytes of the header), and for every type but STREAM and DISK_DATA xor crc32(payload). The
+payload of those two is covered by the digest of its epoch (`digest.py`), so its bytes are not read twice.
 
 The length is held against the limit of its type before anything is allocated. `FrameDecoder` hands out the
 memory that the transport receives into, so the bytes of a large payload are received in the place where they
@@ -41,7 +41,7 @@ once."""
 
 
 class FrameType(IntEnum):
-    """What a frame is. DISK_ACK is reserved."""
+    """What a frame is. DISK_... frames travel on a disk's own connection."""
 
     HELLO = 1
     WELCOME = 2
@@ -54,10 +54,21 @@ class FrameType(IntEnum):
     HEARTBEAT = 9
     STOP = 10
     STOPPED = 11
+    DISK_HELLO = 12
+    DISK_WELCOME = 13
+    DISK_DATA = 14
+    DISK_END = 15
+    DISK_ASK = 16
+    DISK_DIGESTS = 17
 
 
 _DEFAULT_LIMIT: Final = 64 * 1024
-_LIMITS: Final = {FrameType.STREAM: 8 * 1024 * 1024, FrameType.PREAMBLE: 16 * 1024 * 1024}
+_LIMITS: Final = {
+    FrameType.STREAM: 8 * 1024 * 1024,
+    FrameType.PREAMBLE: 16 * 1024 * 1024,
+    FrameType.DISK_DATA: 8 * 1024 * 1024,
+}
+_COVERED_BY_DIGEST: Final = frozenset({FrameType.STREAM, FrameType.DISK_DATA})
 _FLAGS: Final = {FrameType.EPOCH_END: FLAG_LAST}
 
 
@@ -116,7 +127,7 @@ def encode(frame: Frame) -> list[Buffer]:
         )
     header = bytearray(HEADER.pack(MAGIC, kind, frame.flags, 0, frame.epoch, length, 0))
     check = crc32(header[:CHECKED_BYTES])
-    if kind is not FrameType.STREAM:
+    if kind not in _COVERED_BY_DIGEST:
         check ^= _payload_crc(parts)
     CHECK.pack_into(header, CHECKED_BYTES, check)
     return [bytes(header), *(part for part in parts if _bytes_in(part))]
@@ -238,8 +249,8 @@ class FrameDecoder:
         if length > limit:
             raise _bad(f"{kind.name} announces {length} bytes, the limit is {limit}", epoch)
         check ^= crc32(self._scratch_view[start : start + CHECKED_BYTES])
-        if kind is FrameType.STREAM and check:
-            raise _bad("header check of STREAM does not match", epoch)
+        if kind in _COVERED_BY_DIGEST and check:
+            raise _bad(f"header check of {kind.name} does not match", epoch)
         self._header = (kind, flags, epoch, check)
         self._payload = memoryview(bytearray(length))
         self._filled = 0
@@ -249,7 +260,7 @@ class FrameDecoder:
         if self._header is None or self._filled < len(self._payload):
             return False
         kind, flags, epoch, check = self._header
-        if kind is not FrameType.STREAM and crc32(self._payload) != check:
+        if kind not in _COVERED_BY_DIGEST and crc32(self._payload) != check:
             raise _bad(f"check of {kind.name} does not match its bytes", epoch)
         frames.append(Frame(kind, epoch, flags, (self._payload.toreadonly(),) if len(self._payload) else ()))
         self._header = None

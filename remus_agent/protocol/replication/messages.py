@@ -1,6 +1,6 @@
 """What the frames between agents say: `encode` makes a frame of a message, `decode` reads one.
 
-HELLO, WELCOME and REFUSE carry JSON with exactly the fields below; EPOCH_END and MEMORY_ACK are binary.
+HELLO, WELCOME, REFUSE, DISK_HELLO and DISK_WELCOME carry JSON with exactly the fields below; the others are binary.
 Everything is checked here, because the other side is another host: names that end up in file names, and
 sizes.
 """
@@ -8,7 +8,7 @@ sizes.
 from __future__ import annotations
 
 import struct
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -16,8 +16,14 @@ from remus_agent.errors import ReplicationError
 from remus_agent.protocol.replication.digest import DIGEST_BYTES
 from remus_agent.protocol.replication.frames import FLAG_LAST, Frame, FrameType
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 EPOCH_END: Final = struct.Struct("<QI16s")
+DISK_END: Final = struct.Struct("<QQ16s")
+DISK_ASK: Final = struct.Struct("<QQ")
+MAX_DISKS: Final = 16
+MAX_REASONS: Final = 32
+MAX_ASKED_BYTES: Final = 1 << 32
+"""The longest range of which digests can be asked in one go."""
 
 Uuid = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")]
 """A UUID in its usual form: lower case, with dashes (`str(uuid.uuid4())`)."""
@@ -26,11 +32,24 @@ DomainName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9_.+:@
 ShortText = Annotated[str, msgspec.Meta(max_length=256)]
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Vdev = Annotated[str, msgspec.Meta(pattern=r"\A[a-z][a-z0-9]{0,31}\Z")]
+"""A disk's name in its guest (`xvda`). It becomes part of file names as well."""
+DiskBytes = Annotated[int, msgspec.Meta(ge=512, le=2**63 - 512, multiple_of=512)]
+Sector = Annotated[int, msgspec.Meta(ge=512, le=65536, multiple_of=512)]
+
+
+class HelloDisk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A protected disk of the domain. size: bytes. block: logical sector size in bytes."""
+
+    vdev: Vdev
+    size: DiskBytes
+    block: Sector
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """First frame from a primary: what it wants to protect, or only asks about. memory_kib: populated memory.
-    cpu_policy: hex digest of its host's CPUID and MSR policy. generation: token of ownership."""
+    cpu_policy: hex digest of its host's CPUID and MSR policy. generation: token of ownership. disks: those that are
+    replicated with it, each on a connection of its own."""
 
     protocol: int = PROTOCOL
     purpose: Literal["protect", "probe"]
@@ -43,6 +62,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     xen_version: ShortText
     cpu_policy: ShortText
     host: ShortText
+    disks: Annotated[tuple[HelloDisk, ...], msgspec.Meta(max_length=MAX_DISKS)] = ()
 
 
 class Welcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,7 +85,7 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Refuse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The backup does not take part, for all these reasons."""
 
-    reasons: Annotated[tuple[Reason, ...], msgspec.Meta(min_length=1, max_length=32)]
+    reasons: Annotated[tuple[Reason, ...], msgspec.Meta(min_length=1, max_length=MAX_REASONS)]
 
 
 class EpochEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +106,58 @@ class MemoryAck(msgspec.Struct, frozen=True, kw_only=True):
     digest: bytes
 
 
+class DiskHello(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """First frame on the connection of a disk. session, domain: of the HELLO that named the disk. map_id: identity of the
+    map that names what may differ from a backup's disk that carries the same identity."""
+
+    protocol: int = PROTOCOL
+    session: Uuid
+    domain: DomainName
+    vdev: Vdev
+    size: DiskBytes
+    block: Sector
+    map_id: Uuid
+
+
+class DiskWelcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The backup takes the disk in. same_base: its disk carries the map's identity."""
+
+    protocol: int = PROTOCOL
+    session: Uuid
+    vdev: Vdev
+    same_base: bool
+
+
+class DiskEpochEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """DISK_END: all DISK_DATA frames of the epoch were sent. data_bytes: of their payloads; extents: how many changes stand in
+    them; digest: over the payloads."""
+
+    epoch: int
+    data_bytes: int
+    extents: int
+    digest: bytes
+
+
+class DiskAck(msgspec.Struct, frozen=True, kw_only=True):
+    """The disk's writes of the epoch are durable on the backup; digest is what it computed itself."""
+
+    epoch: int
+    digest: bytes
+
+
+class DiskAsk(msgspec.Struct, frozen=True, kw_only=True):
+    """The primary wants the digests of all regions from offset on."""
+
+    offset: int
+    length: int
+
+
+class DiskDigests(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer: 16 bytes a region, one after the other."""
+
+    digests: bytes
+
+
 class Plain(msgspec.Struct, frozen=True):
     """A frame that says all by its type: HEARTBEAT, STOP, STOPPED. epoch: the sender's newest, for
     information."""
@@ -94,13 +166,30 @@ class Plain(msgspec.Struct, frozen=True):
     epoch: int = 0
 
 
-Message = Hello | Welcome | Refuse | EpochEnd | MemoryAck | Plain
-M = TypeVar("M", Hello, Welcome, Refuse, EpochEnd, MemoryAck, Plain)
+_Json = Hello | Welcome | Refuse | DiskHello | DiskWelcome
+Message = _Json | EpochEnd | MemoryAck | Plain | DiskEpochEnd | DiskAck | DiskAsk | DiskDigests
+M = TypeVar(
+    "M",
+    Hello,
+    Welcome,
+    Refuse,
+    EpochEnd,
+    MemoryAck,
+    Plain,
+    DiskHello,
+    DiskWelcome,
+    DiskEpochEnd,
+    DiskAck,
+    DiskAsk,
+    DiskDigests,
+)
 
-_JSON_TYPES: Final[dict[type[Hello | Welcome | Refuse], FrameType]] = {
+_JSON_TYPES: Final[dict[type[_Json], FrameType]] = {
     Hello: FrameType.HELLO,
     Welcome: FrameType.WELCOME,
     Refuse: FrameType.REFUSE,
+    DiskHello: FrameType.DISK_HELLO,
+    DiskWelcome: FrameType.DISK_WELCOME,
 }
 _DECODERS: Final = {kind: msgspec.json.Decoder(struct_) for struct_, kind in _JSON_TYPES.items()}
 _PLAIN: Final = frozenset({FrameType.HEARTBEAT, FrameType.STOP, FrameType.STOPPED})
@@ -115,51 +204,97 @@ _VERSION: Final = msgspec.json.Decoder(_Version)
 
 def encode(message: Message) -> Frame:
     """The frame of a message. Raises ReplicationError when the other side would not accept it."""
-    if isinstance(message, EpochEnd):
-        if message.epoch < 1 or len(message.digest) != DIGEST_BYTES:
-            raise _bad("EPOCH_END needs an epoch from 1 on and a 16-byte digest", message.epoch)
-        try:
-            payload = EPOCH_END.pack(message.stream_bytes, message.pages, message.digest)
-        except struct.error as error:
-            raise _bad(f"EPOCH_END: {error}", message.epoch) from error
-        return Frame(FrameType.EPOCH_END, message.epoch, FLAG_LAST if message.last else 0, (payload,))
-    if isinstance(message, MemoryAck):
-        if message.epoch < 1 or len(message.digest) != DIGEST_BYTES:
-            raise _bad("MEMORY_ACK needs an epoch from 1 on and a 16-byte digest", message.epoch)
-        return Frame(FrameType.MEMORY_ACK, message.epoch, 0, (message.digest,))
-    if isinstance(message, Plain):
-        if message.type not in _PLAIN:
-            raise _bad(f"{message.type.name} is not a plain frame", message.epoch)
-        return Frame(message.type, message.epoch)
-    kind = _JSON_TYPES[type(message)]
-    payload = msgspec.json.encode(message)
-    try:
-        _DECODERS[kind].decode(payload)  # the constraints of the fields, which msgspec checks only when decoding
-    except msgspec.MsgspecError as error:
-        raise _bad(f"{kind.name}: {error}") from error
-    return Frame(kind, 0, 0, (payload,))
+    match message:
+        case EpochEnd():
+            fields = (message.stream_bytes, message.pages, message.digest)
+            flags = FLAG_LAST if message.last else 0
+            return Frame(FrameType.EPOCH_END, _epoch(message), flags, (_packed(EPOCH_END, fields, message.epoch),))
+        case MemoryAck():
+            return Frame(FrameType.MEMORY_ACK, _epoch(message), 0, (message.digest,))
+        case DiskEpochEnd() | DiskAck() | DiskAsk() | DiskDigests():
+            return _encode_disk(message)
+        case Plain():
+            if message.type not in _PLAIN:
+                raise _bad(f"{message.type.name} is not a plain frame", message.epoch)
+            return Frame(message.type, message.epoch)
+        case _:
+            kind = _JSON_TYPES[type(message)]
+            frame = Frame(kind, 0, 0, (msgspec.json.encode(message),))
+            _decode_json(kind, frame.joined())  # the constraints of the fields are checked only when decoding
+            return frame
 
 
 def decode(frame: Frame) -> Message:
-    """The message of a received frame (any type but PREAMBLE, STREAM and DISK_ACK). Raises
-    ReplicationError."""
+    """The message of a received frame (any type but PREAMBLE, STREAM and DISK_DATA). Raises ReplicationError."""
     payload = frame.joined()
-    if frame.type in _DECODERS:
-        return _decode_json(frame.type, payload)
-    if frame.type is FrameType.EPOCH_END:
-        if len(payload) != EPOCH_END.size or frame.epoch < 1:
-            raise _bad(f"EPOCH_END has {len(payload)} bytes instead of {EPOCH_END.size}, or no epoch", frame.epoch)
-        stream_bytes, pages, digest = EPOCH_END.unpack(payload)
-        return EpochEnd(epoch=frame.epoch, stream_bytes=stream_bytes, pages=pages, digest=digest, last=frame.last)
-    if frame.type is FrameType.MEMORY_ACK:
-        if len(payload) != DIGEST_BYTES or frame.epoch < 1:
-            raise _bad(f"MEMORY_ACK has {len(payload)} bytes instead of {DIGEST_BYTES}, or no epoch", frame.epoch)
-        return MemoryAck(epoch=frame.epoch, digest=payload)
-    if frame.type in _PLAIN:
-        if payload:
-            raise _bad(f"{frame.type.name} has a payload of {len(payload)} bytes", frame.epoch)
-        return Plain(frame.type, frame.epoch)
+    match frame.type:
+        case kind if kind in _DECODERS:
+            return _decode_json(kind, payload)
+        case FrameType.EPOCH_END:
+            stream_bytes, pages, digest = _unpacked(EPOCH_END, frame, payload)
+            return EpochEnd(epoch=frame.epoch, stream_bytes=stream_bytes, pages=pages, digest=digest, last=frame.last)
+        case FrameType.MEMORY_ACK | FrameType.DISK_ACK as kind:
+            if len(payload) != DIGEST_BYTES or frame.epoch < 1:
+                raise _bad(f"{kind.name} has {len(payload)} bytes instead of {DIGEST_BYTES}, or no epoch", frame.epoch)
+            ack = MemoryAck if kind is FrameType.MEMORY_ACK else DiskAck
+            return ack(epoch=frame.epoch, digest=payload)
+        case FrameType.DISK_END | FrameType.DISK_ASK | FrameType.DISK_DIGESTS:
+            return _decode_disk(frame, payload)
+        case kind if kind in _PLAIN:
+            if payload:
+                raise _bad(f"{kind.name} has a payload of {len(payload)} bytes", frame.epoch)
+            return Plain(kind, frame.epoch)
     raise _bad(f"{frame.type.name} carries no message", frame.epoch)
+
+
+def _encode_disk(message: DiskEpochEnd | DiskAck | DiskAsk | DiskDigests) -> Frame:
+    match message:
+        case DiskEpochEnd():
+            fields = (message.data_bytes, message.extents, message.digest)
+            return Frame(FrameType.DISK_END, _epoch(message), 0, (_packed(DISK_END, fields, message.epoch),))
+        case DiskAck():
+            return Frame(FrameType.DISK_ACK, _epoch(message), 0, (message.digest,))
+        case DiskAsk():
+            frame = Frame(FrameType.DISK_ASK, 0, 0, (_packed(DISK_ASK, (message.offset, message.length), None),))
+        case DiskDigests():
+            frame = Frame(FrameType.DISK_DIGESTS, 0, 0, (message.digests,))
+    decode(frame)
+    return frame
+
+
+def _decode_disk(frame: Frame, payload: bytes) -> DiskEpochEnd | DiskAsk | DiskDigests:
+    if frame.type is FrameType.DISK_END:
+        data_bytes, extents, digest = _unpacked(DISK_END, frame, payload)
+        return DiskEpochEnd(epoch=frame.epoch, data_bytes=data_bytes, extents=extents, digest=digest)
+    if frame.type is FrameType.DISK_DIGESTS:
+        if not payload or len(payload) % DIGEST_BYTES:
+            raise _bad(f"DISK_DIGESTS of {len(payload)} bytes")
+        return DiskDigests(digests=payload)
+    if len(payload) != DISK_ASK.size:
+        raise _bad(f"DISK_ASK has {len(payload)} bytes instead of {DISK_ASK.size}")
+    offset, length = DISK_ASK.unpack(payload)
+    if not 0 < length <= MAX_ASKED_BYTES:
+        raise _bad(f"DISK_ASK for {length} bytes, at most {MAX_ASKED_BYTES} are answered")
+    return DiskAsk(offset=offset, length=length)
+
+
+def _epoch(message: EpochEnd | MemoryAck | DiskEpochEnd | DiskAck) -> int:
+    if message.epoch < 1 or len(message.digest) != DIGEST_BYTES:
+        raise _bad(f"{type(message).__name__} needs an epoch from 1 on and a 16-byte digest", message.epoch)
+    return message.epoch
+
+
+def _packed(layout: struct.Struct, fields: tuple[int | bytes, ...], epoch: int | None) -> bytes:
+    try:
+        return layout.pack(*fields)
+    except struct.error as error:
+        raise _bad(str(error), epoch) from error
+
+
+def _unpacked(layout: struct.Struct, frame: Frame, payload: bytes) -> tuple[Any, ...]:
+    if len(payload) != layout.size or frame.epoch < 1:
+        raise _bad(f"{frame.type.name} has {len(payload)} bytes instead of {layout.size}, or no epoch", frame.epoch)
+    return layout.unpack(payload)
 
 
 def expect(frame: Frame, kind: type[M]) -> M:
@@ -170,7 +305,7 @@ def expect(frame: Frame, kind: type[M]) -> M:
     return message
 
 
-def _decode_json(kind: FrameType, payload: bytes) -> Hello | Welcome | Refuse:
+def _decode_json(kind: FrameType, payload: bytes) -> _Json:
     try:
         version = _VERSION.decode(payload).protocol
         if version != PROTOCOL:
@@ -179,9 +314,12 @@ def _decode_json(kind: FrameType, payload: bytes) -> Hello | Welcome | Refuse:
                 operation="receive message",
                 hint="install the same version of the agent on both hosts",
             )
-        return _DECODERS[kind].decode(payload)
+        message = _DECODERS[kind].decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise _bad(f"{kind.name}: {error}") from error
+    if isinstance(message, Hello) and len({disk.vdev for disk in message.disks}) != len(message.disks):
+        raise _bad("HELLO: it names a disk twice")
+    return message
 
 
 def _bad(message: str, epoch: int | None = None) -> ReplicationError:

@@ -104,7 +104,7 @@ def test_a_flipped_bit_is_noticed(sequence: list[Frame], sizes: list[int], data:
             break
         used += size
     assert plain(found[:hit]) == plain(sequence[:hit])
-    in_stream_payload = sequence[hit].type is FrameType.STREAM and at >= used + HEADER_BYTES
+    in_stream_payload = sequence[hit].type in {FrameType.STREAM, FrameType.DISK_DATA} and at >= used + HEADER_BYTES
     if in_stream_payload:
         # Framing stays intact; the digest of the epoch covers these bytes.
         assert decoder.failed is None
@@ -154,7 +154,7 @@ def test_the_digest_does_not_depend_on_how_bytes_are_cut(parts: list[bytes], siz
 
 
 @given(
-    st.sampled_from([k for k in FrameType if k not in {FrameType.STREAM, FrameType.PREAMBLE}]),
+    st.sampled_from([k for k in FrameType if k not in {FrameType.STREAM, FrameType.PREAMBLE, FrameType.DISK_DATA}]),
     st.binary(max_size=200),
 )
 def test_any_payload_is_a_message_or_an_error(kind: FrameType, payload: bytes) -> None:
@@ -164,3 +164,38 @@ def test_any_payload_is_a_message_or_an_error(kind: FrameType, payload: bytes) -
     except ReplicationError:
         return
     assert messages.encode(message).joined() == payload
+
+
+vdevs = st.from_regex(r"[a-z][a-z0-9]{0,31}", fullmatch=True)
+sectors = st.integers(1, 128).map(lambda n: n * 512)
+digests = st.binary(min_size=16, max_size=16)
+epoch_numbers = st.integers(1, 2**64 - 1)
+disk_messages = st.one_of(
+    st.builds(
+        messages.DiskHello,
+        session=st.uuids().map(str),
+        domain=st.just("web1"),
+        vdev=vdevs,
+        size=st.integers(1, 2**54).map(lambda n: n * 512),
+        block=sectors,
+        map_id=st.uuids().map(str),
+    ),
+    st.builds(messages.DiskWelcome, session=st.uuids().map(str), vdev=vdevs, same_base=st.booleans()),
+    st.builds(
+        messages.DiskEpochEnd,
+        epoch=epoch_numbers,
+        data_bytes=st.integers(0, 2**64 - 1),
+        extents=st.integers(0, 2**64 - 1),
+        digest=digests,
+    ),
+    st.builds(messages.DiskAck, epoch=epoch_numbers, digest=digests),
+    st.builds(messages.DiskAsk, offset=st.integers(0, 2**64 - 1), length=st.integers(1, messages.MAX_ASKED_BYTES)),
+    st.builds(messages.DiskDigests, digests=st.integers(1, 4096).map(lambda n: bytes(16 * n))),
+)
+
+
+@given(st.lists(disk_messages, max_size=6), chunk_sizes)
+def test_messages_of_disks_survive_any_chunking(sent: list[messages.Message], sizes: list[int]) -> None:
+    found, decoder = decode(wire([messages.encode(message) for message in sent]), sizes)
+    assert decoder.failed is None
+    assert [messages.decode(frame) for frame in found] == sent

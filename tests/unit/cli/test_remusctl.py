@@ -125,6 +125,21 @@ def test_status_in_words(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -
     assert "120 pages, down 2.5 ms" in shown
 
 
+def test_disks_in_words(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    disk = {"vdev": "xvda", "mode": "copying", "size": 1 << 30, "done": 1 << 29, "total": 1 << 30, "sent": 1 << 20}
+    disks = [
+        disk,
+        disk | {"vdev": "xvdb", "mode": "replicating", "bytes_last": 4096},
+        disk | {"vdev": "xvdc", "mode": "tracking"},
+    ]
+    agent.answers = lambda request: [control.encode_result(request.id, STATUS | {"disks": disks})]
+    assert cli.main(["status", "redis1"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "disk xvda: copying, 1.0 GiB, 50% copied, 1.0 MiB sent" in shown
+    assert "disk xvdb: replicating, 1.0 GiB, 4.0 KiB in the last epoch" in shown
+    assert shown.endswith("disk xvdc: tracking, 1.0 GiB")
+
+
 def test_protect_shows_progress_and_then_the_status(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
     agent.answers = lambda r: [
         control.encode_progress(r.id, Progress(phase="seeding", done=1, total=4, unit="pages", elapsed=0.5)),

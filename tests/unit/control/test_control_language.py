@@ -111,7 +111,17 @@ def test_a_result_that_is_too_long_becomes_an_error() -> None:
 
 def test_the_ring_of_epochs_fits_an_answer() -> None:
     names = ["epoch", "pages", "bytes", "freeze_ns", "barrier_ns", "clean_ns", "copy_ns"]
-    names += ["context_ns", "resume_ns", "down_ns", "send_ns", "ack_ns", "period_ns"]
+    names += [
+        "context_ns",
+        "resume_ns",
+        "down_ns",
+        "send_ns",
+        "ack_ns",
+        "period_ns",
+        "disk_bytes",
+        "disk_extents",
+        "disk_ack_ns",
+    ]
     records = [dict.fromkeys(names, 10**15) for _ in range(4096)]
     assert control.decode_answer(control.encode_result(1, {"epochs": records})).error is None
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from remus_agent.errors import ReplicationError
-from remus_agent.protocol.replication.digest import EpochDigest
+from remus_agent.protocol.replication.digest import EpochDigest, commit_digest
 from remus_agent.protocol.replication.frames import (
     FLAG_LAST,
     HEADER_BYTES,
@@ -21,7 +21,9 @@ from remus_agent.protocol.replication.frames import (
 
 def header(kind: int, length: int, *, flags: int = 0, reserved: int = 0, epoch: int = 0, payload: bytes = b"") -> bytes:
     start = struct.pack("<4sBBHQI", b"RMUS", kind, flags, reserved, epoch, length)
-    return start + struct.pack("<I", crc32(start) ^ (crc32(payload) if kind != FrameType.STREAM else 0))
+    return start + struct.pack(
+        "<I", crc32(start) ^ (crc32(payload) if kind not in {FrameType.STREAM, FrameType.DISK_DATA} else 0)
+    )
 
 
 def test_the_bytes_of_a_frame() -> None:
@@ -31,6 +33,7 @@ def test_the_bytes_of_a_frame() -> None:
 
 def test_a_stream_header_is_checked_without_its_payload() -> None:
     assert encode(Frame(FrameType.STREAM, 7, 0, (b"abcd",)))[0] == header(5, 4, epoch=7)
+    assert encode(Frame(FrameType.DISK_DATA, 7, 0, (b"abcd",)))[0] == header(14, 4, epoch=7)
 
 
 def test_large_buffers_are_passed_on_and_not_copied() -> None:
@@ -83,20 +86,23 @@ def test_the_limit_is_checked_before_anything_is_allocated(kind: FrameType) -> N
 def test_limits() -> None:
     assert payload_limit(FrameType.STREAM) == 8 << 20
     assert payload_limit(FrameType.PREAMBLE) == 16 << 20
-    assert {payload_limit(k) for k in FrameType if k.name not in {"STREAM", "PREAMBLE"}} == {64 << 10}
+    assert payload_limit(FrameType.DISK_DATA) == 8 << 20
+    assert {payload_limit(k) for k in FrameType if k.name not in {"STREAM", "PREAMBLE", "DISK_DATA"}} == {64 << 10}
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (b"HTTP" + bytes(20), "starts with 48545450"),
-        (header(12, 0), "unknown frame type 12"),
+        (header(18, 0), "unknown frame type 18"),
         (header(0, 0), "unknown frame type 0"),
         (header(9, 0, reserved=1), "reserved field"),
         (header(9, 0, flags=1), "unknown flags"),
         (header(6, 0, flags=2), "unknown flags"),
         (header(9, 2, payload=b"ab") + b"ac", "check of HEARTBEAT"),
         (header(5, 2)[:-1] + b"\x00ab", "header check of STREAM"),
+        (header(14, 2)[:-1] + b"\x00ab", "header check of DISK_DATA"),
+        (header(15, 2, payload=b"ab") + b"ac", "check of DISK_END"),
     ],
 )
 def test_bad_bytes(data: bytes, message: str) -> None:
@@ -132,3 +138,13 @@ def test_last_flag() -> None:
 def test_digest_is_xxh3_128() -> None:
     # Known value of the empty input, from the xxHash specification.
     assert EpochDigest().digest().hex() == "99aa06d3014798d86001c324468d497f"
+
+
+def test_a_commit_record_covers_every_disk_in_the_order_of_their_names() -> None:
+    memory, one, two = b"m" * 16, b"1" * 16, b"2" * 16
+    assert commit_digest(memory, {}) == memory
+    both = commit_digest(memory, {"xvdb": two, "xvda": one})
+    expected = EpochDigest()
+    expected.update_all((memory, one, two))
+    assert both == expected.digest()
+    assert both != commit_digest(memory, {"xvda": two, "xvdb": one})

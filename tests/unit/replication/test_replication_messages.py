@@ -9,8 +9,15 @@ from remus_agent.errors import ReplicationError
 from remus_agent.protocol.replication import messages
 from remus_agent.protocol.replication.frames import FLAG_LAST, Frame, FrameType
 from remus_agent.protocol.replication.messages import (
+    DiskAck,
+    DiskAsk,
+    DiskDigests,
+    DiskEpochEnd,
+    DiskHello,
+    DiskWelcome,
     EpochEnd,
     Hello,
+    HelloDisk,
     MemoryAck,
     Plain,
     Reason,
@@ -38,8 +45,25 @@ def hello(**changes: Any) -> Hello:
     return Hello(**(facts | changes))
 
 
+XVDA = HelloDisk(vdev="xvda", size=1 << 30, block=512)
+DISK: dict[str, Any] = {
+    "session": SESSION,
+    "domain": "redis1",
+    "vdev": "xvda",
+    "size": 1 << 30,
+    "block": 4096,
+    "map_id": UUID,
+}
+
 EVERY: list[messages.Message] = [
     hello(),
+    hello(disks=(XVDA, HelloDisk(vdev="hdb", size=512, block=4096))),
+    DiskHello(**DISK),
+    DiskWelcome(session=SESSION, vdev="xvda", same_base=True),
+    DiskEpochEnd(epoch=1, data_bytes=2**40, extents=7, digest=bytes(range(16))),
+    DiskAck(epoch=3, digest=bytes(16)),
+    DiskAsk(offset=0, length=1 << 32),
+    DiskDigests(digests=bytes(64 * 1024)),
     hello(purpose="probe"),
     Welcome(host="beta", session=SESSION, free_memory_kib=1000),
     Refuse(reasons=(Reason(code="too-little-memory", message="needs 1 GiB", hint="free some"),)),
@@ -71,8 +95,8 @@ def test_another_kind_than_expected() -> None:
 
 
 def test_another_protocol_version_is_named_also_when_its_fields_differ() -> None:
-    frame = Frame(FrameType.HELLO, 0, 0, (b'{"protocol":2,"new":true}',))
-    with pytest.raises(ReplicationError, match="speaks protocol 2, this one speaks 1") as caught:
+    frame = Frame(FrameType.HELLO, 0, 0, (b'{"protocol":3,"new":true}',))
+    with pytest.raises(ReplicationError, match="speaks protocol 3, this one speaks 2") as caught:
         messages.decode(frame)
     assert caught.value.hint is not None
 
@@ -94,6 +118,11 @@ def test_another_protocol_version_is_named_also_when_its_fields_differ() -> None
         {"purpose": "destroy"},
         {"guest_type": "lxc"},
         {"host": "h" * 257},
+        {"disks": [{"vdev": "../x", "size": 512, "block": 512}]},
+        {"disks": [{"vdev": "xvda", "size": 511, "block": 512}]},
+        {"disks": [{"vdev": "xvda", "size": 512, "block": 0}]},
+        {"disks": [{"vdev": "xvda", "size": 512, "block": 512}] * 2},
+        {"disks": [{"vdev": f"xvd{n}", "size": 512, "block": 512} for n in range(17)]},
     ],
     ids=str,
 )
@@ -101,7 +130,7 @@ def test_a_hello_that_breaks_the_rules(change: dict[str, Any]) -> None:
     fields = json.loads(messages.encode(hello()).joined()) | change
     with pytest.raises(ReplicationError, match="HELLO"):
         messages.decode(Frame(FrameType.HELLO, 0, 0, (json.dumps(fields).encode(),)))
-    if "extra" not in change:
+    if "extra" not in change and "disks" not in change:
         with pytest.raises(ReplicationError, match="HELLO"):
             messages.encode(hello(**change))
 
@@ -116,6 +145,14 @@ def test_a_hello_that_breaks_the_rules(change: dict[str, Any]) -> None:
         MemoryAck(epoch=0, digest=bytes(16)),
         MemoryAck(epoch=1, digest=bytes(17)),
         Plain(FrameType.STREAM),
+        DiskHello(**DISK | {"vdev": "/dev/sda"}),
+        DiskHello(**DISK | {"map_id": "none"}),
+        DiskEpochEnd(epoch=0, data_bytes=0, extents=0, digest=bytes(16)),
+        DiskEpochEnd(epoch=1, data_bytes=-1, extents=0, digest=bytes(16)),
+        DiskAck(epoch=1, digest=b""),
+        DiskAsk(offset=0, length=0),
+        DiskAsk(offset=0, length=(1 << 32) + 1),
+        DiskDigests(digests=b""),
         Refuse(reasons=()),
     ],
     ids=str,
@@ -134,6 +171,11 @@ def test_what_must_not_be_sent(message: messages.Message) -> None:
         Frame(FrameType.HEARTBEAT, 0, 0, (b"x",)),
         Frame(FrameType.STREAM, 1, 0, (b"x",)),
         Frame(FrameType.DISK_ACK, 1),
+        Frame(FrameType.DISK_DATA, 1, 0, (b"x",)),
+        Frame(FrameType.DISK_END, 1, 0, (bytes(31),)),
+        Frame(FrameType.DISK_END, 0, 0, (bytes(32),)),
+        Frame(FrameType.DISK_ASK, 0, 0, (bytes(16),)),
+        Frame(FrameType.DISK_DIGESTS, 0, 0, (bytes(17),)),
         Frame(FrameType.HELLO, 0, 0, (b"\xff{",)),
         Frame(FrameType.HELLO),
         Frame(FrameType.REFUSE, 0, 0, (b'{"reasons":[]}',)),

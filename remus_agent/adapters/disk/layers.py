@@ -1,0 +1,184 @@
+"""The layers below a guest's disk on its host, and the ways between them:
+
+remus-<domain>-<vdev>      what the guest's configuration names; never taken away while the guest runs
+    linear                 -> device                                      unprotected
+    raid1                  -> device, and remus-<domain>-<vdev>-tap       protected
+    error                  -> nowhere                                     this host is the backup
+remus-<domain>-<vdev>-tap  linear -> /dev/nbdN, which a restarted tap may change
+remus-<domain>-<vdev>-md0, -md1    halves of the metadata device
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from remus_agent.adapters.disk import mapper
+from remus_agent.adapters.disk.command import run
+from remus_agent.disk_config import METADATA_BYTES, Disk
+from remus_agent.errors import DiskError
+
+log = logging.getLogger(__name__)
+
+_HALF: Final = METADATA_BYTES // 2
+_MD_REGIONS: Final = 1 << 16
+_MD_REGION: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """The layers of one disk. size: bytes."""
+
+    disk: Disk
+    size: int
+
+    @property
+    def _name(self) -> str:
+        return self.disk.name
+
+    @property
+    def _tap(self) -> str:
+        return f"{self._name}-tap"
+
+    def _half(self, leg: int) -> str:
+        return f"{self._name}-md{leg}"
+
+    async def target(self) -> str | None:
+        """Kind of the guest's device now: linear, raid, error; None when there is none."""
+        if not await mapper.exists(self._name):
+            return None
+        return (await mapper.table(self._name)).split()[2]
+
+    async def tap_number(self) -> str | None:
+        """`major:minor` of what is behind the tap's device; None when there is no tap."""
+        if not await mapper.exists(self._tap):
+            return None
+        words = (await mapper.table(self._tap)).split()
+        return words[3] if words[2] == "linear" else None
+
+    async def linear(self) -> None:
+        """The guest's device leads to the local device and to nothing else, whatever it was."""
+        wanted = mapper.linear(self.size, self.disk.device)
+        kind = await self.target()
+        if kind is None:
+            await mapper.create(self._name, wanted)
+        elif kind != "linear":
+            await mapper.replace(self._name, wanted)
+        await self.tidy()
+
+    async def nowhere(self) -> None:
+        """The guest's device leads nowhere. Refused while somebody has it open."""
+        kind = await self.target()
+        if kind is None:
+            await mapper.create(self._name, mapper.nowhere(self.size))
+        elif kind != "error":
+            if await mapper.users(self._name):
+                raise DiskError(
+                    f"{mapper.path_of(self._name)} is in use on this host",
+                    operation="keep a copy of a disk",
+                    domain=self.disk.domain,
+                    left="it was not changed",
+                    hint="end the domain or unmount what uses it; a backup's disk must not be used by anybody else",
+                )
+            await mapper.replace(self._name, mapper.nowhere(self.size))
+        await self.tidy()
+
+    async def protect(self, nbd: Path) -> None:
+        """The guest's device becomes a raid1 of the local device and the tap behind an nbd device. A raid whose tap had failed
+        takes it back, and md copies what has changed meanwhile."""
+        if await mapper.exists(self._tap):
+            await mapper.replace(self._tap, mapper.linear(self.size, nbd), flush=False)
+        else:
+            await mapper.create(self._tap, mapper.linear(self.size, nbd))
+        if await self.target() == "raid":
+            await mapper.cycle(self._name)
+        else:
+            await self._new_raid()
+        if "D" in (await self.legs()):
+            raise DiskError(
+                "md did not accept the tap",
+                operation="protect a disk",
+                domain=self.disk.domain,
+                left="the guest's disk goes on with its local device",
+                hint="look at the kernel's log (dmesg)",
+            )
+
+    async def legs(self) -> str:
+        """One letter for each leg of the raid: A in use, a being brought up to date, D failed."""
+        return (await mapper.status(self._name))[2]
+
+    async def recovering(self) -> bool:
+        """Whether md still writes through the tap what changed while it had failed."""
+        return (await mapper.status(self._name))[4] != "idle"
+
+    async def tidy(self) -> None:
+        """Take away what only a raid needs."""
+        for name in (self._tap, self._half(0), self._half(1)):
+            await mapper.remove(name)
+        if self.disk.metadata.is_file():
+            for loop in await _loops_of(self.disk.metadata):
+                await run("losetup", "--detach", str(loop))
+
+    async def _new_raid(self) -> None:
+        metadata = await self._metadata()
+        for leg in (0, 1):
+            await mapper.remove(self._half(leg))
+            await mapper.create(self._half(leg), mapper.linear(_HALF, metadata, leg * _HALF))
+            await run(
+                "dd", "if=/dev/zero", f"of={mapper.path_of(self._half(leg))}", "bs=64K", "count=1", "oflag=direct"
+            )
+        region = _MD_REGION
+        while self.size // region > _MD_REGIONS:
+            region *= 2
+        content = mapper.raid(
+            self.size,
+            local=(mapper.path_of(self._half(0)), self.disk.device),
+            tap=(mapper.path_of(self._half(1)), mapper.path_of(self._tap)),
+            region=region,
+        )
+        await mapper.replace(self._name, content)
+
+    async def _metadata(self) -> Path:
+        """The metadata as a block device; a file is made and put behind a loop device."""
+        path = self.disk.metadata
+        if path.is_block_device():
+            return path
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with path.open("ab") as file:
+                file.truncate(METADATA_BYTES)
+        except OSError as error:
+            raise DiskError(
+                f"{path} cannot be made: {error.strerror}",
+                operation="protect a disk",
+                domain=self.disk.domain,
+                left="the guest's disk was not changed",
+                hint="name a metadata device in /etc/remus/disks.toml, or free space there",
+            ) from error
+        found = await _loops_of(path)
+        if found:
+            return found[0]
+        return Path((await run("losetup", "--find", "--show", str(path))).strip())
+
+
+async def _loops_of(path: Path) -> list[Path]:
+    said = await run("losetup", "--list", "--noheadings", "--output", "NAME", "--associated", str(path))
+    return [Path(line.strip()) for line in said.splitlines() if line.strip()]
+
+
+class DiskMapping:
+    """What leads to the disks of a backup, for its replicas."""
+
+    def __init__(self, disks: Iterable[Disk]) -> None:
+        self._disks = {(disk.domain, disk.vdev): disk for disk in disks}
+
+    async def nowhere(self, domain: str, vdev: str, size: int) -> None:
+        """As `Layers.nowhere`."""
+        await Layers(self._disks[domain, vdev], size).nowhere()
+
+    async def linear(self, domain: str, vdev: str, device: Path, size: int) -> None:  # noqa: ARG002 - the disk knows its device
+        """As `Layers.linear`."""
+        await Layers(self._disks[domain, vdev], size).linear()

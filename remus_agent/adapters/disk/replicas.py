@@ -1,0 +1,220 @@
+"""`disk_ports.Replicas`: the disks that this host can be a backup for, one device and one journal each."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+from remus_agent.adapters.disk.block_file import BlockFile, Opener, open_block_file
+from remus_agent.adapters.disk.copy import DiskCopy
+from remus_agent.adapters.disk.failures import Place, Role
+from remus_agent.adapters.disk.replica import FileReplica, Mapping
+from remus_agent.adapters.disk.slots import BLOCK_BYTES, SMALLEST_BYTES, DiskJournal
+from remus_agent.adapters.journal import directory
+from remus_agent.disk_config import Disk
+from remus_agent.disk_ports import DiskFacts
+from remus_agent.errors import DiskError, JournalError
+from remus_agent.ports import CommitRecord
+
+_CHUNK: Final = 1 << 20
+_SYSFS: Final = Path("/sys/class/block")
+
+
+class FileReplicas:
+    """`disk_ports.Replicas` from the host's configuration."""
+
+    def __init__(self, disks: Iterable[Disk], mapping: Mapping, opener: Opener = open_block_file) -> None:
+        self._disks = {(disk.domain, disk.vdev): disk for disk in disks}
+        self._mapping = mapping
+        self._opener = opener
+        self._open: dict[tuple[str, str], FileReplica] = {}
+
+    async def examine(self, domain: str, disks: Sequence[DiskFacts]) -> list[str]:
+        """Every reason against holding copies of these disks, each with what to do. Changes nothing."""
+        return await asyncio.to_thread(self._examine, domain, disks)
+
+    async def open(self, domain: str, disk: DiskFacts, committed: CommitRecord | None) -> FileReplica:
+        """Open one exclusively and bring it to the committed epoch. Raises DiskError, JournalError; then it is closed."""
+        config = self._disks.get((domain, disk.vdev))
+        if config is None:
+            raise _unknown(domain, disk)
+        place = Place(domain, disk.vdev, config.device, Role.DEVICE)
+        await self._mapping.nowhere(domain, disk.vdev, disk.size)
+        executor = ThreadPoolExecutor(1, thread_name_prefix=f"disk {domain} {disk.vdev}")
+        opening = executor.submit(self._open_copy, config, place, disk, committed)
+        try:
+            copy = await asyncio.shield(asyncio.wrap_future(opening))
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_unwanted)
+            raise
+        finally:
+            executor.shutdown(wait=False)
+        replica = FileReplica(copy, place, self._mapping)
+        self._open[domain, disk.vdev] = replica
+        return replica
+
+    def _open_copy(self, config: Disk, place: Place, disk: DiskFacts, committed: CommitRecord | None) -> DiskCopy:
+        device = self._open_device(place, disk)
+        try:
+            journal = self._open_journal(config, disk)
+        except BaseException:
+            device.close()
+            raise
+        copy = DiskCopy(disk, device, journal, place)
+        try:
+            copy.recover(committed)
+        except BaseException:
+            copy.close()
+            raise
+        return copy
+
+    def _open_device(self, place: Place, disk: DiskFacts, *, exclusive: bool = True) -> BlockFile:
+        with place.doing("opened", left="nothing was changed"):
+            device = self._opener(place.path, sector=disk.block, exclusive=exclusive)
+        if device.size < disk.size or device.sector != disk.block:
+            device.close()
+            raise place.error(
+                f"has {device.size} bytes in sectors of {device.sector}; the primary's disk has {disk.size} in sectors of"
+                f" {disk.block}",
+                left="nothing was changed",
+                hint="give it a device that is at least as large and has sectors of the same size",
+            )
+        return device
+
+    def _open_journal(self, config: Disk, disk: DiskFacts) -> DiskJournal:
+        place = Place(config.domain, config.vdev, config.journal, Role.JOURNAL)
+        _check_bytes(place, config.journal_bytes)
+        try:
+            file = self._open_file(place)
+        except FileNotFoundError:
+            with place.doing("made", left="nothing is journalled"):
+                _make(config.journal, config.journal_bytes)
+            file = self._open_file(place)
+        try:
+            return DiskJournal(file, place, disk, config.journal_bytes)
+        except BaseException:
+            file.close()
+            raise
+
+    def _open_file(self, place: Place, *, exclusive: bool = True) -> BlockFile:
+        """Raises FileNotFoundError when there is none."""
+        with place.doing("opened", left="nothing was changed"):
+            try:
+                return self._opener(place.path, sector=BLOCK_BYTES, exclusive=exclusive)
+            except FileNotFoundError as error:
+                missing = error
+        raise missing
+
+    def _examine(self, domain: str, disks: Sequence[DiskFacts]) -> list[str]:
+        found: list[str] = []
+        for disk in disks:
+            config = self._disks.get((domain, disk.vdev))
+            if config is None:
+                found.append(str(_unknown(domain, disk)))
+                continue
+            mine = self._open.get((domain, disk.vdev))
+            exclusive = mine is None or mine.closed
+            try:
+                self._examine_device(Place(domain, disk.vdev, config.device, Role.DEVICE), config.name, disk, exclusive)
+            except (DiskError, JournalError) as error:
+                found.append(str(error))
+            try:
+                self._examine_journal(config, disk, exclusive)
+            except (DiskError, JournalError) as error:
+                found.append(str(error))
+        return found
+
+    def _examine_device(self, place: Place, name: str, disk: DiskFacts, exclusive: bool) -> None:
+        """The disk's own mapper device may hold it: it is led nowhere before the device is opened."""
+        exclusive = exclusive and not held_only_by(place.path, name)
+        self._open_device(place, disk, exclusive=exclusive).close()
+
+    def _examine_journal(self, config: Disk, disk: DiskFacts, exclusive: bool) -> None:
+        place = Place(config.domain, config.vdev, config.journal, Role.JOURNAL)
+        _check_bytes(place, config.journal_bytes)
+        try:
+            file = self._open_file(place, exclusive=exclusive)
+        except FileNotFoundError:
+            _expect_space(place, config.journal_bytes)
+            return
+        try:
+            DiskJournal(file, place, disk, config.journal_bytes)
+        finally:
+            file.close()
+
+
+def _close_unwanted(opening: Future[DiskCopy]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
+
+
+def held_only_by(device: Path, mapper: str, sysfs: Path = _SYSFS) -> bool:
+    """Whether the mapper device of that name, and no other, is built on this device. It may be more than that in use."""
+    try:
+        holders = list((sysfs / device.resolve().name / "holders").iterdir())
+        return [(holder / "dm" / "name").read_text().strip() for holder in holders] == [mapper]
+    except OSError:
+        return False
+
+
+def _unknown(domain: str, disk: DiskFacts) -> DiskError:
+    return DiskError(
+        f"{disk.vdev}: this host has no device for it",
+        operation="hold a copy of a disk",
+        domain=domain,
+        left="nothing was changed",
+        hint="name a device for the disk in this host's configuration, as on the primary",
+    )
+
+
+def _check_bytes(place: Place, journal_bytes: int) -> None:
+    if journal_bytes < SMALLEST_BYTES or journal_bytes % BLOCK_BYTES:
+        raise place.error(
+            f"is too small: {journal_bytes} bytes; at least {SMALLEST_BYTES} and whole blocks of {BLOCK_BYTES} are needed",
+            left="nothing was changed",
+            hint="configure a larger journal, about twice the largest epoch",
+        )
+
+
+def _expect_space(place: Place, needed: int) -> None:
+    """Raise JournalError when the file could not be made."""
+    parent = place.path.parent
+    while not parent.exists():
+        parent = parent.parent
+    with place.doing("made"):
+        info = os.statvfs(parent)
+    free = info.f_bavail * info.f_frsize
+    if free < needed:
+        raise place.error(
+            f"cannot be made: it needs {needed} bytes and {parent} has {free} free",
+            left="nothing was changed",
+            hint=f"free space on the file system of {parent}, or configure a smaller journal",
+        )
+
+
+def _make(path: Path, size: int) -> None:
+    """A file of zeroes, whole or not at all, with all its space written once: later writes change no metadata. Raises
+    OSError."""
+    directory.make(path.parent)
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            os.posix_fallocate(fd, 0, size)
+            zeroes = memoryview(bytes(_CHUNK))
+            at = 0
+            while at < size:
+                at += os.pwrite(fd, zeroes[: size - at], at)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    directory.sync(path.parent)

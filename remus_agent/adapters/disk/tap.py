@@ -1,0 +1,294 @@
+"""ports: `WriteTap` on dm-raid and nbd, `Taps` from the host's list of disks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from xxhash import xxh3_128_digest
+
+from remus_agent.adapters.disk import mapper, nbd_device
+from remus_agent.adapters.disk.direct import DirectReader
+from remus_agent.adapters.disk.geometry import geometry
+from remus_agent.adapters.disk.layers import Layers
+from remus_agent.adapters.disk.map_file import open_map, remove_map
+from remus_agent.adapters.disk.tap_server import TapServer
+from remus_agent.disk_config import Disk
+from remus_agent.disk_ports import CopyProgress, Digests, DiskData, DiskEnd, DiskFacts
+from remus_agent.errors import DiskError, RefusedError
+from remus_agent.ports import Domain
+from remus_agent.protocol.disk.copy_plan import CopyRun
+from remus_agent.protocol.disk.regions import RegionMap, region_bytes
+from remus_agent.protocol.disk.tap_log import TapLog
+from remus_agent.protocol.nbd.messages import Export
+from remus_agent.protocol.replication.digest import DIGEST_BYTES
+
+log = logging.getLogger(__name__)
+
+_COPY_BYTES: Final = 1024 * 1024
+"""Read at once by the copier."""
+_PATIENCE: Final = 0.2
+"""Seconds between two looks at md's recovery."""
+
+
+@dataclass(frozen=True, slots=True)
+class TapLimits:
+    """log_bytes: most that waits to be sent. early_bytes: more than that of a running epoch is sent before it ends.
+    stall_seconds: how long the kernel waits for a tap that does not answer before it fails the leg."""
+
+    log_bytes: int = 64 * 1024 * 1024
+    early_bytes: int = 1024 * 1024
+    stall_seconds: int = 5
+
+
+class NbdTap:
+    """`disk_ports.WriteTap` of one disk. run: directory of sockets and maps, which a restart of the agent keeps."""
+
+    def __init__(self, disk: Disk, facts: DiskFacts, run: Path, limits: TapLimits) -> None:
+        self.facts = facts
+        self._disk = disk
+        self._limits = limits
+        self._layers = Layers(disk, facts.size)
+        self._map_path = run / "maps" / f"{disk.name}.map"
+        self._socket = run / "taps" / f"{disk.name}.sock"
+        self._lock = threading.Lock()
+        self._logged = asyncio.Event()
+        self._taken = asyncio.Event()
+        self._map: RegionMap | None = None
+        self._log: TapLog | None = None
+        self._server: TapServer | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._leg_lost = False
+
+    @property
+    def map_id(self) -> str:
+        return self._opened_map().map_id
+
+    @property
+    def progress(self) -> CopyProgress:
+        with self._lock:
+            return self._log.progress if self._log else CopyProgress(0, 0, 0)
+
+    async def open(self) -> None:
+        if self._server is not None and not self._leg_lost:
+            return
+        self._loop = asyncio.get_running_loop()
+        target = await self._layers.target()
+        if target not in ("linear", "raid"):
+            raise DiskError(
+                f"{mapper.path_of(self._disk.name)} is {target or 'not there'}",
+                operation="protect a disk",
+                domain=self._disk.domain,
+                left="nothing was changed",
+                hint="start remus-disks.service, which makes it; on a backup it leads nowhere",
+            )
+        if self._log is None:
+            self._map = open_map(self._map_path, self.facts.size, keep=target == "raid")
+            self._log = TapLog(
+                self._map, self.facts.block, limit=self._limits.log_bytes, early=self._limits.early_bytes
+            )
+        await self._attach()
+
+    def begin(self, *, same_base: bool) -> None:
+        with self._lock:
+            self._opened_log().begin(same_base=same_base)
+        self._logged.clear()
+
+    async def copy(self, digests: Digests | None) -> None:
+        await mapper.cycle(self._disk.name)  # what was logged before the session has reached the local device now
+        reader = await asyncio.to_thread(DirectReader, self._disk.device, self._disk.domain)
+        try:
+            while True:
+                with self._lock:
+                    run = self._opened_log().next_copy(_COPY_BYTES)
+                    crowded = self._opened_log().waiting > self._limits.log_bytes // 4
+                if run is None:
+                    return
+                if crowded:
+                    await self._room()
+                await self._copy_run(run, reader, digests)
+        finally:
+            await asyncio.to_thread(reader.close)
+
+    def barrier(self, epoch: int) -> None:
+        with self._lock:
+            self._opened_log().barrier(epoch)
+        self._wake()
+
+    async def next(self) -> DiskData | DiskEnd:
+        while True:
+            self._logged.clear()
+            with self._lock:
+                if self._leg_lost:
+                    raise self._lost()
+                piece = self._opened_log().take()
+            if piece is not None:
+                self._taken.set()
+                return piece
+            await self._logged.wait()
+
+    def committed(self, epoch: int) -> None:
+        with self._lock:
+            self._opened_log().committed(epoch)
+
+    def end(self) -> None:
+        with self._lock:
+            if self._log is not None:
+                self._log.end()
+        self._taken.set()
+
+    async def close(self) -> None:
+        self.end()
+        old = await self._nbd_in_use()
+        if await self._layers.target() == "raid":
+            await self._layers.linear()
+        if self._server is not None:
+            await asyncio.to_thread(self._server.stop)
+            self._server = None
+        if old is not None:
+            await nbd_device.disconnect(old)
+        self._log = self._map = None
+        await asyncio.to_thread(remove_map, self._map_path)
+
+    # The leg
+
+    async def _attach(self) -> None:
+        old = await self._nbd_in_use()
+        if self._server is not None:
+            await asyncio.to_thread(self._server.stop)
+        self._leg_lost = False
+        export = Export(self._disk.name, self.facts.size, self.facts.block)
+        server = TapServer(self._socket, export, self._opened_log(), self._lock, self._on_logged, self._on_gone)
+        server.start()
+        nbd: Path | None = None
+        try:
+            nbd = await nbd_device.connect(self._socket, export.name, export.block, self._limits.stall_seconds)
+            await self._layers.protect(nbd)
+        except BaseException:
+            await asyncio.to_thread(server.stop)
+            if nbd is not None:
+                await nbd_device.disconnect(nbd)
+            raise
+        self._server = server
+        if old is not None and old != nbd:
+            await nbd_device.disconnect(old)
+        await self._recovered()
+
+    async def _nbd_in_use(self) -> Path | None:
+        number = await self._layers.tap_number()
+        return nbd_device.named(number) if number else None
+
+    async def _recovered(self) -> None:
+        """Wait until md has written everything through the tap that changed while its leg was failed."""
+        while True:
+            if not await self._layers.recovering():
+                break
+            await asyncio.sleep(_PATIENCE)
+        if await self._layers.legs() != "AA":
+            raise self._lost()
+
+    def _on_logged(self) -> None:
+        """In the tap's thread, for each write: wakes the sender only when there is something to send early."""
+        if self._log is not None and self._log.waiting > self._limits.early_bytes and not self._logged.is_set():
+            self._wake()
+
+    def _on_gone(self) -> None:
+        """In the tap's thread: the kernel has let go of the leg."""
+        with self._lock:
+            self._leg_lost = True
+            if self._log is not None:
+                self._log.end()
+        log.warning("%s: the kernel has let go of the tap; the guest's disk goes on without it", self._disk.name)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._logged.set)
+
+    # The copier
+
+    async def _copy_run(self, run: CopyRun, reader: DirectReader, digests: Digests | None) -> None:
+        theirs = await digests(run.offset, run.length) if digests is not None else None
+        data = await asyncio.to_thread(reader.read, run.offset, run.length)
+        region = region_bytes(self.facts.size)
+        with self._lock:
+            tap_log = self._opened_log()
+            if theirs is None:
+                tap_log.copied(run, data)
+            else:
+                _take_what_differs(tap_log, run, data, theirs, region)
+        if tap_log.waiting > self._limits.early_bytes:
+            self._logged.set()
+
+    async def _room(self) -> None:
+        """Wait until something was sent, so that copying does not crowd out the guest's writes."""
+        self._taken.clear()
+        self._logged.set()
+        await self._taken.wait()
+
+    def _opened_log(self) -> TapLog:
+        if self._log is None:
+            raise self._not_open()
+        return self._log
+
+    def _opened_map(self) -> RegionMap:
+        if self._map is None:
+            raise self._not_open()
+        return self._map
+
+    def _not_open(self) -> DiskError:
+        return DiskError("the tap is not open", operation="protect a disk", domain=self._disk.domain)
+
+    def _lost(self) -> DiskError:
+        return DiskError(
+            f"the kernel has let go of the tap of {self.facts.vdev}",
+            operation="log writes",
+            domain=self._disk.domain,
+            left="the guest's disk goes on, md remembers what changes",
+            hint="the next session takes the tap back; look at the kernel's log (dmesg) if it happens again",
+        )
+
+
+def _take_what_differs(tap_log: TapLog, run: CopyRun, data: memoryview, theirs: bytes, region: int) -> None:
+    for number, piece in enumerate(run.split(region)):
+        part = data[piece.offset - run.offset : piece.end - run.offset]
+        if xxh3_128_digest(part) == theirs[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]:
+            tap_log.same(piece)
+        else:
+            tap_log.copied(piece, part)
+
+
+class DiskTaps:
+    """`disk_ports.Taps` from the list of disks of this host."""
+
+    def __init__(self, disks: Sequence[Disk], run: Path, limits: TapLimits) -> None:
+        self._disks = {(disk.domain, disk.vdev): disk for disk in disks}
+        self._run = run
+        self._limits = limits
+        self._made: dict[tuple[str, str], NbdTap] = {}
+
+    async def of(self, domain: Domain) -> tuple[NbdTap, ...]:
+        """As the port says."""
+        unknown = [vdev for vdev in domain.disks if (domain.name, vdev) not in self._disks]
+        if unknown:
+            raise RefusedError(
+                f"{domain.name} cannot be protected: /etc/remus/disks.toml does not name its disks {', '.join(unknown)}",
+                operation="protect",
+                domain=domain.name,
+                left="nothing was changed",
+            )
+        return tuple([await self._tap(domain.name, vdev) for vdev in domain.disks])
+
+    async def _tap(self, domain: str, vdev: str) -> NbdTap:
+        """The same object each time, so that its thread outlives a session."""
+        key = (domain, vdev)
+        if key not in self._made:
+            disk = self._disks[key]
+            size, block = await asyncio.to_thread(geometry, disk.device, domain)
+            self._made[key] = NbdTap(disk, DiskFacts(vdev, size, block), self._run, self._limits)
+        return self._made[key]

@@ -1,0 +1,167 @@
+"""The thread that serves one disk's writes: nbd requests from the kernel into the disk's log.
+
+A write is answered once it is in the log, so the guest never hears of one that could be missing in its epoch. Reads are
+refused: md reads from the tap's leg only when the local device has failed, and what the backup holds may be older.
+
+The thread does nothing that could wait for a disk: its memory is locked with the agent's, and the kernel is told that
+it is part of writing back (PR_SET_IO_FLUSHER), so that an allocation never waits for the very writes it serves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from remus_agent.errors import DiskError, NbdError
+from remus_agent.protocol.disk.operations import Extent, Op
+from remus_agent.protocol.disk.tap_log import TapLog
+from remus_agent.protocol.nbd.messages import (
+    Disconnect,
+    Event,
+    Export,
+    Flush,
+    Read,
+    Send,
+    Trim,
+    Write,
+    WriteZeroes,
+    reply,
+)
+from remus_agent.protocol.nbd.server import NbdServer
+
+log = logging.getLogger(__name__)
+
+_PR_SET_IO_FLUSHER: Final = 57
+_SLOWEST: Final = 0.05
+"""Seconds by which a write is delayed when the log is full."""
+
+
+class TapServer:
+    """Serves one log on a Unix socket, one client after the other.
+
+    lock: held around every call of the log. logged: called after changes were logged, in this thread. gone: called when a
+    client that had begun to write is gone, in this thread.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        export: Export,
+        tap_log: TapLog,
+        lock: threading.Lock,
+        logged: Callable[[], None],
+        gone: Callable[[], None],
+    ) -> None:
+        self._path = path
+        self._export = export
+        self._log = tap_log
+        self._lock = lock
+        self._logged = logged
+        self._gone = gone
+        self._stopping = threading.Event()
+        self._listener: socket.socket | None = None
+        self._client: socket.socket | None = None
+        self._thread = threading.Thread(target=self._run, name=f"tap {export.name}", daemon=True)
+
+    def start(self) -> None:
+        """Listen; a client can connect when this returns. Raises DiskError."""
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._path.unlink(missing_ok=True)
+            self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            self._listener.bind(str(self._path))
+            self._path.chmod(0o600)
+            self._listener.listen(2)
+        except OSError as error:
+            raise DiskError(f"cannot listen at {self._path}: {error.strerror}", operation="start the tap") from error
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the client's connection and the thread. Safe to call twice."""
+        self._stopping.set()
+        for side in (self._listener, self._client):
+            if side is not None:
+                with contextlib.suppress(OSError):
+                    side.shutdown(socket.SHUT_RDWR)
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join()
+        if self._listener is not None:
+            self._listener.close()
+        self._path.unlink(missing_ok=True)
+
+    def _run(self) -> None:
+        if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_IO_FLUSHER, 1, 0, 0, 0) != 0:
+            log.warning(
+                "%s: the kernel refuses PR_SET_IO_FLUSHER: %s", self._export.name, os.strerror(ctypes.get_errno())
+            )
+        assert self._listener is not None  # noqa: S101 - made by start
+        while not self._stopping.is_set():
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            with client:
+                self._client = client
+                try:
+                    self._serve(client)
+                except NbdError as error:
+                    log.error("%s: %s", self._export.name, error)
+                except OSError as error:
+                    log.info("%s: the kernel's end is gone: %s", self._export.name, error.strerror)
+                finally:
+                    self._client = None
+            if not self._stopping.is_set():
+                self._gone()
+
+    def _serve(self, client: socket.socket) -> None:
+        server = NbdServer(self._export)
+        client.sendall(server.greeting)
+        while not self._stopping.is_set():
+            count = client.recv_into(server.get_buffer())
+            if count == 0:
+                return
+            answers = bytearray()
+            for event in server.buffer_updated(count):
+                if isinstance(event, Disconnect):
+                    return
+                answers += event.data if isinstance(event, Send) else self._answer(event)
+            if answers:
+                client.sendall(answers)
+
+    def _answer(self, event: Event) -> bytes:
+        match event:
+            case Write():
+                return self._change(event.handle, Extent(Op.WRITE, event.offset, event.length, event.data))
+            case WriteZeroes():
+                return self._change(event.handle, Extent(Op.ZERO, event.offset, event.length))
+            case Trim():
+                return self._change(event.handle, Extent(Op.DISCARD, event.offset, event.length))
+            case Flush():
+                return reply(
+                    event.handle
+                )  # nothing outside can tell before the epoch is committed, and then it is durable
+            case Read():
+                return reply(event.handle, errno.EIO)
+            case _:
+                raise NbdError("request", expected="one that is known", found=str(event), operation="serve a tap")
+
+    def _change(self, handle: int, extent: Extent) -> bytes:
+        try:
+            with self._lock:
+                self._log.write(extent)
+                pressure = self._log.pressure
+        except DiskError as error:
+            log.error("%s: %s", self._export.name, error)
+            return reply(handle, errno.EIO)
+        self._logged()
+        if pressure > 0:
+            self._stopping.wait(pressure * _SLOWEST)
+        return reply(handle)

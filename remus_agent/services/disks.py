@@ -1,0 +1,159 @@
+"""All protected disks of one domain on its primary: their taps, and in a session their channels.
+
+A tap stays behind its disk for as long as the domain is protected, also without a session: then it only tracks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from remus_agent.disk_ports import CopyProgress, WriteTap
+from remus_agent.errors import RemusError
+from remus_agent.observe.status import DiskStatus
+from remus_agent.ports import Clock, Connector
+from remus_agent.protocol.replication.messages import DiskHello, Hello, HelloDisk
+from remus_agent.services.disk_channel import DiskChannel, open_channel
+from remus_agent.services.epochs import DiskFigures
+from remus_agent.services.session import PrimarySession
+from remus_agent.services.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def hello_disks(taps: Sequence[WriteTap]) -> tuple[HelloDisk, ...]:
+    """Disks as HELLO names them."""
+    return tuple(HelloDisk(vdev=tap.facts.vdev, size=tap.facts.size, block=tap.facts.block) for tap in taps)
+
+
+class DiskSet:
+    """The disks of a domain. Without any, everything here does nothing and returns at once. left_open: an earlier agent may
+    have left the taps in place."""
+
+    def __init__(self, taps: Sequence[WriteTap], settings: Settings, clock: Clock, *, left_open: bool) -> None:
+        self._taps = tuple(taps)
+        self._touched = left_open
+        self._settings = settings
+        self._clock = clock
+        self._is_open = False
+        self._channels: list[DiskChannel] = []
+
+    @property
+    def hello(self) -> tuple[HelloDisk, ...]:
+        """For HELLO."""
+        return hello_disks(self._taps)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Whose acknowledgements each epoch needs."""
+        return frozenset(tap.facts.vdev for tap in self._taps)
+
+    async def open(self) -> None:
+        """Put the taps behind the disks; those that are there stay, those that the kernel let go of are put there again."""
+        self._touched = True
+        for tap in self._taps:
+            await tap.open()
+        self._is_open = True
+
+    async def connect(self, connector: Connector, address: str, hello: Hello, session: PrimarySession) -> None:
+        """Open a channel for each disk; all of them begin together. What ends one of them later ends the session."""
+        for tap in self._taps:
+            disk_hello = DiskHello(
+                session=hello.session,
+                domain=hello.domain,
+                vdev=tap.facts.vdev,
+                size=tap.facts.size,
+                block=tap.facts.block,
+                map_id=tap.map_id,
+            )
+            self._channels.append(
+                await open_channel(connector, address, tap, disk_hello, self._settings, self._clock, session.fail)
+            )
+        for channel in self._channels:
+            channel.start()
+
+    async def copy(self) -> None:
+        """Copy what the backup's disks lack. Raises what ends one of the copies."""
+        copies = [asyncio.create_task(channel.copy(), name=f"copy {channel.vdev}") for channel in self._channels]
+        try:
+            for copy in copies:
+                await copy
+        finally:
+            for copy in copies:
+                copy.cancel()
+            await asyncio.gather(*copies, return_exceptions=True)
+
+    @property
+    def progress(self) -> CopyProgress:
+        """Of all copies together."""
+        each = [channel.tap.progress for channel in self._channels]
+        return CopyProgress(sum(p.done for p in each), sum(p.total for p in each), sum(p.sent for p in each))
+
+    def barrier(self, epoch: int) -> None:
+        """In the suspended window: the running epoch ends for every disk."""
+        for channel in self._channels:
+            channel.tap.barrier(epoch)
+
+    async def wait_ack(self, epoch: int) -> list[str]:
+        """Names of the disks, when all of them are acknowledged."""
+        for channel in self._channels:
+            await channel.wait_ack(epoch)
+        return [channel.vdev for channel in self._channels]
+
+    def committed(self, epoch: int) -> None:
+        """The backup has committed this epoch, disks included."""
+        for channel in self._channels:
+            channel.tap.committed(epoch)
+
+    def figures(self, epoch: int, sent_at: float) -> DiskFigures:
+        """Of an acknowledged epoch. sent_at: clock when memory had been sent."""
+        ends = [channel.last_end for channel in self._channels]
+        known = [end for end in ends if end is not None and end.epoch == epoch]
+        acked_at = max((channel.acked_at for channel in self._channels), default=sent_at)
+        return DiskFigures(
+            sum(end.data_bytes for end in known), sum(end.extents for end in known), max(0.0, acked_at - sent_at)
+        )
+
+    async def end(self) -> None:
+        """The session is over: close the channels; the taps only track. Safe to call twice."""
+        channels, self._channels = self._channels, []
+        for tap in self._taps:
+            if self._is_open:
+                tap.end()
+        for channel in channels:
+            await channel.close()
+
+    async def close(self) -> None:
+        """Take the taps away, of all disks, whatever happens to one; raises the first error. Safe to call twice."""
+        first: RemusError | None = None
+        for tap in self._taps if self._touched else ():
+            try:
+                await tap.close()
+            except RemusError as error:
+                log.error("disk %s: %s", tap.facts.vdev, error)
+                first = first or error
+        if first is not None:
+            raise first
+        self._is_open = self._touched = False
+
+    def status(self) -> tuple[DiskStatus, ...]:
+        """Each disk for the status."""
+        channels = {channel.vdev: channel for channel in self._channels}
+        return tuple(_status(tap, channels.get(tap.facts.vdev)) for tap in self._taps)
+
+
+def _status(tap: WriteTap, channel: DiskChannel | None) -> DiskStatus:
+    facts = tap.facts
+    if channel is None:
+        return DiskStatus(vdev=facts.vdev, mode="tracking", size=facts.size)
+    progress = tap.progress
+    return DiskStatus(
+        vdev=facts.vdev,
+        mode="replicating" if channel.copied else "copying",
+        size=facts.size,
+        done=progress.done,
+        total=progress.total,
+        sent=progress.sent,
+        bytes_last=channel.last_end.data_bytes if channel.last_end else 0,
+    )

@@ -1,0 +1,48 @@
+"""What a primary works with, and how it introduces itself."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from remus_agent.disk_ports import Taps
+from remus_agent.ports import Clock, Connector, Domain, EventSink, GuestStore, HostFacts, Hypervisor
+from remus_agent.protocol.replication.messages import Hello, HelloDisk
+
+
+@dataclass(frozen=True, slots=True)
+class PrimaryPorts:
+    """What a primary works with."""
+
+    hypervisor: Hypervisor
+    connector: Connector
+    store: GuestStore
+    events: EventSink
+    clock: Clock
+    taps: Taps
+
+
+def hello_for(
+    domain: Domain,
+    facts: HostFacts,
+    host: str,
+    *,
+    generation: int,
+    purpose: str,
+    disks: Sequence[HelloDisk] = (),
+) -> Hello:
+    """The HELLO of a new session for this domain."""
+    return Hello(
+        purpose="probe" if purpose == "probe" else "protect",
+        session=str(uuid.uuid4()),
+        generation=generation,
+        domain=domain.name,
+        uuid=domain.uuid,
+        guest_type=domain.guest_type.value,
+        memory_kib=domain.memory_kib,
+        xen_version=facts.xen_version,
+        cpu_policy=facts.policy_for(domain.guest_type),
+        host=host,
+        disks=tuple(disks),
+    )
