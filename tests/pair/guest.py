@@ -14,6 +14,8 @@ STATE = "/var/lib/remus"
 TYPE = os.environ.get("LAB_GUEST") or "pvh"
 """The type of guest that this run is about: pvh, hvm or pv."""
 CONFIGURATION = f"/etc/xen/{GUEST}-{TYPE}.cfg"
+WITH_DISK = f"/etc/xen/{GUEST}-{TYPE}-disk.cfg"
+"""The same guest with PostgreSQL on a disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +77,13 @@ def forget(host: str) -> None:
     )
 
 
-def come_home(host: str = "alpha", timeout: float = 300) -> None:
+def come_home(host: str = "alpha", timeout: float = 300, configuration: str = CONFIGURATION) -> None:
     """The guest fresh on HOST, on no other host, protected by nobody; all links whole."""
     labctl("heal", "replication")
     labctl("heal", "guests")
     for each in HOSTS:
         forget(each)
-    on(host, f"xl create {CONFIGURATION}", timeout=timeout)
+    on(host, f"xl create {configuration}", timeout=timeout)
     until("the guest answers", answers, timeout=timeout)
 
 

@@ -105,7 +105,6 @@ async def test_a_pv_guest_needs_shadow_paging(host: XenHypervisor, xen: FakeXen)
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({f"{DEVICE}/vbd/51712/backend": "/b", "/b/dev": "xvda"}, r"it has disks \(xvda\)"),
         ({f"{DEVICE}/pci/0/backend": "/b"}, r"cannot be replicated \(pci\)"),
         ({f"{DEVICE}/9pfs/0/backend": "/b", f"{DEVICE}/vtpm/0/backend": "/b"}, r"\(9pfs, vtpm\)"),
         ({"/local/domain/0/backend/vif/7/0/bridge": ""}, "not bridged"),

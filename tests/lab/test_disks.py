@@ -1,0 +1,89 @@
+"""A guest with PostgreSQL on its protected disk: what it acknowledged is there after its host died, and its disks agree.
+
+Takes the guest to alpha with a disk; afterwards it runs there without one, unprotected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pair import agent
+from pair.disks import compare, fsck
+from pair.guest import STATE, WITH_DISK, come_home, copies
+from pair.hosts import GUEST, POSTGRESQL, in_namespace, labctl, on, run, succeeds
+from pair.load import load, now
+from pair.protection import NOT_YET, SEED_TIMEOUT, die, require_agents, take_over, unprotected, wait_protected
+from pair.wait import until
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
+
+DEVICE = "/dev/vdc"
+
+
+@pytest.fixture
+def database(lab: dict[str, Any]) -> Iterator[None]:
+    """The guest fresh on alpha with its disk, PostgreSQL answering, protected by nobody."""
+    require_agents()
+    come_home(configuration=WITH_DISK)
+    host, port = POSTGRESQL.split(":")
+    ready = in_namespace("pg_isready", "-q", "-h", host, "-p", port)
+    until("PostgreSQL answers", lambda: run(ready) == "", timeout=300, passing=NOT_YET)
+    yield
+    labctl("heal", "replication")
+    labctl("heal", "guests")
+    on("alpha", "systemctl start remus-agent.service", timeout=180)
+    until("alpha's agent answers", lambda: agent.answers("alpha"), timeout=120)
+    come_home()
+
+
+def protect(host: str, peer: str) -> agent.Status:
+    """Protect the guest, and wait for the first commit."""
+    agent.ask(host, "protect", timeout=SEED_TIMEOUT, domain=GUEST, peer=peer, wait=False)
+    return wait_protected(host=host)
+
+
+def quiet(host: str) -> None:
+    """Wait until the guest has written nothing to its disk for some epochs."""
+
+    def last() -> list[int]:
+        records = agent.ask(host, "records", timeout=60, domain=GUEST, limit=6)["epochs"]
+        return [record["disk_bytes"] for record in records]
+
+    until("the disk is quiet", last, lambda sizes: len(sizes) == 6 and not any(sizes), timeout=300)
+
+
+def test_what_postgresql_acknowledged_outlives_its_host(database: None, tmp_path: Path) -> None:
+    state = protect("alpha", "beta")
+    assert [disk["vdev"] for disk in state["disks"]] == ["xvda"]
+    with load(tmp_path / "rows.jsonl", rows=True) as client:
+        client.wait_for(200, 300)
+        killed = now()
+        die()
+        take_over()
+        client.wait_for(100, 600)
+        client.stop()
+        proof = client.judge({"power loss": killed})
+    assert proof["verdict"] == "kept", proof["reasons"]
+    assert proof["lost"]["count"] == proof["duplicated"]["count"] == 0
+    assert [(copy.name, copy.runs) for copy in copies("beta")] == [(GUEST, True)]
+
+    # The way back: alpha's disk has what was never committed, and is brought to beta's.
+    labctl("heal", "replication")
+    labctl("heal", "guests")
+    on("alpha", "systemctl start remus-agent.service", timeout=180)
+    until("alpha's agent answers", lambda: agent.answers("alpha"), timeout=120)
+    until("alpha has forgotten it", lambda: agent.status("alpha"), unprotected, timeout=120, passing=NOT_YET)
+    protect("beta", "alpha")
+    assert not succeeds("alpha", f"dd if=/dev/mapper/remus-{GUEST}-xvda of=/dev/null bs=4096 count=1"), (
+        "a copy can be read"
+    )
+    quiet("beta")
+    on("beta", f"xl pause {GUEST}")
+    agent.ask("beta", "unprotect", timeout=300, domain=GUEST, force=False)
+    assert compare(("alpha", DEVICE), ("beta", DEVICE)) == []
+    on("beta", f"xl unpause {GUEST} && xl shutdown -w {GUEST}", timeout=300)
+    assert fsck("beta", DEVICE) == ""
+    assert not succeeds("beta", f"test -e {STATE}/guests/{GUEST}.json && grep -q primary {STATE}/guests/{GUEST}.json")
