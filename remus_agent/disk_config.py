@@ -21,6 +21,7 @@ from typing import Any, Final
 from remus_agent.errors import ConfigError
 
 DEFAULT_PATH: Final = Path("/etc/remus/disks.toml")
+MAPPER: Final = Path("/dev/mapper")
 METADATA_BYTES: Final = 8 * 1024 * 1024
 """Two legs of 4 MiB, which dm-raid needs for a superblock and a bitmap."""
 JOURNAL_BYTES: Final = 128 * 1024 * 1024
@@ -44,6 +45,11 @@ class Disk:
     def name(self) -> str:
         """Of its mapper device, which the guest's configuration names."""
         return f"remus-{self.domain}-{self.vdev}"
+
+    @property
+    def mapper(self) -> Path:
+        """Its mapper device, which is there from remus-disks.service on."""
+        return MAPPER / self.name
 
 
 def load(path: Path, state: Path) -> tuple[Disk, ...]:

@@ -141,7 +141,7 @@ class XenHypervisor:
         suspends = domains.may_suspend(self._store, domain.domid)
         reasons = (
             (now.uuid != domain.uuid, f"domain {domain.domid} is another domain by now"),
-            (now.disks, f"it has disks ({', '.join(now.disks)}); disks are not replicated yet"),
+            (now.disks, f"it has disks ({', '.join(map(str, now.disks))}); disks are not replicated yet"),
             (other, f"it has devices that cannot be replicated ({', '.join(other)})"),
             (
                 any(not (vif.mac and vif.bridge) for vif in now.vifs),
