@@ -74,7 +74,7 @@ def parse(text: str, state: Path) -> tuple[Disk, ...]:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not valid TOML: {error}") from error
     entries = data.pop("disk", [])
-    if data or not isinstance(entries, list):
+    if data or not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ConfigError("only [[disk]] sections are allowed", hint="write [[disk]] with two brackets on each side")
     disks = tuple(_disk(number, entry, state) for number, entry in enumerate(entries, 1))
     _distinct(disks)
@@ -116,6 +116,8 @@ def _path(where: str, entry: dict[str, Any], key: str, default: Path | None) -> 
         return default
     if not isinstance(value, str) or not value.startswith("/"):
         raise ConfigError(f"{where}: {key} must be an absolute path, not {value!r}")
+    if not value.isprintable() or " " in value or "\\" in value:  # device-mapper's tables are words
+        raise ConfigError(f"{where}: {key} must be without spaces and backslashes, not {value!r}")
     return Path(value)
 
 

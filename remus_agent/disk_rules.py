@@ -83,7 +83,7 @@ def require(domain: str, found: DiskPlan) -> tuple[tuple[str, str], ...]:
         return found.protected
     reasons = "".join(f"\n{number}. {refusal}" for number, refusal in enumerate(found.refusals, 1))
     raise RefusedError(
-        f"{domain} cannot be protected because of its disks:{reasons}\n",
+        f"{domain} cannot be protected because of its disks:{reasons}",
         operation="protect",
         domain=domain,
         left="nothing was changed",

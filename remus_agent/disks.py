@@ -1,5 +1,5 @@
-"""`remus-disks`: the mapper devices in front of the disks that can be protected. remus-disks.service runs `up` at each boot before
-any guest starts; what changes while a guest is protected is the agent's business."""
+"""`remus-disks`: the mapper devices in front of the disks that can be protected. remus-disks.service runs `up` at each boot
+before any guest starts; what changes while a guest is protected is the agent's business."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from remus_agent import config, disk_config
-from remus_agent.adapters.disk import host
+from remus_agent.adapters.disk import host, mapper
 from remus_agent.cli import render
 from remus_agent.disk_config import Disk
 from remus_agent.errors import ConfigError, RemusError
 
 INTERRUPTED: Final = 130
-EPILOG: Final = "Exit codes: 0 done, 1 failed, 2 wrong arguments or list of disks, 3 refused, 16 a disk or its device, 130 interrupted."
+EPILOG: Final = (
+    "Exit codes: 0 done, 1 failed, 2 wrong arguments or list of disks, 3 refused, 16 a disk or its device,"
+    " 130 interrupted."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,7 +115,7 @@ async def _up(options: argparse.Namespace, disks: tuple[Disk, ...], state: Path)
             _complain(error, options.json)
             continue
         done.append({"name": disk.name, "action": result.action, "note": result.note})
-    stray = await host.strays(disks) if disks else []
+    stray = await _strays(disks)
     if options.json:
         print(json.dumps({"disks": done, "strays": stray, "changed": any(_changes(one) for one in done)}))
         return code
@@ -124,6 +127,16 @@ async def _up(options: argparse.Namespace, disks: tuple[Disk, ...], state: Path)
     if not disks:
         print(f"No disks in {options.disks}.")
     return code
+
+
+async def _strays(disks: tuple[Disk, ...]) -> list[str]:
+    """For a report: what keeps dmsetup from answering was said for each disk."""
+    if not disks:
+        return []
+    try:
+        return await host.strays(disks)
+    except RemusError:
+        return []
 
 
 def _changes(one: dict[str, Any]) -> bool:
@@ -153,7 +166,7 @@ async def _status(options: argparse.Namespace, disks: tuple[Disk, ...], state: P
                 "mapped": seen.mapped, "legs": seen.legs, "users": seen.users, "backup": seen.backup,
             }  # fmt: skip
         rows.append(row)
-    stray = await host.strays(disks) if disks else []
+    stray = await _strays(disks)
     if options.json:
         print(json.dumps({"disks": rows, "strays": stray}))
     else:
@@ -202,14 +215,15 @@ async def _down(options: argparse.Namespace, disks: tuple[Disk, ...]) -> int:
 
 
 async def _existing(names: list[str]) -> list[str]:
-    return [name for name in names if await host.mapper.exists(name)]
+    return [name for name in names if await mapper.exists(name)]
 
 
 async def _check(options: argparse.Namespace, disks: tuple[Disk, ...]) -> int:
     found = await asyncio.to_thread(host.problems, disks)
     if found:
         raise ConfigError(
-            f"{options.disks} is not usable here: {'; '.join(found)}",
+            f"{options.disks} is not usable here:"
+            + "".join(f"\n{number}. {one}" for number, one in enumerate(found, 1)),
             left="nothing was changed",
             hint="correct remus_guests in the inventory, or the devices of this host",
         )
@@ -219,7 +233,7 @@ async def _check(options: argparse.Namespace, disks: tuple[Disk, ...]) -> int:
 
 def _complain(error: RemusError, as_json: bool) -> None:
     facts = error.as_dict()
-    text = json.dumps({"error": facts}) if as_json else render.error(facts).replace("remusctl:", "remus-disks:", 1)
+    text = json.dumps({"error": facts}) if as_json else render.error(facts, "remus-disks")
     print(text, file=sys.stderr, flush=True)
 
 

@@ -100,7 +100,7 @@ async def appear(devices: Sequence[Path], seconds: float) -> None:
     """Wait until all are there, as devices of volume groups come late in a boot; return in any case after so many seconds."""
     clock = asyncio.get_running_loop()
     end = clock.time() + seconds
-    while clock.time() < end and not all(device.exists() for device in devices):
+    while clock.time() < end and not all(device.exists() for device in devices):  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(_POLL)
 
 
