@@ -44,6 +44,10 @@ options:
       output_limit_bytes:
         description: Only passed on.
         type: int
+      disks:
+        description: Only passed on.
+        type: list
+        elements: dict
   hosts:
     description:
       - What each host said, by its name in the inventory. C(agent_name) is its name among the agents, C(error) why it or its
@@ -244,6 +248,7 @@ def main():
                     "hosts": {"type": "list", "elements": "str", "required": True},
                     "interval_ms": {"type": "int"},
                     "output_limit_bytes": {"type": "int"},
+                    "disks": {"type": "list", "elements": "dict"},
                 },
             },
             "hosts": {"type": "dict", "required": True},

@@ -119,7 +119,7 @@ def _compose(settings: Config, events: EventLog) -> AgentService:
             announcer=BridgeAnnouncer(),
             events=events,
             clock=clock,
-            replicas=FileReplicas(disks, DiskMapping(disks)),
+            replicas=FileReplicas(disks, DiskMapping(disks, settings.paths.state)),
         ),
         numbers,
     )

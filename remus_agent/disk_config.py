@@ -21,6 +21,7 @@ from typing import Any, Final
 from remus_agent.errors import ConfigError
 
 DEFAULT_PATH: Final = Path("/etc/remus/disks.toml")
+MAPPER: Final = Path("/dev/mapper")
 METADATA_BYTES: Final = 8 * 1024 * 1024
 """Two legs of 4 MiB, which dm-raid needs for a superblock and a bitmap."""
 JOURNAL_BYTES: Final = 128 * 1024 * 1024
@@ -45,6 +46,11 @@ class Disk:
         """Of its mapper device, which the guest's configuration names."""
         return f"remus-{self.domain}-{self.vdev}"
 
+    @property
+    def mapper(self) -> Path:
+        """Its mapper device, which is there from remus-disks.service on."""
+        return MAPPER / self.name
+
 
 def load(path: Path, state: Path) -> tuple[Disk, ...]:
     """Read and check the file; none at all means no disks. state: the agent's directory, for what the file does not say.
@@ -68,7 +74,7 @@ def parse(text: str, state: Path) -> tuple[Disk, ...]:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not valid TOML: {error}") from error
     entries = data.pop("disk", [])
-    if data or not isinstance(entries, list):
+    if data or not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ConfigError("only [[disk]] sections are allowed", hint="write [[disk]] with two brackets on each side")
     disks = tuple(_disk(number, entry, state) for number, entry in enumerate(entries, 1))
     _distinct(disks)
@@ -110,6 +116,8 @@ def _path(where: str, entry: dict[str, Any], key: str, default: Path | None) -> 
         return default
     if not isinstance(value, str) or not value.startswith("/"):
         raise ConfigError(f"{where}: {key} must be an absolute path, not {value!r}")
+    if not value.isprintable() or " " in value or "\\" in value:  # device-mapper's tables are words
+        raise ConfigError(f"{where}: {key} must be without spaces and backslashes, not {value!r}")
     return Path(value)
 
 

@@ -39,6 +39,23 @@ class Vif:
 
 
 @dataclass(frozen=True, slots=True)
+class Vbd:
+    """One disk of a domain. vdev: its name in the guest (`xvda`). path: what it is in dom0, as the guest's configuration names
+    it; empty for a drive without a medium. backend: who serves it, `phy` for the kernel of dom0. shareable: attached as `w!`,
+    without a check that nobody else writes to it."""
+
+    vdev: str
+    path: str
+    writable: bool = True
+    cdrom: bool = False
+    backend: str = "phy"
+    shareable: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.vdev}: {self.path}" if self.path else self.vdev
+
+
+@dataclass(frozen=True, slots=True)
 class Domain:
     """A domain as the hypervisor shows it now. memory_kib: populated memory. taps: emulated twins of its vifs."""
 
@@ -48,7 +65,7 @@ class Domain:
     guest_type: GuestType
     memory_kib: int
     vifs: tuple[Vif, ...]
-    disks: tuple[str, ...] = ()
+    disks: tuple[Vbd, ...] = ()
     taps: tuple[Vif, ...] = ()
 
     @property
@@ -186,7 +203,8 @@ class Hypervisor(Protocol):
         ...
 
     async def domids(self) -> frozenset[int]:
-        """Ids of all domains, those included that are being built or are dying."""
+        """Ids of all domains, those included that are being built. One that is dying runs no more; Xen keeps it for as long as
+        somebody holds its memory, and frames that it sent are such memory."""
         ...
 
 

@@ -192,14 +192,15 @@ def event(one: Mapping[str, Any]) -> str:
     return "  ".join(parts)
 
 
-def error(found: Mapping[str, Any]) -> str:
+def error(found: Mapping[str, Any], program: str = "remusctl") -> str:
     """An error with where it happened, what was left behind and what to do next."""
     where = ", ".join(
         f"{name}{text(found[key])}"
         for key, name in (("operation", ""), ("domain", "domain "), ("epoch", "epoch "))
         if found.get(key) is not None
     )
-    lines = [f"remusctl: {where + ': ' if where else ''}{text(found.get('message'))}"]
+    first, *more = str(found.get("message") or "-").split("\n")
+    lines = [f"{program}: {where + ': ' if where else ''}{text(first)}", *(f"  {text(line)}" for line in more)]
     if found.get("left"):
         lines.append(f"  state left: {text(found['left'])}")
     if found.get("hint"):

@@ -42,7 +42,13 @@ class Pair:
                 "vars": {
                     "ansible_python_interpreter": sys.executable,
                     "remus_results_dir": str(self.folder / "results"),
-                    "remus_guests": [{"name": "web1", "hosts": ["alpha", "beta"]}],
+                    "remus_guests": [
+                        {
+                            "name": "web1",
+                            "hosts": ["alpha", "beta"],
+                            "disks": [{"vdev": "xvda", "device": "/dev/vg0/web1"}],
+                        }
+                    ],
                 },
                 "children": {"remus_hosts": {"hosts": hosts}},
             }
@@ -304,6 +310,16 @@ def test_every_reason_against_an_inventory_at_once(pair: Pair) -> None:
     assert "two hosts have the same remus_replication_address" in text
     assert "it has alpha, gamma" in text
     assert "a guest is twice in remus_guests" in text
+    disks = [
+        {"vdev": "xvda", "device": "/dev/a"},
+        {"vdev": "xvda", "device": "/dev/b", "per_host": {"gamma": {}}},
+        {"vdev": "xvdb"},
+    ]
+    guests = json.dumps({"remus_guests": [{"name": "web1", "hosts": ["alpha", "beta"], "disks": disks}]})
+    text = pair.play("preflight", "-e", guests, fails=True)
+    assert "disk 3 of guest web1 has no vdev or no device" in text
+    assert "disk xvda of guest web1 has per_host for gamma, which are not its hosts" in text
+    assert "guest web1 has a vdev twice in its disks" in text
 
 
 def test_no_play_forces_its_connection_on_delegates() -> None:

@@ -10,13 +10,14 @@ remus-<domain>-<vdev>-md0, -md1    halves of the metadata device
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from remus_agent.adapters.disk import mapper
+from remus_agent.adapters.disk import mapper, marker, nbd_device
 from remus_agent.adapters.disk.command import run
 from remus_agent.disk_config import METADATA_BYTES, Disk
 from remus_agent.errors import DiskError
@@ -47,17 +48,18 @@ class Layers:
         return f"{self._name}-md{leg}"
 
     async def target(self) -> str | None:
-        """Kind of the guest's device now: linear, raid, error; None when there is none."""
+        """Kind of the guest's device now: linear, raid, error, empty without a table; None when there is no device."""
         if not await mapper.exists(self._name):
             return None
-        return (await mapper.table(self._name)).split()[2]
+        words = (await mapper.table(self._name)).split()
+        return words[2] if len(words) > 2 else ""
 
-    async def tap_number(self) -> str | None:
-        """`major:minor` of what is behind the tap's device; None when there is no tap."""
+    async def nbd(self) -> Path | None:
+        """The nbd device behind the tap's; None when there is no tap, or the device is gone."""
         if not await mapper.exists(self._tap):
             return None
         words = (await mapper.table(self._tap)).split()
-        return words[3] if words[2] == "linear" else None
+        return nbd_device.named(words[3]) if words[2:3] == ["linear"] else None
 
     async def linear(self) -> None:
         """The guest's device leads to the local device and to nothing else, whatever it was."""
@@ -75,16 +77,20 @@ class Layers:
         if kind is None:
             await mapper.create(self._name, mapper.nowhere(self.size))
         elif kind != "error":
-            if await mapper.users(self._name):
-                raise DiskError(
-                    f"{mapper.path_of(self._name)} is in use on this host",
-                    operation="keep a copy of a disk",
-                    domain=self.disk.domain,
-                    left="it was not changed",
-                    hint="end the domain or unmount what uses it; a backup's disk must not be used by anybody else",
-                )
+            await self.require_unused()
             await mapper.replace(self._name, mapper.nowhere(self.size))
         await self.tidy()
+
+    async def require_unused(self) -> None:
+        """Raises DiskError when somebody has the guest's device open."""
+        if await mapper.exists(self._name) and await mapper.users(self._name):
+            raise DiskError(
+                f"{mapper.path_of(self._name)} is in use on this host",
+                operation="keep a copy of a disk",
+                domain=self.disk.domain,
+                left="it was not changed",
+                hint="end the domain or unmount what uses it; a backup's disk must not be used by anybody else",
+            )
 
     async def protect(self, nbd: Path) -> None:
         """The guest's device becomes a raid1 of the local device and the tap behind an nbd device. A raid whose tap had failed
@@ -116,8 +122,11 @@ class Layers:
 
     async def tidy(self) -> None:
         """Take away what only a raid needs."""
+        nbd = await self.nbd()
         for name in (self._tap, self._half(0), self._half(1)):
             await mapper.remove(name)
+        if nbd is not None:
+            await nbd_device.disconnect(nbd)
         if self.disk.metadata.is_file():
             for loop in await _loops_of(self.disk.metadata):
                 await run("losetup", "--detach", str(loop))
@@ -170,15 +179,22 @@ async def _loops_of(path: Path) -> list[Path]:
 
 
 class DiskMapping:
-    """What leads to the disks of a backup, for its replicas."""
+    """What leads to the disks of a backup, for its replicas. state: the agent's directory."""
 
-    def __init__(self, disks: Iterable[Disk]) -> None:
+    def __init__(self, disks: Iterable[Disk], state: Path) -> None:
         self._disks = {(disk.domain, disk.vdev): disk for disk in disks}
+        self._state = state
 
     async def nowhere(self, domain: str, vdev: str, size: int) -> None:
-        """As `Layers.nowhere`."""
-        await Layers(self._disks[domain, vdev], size).nowhere()
+        """As `Layers.nowhere`, also after a boot."""
+        disk = self._disks[domain, vdev]
+        layers = Layers(disk, size)
+        await layers.require_unused()
+        await asyncio.to_thread(marker.mark, self._state, disk)
+        await layers.nowhere()
 
     async def linear(self, domain: str, vdev: str, device: Path, size: int) -> None:  # noqa: ARG002 - the disk knows its device
-        """As `Layers.linear`."""
-        await Layers(self._disks[domain, vdev], size).linear()
+        """As `Layers.linear`, also after a boot."""
+        disk = self._disks[domain, vdev]
+        await asyncio.to_thread(marker.clear, self._state, disk)
+        await Layers(disk, size).linear()

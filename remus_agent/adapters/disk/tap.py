@@ -12,6 +12,7 @@ from typing import Final
 
 from xxhash import xxh3_128_digest
 
+from remus_agent import disk_rules
 from remus_agent.adapters.disk import mapper, nbd_device
 from remus_agent.adapters.disk.direct import DirectReader
 from remus_agent.adapters.disk.geometry import geometry
@@ -20,7 +21,7 @@ from remus_agent.adapters.disk.map_file import open_map, remove_map
 from remus_agent.adapters.disk.tap_server import TapServer
 from remus_agent.disk_config import Disk
 from remus_agent.disk_ports import CopyProgress, Digests, DiskData, DiskEnd, DiskFacts
-from remus_agent.errors import DiskError, RefusedError
+from remus_agent.errors import DiskError
 from remus_agent.ports import Domain
 from remus_agent.protocol.disk.copy_plan import CopyRun
 from remus_agent.protocol.disk.regions import RegionMap, region_bytes
@@ -144,21 +145,18 @@ class NbdTap:
 
     async def close(self) -> None:
         self.end()
-        old = await self._nbd_in_use()
         if await self._layers.target() == "raid":
             await self._layers.linear()
         if self._server is not None:
             await asyncio.to_thread(self._server.stop)
             self._server = None
-        if old is not None:
-            await nbd_device.disconnect(old)
         self._log = self._map = None
         await asyncio.to_thread(remove_map, self._map_path)
 
     # The leg
 
     async def _attach(self) -> None:
-        old = await self._nbd_in_use()
+        old = await self._layers.nbd()
         if self._server is not None:
             await asyncio.to_thread(self._server.stop)
         self._leg_lost = False
@@ -178,10 +176,6 @@ class NbdTap:
         if old is not None and old != nbd:
             await nbd_device.disconnect(old)
         await self._recovered()
-
-    async def _nbd_in_use(self) -> Path | None:
-        number = await self._layers.tap_number()
-        return nbd_device.named(number) if number else None
 
     async def _recovered(self) -> None:
         """Wait until md has written everything through the tap that changed while its leg was failed."""
@@ -274,15 +268,8 @@ class DiskTaps:
 
     async def of(self, domain: Domain) -> tuple[NbdTap, ...]:
         """As the port says."""
-        unknown = [vdev for vdev in domain.disks if (domain.name, vdev) not in self._disks]
-        if unknown:
-            raise RefusedError(
-                f"{domain.name} cannot be protected: /etc/remus/disks.toml does not name its disks {', '.join(unknown)}",
-                operation="protect",
-                domain=domain.name,
-                left="nothing was changed",
-            )
-        return tuple([await self._tap(domain.name, vdev) for vdev in domain.disks])
+        found = disk_rules.plan(domain.name, domain.disks, tuple(self._disks.values()))
+        return tuple([await self._tap(*key) for key in disk_rules.require(domain.name, found)])
 
     async def _tap(self, domain: str, vdev: str) -> NbdTap:
         """The same object each time, so that its thread outlives a session."""

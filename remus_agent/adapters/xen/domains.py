@@ -1,7 +1,7 @@
 """Names, types and devices of domains, read from xenstore and Xen without a process start.
 
 Paths: docs/misc/xenstore-paths.pandoc; /libxl/<domid> is libxl's own (tools/libs/light/libxl_create.c,
-libxl_device.c)."""
+libxl_device.c, libxl_disk.c)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from remus_agent.adapters.xen.control import Control
 from remus_agent.adapters.xen.structs import PAGE_SIZE
 from remus_agent.adapters.xen.xenstore import XenStore
 from remus_agent.errors import DomainNotFound, HypervisorError
-from remus_agent.ports import Domain, GuestType, Vif
+from remus_agent.ports import Domain, GuestType, Vbd, Vif
 
 NET: Final = Path("/sys/class/net")
 TAP_SUFFIX: Final = "-emu"
+OWN_BACKENDS: Final = "/local/domain/0/backend/"
 
 
 def names(store: XenStore) -> dict[int, str]:
@@ -80,7 +81,7 @@ def describe(control: Control, store: XenStore, domid: int) -> Domain:
         guest_type=guest_type,
         memory_kib=int(info.tot_pages) * (PAGE_SIZE // 1024),
         vifs=vifs,
-        disks=tuple(_disk(store, domid, devid) for devid in _devices(store, domid, "vbd")),
+        disks=tuple(_vbd(store, domid, devid) for devid in _devices(store, domid, "vbd")),
         taps=_taps(vifs) if guest_type is GuestType.HVM else (),
     )
 
@@ -122,5 +123,21 @@ def _taps(vifs: tuple[Vif, ...]) -> tuple[Vif, ...]:
     return tuple(tap for tap in taps if (NET / tap.device).exists())
 
 
-def _disk(store: XenStore, domid: int, devid: str) -> str:
-    return store.read(f"{_backend(store, domid, 'vbd', devid)}/dev") or devid
+def _vbd(store: XenStore, domid: int, devid: str) -> Vbd:
+    """Read from the backend alone: the guest can write to what is its frontend's."""
+    backend = _backend(store, domid, "vbd", devid)
+    kind = store.read(f"{backend}/type") or "unknown"
+    path = store.read(f"{backend}/params") or ""
+    mode = store.read(f"{backend}/mode") or "w"
+    if kind != "phy":
+        path = path.partition(":")[2] or path  # format:path
+    if not backend.startswith(OWN_BACKENDS):
+        kind = f"{kind} of another domain"
+    return Vbd(
+        vdev=store.read(f"{backend}/dev") or devid,
+        path=path,
+        writable=mode.startswith("w"),
+        cdrom=store.read(f"{backend}/device-type") == "cdrom",
+        backend=kind,
+        shareable=mode.endswith("!"),
+    )

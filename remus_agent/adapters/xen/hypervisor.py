@@ -87,7 +87,7 @@ class XenHypervisor:
         return bool(found)
 
     async def domids(self) -> frozenset[int]:
-        return await self._run(lambda: frozenset(info.domain for info in self._control.domains()))
+        return await self._run(lambda: frozenset(info.domain for info in self._control.domains() if not info.dying))
 
     async def close(self) -> None:
         """Let go of Xen's handles."""

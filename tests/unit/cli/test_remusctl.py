@@ -189,6 +189,11 @@ def test_exit_codes(agent: FakeAgent, code: str, exit_code: int) -> None:
     assert cli.main(["status", "redis1"]) == exit_code
 
 
+def test_an_error_of_several_lines_is_shown_in_lines() -> None:
+    shown = render.error({"message": "two reasons:\n1. one\n2. \x1b[2Jtwo", "hint": "read"}, "remus-disks")
+    assert shown.splitlines() == ["remus-disks: two reasons:", "  1. one", "  2. ?[2Jtwo", "  next: read"]
+
+
 def test_an_error_in_words_and_as_json(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
     facts = {
         "code": "peer-refused",

@@ -18,7 +18,7 @@ from remus_agent.adapters.xen.hypervisor import XenHypervisor
 from remus_agent.adapters.xen.suspend import Suspender
 from remus_agent.adapters.xen.xenstore import XenStore
 from remus_agent.errors import DomainNotFound, RefusedError
-from remus_agent.ports import GuestType
+from remus_agent.ports import GuestType, Vbd
 from remus_agent.protocol.stream.preamble import parse_preamble
 
 DEVICE = f"/libxl/{DOMID}/device"
@@ -100,6 +100,40 @@ async def test_a_pv_guest_needs_shadow_paging(host: XenHypervisor, xen: FakeXen)
         await host.open_source(await host.domain(NAME))
     assert "PVH" in (caught.value.hint or "")
     assert "Debian 12" in (caught.value.hint or "")
+
+
+VBD = "/local/domain/0/backend/vbd/7/51712"
+PHY = {"dev": "xvda", "params": "/dev/mapper/remus-web1-xvda", "mode": "w", "type": "phy", "device-type": "disk"}
+
+
+@pytest.mark.parametrize(
+    ("backend", "change", "shown"),
+    [
+        (VBD, {}, Vbd("xvda", "/dev/mapper/remus-web1-xvda")),
+        (VBD, {"mode": "r"}, Vbd("xvda", "/dev/mapper/remus-web1-xvda", writable=False)),
+        (VBD, {"mode": "w!"}, Vbd("xvda", "/dev/mapper/remus-web1-xvda", shareable=True)),
+        (
+            "/local/domain/0/backend/qdisk/7/51712",
+            {"params": "aio:/srv/cd:1.iso", "type": "qdisk", "device-type": "cdrom", "mode": "r"},
+            Vbd("xvda", "/srv/cd:1.iso", writable=False, cdrom=True, backend="qdisk"),
+        ),
+        (VBD, {"params": "", "device-type": "cdrom"}, Vbd("xvda", "", cdrom=True)),
+        (
+            "/local/domain/3/backend/vbd/7/51712",
+            {"params": "/dev/x"},
+            Vbd("xvda", "/dev/x", backend="phy of another domain"),
+        ),
+    ],
+)
+async def test_disks_are_read_from_their_backends(
+    host: XenHypervisor, xen: FakeXen, backend: str, change: dict[str, str], shown: Vbd
+) -> None:
+    xen.store[f"{DEVICE}/vbd/51712/backend"] = backend
+    xen.store |= {f"{backend}/{key}": value for key, value in (PHY | change).items()}
+    domain = await host.domain(NAME)
+    assert domain.disks == (shown,)
+    with pytest.raises(RefusedError, match=r"it has disks \(xvda"):
+        await host.open_source(domain)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,54 @@
+"""A host with devices that are only names, and a `dmsetup` that keeps its mapper devices in a file. Coroutine tests run in an
+event loop of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fake_host import MIB, FakeHost
+
+from remus_agent.adapters.disk import host as host_module
+from remus_agent.disk_config import Disk
+
+FAKE = Path(__file__).with_name("fake_dmsetup.py")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    wanted = inspect.signature(pyfuncitem.obj).parameters
+    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in wanted}))
+    return True
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+    fake = FakeHost(tmp_path)
+    program = tmp_path / "bin" / "dmsetup"
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/sh\nexec {sys.executable} -IS {FAKE} {tmp_path}/dmsetup.json {tmp_path}/numbers.json "$@"\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(host_module, "geometry", fake.geometry)
+    monkeypatch.setattr(host_module, "number_of", fake.number_of)
+    return fake
+
+
+@pytest.fixture
+def make(host: FakeHost) -> Callable[..., Disk]:
+    """make(domain, vdev, device): a disk, its device being there."""
+
+    def disk(domain: str = "db1", vdev: str = "xvda", device: str = "/dev/vg0/db1", size: int = 512 * MIB) -> Disk:
+        host.add(device, size)
+        return Disk(domain, vdev, Path(device), host.state / "x.md", host.state / "x.journal")
+
+    return disk
