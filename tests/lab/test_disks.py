@@ -21,6 +21,7 @@ from pair.wait import until
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
 
 DEVICE = "/dev/vdc"
+HOST, PORT = POSTGRESQL.split(":")
 
 
 @pytest.fixture
@@ -28,8 +29,7 @@ def database(lab: dict[str, Any]) -> Iterator[None]:
     """The guest fresh on alpha with its disk, PostgreSQL answering, protected by nobody."""
     require_agents()
     come_home(configuration=WITH_DISK)
-    host, port = POSTGRESQL.split(":")
-    ready = in_namespace("pg_isready", "-q", "-h", host, "-p", port)
+    ready = in_namespace("pg_isready", "-q", "-h", HOST, "-p", PORT)
     until("PostgreSQL answers", lambda: run(ready) == "", timeout=300, passing=NOT_YET)
     yield
     labctl("heal", "replication")
@@ -80,9 +80,10 @@ def test_what_postgresql_acknowledged_outlives_its_host(database: None, tmp_path
     assert not succeeds("alpha", f"dd if=/dev/mapper/remus-{GUEST}-xvda of=/dev/null bs=4096 count=1"), (
         "a copy can be read"
     )
+    run(in_namespace("psql", "-h", HOST, "-p", PORT, "-U", "postgres", "-d", "proof", "-c", "CHECKPOINT"), timeout=300)
     quiet("beta")
-    on("beta", f"xl pause {GUEST}")
     agent.ask("beta", "unprotect", timeout=300, domain=GUEST, force=False)
+    on("beta", f"xl pause {GUEST}")
     assert compare(("alpha", DEVICE), ("beta", DEVICE)) == []
     on("beta", f"xl unpause {GUEST} && xl shutdown -w {GUEST}", timeout=300)
     assert fsck("beta", DEVICE) == ""

@@ -69,7 +69,12 @@ def forget(host: str) -> None:
     on(host, "systemctl stop remus-agent.service 2>/dev/null || true", timeout=180)
     for copy in copies(host):
         on(host, f"xl destroy {copy.domid} || true", timeout=180)  # it may have ended by itself
-    on(host, f"rm -rf {STATE}/guests/{GUEST}.json {STATE}/journal/{GUEST}*")
+    on(host, f"rm -rf {STATE}/guests/{GUEST}.json {STATE}/journal/{GUEST}* {STATE}/disks/remus-{GUEST}-*.role")
+    on(
+        host,
+        "if systemctl cat remus-disks.service >/dev/null 2>&1; then systemctl restart remus-disks.service; fi",
+        timeout=180,
+    )
     on(
         host,
         "if systemctl cat remus-agent.service >/dev/null 2>&1; then systemctl start remus-agent.service; fi",

@@ -18,6 +18,7 @@ from remus_agent.ports import (
     HostFacts,
     SeedRound,
     Timing,
+    Vbd,
     Vif,
 )
 from remus_agent.protocol.replication.frames import Buffer
@@ -84,7 +85,8 @@ class SimHypervisor:
         domid = self._next_domid
         self._next_domid += 1
         vif = Vif(0, f"vif{domid}.0", "00:16:3e:00:00:01", "br0")
-        domain = Domain(name, domid, uuid, guest_type, pages * 4, (vif,), disks)
+        vbds = tuple(Vbd(vdev, f"/dev/mapper/remus-{name}-{vdev}") for vdev in disks)
+        domain = Domain(name, domid, uuid, guest_type, pages * 4, (vif,), vbds)
         guest = SimGuest(domain, bytearray(pages * PAGE))
         self.guests[name] = guest
         return guest
