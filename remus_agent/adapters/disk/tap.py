@@ -156,9 +156,11 @@ class NbdTap:
     # The leg
 
     async def _attach(self) -> None:
-        old = await self._layers.nbd()
         if self._server is not None:
             await asyncio.to_thread(self._server.stop)
+        old = await self._layers.nbd()
+        if old is not None:  # its server is gone: what waits for it fails now, not after the kernel's timeout, and md goes on
+            await nbd_device.disconnect(old)
         self._leg_lost = False
         export = Export(self._disk.name, self.facts.size, self.facts.block)
         server = TapServer(self._socket, export, self._opened_log(), self._lock, self._on_logged, self._on_gone)
@@ -173,8 +175,6 @@ class NbdTap:
                 await nbd_device.disconnect(nbd)
             raise
         self._server = server
-        if old is not None and old != nbd:
-            await nbd_device.disconnect(old)
         await self._recovered()
 
     async def _recovered(self) -> None:
