@@ -120,6 +120,13 @@ class Layers:
         """Whether md still writes through the tap what changed while it had failed."""
         return (await mapper.status(self._name))[4] != "idle"
 
+    async def left_over(self) -> bool:
+        """Whether something is there that only a raid needs."""
+        for name in (self._tap, self._half(0), self._half(1)):
+            if await mapper.exists(name):
+                return True
+        return False
+
     async def tidy(self) -> None:
         """Take away what only a raid needs."""
         nbd = await self.nbd()

@@ -55,7 +55,7 @@ class NbdTap:
         self._disk = disk
         self._limits = limits
         self._layers = Layers(disk, facts.size)
-        self._map_path = run / "maps" / f"{disk.name}.map"
+        self._map_path = _map_path(run, disk)
         self._socket = run / "taps" / f"{disk.name}.sock"
         self._lock = threading.Lock()
         self._logged = asyncio.Event()
@@ -257,6 +257,10 @@ def _take_what_differs(tap_log: TapLog, run: CopyRun, data: memoryview, theirs: 
             tap_log.copied(piece, part)
 
 
+def _map_path(run: Path, disk: Disk) -> Path:
+    return run / "maps" / f"{disk.name}.map"
+
+
 class DiskTaps:
     """`disk_ports.Taps` from the list of disks of this host."""
 
@@ -270,6 +274,39 @@ class DiskTaps:
         """As the port says."""
         found = disk_rules.plan(domain.name, domain.disks, tuple(self._disks.values()))
         return tuple([await self._tap(*key) for key in disk_rules.require(domain.name, found)])
+
+    async def sweep(self, keep: frozenset[str]) -> list[str]:
+        """As the port says. What failed before half-way is finished: a linear disk beside which parts of a raid are left."""
+        done: list[str] = []
+        failed: list[DiskError] = []
+        for disk in self._disks.values():
+            if disk.domain in keep:
+                continue
+            try:
+                if await self._made_linear(disk):
+                    done.append(disk.name)
+            except DiskError as error:
+                log.error("%s: %s", disk.name, error)
+                failed.append(error)
+        if failed:
+            raise DiskError(
+                "; ".join(error.message for error in failed),
+                operation="take away old taps",
+                left=f"put back: {', '.join(done) or 'none'}; the others are as they were, and their guests run on",
+                hint="`remus-disks status` shows them; the next start of remus-agent tries again",
+            )
+        return done
+
+    async def _made_linear(self, disk: Disk) -> bool:
+        """False when there was nothing to do. The local device is looked at only if it has to be."""
+        found = Layers(disk, 0)
+        kind = await found.target()
+        if kind != "raid" and not (kind == "linear" and await found.left_over()):
+            return False
+        size, _ = await asyncio.to_thread(geometry, disk.device, disk.domain)
+        await Layers(disk, size).linear()
+        await asyncio.to_thread(remove_map, _map_path(self._run, disk))
+        return True
 
     async def _tap(self, domain: str, vdev: str) -> NbdTap:
         """The same object each time, so that its thread outlives a session."""
