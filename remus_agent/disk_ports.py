@@ -105,6 +105,11 @@ class Taps(Protocol):
         disk that can't be protected and the change to make."""
         ...
 
+    async def sweep(self, keep: frozenset[str]) -> list[str]:
+        """Take away the taps that an earlier agent has left behind disks of all domains but these: such a disk is linear
+        again, its map is forgotten. Returns what was put back, for the log. Raises DiskError after all were tried."""
+        ...
+
 
 class Replica(Protocol):
     """One disk of one domain on its backup: opened exclusively, led nowhere by its mapper device. One user at a time."""

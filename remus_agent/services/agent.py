@@ -30,6 +30,7 @@ from remus_agent.services.primary_ports import PrimaryPorts, hello_for
 from remus_agent.services.report import copy_status, none_status, primary_status
 from remus_agent.services.session import ask
 from remus_agent.services.settings import Settings
+from remus_agent.services.sweep import sweep_outputs, sweep_taps
 from remus_agent.services.watch import Progress, watch
 
 log = logging.getLogger(__name__)
@@ -64,9 +65,11 @@ class AgentService:
 
     async def resume(self) -> None:
         """After a start: clear up after guests that are gone, then go on with every protection that is on record and
-        whose guest still runs here."""
-        await self._sweep()
+        whose guest still runs here. Taps of all others are taken away, but not where a protection is on record that cannot
+        be resumed (its peer is not configured, its record is damaged): output is held then, and its tap stays as it is too."""
+        await sweep_outputs(self._outputs, self._ports.hypervisor, self._ports.events)
         loaded = await self._ports.store.load_all()
+        kept = {error.domain for error in loaded.damaged if error.domain is not None}
         for error in loaded.damaged:
             log.error("%s", error)
             self._ports.events.note(error.domain or "?", "record-damaged", reason=str(error))
@@ -82,24 +85,14 @@ class AgentService:
                 log.warning("%s: no longer runs here; its protection is forgotten: %s", record.name, error)
                 await self._ports.store.remove(record.name)
                 continue
+            kept.add(record.name)
             if record.peer not in self.peers:
                 log.error("%s: its peer %s is no longer configured", record.name, record.peer)
                 self._ports.events.note(record.name, "peer-unknown", peer=record.peer)
                 continue
             self._start(domain, record, resumed=True)
-
-    async def _sweep(self) -> None:
-        """What an earlier agent held for guests that do not exist any more is nobody's."""
-        try:
-            # The hypervisor says what exists; only this agent makes plugs, and it makes none yet, so no new domain is hit.
-            removed = await self._outputs.sweep(await self._ports.hypervisor.domids())
-        except RemusError as error:
-            log.error("what is left of guests that are gone stays: %s", error)
-            self._ports.events.note("?", "sweep-failed", reason=str(error))
-            return
-        for name in removed:
-            log.info("removed %s and what it held: its domain is gone", name)
-            self._ports.events.note("?", "output-of-gone-guest-dropped", interface=name)
+        # Last, so that nobody who waits for a tap waits for this too.
+        await sweep_taps(self._ports.taps, frozenset(kept), self._ports.events)
 
     async def close(self) -> None:
         """The agent stops. Guests run on; held output stays held."""

@@ -120,13 +120,21 @@ class Layers:
         """Whether md still writes through the tap what changed while it had failed."""
         return (await mapper.status(self._name))[4] != "idle"
 
+    async def left_over(self) -> bool:
+        """Whether something is there that only a raid needs."""
+        for name in (self._tap, self._half(0), self._half(1)):
+            if await mapper.exists(name):
+                return True
+        return False
+
     async def tidy(self) -> None:
         """Take away what only a raid needs."""
         nbd = await self.nbd()
+        owner = nbd_device.owner(nbd) if nbd is not None else None
         for name in (self._tap, self._half(0), self._half(1)):
             await mapper.remove(name)
-        if nbd is not None:
-            await nbd_device.disconnect(nbd)
+        if nbd is not None and owner is not None:
+            await nbd_device.disconnect(nbd, owner)
         if self.disk.metadata.is_file():
             for loop in await _loops_of(self.disk.metadata):
                 await run("losetup", "--detach", str(loop))

@@ -12,6 +12,7 @@ from remus_agent.errors import DiskError
 _BLOCKS: Final = Path("/sys/block")
 _DEVICES: Final = Path("/sys/dev/block")
 _connecting = asyncio.Lock()
+"""Held while any connection of this process is made or ended."""
 
 
 async def connect(server: Path, export: str, block: int, timeout: int) -> Path:
@@ -26,10 +27,21 @@ async def connect(server: Path, export: str, block: int, timeout: int) -> Path:
     return device
 
 
-async def disconnect(device: Path) -> None:
-    """Let go of a device; what waits for it fails. Nothing happens when it is not connected."""
-    if (_BLOCKS / device.name / "pid").exists():
-        await run("nbd-client", "-d", str(device))
+def owner(device: Path) -> str | None:
+    """Who has connected a device (the process id of its nbd-client), by which one connection is told from the next; None
+    when it is not connected."""
+    try:
+        return (_BLOCKS / device.name / "pid").read_text().strip()
+    except OSError:
+        return None
+
+
+async def disconnect(device: Path, expected: str) -> None:
+    """Let go of a device; what waits for it fails. Nothing happens when it is not connected, or by now by somebody else than
+    `expected`, an `owner`: a device whose last user has gone is free for the next tap at once."""
+    async with _connecting:
+        if owner(device) == expected:
+            await run("nbd-client", "-d", str(device))
 
 
 def named(number: str) -> Path | None:

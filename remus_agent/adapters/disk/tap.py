@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Sequence
@@ -55,7 +56,7 @@ class NbdTap:
         self._disk = disk
         self._limits = limits
         self._layers = Layers(disk, facts.size)
-        self._map_path = run / "maps" / f"{disk.name}.map"
+        self._map_path = _map_path(run, disk)
         self._socket = run / "taps" / f"{disk.name}.sock"
         self._lock = threading.Lock()
         self._logged = asyncio.Event()
@@ -76,10 +77,11 @@ class NbdTap:
             return self._log.progress if self._log else CopyProgress(0, 0, 0)
 
     async def open(self) -> None:
-        if self._server is not None and not self._leg_lost:
-            return
         self._loop = asyncio.get_running_loop()
         target = await self._layers.target()
+        if self._server is not None and not self._leg_lost and target == "raid":
+            await self._recovered()
+            return
         if target not in ("linear", "raid"):
             raise DiskError(
                 f"{mapper.path_of(self._disk.name)} is {target or 'not there'}",
@@ -88,12 +90,12 @@ class NbdTap:
                 left="nothing was changed",
                 hint="start remus-disks.service, which makes it; on a backup it leads nowhere",
             )
-        if self._log is None:
+        if self._log is None or target == "linear":  # nobody has tracked the writes to a linear disk
             self._map = open_map(self._map_path, self.facts.size, keep=target == "raid")
             self._log = TapLog(
                 self._map, self.facts.block, limit=self._limits.log_bytes, early=self._limits.early_bytes
             )
-        await self._attach()
+        await self._attach(fresh=target == "linear")
 
     def begin(self, *, same_base: bool) -> None:
         with self._lock:
@@ -107,7 +109,7 @@ class NbdTap:
             while True:
                 with self._lock:
                     run = self._opened_log().next_copy(_COPY_BYTES)
-                    crowded = self._opened_log().waiting > self._limits.log_bytes // 4
+                    crowded = self._opened_log().waiting > max(self._limits.log_bytes // 4, self._limits.early_bytes)
                 if run is None:
                     return
                 if crowded:
@@ -145,7 +147,7 @@ class NbdTap:
 
     async def close(self) -> None:
         self.end()
-        if await self._layers.target() == "raid":
+        if await self._layers.target() in ("raid", "linear"):  # beside a linear one, parts of a raid may be left
             await self._layers.linear()
         if self._server is not None:
             await asyncio.to_thread(self._server.stop)
@@ -155,40 +157,60 @@ class NbdTap:
 
     # The leg
 
-    async def _attach(self) -> None:
+    async def _attach(self, *, fresh: bool) -> None:
+        """fresh: the disk is linear, and becomes that again after an error."""
+        old = await self._layers.nbd()
+        owner = nbd_device.owner(old) if old is not None else None
         if self._server is not None:
             await asyncio.to_thread(self._server.stop)
-        old = await self._layers.nbd()
-        if old is not None:  # its server is gone: what waits for it fails now, not after the kernel's timeout, and md goes on
-            await nbd_device.disconnect(old)
+            self._server = None  # until another one serves: what fails below must not count as open
+        if (
+            old is not None and owner is not None
+        ):  # what waits for it fails now, not after the kernel's timeout, and md goes on
+            await nbd_device.disconnect(old, owner)
         self._leg_lost = False
         export = Export(self._disk.name, self.facts.size, self.facts.block)
         server = TapServer(self._socket, export, self._opened_log(), self._lock, self._on_logged, self._on_gone)
-        server.start()
         nbd: Path | None = None
         try:
+            server.start()
             nbd = await nbd_device.connect(self._socket, export.name, export.block, self._limits.stall_seconds)
             await self._layers.protect(nbd)
         except BaseException:
-            await asyncio.to_thread(server.stop)
-            if nbd is not None:
-                await nbd_device.disconnect(nbd)
+            await self._undo(server, nbd, fresh=fresh)
             raise
         self._server = server
         await self._recovered()
 
+    async def _undo(self, server: TapServer, nbd: Path | None, *, fresh: bool) -> None:
+        owner = nbd_device.owner(nbd) if nbd is not None else None
+        try:
+            if fresh:
+                await self._layers.linear()  # while the tap still answers
+        except DiskError as error:
+            log.error("%s: it was not put back: %s", self._disk.name, error)
+        await asyncio.to_thread(server.stop)
+        try:
+            if nbd is not None and owner is not None:
+                await nbd_device.disconnect(nbd, owner)
+        except DiskError as error:
+            log.error("%s: %s is still connected: %s", self._disk.name, nbd, error)
+
     async def _recovered(self) -> None:
-        """Wait until md has written everything through the tap that changed while its leg was failed."""
+        """Wait until md has written everything through the tap that changed while its leg was failed. Raises DiskError when
+        md does not use the tap; the next `open` takes it back."""
         while True:
             if not await self._layers.recovering():
                 break
             await asyncio.sleep(_PATIENCE)
         if await self._layers.legs() != "AA":
+            self._leg_lost = True
             raise self._lost()
 
-    def _on_logged(self) -> None:
-        """In the tap's thread, for each write: wakes the sender only when there is something to send early."""
-        if self._log is not None and self._log.waiting > self._limits.early_bytes and not self._logged.is_set():
+    def _on_logged(self, waiting: int | None) -> None:
+        """In the tap's thread, for each write: wakes the sender only when there is something to send early, or the log has
+        overflowed. An event that is set already is cleared before the log is looked at, so nothing is missed."""
+        if (waiting is None or waiting > self._limits.early_bytes) and not self._logged.is_set():
             self._wake()
 
     def _on_gone(self) -> None:
@@ -202,7 +224,8 @@ class NbdTap:
 
     def _wake(self) -> None:
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._logged.set)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the agent has ended
+                self._loop.call_soon_threadsafe(self._logged.set)
 
     # The copier
 
@@ -216,7 +239,8 @@ class NbdTap:
                 tap_log.copied(run, data)
             else:
                 _take_what_differs(tap_log, run, data, theirs, region)
-        if tap_log.waiting > self._limits.early_bytes:
+            early = tap_log.waiting > self._limits.early_bytes or tap_log.overflowed
+        if early:
             self._logged.set()
 
     async def _room(self) -> None:
@@ -257,6 +281,10 @@ def _take_what_differs(tap_log: TapLog, run: CopyRun, data: memoryview, theirs: 
             tap_log.copied(piece, part)
 
 
+def _map_path(run: Path, disk: Disk) -> Path:
+    return run / "maps" / f"{disk.name}.map"
+
+
 class DiskTaps:
     """`disk_ports.Taps` from the list of disks of this host."""
 
@@ -270,6 +298,39 @@ class DiskTaps:
         """As the port says."""
         found = disk_rules.plan(domain.name, domain.disks, tuple(self._disks.values()))
         return tuple([await self._tap(*key) for key in disk_rules.require(domain.name, found)])
+
+    async def sweep(self, keep: frozenset[str]) -> list[str]:
+        """As the port says. What failed before half-way is finished: a linear disk beside which parts of a raid are left."""
+        done: list[str] = []
+        failed: list[DiskError] = []
+        for disk in self._disks.values():
+            if disk.domain in keep:
+                continue
+            try:
+                if await self._made_linear(disk):
+                    done.append(disk.name)
+            except DiskError as error:
+                log.error("%s: %s", disk.name, error)
+                failed.append(error)
+        if failed:
+            raise DiskError(
+                "; ".join(error.message for error in failed),
+                operation="take away old taps",
+                left=f"put back: {', '.join(done) or 'none'}; the others are as they were, and their guests run on",
+                hint="`remus-disks status` shows them; the next start of remus-agent tries again",
+            )
+        return done
+
+    async def _made_linear(self, disk: Disk) -> bool:
+        """False when there was nothing to do. The local device is looked at only if it has to be."""
+        found = Layers(disk, 0)
+        kind = await found.target()
+        if kind != "raid" and not (kind == "linear" and await found.left_over()):
+            return False
+        size, _ = await asyncio.to_thread(geometry, disk.device, disk.domain)
+        await Layers(disk, size).linear()
+        await asyncio.to_thread(remove_map, _map_path(self._run, disk))
+        return True
 
     async def _tap(self, domain: str, vdev: str) -> NbdTap:
         """The same object each time, so that its thread outlives a session."""

@@ -23,6 +23,7 @@ from typing import Final
 from remus_agent.errors import DiskError, NbdError
 from remus_agent.protocol.disk.operations import Extent, Op
 from remus_agent.protocol.disk.tap_log import TapLog
+from remus_agent.protocol.nbd.constants import REPLY, REPLY_MAGIC
 from remus_agent.protocol.nbd.messages import (
     Disconnect,
     Event,
@@ -47,8 +48,9 @@ _SLOWEST: Final = 0.05
 class TapServer:
     """Serves one log on a Unix socket, one client after the other.
 
-    lock: held around every call of the log. logged: called after changes were logged, in this thread. gone: called when a
-    client that had begun to write is gone, in this thread.
+    lock: held around every call of the log. logged: called in this thread after a change was logged, with the bytes that
+    wait, or None when the log has overflowed. gone: called in this thread when a client is gone that was through with the
+    handshake. That includes every client to which a change was refused: md has failed its leg then and sends no more.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class TapServer:
         export: Export,
         tap_log: TapLog,
         lock: threading.Lock,
-        logged: Callable[[], None],
+        logged: Callable[[int | None], None],
         gone: Callable[[], None],
     ) -> None:
         self._path = path
@@ -110,31 +112,42 @@ class TapServer:
                 return
             with client:
                 self._client = client
-                try:
-                    self._serve(client)
-                except NbdError as error:
-                    log.error("%s: %s", self._export.name, error)
-                except OSError as error:
-                    log.info("%s: the kernel's end is gone: %s", self._export.name, error.strerror)
-                finally:
-                    self._client = None
-            if not self._stopping.is_set():
+                begun = self._talk(client)
+                self._client = None
+            if begun and not self._stopping.is_set():
                 self._gone()
 
-    def _serve(self, client: socket.socket) -> None:
+    def _talk(self, client: socket.socket) -> bool:
+        """Serve one client to its end, whatever that is. Returns whether it was through with the handshake."""
         server = NbdServer(self._export)
+        try:
+            self._serve(client, server)
+        except (NbdError, DiskError) as error:
+            log.error("%s: %s", self._export.name, error)
+        except OSError as error:
+            log.info("%s: the kernel's end is gone: %s", self._export.name, error.strerror)
+        except Exception:
+            log.critical("%s: its tap ended by a defect; the guest's disk goes on", self._export.name, exc_info=True)
+        return server.negotiated
+
+    def _serve(self, client: socket.socket, server: NbdServer) -> None:
         client.sendall(server.greeting)
         while not self._stopping.is_set():
             count = client.recv_into(server.get_buffer())
             if count == 0:
                 return
-            answers = bytearray()
+            answers, refused = bytearray(), False
             for event in server.buffer_updated(count):
                 if isinstance(event, Disconnect):
                     return
                 answers += event.data if isinstance(event, Send) else self._answer(event)
+                refused = refused or (isinstance(event, Send) and _refuses(event.data))
             if answers:
                 client.sendall(answers)
+            if refused:
+                raise NbdError(
+                    "request", expected="one within the disk", found="one that was refused", operation="serve a tap"
+                )
 
     def _answer(self, event: Event) -> bytes:
         match event:
@@ -154,14 +167,16 @@ class TapServer:
                 raise NbdError("request", expected="one that is known", found=str(event), operation="serve a tap")
 
     def _change(self, handle: int, extent: Extent) -> bytes:
-        try:
-            with self._lock:
-                self._log.write(extent)
-                pressure = self._log.pressure
-        except DiskError as error:
-            log.error("%s: %s", self._export.name, error)
-            return reply(handle, errno.EIO)
-        self._logged()
+        with self._lock:
+            self._log.write(extent)
+            waiting = None if self._log.overflowed else self._log.waiting
+            pressure = self._log.pressure
+        self._logged(waiting)
         if pressure > 0:
             self._stopping.wait(pressure * _SLOWEST)
         return reply(handle)
+
+
+def _refuses(data: bytes) -> bool:
+    """Whether it is a reply, not an answer of the handshake, with an error."""
+    return len(data) == REPLY.size and REPLY.unpack(data)[0] == REPLY_MAGIC and REPLY.unpack(data)[1] != 0

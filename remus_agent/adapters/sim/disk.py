@@ -57,6 +57,16 @@ class SimVolume:
         else:
             self.tap.log(Extent(Op.WRITE, start, length, bytes(self.content[start : start + length])))
 
+    def require_loose(self) -> None:
+        """Raises DiskError when the device does not let go of its tap."""
+        if self.stuck:
+            raise DiskError(f"the device of {self.facts.vdev} is stuck", operation="close the tap")
+
+    def make_linear(self) -> None:
+        """Take the tap away and forget the map."""
+        self.map_id, self.tap = None, None
+        self.marked, self.missed = set(), set()
+
 
 class _Epoch:
     """The log of one epoch."""
@@ -168,12 +178,10 @@ class SimTap:
 
     async def close(self) -> None:
         await asyncio.sleep(0)
-        if self._volume.stuck:
-            raise DiskError(f"the device of {self.facts.vdev} is stuck", operation="close the tap")
+        self._volume.require_loose()
         self.end()
         if self._alive:
-            self._volume.map_id, self._volume.tap = None, None
-            self._volume.marked, self._volume.missed = set(), set()
+            self._volume.make_linear()
 
     def kill(self) -> None:
         """The agent is dead."""
@@ -235,6 +243,25 @@ class SimTaps:
         taps = tuple(SimTap(volume) for volume in self._volumes.get(domain.name, []))
         self._made += taps
         return taps
+
+    async def sweep(self, keep: frozenset[str]) -> list[str]:
+        await asyncio.sleep(0)
+        done: list[str] = []
+        failed: list[str] = []
+        for domain, volumes in self._volumes.items():
+            for volume in volumes:
+                if domain in keep or volume.map_id is None:
+                    continue
+                try:
+                    volume.require_loose()
+                except DiskError as error:
+                    failed.append(str(error))
+                    continue
+                volume.make_linear()
+                done.append(f"remus-{domain}-{volume.facts.vdev}")
+        if failed:
+            raise DiskError("; ".join(failed), operation="take away old taps")
+        return done
 
     def kill(self) -> None:
         """The agent is dead."""

@@ -1,0 +1,39 @@
+"""At an agent's start: what an earlier agent held for guests that this one has nothing to do with is nobody's."""
+
+from __future__ import annotations
+
+import logging
+
+from remus_agent.disk_ports import Taps
+from remus_agent.errors import RemusError
+from remus_agent.ports import EventSink, Hypervisor, OutputBuffers
+
+log = logging.getLogger(__name__)
+
+
+async def sweep_outputs(outputs: OutputBuffers, hypervisor: Hypervisor, events: EventSink) -> None:
+    """Drop the held output of guests that do not exist any more. A failure is noted; what is left stays."""
+    try:
+        # The hypervisor says what exists; only this agent makes plugs, and it makes none yet, so no new domain is hit.
+        removed = await outputs.sweep(await hypervisor.domids())
+    except RemusError as error:
+        log.error("what is left of guests that are gone stays: %s", error)
+        events.note("?", "sweep-failed", reason=str(error))
+        return
+    for name in removed:
+        log.info("removed %s and what it held: its domain is gone", name)
+        events.note("?", "output-of-gone-guest-dropped", interface=name)
+
+
+async def sweep_taps(taps: Taps, keep: frozenset[str], events: EventSink) -> None:
+    """Take away the taps of all domains but these: nobody serves them any more. A failure is noted; such a disk stays a
+    mirror of which one half has failed, and its guest runs on."""
+    try:
+        made_linear = await taps.sweep(keep)
+    except RemusError as error:
+        log.error("taps that nobody serves stay: %s", error)
+        events.note("?", "sweep-failed", reason=str(error))
+        return
+    for name in made_linear:
+        log.info("%s leads to the local device only: nobody protects its domain any more", name)
+        events.note("?", "tap-of-unprotected-guest-removed", disk=name)

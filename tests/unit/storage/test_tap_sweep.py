@@ -1,0 +1,86 @@
+"""`DiskTaps.sweep`: which mapper devices it puts back, and what it takes away beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fake_host import FakeHost
+
+from remus_agent.adapters.disk import tap as tap_module
+from remus_agent.adapters.disk.tap import DiskTaps, TapLimits
+from remus_agent.disk_config import Disk
+from remus_agent.errors import DiskError
+
+MIB = 1024 * 1024
+SECTORS = 512 * MIB // 512
+RAID = f"0 {SECTORS} raid raid1 6 0 nosync region_size 128 write_mostly 1 2 253:1 252:0 253:2 253:3"
+NOWHERE = f"0 {SECTORS} error"
+Make = Callable[..., Disk]
+
+
+@pytest.fixture
+def run(host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(tap_module, "geometry", host.geometry)
+    return tmp_path / "run"
+
+
+def raid(name: str) -> dict[str, dict[str, object]]:
+    """A raid and what belongs to it, as a dead agent leaves them."""
+    parts = {f"{name}-tap": f"0 {SECTORS} linear 43:0 0", f"{name}-md0": "0 8192 linear 252:9 0"}
+    parts[f"{name}-md1"] = "0 8192 linear 252:9 8192"
+    return {part: {"table": table, "open": 0} for part, table in ({name: RAID} | parts).items()}
+
+
+def swept(run: Path, *disks: Disk) -> DiskTaps:
+    for disk in disks:
+        disk.metadata.parent.mkdir(parents=True, exist_ok=True)
+        path = run / "maps" / f"{disk.name}.map"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"map")
+    return DiskTaps(disks, run, TapLimits())
+
+
+def maps(run: Path) -> list[str]:
+    return sorted(path.stem for path in (run / "maps").iterdir())
+
+
+async def test_a_raid_becomes_linear_and_leaves_nothing(make: Make, host: FakeHost, run: Path) -> None:
+    gone, kept = make(), make("web1", device="/dev/vg0/web1")
+    backup = make("db2", device="/dev/vg0/db2")
+    host.mapped = raid(gone.name) | raid(kept.name) | {backup.name: {"table": NOWHERE, "open": 0}}
+    before = host.mapped
+    assert await swept(run, gone, kept, backup).sweep(frozenset({"web1"})) == [gone.name]
+    assert host.mapped[gone.name]["table"] == f"0 {SECTORS} linear 252:0 0"
+    assert {name: facts for name, facts in host.mapped.items() if name != gone.name} == {
+        name: facts for name, facts in before.items() if not name.startswith(gone.name)
+    }
+    assert maps(run) == sorted([kept.name, backup.name])
+
+
+async def test_what_is_as_it_should_be_is_not_touched(make: Make, host: FakeHost, run: Path) -> None:
+    linear, missing = make(), make("web1", device="/dev/vg0/web1")
+    host.mapped = {linear.name: {"table": f"0 {SECTORS} linear 252:0 0", "open": 1}}
+    assert await swept(run, linear, missing).sweep(frozenset()) == []
+    assert host.changes == []
+
+
+async def test_a_sweep_that_was_cut_short_is_finished(make: Make, host: FakeHost, run: Path) -> None:
+    disk = make()
+    host.mapped = raid(disk.name) | {disk.name: {"table": f"0 {SECTORS} linear 252:0 0", "open": 1}}
+    assert await swept(run, disk).sweep(frozenset()) == [disk.name]
+    assert list(host.mapped) == [disk.name]
+    assert host.changes == [f"remove --retry {disk.name}-{part}" for part in ("tap", "md0", "md1")]
+
+
+async def test_one_that_fails_keeps_no_other(make: Make, host: FakeHost, run: Path) -> None:
+    bad, good = make(), make("web1", device="/dev/vg0/web1")
+    host.mapped = raid(bad.name) | raid(good.name)
+    del host.devices[bad.device]
+    with pytest.raises(DiskError, match="/dev/vg0/db1") as caught:
+        await swept(run, bad, good).sweep(frozenset())
+    assert f"put back: {good.name}" in str(caught.value.left)
+    assert host.mapped[bad.name]["table"] == RAID
+    assert host.mapped[good.name]["table"].split()[2] == "linear"
+    assert maps(run) == [bad.name]

@@ -1,0 +1,144 @@
+"""The kernel's side of a tap: an nbd client on a real socket, and layers of device-mapper that are only words."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from remus_agent.errors import DiskError
+from tests import nbd_client
+
+
+class Client:
+    """One connection, through with the handshake."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(10)
+        self._socket.connect(str(path))
+        self._exactly(18)
+        self._socket.sendall(nbd_client.go(name))
+        kind = 0
+        while kind != nbd_client.ACK:
+            _, _, kind, length = struct.unpack(">QIII", self._exactly(20))
+            assert kind < 1 << 31
+            self._exactly(length)
+
+    def send(self, data: bytes) -> None:
+        self._socket.sendall(data)
+
+    def reply(self) -> tuple[int, int]:
+        """Handle and error of the next reply."""
+        return nbd_client.simple_replies(self._exactly(16))[0]
+
+    def ask(self, data: bytes) -> int:
+        """Send one request; the error of its reply."""
+        self.send(data)
+        return self.reply()[1]
+
+    def write(self, offset: int, data: bytes, flag: int = 0) -> None:
+        assert self.ask(nbd_client.write(1, offset, data, flag)) == 0
+
+    def silent(self, seconds: float) -> bool:
+        """Whether nothing comes for so long."""
+        self._socket.settimeout(seconds)
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK) and False
+        except TimeoutError:
+            return True
+        finally:
+            self._socket.settimeout(10)
+
+    def ended(self) -> bool:
+        """Whether the server has closed the connection, and said nothing before."""
+        try:
+            return self._socket.recv(1) == b""
+        except ConnectionResetError:
+            return True
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _exactly(self, count: int) -> bytes:
+        got = b""
+        while len(got) < count:
+            part = self._socket.recv(count - len(got))
+            assert part, "the server has closed the connection"
+            got += part
+        return got
+
+
+@dataclass
+class FakeKernel:
+    """In the place of Layers, of nbd_device's functions and of the reader of the local device. kind: of the guest's device.
+    state: legs of the raid. fails: operations that fail. content: of the local device. reads: (offset, length) of each."""
+
+    kind: str | None = "linear"
+    state: str = "AA"
+    fails: set[str] = field(default_factory=set)
+    content: bytearray = field(default_factory=bytearray)
+    reads: list[tuple[int, int]] = field(default_factory=list)
+    devices: dict[Path, Client] = field(default_factory=dict)
+    tap: Path | None = None
+    cycles: int = 0
+
+    @property
+    def client(self) -> Client:
+        """That of the device behind the tap."""
+        assert self.tap is not None
+        return self.devices[self.tap]
+
+    async def target(self) -> str | None:
+        return self.kind
+
+    async def nbd(self) -> Path | None:
+        return self.tap
+
+    async def protect(self, nbd: Path) -> None:
+        self._may("protect")
+        self.kind, self.tap = "raid", nbd
+        self._may("accept")
+
+    async def linear(self) -> None:
+        self._may("linear")
+        self.kind = "linear"
+        tap, self.tap = self.tap, None
+        if tap in self.devices:
+            self.devices.pop(tap).close()
+
+    async def legs(self) -> str:
+        return self.state
+
+    async def recovering(self) -> bool:
+        return False
+
+    async def cycle(self, name: str) -> None:
+        self.cycles += 1
+
+    async def connect(self, server: Path, export: str, block: int, timeout: int) -> Path:
+        self._may("connect")
+        device = Path(f"/dev/nbd{len(self.devices)}-{id(self)}")
+        while device in self.devices:
+            device = device.with_name(device.name + "x")
+        self.devices[device] = Client(server, export)
+        return device
+
+    async def disconnect(self, device: Path, expected: str) -> None:
+        if self.owner(device) == expected:
+            self.devices.pop(device).close()
+
+    def owner(self, device: Path) -> str | None:
+        return str(id(self.devices[device])) if device in self.devices else None
+
+    def read(self, offset: int, length: int) -> memoryview:
+        self.reads.append((offset, length))
+        return memoryview(bytes(self.content[offset : offset + length]))
+
+    def close(self) -> None:
+        """Of the reader."""
+
+    def _may(self, what: str) -> None:
+        if what in self.fails:
+            raise DiskError(f"{what} has failed", operation="test")

@@ -1,0 +1,315 @@
+"""A tap from the guest's writes to the pieces that are sent: the real thread on a real socket, no device-mapper."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fake_kernel import FakeKernel
+
+from remus_agent.adapters.disk import tap_server
+from remus_agent.adapters.disk.tap import NbdTap
+from remus_agent.disk_ports import DiskData, DiskEnd
+from remus_agent.errors import DiskError
+from remus_agent.protocol.disk import wire
+from remus_agent.protocol.disk.operations import Extent, Op
+from remus_agent.protocol.disk.tap_log import TapLog
+from tests import deadline, nbd_client
+from tests.nbd_client import EIO, ENOSPC, FLUSH, FUA, NO_HOLE, READ, TRIM, WRITE_ZEROES, request
+
+SIZE = 16 * 64 * 1024
+BLOCK = 512
+Make = Callable[..., NbdTap]
+
+
+def block(fill: int, count: int = 1) -> bytes:
+    return bytes([fill]) * BLOCK * count
+
+
+async def begun(tap: NbdTap) -> NbdTap:
+    """Open, in a session that has nothing to copy."""
+    await tap.open()
+    tap._opened_map().clear(tap._opened_map().marked)
+    tap.begin(same_base=True)
+    return tap
+
+
+async def epoch(tap: NbdTap, number: int) -> list[Extent]:
+    """End an epoch; what it holds."""
+    tap.barrier(number)
+    extents: list[Extent] = []
+    while isinstance(piece := await tap.next(), DiskData):
+        assert piece.epoch == number
+        extents += wire.parse(b"".join(piece.payload), size=SIZE, block=BLOCK)
+    assert (piece.epoch, piece.extents) == (number, len(extents))
+    return extents
+
+
+def written(extents: list[Extent]) -> list[tuple[Op, int, int]]:
+    return [(extent.op, extent.offset, extent.length) for extent in extents]
+
+
+def marked(tap: NbdTap) -> list[int]:
+    return [int(region) for region in tap._opened_map().marked]
+
+
+async def test_a_write_is_answered_once_it_is_logged(make: Make, kernel: FakeKernel) -> None:
+    tap = await begun(make())
+    with tap._lock:
+        kernel.client.send(nbd_client.write(7, 4096, block(1)))
+        assert kernel.client.silent(0.2)
+        assert tap._opened_log().waiting == 0
+    assert kernel.client.reply() == (7, 0)
+    assert await epoch(tap, 1) == [Extent(Op.WRITE, 4096, BLOCK, block(1))]
+    assert marked(tap) == [0]
+    tap.committed(1)
+    assert marked(tap) == []
+
+
+async def test_what_comes_after_the_barrier_belongs_to_the_next_epoch(make: Make, kernel: FakeKernel) -> None:
+    tap = await begun(make())
+    kernel.client.write(0, block(1))
+    await asyncio.to_thread(tap.barrier, 1)
+    kernel.client.write(0, block(2))
+    piece, end = await tap.next(), await tap.next()
+    assert isinstance(piece, DiskData)
+    assert bytes(piece.payload[-1]) == block(1)
+    assert isinstance(end, DiskEnd)
+    assert [bytes(extent.data) for extent in await epoch(tap, 2)] == [block(2)]
+
+
+async def test_next_waits_for_early_pieces_and_ends(make: Make, kernel: FakeKernel) -> None:
+    tap = await begun(make(early_bytes=4096))
+    waiting = asyncio.create_task(tap.next())
+    kernel.client.write(0, block(1, 4))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    kernel.client.write(8192, block(2, 8))
+    piece = await waiting
+    assert isinstance(piece, DiskData)
+    assert piece.epoch == 1
+    waiting = asyncio.create_task(tap.next())
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    await asyncio.to_thread(tap.barrier, 1)
+    assert isinstance(await waiting, DiskEnd)
+
+
+async def test_other_requests(make: Make, kernel: FakeKernel) -> None:
+    tap = await begun(make())
+    client = kernel.client
+    assert client.ask(request(READ, 1, 0, BLOCK)) == EIO
+    assert client.ask(request(FLUSH, 2)) == 0
+    client.write(0, block(1), FUA)
+    assert client.ask(request(TRIM, 3, 65536, 4096)) == 0
+    assert client.ask(request(WRITE_ZEROES, 4, 131072, 8192, NO_HOLE | FUA)) == 0
+    assert written(await epoch(tap, 1)) == [
+        (Op.WRITE, 0, BLOCK),
+        (Op.DISCARD, 65536, 4096),
+        (Op.ZERO, 131072, 8192),
+    ]
+    assert marked(tap) == [0, 1, 2]
+
+
+async def test_without_a_session_writes_are_only_tracked(make: Make, kernel: FakeKernel) -> None:
+    tap = await begun(make())
+    tap.end()
+    tap.end()
+    kernel.client.write(65536, block(1))
+    assert marked(tap) == [1]
+    assert tap._opened_log().waiting == 0
+    with pytest.raises(DiskError, match="no session"):
+        await tap.next()
+
+
+async def test_a_client_that_is_gone_ends_the_session_and_open_takes_the_tap_back(
+    make: Make, kernel: FakeKernel
+) -> None:
+    tap = await begun(make())
+    waiting = asyncio.create_task(tap.next())
+    await asyncio.sleep(0)
+    name = tap.map_id
+    kernel.client.close()
+    with pytest.raises(DiskError, match="let go of the tap"):
+        await waiting
+    tap.begin(same_base=True)
+    with pytest.raises(DiskError, match="let go of the tap"):
+        await tap.next()
+    await tap.open()
+    assert tap.map_id == name
+    assert len(kernel.devices) == 1, "the old device was disconnected"
+    tap.begin(same_base=True)
+    kernel.client.write(0, block(3))
+    assert written(await epoch(tap, 1)) == [(Op.WRITE, 0, BLOCK)]
+
+
+@pytest.mark.parametrize("what", ["connect", "protect"])
+async def test_a_tap_that_could_not_be_taken_back_is_not_open(make: Make, kernel: FakeKernel, what: str) -> None:
+    tap = await begun(make())
+    kernel.client.close()
+    await deadline.until(lambda: tap._leg_lost)
+    kernel.fails = {what}
+    for _ in range(2):
+        with pytest.raises(DiskError, match=f"{what} has failed"):
+            await tap.open()
+    assert kernel.kind == "raid", "md goes on noting what changes"
+    kernel.fails.clear()
+    await tap.open()
+    kernel.client.write(0, block(1))
+
+
+async def test_a_leg_that_md_dropped_is_taken_back(make: Make, kernel: FakeKernel) -> None:
+    tap = await begun(make())
+    kernel.state = "AD"
+    with pytest.raises(DiskError, match="let go of the tap"):
+        await tap.open()
+    first, kernel.state = kernel.client, "AA"
+    await tap.open()
+    assert kernel.client is not first
+    kernel.client.write(0, block(1))
+
+
+@pytest.mark.parametrize("what", ["connect", "protect", "accept"])
+async def test_a_disk_is_as_before_when_the_first_open_fails(make: Make, kernel: FakeKernel, what: str) -> None:
+    tap = make()
+    kernel.fails = {what}
+    with pytest.raises(DiskError, match=f"{what} has failed"):
+        await tap.open()
+    assert (kernel.kind, kernel.tap, kernel.devices) == ("linear", None, {})
+    kernel.fails.clear()
+    await tap.open()
+    assert kernel.kind == "raid"
+    assert len(marked(tap)) == 16
+
+
+@pytest.mark.parametrize("kind", ["error", "", None])
+async def test_a_disk_that_leads_nowhere_is_refused(make: Make, kernel: FakeKernel, kind: str | None) -> None:
+    kernel.kind = kind
+    with pytest.raises(DiskError, match="remus-db1-xvda is"):
+        await make().open()
+    assert not kernel.devices
+
+
+async def test_a_refused_write_ends_the_connection(make: Make, kernel: FakeKernel) -> None:
+    """md fails its leg when a write fails, and keeps the connection: the tap would miss everything from then on."""
+    tap = await begun(make())
+    assert kernel.client.ask(nbd_client.write(1, SIZE, block(1))) == ENOSPC
+    assert kernel.client.ended()
+    with pytest.raises(DiskError, match="let go of the tap"):
+        await tap.next()
+
+
+@pytest.mark.parametrize("error", [DiskError("does not fit"), RuntimeError("a defect")])
+async def test_a_write_that_cannot_be_logged_is_not_answered(
+    make: Make,
+    kernel: FakeKernel,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+) -> None:
+    tap = await begun(make())
+
+    def fail(self: TapLog, extent: Extent) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TapLog, "write", fail)
+        kernel.client.send(nbd_client.write(1, 0, block(1)))
+        assert kernel.client.ended()
+        with pytest.raises(DiskError, match="let go of the tap"):
+            await tap.next()
+    assert "remus-db1-xvda" in caplog.text
+    assert ("a defect" in caplog.text) is isinstance(error, RuntimeError)
+    await tap.open()
+    kernel.client.write(0, block(1))
+
+
+async def test_a_client_that_did_not_get_far_is_no_loss(make: Make, kernel: FakeKernel) -> None:
+    tap = await begun(make())
+    gone: list[bool] = []
+    assert tap._server is not None
+    tap._server._gone = lambda: gone.append(True)
+    listener = tap._server._path
+    kernel.client.close()
+    await deadline.until(lambda: gone == [True])
+    _, other = await asyncio.open_unix_connection(str(listener))
+    other.write(b"GET / HTTP/1.1\r\n\r\n" * 10)
+    with contextlib.suppress(OSError):
+        await other.drain()
+    other.close()
+    await asyncio.sleep(0.1)
+    assert gone == [True]
+    assert tap._server._thread.is_alive()
+
+
+async def test_a_full_log_delays_writes(make: Make, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tap_server, "_SLOWEST", 0.4)
+    tap = await begun(make(log_bytes=16 * BLOCK))
+
+    def seconds(offset: int, count: int) -> float:
+        before = time.monotonic()
+        kernel.client.write(offset, block(1, count))
+        return time.monotonic() - before
+
+    assert seconds(0, 7) < 0.2
+    assert seconds(8192, 7) > 0.25
+    assert len(await epoch(tap, 1)) == 2
+    assert seconds(16384, 7) < 0.2
+
+
+async def test_an_overflow_ends_the_session_at_once_and_not_the_guest(make: Make, kernel: FakeKernel) -> None:
+    tap = await begun(make(log_bytes=4096))
+    waiting: asyncio.Task[Any] = asyncio.create_task(tap.next())
+    await asyncio.sleep(0.05)
+    kernel.client.write(65536, block(1, 16))
+    with pytest.raises(DiskError, match="waiting to be sent"):
+        await waiting
+    tap.barrier(1)
+    tap.end()
+    kernel.client.write(131072, block(1, 16))
+    assert marked(tap) == [1, 2]
+    tap.begin(same_base=True)
+    kernel.client.write(0, block(2))
+    assert written(await epoch(tap, 1)) == [(Op.WRITE, 0, BLOCK)]
+
+
+async def test_sessions_that_end_under_writes_harm_nobody(make: Make, kernel: FakeKernel) -> None:
+    tap = await begun(make(early_bytes=BLOCK))
+    ending = asyncio.Event()
+
+    def write() -> None:
+        for number in range(2000):
+            kernel.client.write(number % 1000 * BLOCK, block(1))
+
+    async def restart() -> None:
+        while not ending.is_set():
+            tap.begin(same_base=True)
+            await asyncio.sleep(0)
+            tap.end()
+
+    task = asyncio.create_task(restart())
+    await asyncio.to_thread(write)
+    ending.set()
+    await task
+    assert not tap._leg_lost
+
+
+async def test_close_leaves_a_linear_disk_and_no_map(make: Make, kernel: FakeKernel) -> None:
+    tap = await begun(make())
+    name, path = tap.map_id, tap._map_path
+    kernel.fails = {"linear"}
+    with pytest.raises(DiskError, match="linear has failed"):
+        await tap.close()
+    kernel.client.write(0, block(1))
+    kernel.fails.clear()
+    await tap.close()
+    await tap.close()
+    assert (kernel.kind, path.exists(), tap._socket.exists()) == ("linear", False, False)
+    with pytest.raises(DiskError, match="not open"):
+        _ = tap.map_id
+    await tap.open()
+    assert tap.map_id != name

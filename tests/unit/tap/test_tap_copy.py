@@ -1,0 +1,188 @@
+"""What a tap copies, and the region map that outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fake_kernel import FakeKernel
+from xxhash import xxh3_128_digest
+
+from remus_agent.adapters.disk import nbd_device
+from remus_agent.adapters.disk.tap import NbdTap
+from remus_agent.disk_ports import DiskData, DiskEnd
+from remus_agent.errors import DiskError
+from remus_agent.protocol.disk import wire
+from remus_agent.protocol.disk.operations import Extent
+
+REGION = 64 * 1024
+SIZE = 16 * REGION
+Make = Callable[..., NbdTap]
+
+
+async def received(tap: NbdTap, theirs: bytearray) -> list[Extent]:
+    """Apply all pieces up to the end of epoch 1 to their disk."""
+    extents: list[Extent] = []
+    while isinstance(piece := await tap.next(), DiskData):
+        extents += wire.parse(b"".join(piece.payload), size=SIZE, block=512)
+    assert isinstance(piece, DiskEnd)
+    for extent in extents:
+        theirs[extent.offset : extent.end] = extent.data
+    return extents
+
+
+def filled(kernel: FakeKernel) -> None:
+    for region in range(16):
+        kernel.content[region * REGION : (region + 1) * REGION] = bytes([region + 1]) * REGION
+
+
+async def test_regions_that_are_equal_do_not_travel(make: Make, kernel: FakeKernel) -> None:
+    tap = make()
+    await tap.open()
+    filled(kernel)
+    theirs = bytearray(kernel.content)
+    for region in (3, 4, 15):
+        theirs[region * REGION] ^= 1
+    asked: list[tuple[int, int]] = []
+
+    async def digests(offset: int, length: int) -> bytes:
+        asked.append((offset, length))
+        return b"".join(xxh3_128_digest(theirs[at : at + REGION]) for at in range(offset, offset + length, REGION))
+
+    tap.begin(same_base=False)
+    await tap.copy(digests)
+    assert kernel.cycles == 1
+    assert asked == kernel.reads
+    assert sum(length for _, length in asked) == SIZE
+    assert (tap.progress.done, tap.progress.total, tap.progress.sent) == (SIZE, SIZE, 3 * REGION)
+    tap.barrier(1)
+    await received(tap, theirs)
+    assert theirs == kernel.content
+    tap.committed(1)
+    assert not len(tap._opened_map().marked)
+
+
+async def test_only_what_the_map_names_is_copied_and_never_over_newer_writes(make: Make, kernel: FakeKernel) -> None:
+    tap = make()
+    await tap.open()
+    filled(kernel)
+    theirs = bytearray(kernel.content)
+    tap._opened_map().clear(tap._opened_map().marked)
+    kernel.client.write(2 * REGION, b"a" * 512)
+    tap.begin(same_base=True)
+    kernel.client.write(2 * REGION + 512, b"b" * 512)
+    await tap.copy(None)
+    assert kernel.reads == [(2 * REGION, REGION)]
+    tap.barrier(1)
+    await received(tap, theirs)
+    expected = bytearray(kernel.content)
+    expected[2 * REGION + 512 : 2 * REGION + 1024] = b"b" * 512
+    assert theirs == expected
+
+
+async def test_a_crowded_log_holds_the_copier_back(make: Make, kernel: FakeKernel) -> None:
+    tap = make(log_bytes=2 * SIZE, early_bytes=REGION)
+    await tap.open()
+    filled(kernel)
+    theirs = bytearray(SIZE)
+    tap.begin(same_base=False)
+    kernel.client.write(0, b"c" * 9 * REGION)
+    copying = asyncio.create_task(tap.copy(None))
+    await asyncio.sleep(0.1)
+    assert not copying.done()
+    assert kernel.reads == []
+    pieces = asyncio.create_task(received(tap, theirs))
+    await copying
+    assert kernel.reads == [(9 * REGION, 7 * REGION)]
+    tap.barrier(1)
+    await pieces
+    assert theirs == b"c" * 9 * REGION + kernel.content[9 * REGION :]
+
+
+async def test_the_end_of_the_session_ends_the_copy(make: Make, kernel: FakeKernel) -> None:
+    tap = make()
+    await tap.open()
+    tap.begin(same_base=False)
+
+    async def digests(offset: int, length: int) -> bytes:
+        tap.end()
+        return bytes(length // REGION * 16)
+
+    with pytest.raises(DiskError, match="session"):
+        await tap.copy(digests)
+
+
+async def dead(tap: NbdTap) -> str:
+    """An agent that has protected a disk, with region 5 written last, and died; the identity of its map."""
+    await tap.open()
+    tap._opened_map().clear(tap._opened_map().marked)
+    server = tap._server
+    assert server is not None
+    await asyncio.to_thread(server.stop)
+    tap._server = None
+    tap._opened_map().mark(5 * REGION, 512)
+    return tap.map_id
+
+
+async def test_the_map_outlives_the_agent(make: Make, kernel: FakeKernel) -> None:
+    name = await dead(make())
+    tap = make()
+    await tap.open()
+    assert tap.map_id == name
+    assert [int(region) for region in tap._opened_map().marked] == [5]
+    assert len(kernel.devices) == 1
+
+
+@pytest.mark.parametrize("what", ["linear", "damaged", "shorter", "gone"])
+async def test_a_map_that_says_nothing_is_replaced(make: Make, kernel: FakeKernel, what: str) -> None:
+    first = make()
+    name = await dead(first)
+    path = first._map_path
+    if what == "linear":
+        kernel.kind = "linear"
+    elif what == "damaged":
+        data = bytearray(path.read_bytes())
+        data[20] ^= 1
+        path.write_bytes(data)
+    elif what == "shorter":
+        path.write_bytes(path.read_bytes()[:-1])
+    else:
+        path.unlink()
+    tap = make()
+    await tap.open()
+    assert tap.map_id != name
+    assert len(tap._opened_map().marked) == 16, "everything may differ"
+
+
+async def test_a_disk_that_became_linear_meanwhile_gets_a_new_map(make: Make, kernel: FakeKernel) -> None:
+    tap = make()
+    await tap.open()
+    name = tap.map_id
+    kernel.kind = "linear"
+    await tap.open()
+    assert tap.map_id != name
+    assert kernel.kind == "raid"
+
+
+def test_a_device_that_somebody_else_has_connected_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[tuple[str, ...]] = []
+
+    async def run(*words: str) -> str:
+        ran.append(words)
+        return ""
+
+    monkeypatch.setattr(nbd_device, "run", run)
+    monkeypatch.setattr(nbd_device, "_BLOCKS", tmp_path)
+    device = Path("/dev/nbd3")
+    assert nbd_device.owner(device) is None
+    folder = tmp_path / "nbd3"
+    folder.mkdir()
+    (folder / "pid").write_text("41\n")
+    asyncio.run(nbd_device.disconnect(device, "40"))
+    assert ran == []
+    asyncio.run(nbd_device.disconnect(device, "41"))
+    assert ran == [("nbd-client", "-d", "/dev/nbd3")]
