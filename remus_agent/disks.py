@@ -13,14 +13,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from remus_agent import config, disk_config
-from remus_agent.adapters.disk import host, mapper
+from remus_agent.adapters.disk import host, mapper, release
 from remus_agent.cli import render
 from remus_agent.disk_config import Disk
-from remus_agent.errors import ConfigError, RemusError
+from remus_agent.errors import ConfigError, RefusedError, RemusError
 
 INTERRUPTED: Final = 130
+DANGER: Final = (
+    "Its content becomes that of the last commit, which may be older than what the guest has on the other host; without a"
+    " whole commit it is a mixture that no guest should start from. Two hosts that both let the guest run on its disk have two"
+    " diverging disks. This host's copy is no backup any more: the next protection copies the disk anew."
+)
 EPILOG: Final = (
-    "Exit codes: 0 done, 1 failed, 2 wrong arguments or list of disks, 3 refused, 16 a disk or its device,"
+    "Exit codes: 0 done, 1 failed, 2 wrong arguments or list of disks, 3 refused, 10 a journal, 16 a disk or its device,"
     " 130 interrupted."
 )
 
@@ -68,6 +73,11 @@ def _parser() -> argparse.ArgumentParser:
     verb("status", "show every disk and its mapper device")
     down = verb("down", "take away mapper devices that nobody uses")
     down.add_argument("names", nargs="*", metavar="NAME", help="remus-DOMAIN-VDEV (default: all that nobody uses)")
+    give = verb("release", "use a backup's copy of a disk that is not needed any more as this host's own disk")
+    give.description = f"{give.description}. {DANGER}"
+    give.add_argument("names", nargs="+", metavar="NAME", help="remus-DOMAIN-VDEV, see `remus-disks status`")
+    give.add_argument("--yes", action="store_true", help="do not ask")
+    give.add_argument("--dry-run", action="store_true", help="say what would be done")
     check = verb("check", "check a list of disks and the devices in it")
     check.add_argument(
         "disks",
@@ -90,6 +100,8 @@ async def _run(options: argparse.Namespace) -> int:
             return await _status(options, disks, state)
         case "down":
             return await _down(options, disks)
+        case "release":
+            return await _release(options, disks, state)
         case _:
             return await _check(options, disks)
 
@@ -210,6 +222,66 @@ async def _down(options: argparse.Namespace, disks: tuple[Disk, ...]) -> int:
         else "\n".join(f"{name}: removed" for name in taken) or "Nothing removed."
     )
     return code
+
+
+async def _release(options: argparse.Namespace, disks: tuple[Disk, ...], state: Path) -> int:
+    known = {disk.name: disk for disk in disks}
+    wrong = [name for name in options.names if name not in known]
+    if wrong:
+        raise ConfigError(
+            f"not a disk of {options.disks}: {', '.join(wrong)}", hint=f"it has {', '.join(known) or 'none'}"
+        )
+    code = 0
+    done: list[dict[str, Any]] = []
+    copies: list[release.Copy] = []
+    for name in dict.fromkeys(options.names):
+        try:
+            found = await release.find(known[name], state)
+        except RemusError as error:
+            code = code or error.exit_code
+            done.append({"name": name, "action": "failed", "error": error.as_dict()})
+            _complain(error, options.json)
+            continue
+        if found is None:
+            done.append({"name": name, "action": "none", "note": "it is this host's own disk"})
+        else:
+            copies.append(found)
+    if copies and not options.yes and not options.dry_run:
+        _confirm("\n".join([*(_describe(copy) for copy in copies), DANGER]))
+    for copy in copies:
+        note = _describe(copy)
+        try:
+            if not options.dry_run:
+                problem = await release.release(copy, state)
+                note = f"CONTENT IS NOT WHOLE: {problem}" if problem else f"leads to {copy.disk.device}"
+        except RemusError as error:
+            code = code or error.exit_code
+            done.append({"name": copy.disk.name, "action": "failed", "error": error.as_dict()})
+            _complain(error, options.json)
+            continue
+        done.append({"name": copy.disk.name, "action": "released", "note": note})
+    if options.json:
+        print(json.dumps({"disks": done}))
+        return code
+    for one in done:
+        if one["action"] != "failed":
+            print(f"{one['name']}: {_word(one['action'], options.dry_run)}, {one['note']}")
+    return code
+
+
+def _describe(copy: release.Copy) -> str:
+    commit = copy.committed
+    when = "nothing of it was committed here" if commit is None else f"last commit: epoch {commit.epoch}"
+    return f"{copy.disk.name} on {copy.disk.device}: {when}{f', session {commit.session}' if commit else ''}"
+
+
+def _confirm(question: str) -> None:
+    """Ask on the terminal. Raises RefusedError unless the answer is yes, ConfigError when there is nobody to ask."""
+    if not sys.stdin.isatty():
+        raise ConfigError("this needs a confirmation, and standard input is not a terminal", hint="add --yes")
+    print(f"{question}\nContinue? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        raise RefusedError("not confirmed", operation="release a disk", left="nothing was changed")
 
 
 async def _existing(names: list[str]) -> list[str]:

@@ -217,6 +217,16 @@ class DiskCopy:
         self._released = self.standing
         return self.standing
 
+    def give_up(self) -> None:
+        """Whatever the content is at, somebody else uses it from now on: forget the map, durably, and let go of the device.
+        Nothing that is in the journal is ever applied to it again."""
+        self._usable()
+        state = self._journal.state
+        with self._changing():
+            self._journal.save(replace(state, map_id=None, base=self.standing, seeding=self.seeding, handed_over=True))
+        self.map_id = None
+        self.close()
+
     def close(self) -> None:
         """Let go of device and journal. Safe to call twice."""
         self._dead = "is closed"

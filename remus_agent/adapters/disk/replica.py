@@ -110,6 +110,12 @@ class FileReplica:
         await self._mapping.linear(self._place.domain, self.facts.vdev, self._place.path, self.facts.size)
         await self.close()
 
+    async def give_up(self) -> None:
+        """As `hand_over`, whatever the content is at. When the mapper device cannot be led to it, open the disk again."""
+        await self._run(self._copy.give_up)
+        await self._mapping.linear(self._place.domain, self.facts.vdev, self._place.path, self.facts.size)
+        await self.close()
+
     async def close(self) -> None:
         """Close the device; the mapper device goes on leading nowhere. Safe to call twice and after hand_over."""
         if self._closed:
