@@ -98,4 +98,5 @@ def test_the_old_disk_is_brought_to_the_new_owners(database: None, tmp_path: Pat
     on("beta", f"xl pause {GUEST}")
     assert compare(("alpha", DEVICE), ("beta", DEVICE)) == []
     on("beta", f"xl unpause {GUEST} && xl shutdown -w {GUEST}", timeout=300)
+    on("beta", f"blockdev --flushbufs {DEVICE}")  # the host's cache knows nothing of what the guest wrote
     assert fsck("beta", DEVICE) == ""
