@@ -35,6 +35,7 @@ class FakeXen:
         self.dirty: set[int] = set()
         self.shutdown: int | None = None
         self.gone = False
+        self.dying = False
         self.reacts = True
         self.accepts = True
         self.logdirty = False
@@ -82,7 +83,7 @@ class FakeXen:
             return 0
         info = out._obj if hasattr(out, "_obj") else out[0]
         info.domain, info.tot_pages = DOMID, self.tot_pages
-        info.flags = 2 | (0 if self.shutdown is None else 4 | self.shutdown << 16)
+        info.flags = 2 | self.dying | (0 if self.shutdown is None else 4 | self.shutdown << 16)
         info.handle[:] = bytes.fromhex(UUID.replace("-", ""))
         return 1
 

@@ -173,8 +173,10 @@ async def test_destroying_goes_by_name(host: XenHypervisor, tmp_path: Path) -> N
     assert (tmp_path / "arguments").read_text() == f"destroy {DOMID}\n"
 
 
-async def test_ids_are_those_of_all_domains(host: XenHypervisor, xen: FakeXen) -> None:
+async def test_ids_are_those_of_all_domains_that_live(host: XenHypervisor, xen: FakeXen) -> None:
     assert await host.domids() == {DOMID}
+    xen.dying = True  # it stays as long as its held frames, which the sweep is to drop
+    assert await host.domids() == frozenset()
     xen.gone = True
     assert await host.domids() == frozenset()
 
