@@ -62,12 +62,15 @@ class Layers:
         return nbd_device.named(words[3]) if words[2:3] == ["linear"] else None
 
     async def linear(self) -> None:
-        """The guest's device leads to the local device and to nothing else, whatever it was."""
+        """The guest's device leads to the local device and to nothing else, whatever it was. Refused when that is the leg of a
+        raid that has failed: it lacks what was written since."""
         wanted = mapper.linear(self.size, self.disk.device)
         kind = await self.target()
         if kind is None:
             await mapper.create(self._name, wanted)
         elif kind != "linear":
+            if kind == "raid":
+                await self.require_local()
             await mapper.replace(self._name, wanted)
         await self.tidy()
 
@@ -95,11 +98,14 @@ class Layers:
     async def protect(self, nbd: Path) -> None:
         """The guest's device becomes a raid1 of the local device and the tap behind an nbd device. A raid whose tap had failed
         takes it back, and md copies what has changed meanwhile."""
+        protected = await self.target() == "raid"
+        if protected:
+            await self.require_local()  # md would take that leg back as well, and read what it lacks from the tap
         if await mapper.exists(self._tap):
             await mapper.replace(self._tap, mapper.linear(self.size, nbd), flush=False)
         else:
             await mapper.create(self._tap, mapper.linear(self.size, nbd))
-        if await self.target() == "raid":
+        if protected:
             await mapper.cycle(self._name)
         else:
             await self._new_raid()
@@ -110,6 +116,17 @@ class Layers:
                 domain=self.disk.domain,
                 left="the guest's disk goes on with its local device",
                 hint="look at the kernel's log (dmesg)",
+            )
+
+    async def require_local(self) -> None:
+        """Raises DiskError when the local leg of the raid has failed."""
+        if (await self.legs()).startswith("D"):
+            raise DiskError(
+                f"{self.disk.device} has failed: what was written since then is on the backup only",
+                operation="use the local disk",
+                domain=self.disk.domain,
+                left="the guest's disk goes on with the tap alone; reads of it fail",
+                hint="fail over: stop the guest here, prove this host dead to failover.yml, then replace the device",
             )
 
     async def legs(self) -> str:

@@ -43,7 +43,7 @@ def main():
         print(devices[name]["table"])
     elif verb == "status":
         table = devices[name]["table"].split()
-        extra = "raid1 2 AA 8/8 idle 0 0 -" if table[2] == "raid" else ""
+        extra = f"raid1 2 {devices[name].get('legs', 'AA')} 8/8 idle 0 0 -" if table[2] == "raid" else ""
         print(*table[:3], extra)
     elif verb == "info":
         print(devices[name]["open"])

@@ -9,6 +9,7 @@ import pytest
 from fake_host import FakeHost
 
 from remus_agent.adapters.disk import tap as tap_module
+from remus_agent.adapters.disk.layers import Layers
 from remus_agent.adapters.disk.tap import DiskTaps, TapLimits
 from remus_agent.disk_config import Disk
 from remus_agent.errors import DiskError
@@ -84,3 +85,17 @@ async def test_one_that_fails_keeps_no_other(make: Make, host: FakeHost, run: Pa
     assert host.mapped[bad.name]["table"] == RAID
     assert host.mapped[good.name]["table"].split()[2] == "linear"
     assert maps(run) == [bad.name]
+
+
+async def test_a_raid_whose_local_leg_has_failed_stays(make: Make, host: FakeHost, run: Path) -> None:
+    """What was written since is nowhere else on this host."""
+    disk = make()
+    failed = raid(disk.name)
+    failed[disk.name]["legs"] = "DA"
+    host.mapped = failed
+    with pytest.raises(DiskError, match="has failed: what was written since then is on the backup only"):
+        await swept(run, disk).sweep(frozenset())
+    with pytest.raises(DiskError, match="has failed"):
+        await Layers(disk, 512 * MIB).protect(Path("/dev/nbd1"))
+    assert host.mapped[disk.name]["table"] == RAID
+    assert maps(run) == [disk.name]
