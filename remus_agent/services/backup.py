@@ -248,11 +248,12 @@ class BackupService:
                 )
                 await old.discard(Event.SUPERSEDED)
 
-    async def _supersede(self, newest: Copy) -> None:
-        """A new session has committed: older copies are destroyed, beside the epoch loop."""
+    def _supersede(self, newest: Copy) -> None:
+        """A new session has committed: older copies can't be activated any more, and are destroyed beside the epoch loop."""
         for old in self._copies.get(newest.hello.domain, []):
             if old is not newest and old.state is State.ORPHANED:
-                task = asyncio.create_task(old.discard(Event.SUPERSEDED), name=f"supersede {newest.hello.domain}")
+                old.give_up(Event.SUPERSEDED)
+                task = asyncio.create_task(old.clear_up(), name=f"supersede {newest.hello.domain}")
                 self._background.add(task)
                 task.add_done_callback(self._background.discard)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from remus_agent.errors import (
     AuthorityError,
@@ -57,7 +57,7 @@ class Copy:
         journal: Journal,
         disks: CopyDisks,
         settings: Settings,
-        on_first_commit: Callable[[Copy], Awaitable[None]],
+        on_first_commit: Callable[[Copy], None],
     ) -> None:
         clock = ports.clock
         self.hello = hello
@@ -170,11 +170,19 @@ class Copy:
 
     async def discard(self, event: Event = Event.DISCARD_ASKED) -> None:
         """Destroy the copy and forget it."""
+        self.give_up(event)
+        await self.clear_up()
+
+    def give_up(self, event: Event) -> None:
+        """From now on it is never activated; `clear_up` destroys it."""
         if not TABLE.accepts(self.state, event):
             raise RefusedError(
                 f"this copy is {self.state.value}", operation="discard the copy", domain=self.hello.domain
             )
         self._advance(event)
+
+    async def clear_up(self) -> None:
+        """Destroy a copy that was given up."""
         await self._abort()
         if self._connection is not None and not self.stop_asked_by_peer:
             await self._connection.close()
@@ -255,7 +263,9 @@ class Copy:
         await self._journal.commit(record)
         self._commit = record
         self._disks.committed(end.epoch)
-        first = self.committed_epoch == 0
+        if self.committed_epoch == 0:
+            # Before anybody hears of this commit: an older copy must not outlive this one, should what follows fail.
+            self._on_first_commit(self)
         self._tail = [bytes(part) for part in staged.tail]
         self._emulator = [bytes(part) for part in staged.emulator]
         self.committed_epoch = end.epoch
@@ -265,8 +275,6 @@ class Copy:
         self.received_pages += staged.pages
         await target.feed(staged.page_records)
         await self._disks.apply()
-        if first:
-            await self._on_first_commit(self)
         if lost is not None:
             raise lost  # only now: what is committed has to be applied, whoever has heard of it
 

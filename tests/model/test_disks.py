@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from remus_agent.errors import AuthorityError, DiskError, PeerRefused
+from remus_agent.adapters.sim.hypervisor import SimTarget
+from remus_agent.errors import AuthorityError, DiskError, DomainNotFound, HypervisorError, PeerRefused
 from remus_agent.machines.backup import State
 from remus_agent.protocol.replication.frames import Frame, FrameType
 from remus_agent.protocol.replication.messages import DiskAsk, DiskHello, Refuse, encode, expect
@@ -392,6 +393,35 @@ def test_an_older_copy_is_activated_while_a_newer_session_stages() -> None:
         assert pair.copied("xvda") == then
         assert [copy.state for copy in backup._copies["web1"]] == [State.ACTIVE, State.DISCARDED]
         assert not pair.beta.stores.violations
+
+    run(story())
+
+
+def test_an_older_copy_is_not_activated_once_a_newer_one_has_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even when the newer one breaks right after its first commit: what the guest sent in it has left its host."""
+
+    async def story() -> None:
+        pair = await protected()
+        await later(pair)
+        first = copy_of(pair)
+        feed = SimTarget.feed
+
+        async def break_down(self: SimTarget, buffers: Any) -> None:
+            newest = on(pair.beta).backup._copies["web1"][-1]
+            if newest is not first and newest.committed_epoch == 1:
+                raise HypervisorError("the toolstack process ended", operation="feed")
+            await feed(self, buffers)
+
+        monkeypatch.setattr(SimTarget, "feed", break_down)
+        await pair.network.drop_all()
+        pair.output.emit("reply of the first epoch of the new session")
+        await until(lambda: "reply of the first epoch of the new session" in pair.output.out, "released", 100)
+        pair.network.cut()
+        await pair.kill_host()
+        await asyncio.sleep(40)
+        with pytest.raises(DomainNotFound):
+            await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
+        assert first.state is State.DISCARDED
 
     run(story())
 
