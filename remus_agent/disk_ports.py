@@ -153,6 +153,12 @@ class Replica(Protocol):
         """xxh3_128 of each region of the device from offset on, 16 bytes each."""
         ...
 
+    @property
+    def released(self) -> bool:
+        """`hand_over` has let go of the device: it can't be a copy again. If it then failed, it may be called again, and nothing
+        else."""
+        ...
+
     async def hand_over(self) -> None:
         """For activation: forget the map's identity, close the device and let the mapper device lead to it."""
         ...

@@ -63,6 +63,9 @@ class DomainReplicas:
         async with self._lock:
             self._check(turn)
             try:
+                await (
+                    self._close_all()
+                )  # a new session begins with what its commit record says, whatever the one before left
                 await self._ensure(disks, committed)
                 self._check(turn)
                 self._users.add(session)
@@ -105,23 +108,26 @@ class DomainReplicas:
             rest = [disk for disk in disks if disk.vdev not in self._handed]
             fresh = not self._suspect
             await self._ensure(rest, committed)
+            disk: DiskFacts | None = None
             try:
                 if fresh:
                     for disk in rest:
-                        await self.of(disk.vdev).drop()
+                        if not self.of(disk.vdev).released:
+                            await self.of(disk.vdev).drop()
                 for disk in rest:
                     await self.of(disk.vdev).hand_over()
                     del self._open[disk.vdev]
                     self._handed.add(disk.vdev)
             except RemusError:
-                self._suspect = True
+                # One that has let go of its device is asked again; opened anew it would say that it was handed over before.
+                self._suspect = not (disk is not None and self.of(disk.vdev).released)
                 raise
             self._users.discard(session)
             await self._close_unused()
 
     async def _ensure(self, disks: Sequence[DiskFacts], committed: CommitRecord | None) -> None:
         if self._suspect:
-            await self._close_all()
+            await self._close_all(but_released=True)
             self._suspect = False
         for disk in disks:
             if disk.vdev not in self._open:
@@ -131,9 +137,11 @@ class DomainReplicas:
         if not self._users:
             await self._close_all()
 
-    async def _close_all(self) -> None:
-        while self._open:
-            vdev, replica = self._open.popitem()
+    async def _close_all(self, *, but_released: bool = False) -> None:
+        for vdev, replica in list(self._open.items()):
+            if but_released and replica.released:
+                continue
+            del self._open[vdev]
             try:
                 await replica.close()
             except RemusError as error:

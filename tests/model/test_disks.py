@@ -344,15 +344,16 @@ def test_an_apply_that_failed_is_made_up_for_before_activation() -> None:
     run(story())
 
 
-def test_nothing_is_activated_when_a_disk_cannot_be_handed_over() -> None:
+@pytest.mark.parametrize(("operation", "message"), [("hand_over", "has failed"), ("lead", "is busy")])
+def test_nothing_is_activated_when_a_disk_cannot_be_handed_over(operation: str, message: str) -> None:
     async def story() -> None:
         pair = await protected()
         pair.volume("xvda").write(0, b"last")
         await later(pair)
         await pair.kill_host()
         await until(lambda: copy_of(pair).state is State.ORPHANED, "orphaned")
-        pair.beta.stores.fails.add("hand_over")
-        with pytest.raises(DiskError, match="has failed") as caught:
+        pair.beta.stores.fails.add(operation)
+        with pytest.raises(DiskError, match=message) as caught:
             await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
         assert caught.value.left == "nothing was activated, the copy stands"
         assert [guest.paused_copy for guest in pair.beta.xen.guests.values()] == [True]

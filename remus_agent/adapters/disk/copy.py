@@ -53,7 +53,7 @@ class DiskCopy:
         self._staged: tuple[int, Sequence[Extent]] | None = None
         self._committed: CommitRecord | None = None
         self._dropped: int | None = None
-        self._unsynced = False
+        self._unsynced = True  # whoever had the device before may have left something in its cache
         self._dead: str | None = None
         self._released: Standing | None = None
 

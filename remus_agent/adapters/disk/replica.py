@@ -72,6 +72,11 @@ class FileReplica:
         """Device and journal are let go of, or about to be."""
         return self._closed
 
+    @property
+    def released(self) -> bool:
+        """Whether `hand_over` has let go of the device."""
+        return self._copy.released is not None
+
     async def begin(self, map_id: str, session: str) -> None:
         """A session with this map (both UUIDs) begins. Durable when it returns. Raises DiskError, JournalError."""
         await self._run(self._copy.begin, map_id, session)

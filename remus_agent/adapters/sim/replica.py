@@ -49,6 +49,11 @@ class SimStores:
         """What stands on a disk now."""
         return bytes(self.by_disk[domain, vdev].content)
 
+    def lead(self, domain: str, vdev: str) -> None:
+        """The mapper device is led to the disk."""
+        if "lead" in self.fails:
+            raise DiskError(f"the mapper device of {vdev} is busy", operation="hand_over", domain=domain)
+
     def must(self, condition: bool, text: str) -> None:
         """Note a broken contract."""
         if not condition:
@@ -64,6 +69,7 @@ class SimReplica:
         self._domain = domain
         self._facts = facts
         self._store = store
+        self._released = False
 
     @property
     def facts(self) -> DiskFacts:
@@ -112,10 +118,17 @@ class SimReplica:
         starts = range(offset, offset + length, REGION)
         return b"".join(xxh3_128(bytes(self._store.content[at : at + REGION])).digest() for at in starts)
 
+    @property
+    def released(self) -> bool:
+        return self._released
+
     async def hand_over(self) -> None:
-        await self._operation("hand_over")
-        self._stores.must(not self._store.seeding, "a disk that is being seeded is handed over")
-        self._store.map_id, self._store.user, self._store.mapper = None, None, "linear"
+        if not self._released:
+            await self._operation("hand_over")
+            self._stores.must(not self._store.seeding, "a disk that is being seeded is handed over")
+            self._store.map_id, self._store.user, self._released = None, None, True
+        self._stores.lead(self._domain, self._facts.vdev)
+        self._store.mapper = "linear"
 
     async def close(self) -> None:
         await asyncio.sleep(0)
