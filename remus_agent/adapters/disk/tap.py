@@ -120,8 +120,15 @@ class NbdTap:
 
     def barrier(self, epoch: int) -> None:
         with self._lock:
-            self._opened_log().barrier(epoch)
+            if self._server is None or not self._server.connected:
+                # Writes may have been completed without us since: an epoch must not be closed that lacks them.
+                self._leg_lost = True
+                self._opened_log().end()
+            else:
+                self._opened_log().barrier(epoch)
         self._wake()
+        if self._leg_lost:
+            raise self._lost()
 
     async def next(self) -> DiskData | DiskEnd:
         while True:

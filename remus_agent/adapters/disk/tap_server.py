@@ -14,6 +14,7 @@ import ctypes
 import errno
 import logging
 import os
+import select
 import socket
 import threading
 from collections.abc import Callable
@@ -41,8 +42,9 @@ from remus_agent.protocol.nbd.server import NbdServer
 log = logging.getLogger(__name__)
 
 _PR_SET_IO_FLUSHER: Final = 57
-_SLOWEST: Final = 0.05
-"""Seconds by which a write is delayed when the log is full."""
+_SLOWEST: Final = 0.01
+"""Seconds between two batches of requests when the log is full. The kernel has up to 128 requests under way, each of which may
+come alone, and the last one must not wait as long as the kernel waits for a tap."""
 
 
 class TapServer:
@@ -71,7 +73,22 @@ class TapServer:
         self._stopping = threading.Event()
         self._listener: socket.socket | None = None
         self._client: socket.socket | None = None
+        self._pressure = 0.0
         self._thread = threading.Thread(target=self._run, name=f"tap {export.name}", daemon=True)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the kernel still holds its end, asked of the socket itself: the thread may not have seen the end yet, and the
+        kernel closes its end before it fails what is under way."""
+        client = self._client
+        if client is None:
+            return False
+        look = select.poll()
+        try:
+            look.register(client, select.POLLRDHUP | select.POLLHUP | select.POLLERR)
+            return not look.poll(0)
+        except (OSError, ValueError):  # closed meanwhile
+            return False
 
     def start(self) -> None:
         """Listen; a client can connect when this returns. Raises DiskError."""
@@ -136,7 +153,7 @@ class TapServer:
             count = client.recv_into(server.get_buffer())
             if count == 0:
                 return
-            answers, refused = bytearray(), False
+            answers, refused, self._pressure = bytearray(), False, 0.0
             for event in server.buffer_updated(count):
                 if isinstance(event, Disconnect):
                     return
@@ -144,6 +161,8 @@ class TapServer:
                 refused = refused or (isinstance(event, Send) and _refuses(event.data))
             if answers:
                 client.sendall(answers)
+            if self._pressure > 0:
+                self._stopping.wait(self._pressure * _SLOWEST)
             if refused:
                 raise NbdError(
                     "request", expected="one within the disk", found="one that was refused", operation="serve a tap"
@@ -170,10 +189,8 @@ class TapServer:
         with self._lock:
             self._log.write(extent)
             waiting = None if self._log.overflowed else self._log.waiting
-            pressure = self._log.pressure
+            self._pressure = self._log.pressure
         self._logged(waiting)
-        if pressure > 0:
-            self._stopping.wait(pressure * _SLOWEST)
         return reply(handle)
 
 

@@ -51,6 +51,10 @@ class Client:
         finally:
             self._socket.settimeout(10)
 
+    def shut(self) -> None:
+        """The kernel gives up: its end is closed before what is under way fails."""
+        self._socket.shutdown(socket.SHUT_RDWR)
+
     def ended(self) -> bool:
         """Whether the server has closed the connection, and said nothing before."""
         try:

@@ -247,18 +247,35 @@ async def test_a_client_that_did_not_get_far_is_no_loss(make: Make, kernel: Fake
 
 
 async def test_a_full_log_delays_writes(make: Make, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tap_server, "_SLOWEST", 0.4)
-    tap = await begun(make(log_bytes=16 * BLOCK))
+    """Once for each batch of requests, so that the last of many is not answered after the kernel has lost patience."""
+    monkeypatch.setattr(tap_server, "_SLOWEST", 0.5)
+    await begun(make(log_bytes=12 * BLOCK))
 
-    def seconds(offset: int, count: int) -> float:
+    def seconds(*offsets: int) -> float:
         before = time.monotonic()
-        kernel.client.write(offset, block(1, count))
+        kernel.client.send(b"".join(nbd_client.write(offset, offset, block(1)) for offset in offsets))
+        for offset in offsets:
+            assert kernel.client.reply() == (offset, 0)
         return time.monotonic() - before
 
-    assert seconds(0, 7) < 0.2
-    assert seconds(8192, 7) > 0.25
-    assert len(await epoch(tap, 1)) == 2
-    assert seconds(16384, 7) < 0.2
+    assert seconds(0) < 0.2
+    kernel.client.write(8192, block(1, 9))
+    assert seconds(0) > 0.25
+    assert seconds(*([0] * 20)) < 20 * 0.25
+
+
+async def test_an_epoch_is_not_closed_once_the_kernel_has_let_go(make: Make, kernel: FakeKernel) -> None:
+    """Also when the thread has not come to see it: writes may have been completed without the tap since."""
+    tap = await begun(make())
+    with tap._lock:  # the thread is held in the middle of a write
+        kernel.client.send(nbd_client.write(1, 0, block(1)))
+        assert kernel.client.silent(0.2)
+        kernel.client.shut()
+        assert not tap._server.connected  # type: ignore[union-attr]
+    with pytest.raises(DiskError, match="has let go of the tap"):
+        tap.barrier(1)
+    with pytest.raises(DiskError, match="has let go of the tap"):
+        await tap.next()
 
 
 async def test_an_overflow_ends_the_session_at_once_and_not_the_guest(make: Make, kernel: FakeKernel) -> None:
