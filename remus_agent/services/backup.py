@@ -140,13 +140,12 @@ class BackupService:
                 hint="look again with `remusctl status`; somebody has acted meanwhile",
             )
         with self._replicas_of(domain).failing_over():
-            if copy.hello.disks:
-                await self._silence_newer(copy)
+            await self._silence_newer(copy)
             await copy.failover(fenced["host"], fenced["method"], fenced["evidence"])
         return copy
 
     async def _silence_newer(self, copy: Copy) -> None:
-        """A newer session uses the disks of the copy that is to be activated: it has to be as dead as its primary."""
+        """A newer session shows that the primary of the copy that is to be activated may live: it has to be silent."""
         domain = copy.hello.domain
         for newer in self._copies.get(domain, []):
             if newer is not copy and newer.state in (State.RECEIVING, State.READY):

@@ -68,6 +68,7 @@ class Copy:
         self.generation = hello.generation
         self.received_pages = 0
         self.last_heard = clock.now()
+        self._listening_since: float | None = None
         self.working_name = f"{hello.domain}--incoming-{hello.session[:8]}"
         self.running: Domain | None = None
         self._hypervisor = ports.hypervisor
@@ -196,6 +197,7 @@ class Copy:
     # Receiving
 
     async def _receive(self, connection: Connection) -> Frame:
+        self._listening_since = self._clock.now()
         try:
             async with asyncio.timeout(self._settings.silence):
                 frame = await connection.receive()
@@ -206,6 +208,8 @@ class Copy:
                 domain=self.hello.domain,
                 epoch=self.committed_epoch or None,
             ) from None
+        finally:
+            self._listening_since = None
         self.last_heard = self._clock.now()
         return frame
 
@@ -323,7 +327,7 @@ class Copy:
         quiet = 3 * self._settings.heartbeat
         asked_at = self._clock.now()
         while self.state in (State.RECEIVING, State.READY):
-            silent_for = self._clock.now() - self.last_heard
+            silent_for = self._silent_for()
             if silent_for >= quiet:
                 await self.disconnect()
                 return
@@ -337,6 +341,13 @@ class Copy:
                     hint="fence the primary's host first; to give up the copy there, unprotect on the primary",
                 )
             await self._clock.sleep(self._settings.heartbeat / 4)
+
+    def _silent_for(self) -> float:
+        """Seconds for which we have listened and heard nothing. While an epoch is being staged or applied nobody listens, and a
+        primary that lives can't be told from one that doesn't."""
+        if self._listening_since is None:
+            return 0.0
+        return self._clock.now() - max(self.last_heard, self._listening_since)
 
     async def _announce(self, domain: Domain) -> None:
         """Beside the failover, which it must neither delay nor undo: the guest announces itself as well."""

@@ -365,6 +365,21 @@ def test_nothing_is_activated_when_a_disk_cannot_be_handed_over(operation: str, 
     run(story())
 
 
+def test_a_primary_that_lives_is_not_taken_for_silent_while_the_backup_is_busy() -> None:
+    async def story() -> None:
+        pair = await protected()
+        await later(pair)
+        pair.beta.stores.delay = lambda: 15.0
+        await asyncio.sleep(1)
+        with pytest.raises(AuthorityError, match="the primary is alive"):
+            await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
+        assert "web1" not in pair.beta.xen.guests
+        pair.beta.stores.delay = lambda: 0.0
+        await later(pair)
+
+    run(story())
+
+
 def hold_memory(pair: Pair) -> None:
     """New sessions get no further than their disks: no end of an epoch of memory arrives."""
     pair.network.mangler = lambda frame, data: b"" if frame.type is FrameType.EPOCH_END else data
