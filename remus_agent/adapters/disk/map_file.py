@@ -23,6 +23,7 @@ def open_map(path: Path, size: int, *, keep: bool) -> RegionMap:
         try:
             was = os.fstat(fd).st_size
             os.ftruncate(fd, map_bytes(size))
+            os.posix_fallocate(fd, 0, map_bytes(size))  # a full /run is an error here, and would be SIGBUS at a write
             memory = memoryview(mmap.mmap(fd, map_bytes(size)))
         finally:
             os.close(fd)

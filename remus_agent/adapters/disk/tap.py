@@ -68,6 +68,11 @@ class NbdTap:
         self._leg_lost = False
 
     @property
+    def is_open(self) -> bool:
+        """Whether the guest's disk has this tap behind it, or had when it was last looked at."""
+        return self._log is not None
+
+    @property
     def map_id(self) -> str:
         return self._opened_map().map_id
 
@@ -207,12 +212,15 @@ class NbdTap:
         """Wait until md has written everything through the tap that changed while its leg was failed. Raises DiskError when
         md does not use the tap; the next `open` takes it back."""
         while True:
-            if not await self._layers.recovering():
-                break
+            legs = await self._layers.legs()
+            if "D" in legs:
+                self._leg_lost = True
+                raise self._lost()
+            if (
+                legs == "AA" and not await self._layers.recovering()
+            ):  # md is idle for a moment before it begins, and after it
+                return
             await asyncio.sleep(_PATIENCE)
-        if await self._layers.legs() != "AA":
-            self._leg_lost = True
-            raise self._lost()
 
     def _on_logged(self, waiting: int | None) -> None:
         """In the tap's thread, for each write: wakes the sender only when there is something to send early, or the log has
@@ -342,8 +350,10 @@ class DiskTaps:
     async def _tap(self, domain: str, vdev: str) -> NbdTap:
         """The same object each time, so that its thread outlives a session."""
         key = (domain, vdev)
-        if key not in self._made:
-            disk = self._disks[key]
-            size, block = await asyncio.to_thread(geometry, disk.device, domain)
-            self._made[key] = NbdTap(disk, DiskFacts(vdev, size, block), self._run, self._limits)
+        disk = self._disks[key]
+        size, block = await asyncio.to_thread(geometry, disk.device, domain)
+        facts = DiskFacts(vdev, size, block)
+        made = self._made.get(key)
+        if made is None or (made.facts != facts and not made.is_open):  # a device may grow while nobody protects it
+            self._made[key] = NbdTap(disk, facts, self._run, self._limits)
         return self._made[key]

@@ -6,15 +6,19 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_kernel import FakeKernel
 
+from remus_agent.adapters.disk import tap as tap_module
 from remus_agent.adapters.disk import tap_server
-from remus_agent.adapters.disk.tap import NbdTap
+from remus_agent.adapters.disk.tap import DiskTaps, NbdTap, TapLimits
+from remus_agent.disk_config import Disk
 from remus_agent.disk_ports import DiskData, DiskEnd
 from remus_agent.errors import DiskError
+from remus_agent.ports import Domain, GuestType, Vbd
 from remus_agent.protocol.disk import wire
 from remus_agent.protocol.disk.operations import Extent, Op
 from remus_agent.protocol.disk.tap_log import TapLog
@@ -330,3 +334,20 @@ async def test_close_leaves_a_linear_disk_and_no_map(make: Make, kernel: FakeKer
         _ = tap.map_id
     await tap.open()
     assert tap.map_id != name
+
+
+async def test_a_device_that_has_grown_is_protected_as_a_whole(
+    make: Make, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sizes = {"now": SIZE}
+    monkeypatch.setattr(tap_module, "geometry", lambda device, domain: (sizes["now"], BLOCK))
+    disk = Disk("db1", "xvda", Path("/dev/vg0/db1"), tmp_path / "x.md", tmp_path / "x.journal")
+    taps = DiskTaps([disk], tmp_path / "run", TapLimits())
+    domain = Domain("db1", 3, "", GuestType.PVH, 0, (), (Vbd("xvda", str(disk.mapper)),))
+    (tap,) = await taps.of(domain)
+    await tap.open()
+    sizes["now"] = 2 * SIZE
+    assert await taps.of(domain) == (tap,)  # while it is protected its mirror has the size that it has
+    await tap.close()
+    (tap,) = await taps.of(domain)
+    assert tap.facts.size == 2 * SIZE
