@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Final
 
 from remus_agent.errors import NbdError
+from remus_agent.protocol.in_place import InPlaceDecoder
 from remus_agent.protocol.nbd.constants import (
     CLIENT_FLAGS,
     MAX_OPTION_BYTES,
@@ -37,25 +38,26 @@ from remus_agent.protocol.nbd.messages import (
     WriteZeroes,
     reply,
 )
-from remus_agent.protocol.replication.frames import Buffer
 
 _SCRATCH_BYTES: Final = 16 * 1024
 """The handshake, requests and small writes arrive here, several in one read; at most so much of a large write is copied
 once, which costs less than another read. A whole option has to fit."""
 
 
-class NbdServer:
+class NbdServer(InPlaceDecoder[Event, NbdError]):
     """One connection of a client to an export, in any chunking.
 
     Broken rules that the protocol has an answer for are answered: options with an error reply, requests with an errno (the
-    data of a refused write is dropped as it comes). Everything else is an NbdError, and the decoder stays dead: `failed`
-    has the error, and both methods raise it.
+    data of a refused write is dropped as it comes). Everything else is an NbdError. After a Disconnect everything is ignored.
     """
+
+    _error = NbdError
 
     greeting: Final = GREETING_BYTES
     """To be sent first."""
 
     def __init__(self, export: Export) -> None:
+        super().__init__()
         self.export = export
         self._scratch = bytearray(_SCRATCH_BYTES)
         self._scratch_view = memoryview(self._scratch)
@@ -68,7 +70,6 @@ class NbdServer:
         self._refusal = b""  # reply to a refused write, sent when all its data has come
         self._to_drop = 0
         self._dropped = 0
-        self.failed: NbdError | None = None
 
     @property
     def negotiated(self) -> bool:
@@ -85,50 +86,17 @@ class NbdServer:
             return REQUEST.size + self._dropped
         return self._held
 
-    def get_buffer(self, hint: int = -1) -> memoryview:  # noqa: ARG002 - asyncio.BufferedProtocol's signature
-        """Memory for the next received bytes, never empty. hint is not used: the protocol knows what comes."""
-        if self.failed is not None:
-            raise self.failed
+    def _room(self) -> memoryview:
         if self._write is not None:
             return self._data[self._filled :]
         return self._scratch_view[self._held :]
 
-    def buffer_updated(self, count: int) -> list[Event]:
-        """count bytes were received into the memory of the last get_buffer(). Returns what is complete now, in order.
-
-        Raises NbdError for bad bytes; when events before them were complete, those are returned and `failed` is set, so
-        that what was received does not depend on the chunking. After a Disconnect everything is ignored.
-        """
-        if self.failed is not None:
-            raise self.failed
-        events: list[Event] = []
-        try:
-            if self._write is not None:
-                self._filled += count
-                self._finish_write(events)
-            else:
-                self._take_scratch(self._held + count, events)
-        except NbdError as error:
-            self.failed = error
-            if not events:
-                raise
-        return events
-
-    def feed(self, data: Buffer) -> list[Event]:
-        """The same for bytes that are in memory already (copies them)."""
-        events: list[Event] = []
-        view = memoryview(data).cast("B")
-        while view.nbytes and self.failed is None:
-            room = self.get_buffer()
-            count = min(len(room), len(view))
-            room[:count] = view[:count]
-            try:
-                events += self.buffer_updated(count)
-            except NbdError:
-                if not events:
-                    raise
-            view = view[count:]
-        return events
+    def _took(self, count: int, items: list[Event]) -> None:
+        if self._write is not None:
+            self._filled += count
+            self._finish_write(items)
+        else:
+            self._take_scratch(self._held + count, items)
 
     def _take_scratch(self, end: int, events: list[Event]) -> None:
         start = 0

@@ -22,8 +22,8 @@ from typing import Final
 from zlib import crc32
 
 from remus_agent.errors import ReplicationError
-
-Buffer = bytes | bytearray | memoryview
+from remus_agent.protocol.in_place import Buffer as Buffer  # noqa: PLC0414 - of what frames carry
+from remus_agent.protocol.in_place import InPlaceDecoder
 
 MAGIC: Final = b"RMUS"
 HEADER: Final = struct.Struct("<4sBBHQII")
@@ -149,21 +149,19 @@ def _payload_crc(parts: Sequence[Buffer]) -> int:
     return value
 
 
-class FrameDecoder:
-    """Turns received bytes into frames, in any chunking.
+class FrameDecoder(InPlaceDecoder[Frame, ReplicationError]):
+    """Turns received bytes into frames, in any chunking."""
 
-    The transport asks `get_buffer()` for memory, receives into it and reports with `buffer_updated()`. Once
-    bytes were bad the decoder stays dead: `failed` has the error, and both methods raise it.
-    """
+    _error = ReplicationError
 
     def __init__(self) -> None:
+        super().__init__()
         self._scratch = bytearray(_SCRATCH_BYTES)
         self._scratch_view = memoryview(self._scratch)
         self._held = 0  # bytes of an incomplete header at the start of the scratch
         self._header: tuple[FrameType, int, int, int] | None = None  # type, flags, epoch, check still to be met
         self._payload = memoryview(b"")
         self._filled = 0
-        self.failed: ReplicationError | None = None
 
     @property
     def pending(self) -> int:
@@ -171,51 +169,17 @@ class FrameDecoder:
         bytes is a truncation."""
         return self._held if self._header is None else HEADER_BYTES + self._filled
 
-    def get_buffer(self, hint: int = -1) -> memoryview:  # noqa: ARG002 - asyncio.BufferedProtocol's signature
-        """Memory for the next received bytes, never empty. hint is not used: the format knows what comes."""
-        if self.failed is not None:
-            raise self.failed
+    def _room(self) -> memoryview:
         if self._header is None:
             return self._scratch_view[self._held :]
         return self._payload[self._filled :]
 
-    def buffer_updated(self, count: int) -> list[Frame]:
-        """count bytes were received into the memory of the last get_buffer(). Returns the frames that are
-        complete now.
-
-        Raises ReplicationError for bad bytes; when frames before them were complete, those are returned and
-        `failed` is set, so that what was received does not depend on the chunking.
-        """
-        if self.failed is not None:
-            raise self.failed
-        frames: list[Frame] = []
-        try:
-            if self._header is None:
-                self._take_scratch(self._held + count, frames)
-            else:
-                self._filled += count
-                self._finish_payload(frames)
-        except ReplicationError as error:
-            self.failed = error
-            if not frames:
-                raise
-        return frames
-
-    def feed(self, data: Buffer) -> list[Frame]:
-        """The same for bytes that are in memory already (copies them)."""
-        frames: list[Frame] = []
-        view = memoryview(data).cast("B")
-        while view.nbytes and self.failed is None:
-            room = self.get_buffer()
-            count = min(len(room), len(view))
-            room[:count] = view[:count]
-            try:
-                frames += self.buffer_updated(count)
-            except ReplicationError:
-                if not frames:
-                    raise
-            view = view[count:]
-        return frames
+    def _took(self, count: int, items: list[Frame]) -> None:
+        if self._header is None:
+            self._take_scratch(self._held + count, items)
+        else:
+            self._filled += count
+            self._finish_payload(items)
 
     def _take_scratch(self, end: int, frames: list[Frame]) -> None:
         start = 0
