@@ -15,7 +15,8 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from remus_agent.adapters.xen.toolstack import XL, tail
+from remus_agent.adapters.process import tail
+from remus_agent.adapters.xen.toolstack import XL
 from remus_agent.errors import HypervisorError
 from remus_agent.ports import Buffer
 from remus_agent.protocol.unsent import Unsent

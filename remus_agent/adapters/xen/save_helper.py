@@ -16,7 +16,7 @@ from collections import deque
 from pathlib import Path
 from typing import Final
 
-from remus_agent.adapters.xen.toolstack import tail
+from remus_agent.adapters.process import tail
 from remus_agent.errors import HypervisorError, ProtocolError
 from remus_agent.protocol import save_helper as protocol
 from remus_agent.protocol.save_helper import Callback, Complete, Log, LogLevel, Message, Progress

@@ -1,0 +1,51 @@
+"""Programs of the host: run one, take its answer or its complaint."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from remus_agent.errors import RemusError
+
+_TAIL: Final = 2000
+
+
+def tail(output: bytes) -> str:
+    """The end of what a process said, on one line."""
+    text = output.decode(errors="replace").strip()
+    return " / ".join(text[-_TAIL:].splitlines()) or "it said nothing"
+
+
+async def run(
+    *command: str,
+    seconds: float,
+    error: type[RemusError],
+    operation: str | None = None,
+    package: str | None = None,
+    late: str | None = None,
+) -> bytes:
+    """What the program printed. It never outlives this call. Raises `error` when it cannot be started, fails, or takes longer
+    than so many seconds. package: what to install where the program is missing. late: what to do when it takes too long."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    except OSError as failed:
+        hint = f"install the package {package}" if package else None
+        raise error(f"{command[0]} cannot be run: {failed.strerror}", operation=operation, hint=hint) from failed
+    what = " ".join(command)
+    try:
+        async with asyncio.timeout(seconds):
+            out, complaint = await process.communicate()
+    except TimeoutError:
+        raise error(f"{what} took longer than {seconds:g} s", operation=operation, hint=late) from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        raise error(f"{what} failed: {tail(complaint or out)}", operation=operation)
+    return out
