@@ -20,7 +20,6 @@ from remus_agent.disk_ports import DiskFacts
 from remus_agent.errors import DiskError, JournalError
 from remus_agent.ports import CommitRecord
 
-_CHUNK: Final = 1 << 20
 _SYSFS: Final = Path("/sys/class/block")
 
 
@@ -92,7 +91,8 @@ class FileReplicas:
             file = self._open_file(place)
         except FileNotFoundError:
             with place.doing("made", left="nothing is journalled"):
-                _make(config.journal, config.journal_bytes)
+                directory.make(config.journal.parent)
+                directory.make_zeroes(config.journal, config.journal_bytes)
             file = self._open_file(place)
         try:
             return DiskJournal(file, place, disk, config.journal_bytes)
@@ -194,27 +194,3 @@ def _expect_space(place: Place, needed: int) -> None:
             left="nothing was changed",
             hint=f"free space on the file system of {parent}, or configure a smaller journal",
         )
-
-
-def _make(path: Path, size: int) -> None:
-    """A file of zeroes, whole or not at all, with all its space written once: later writes change no metadata. Raises
-    OSError."""
-    directory.make(path.parent)
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.unlink(missing_ok=True)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            os.posix_fallocate(fd, 0, size)
-            zeroes = memoryview(bytes(_CHUNK))
-            at = 0
-            while at < size:
-                at += os.pwrite(fd, zeroes[: size - at], at)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    directory.sync(path.parent)

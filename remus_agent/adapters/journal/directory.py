@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from remus_agent.errors import JournalError
 
+_CHUNK: Final = 1 << 20
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+:@=-]{0,126}")
 
 _HINTS: Final = {
@@ -68,14 +70,37 @@ def replace_file(path: Path, data: bytes, reserve: bool = False) -> None:
 
     reserve: allocate the space before anything is written.
     """
+
+    def write(fd: int) -> None:
+        if reserve:
+            os.posix_fallocate(fd, 0, len(data))
+        write_file(fd, data)
+
+    _put(path, write)
+
+
+def make_zeroes(path: Path, size: int) -> None:
+    """Put a file of zeroes in place as a whole, with all its space written once: later writes change no metadata. Raises
+    OSError."""
+    zeroes = memoryview(bytes(_CHUNK))
+
+    def write(fd: int) -> None:
+        os.posix_fallocate(fd, 0, size)
+        at = 0
+        while at < size:
+            at += os.pwrite(fd, zeroes[: size - at], at)
+        os.fsync(fd)
+
+    _put(path, write)
+
+
+def _put(path: Path, write: Callable[[int], None]) -> None:
     temporary = path.with_name(f".{path.name}.new")
     temporary.unlink(missing_ok=True)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         try:
-            if reserve:
-                os.posix_fallocate(fd, 0, len(data))
-            write_file(fd, data)
+            write(fd)
         finally:
             os.close(fd)
         temporary.replace(path)
