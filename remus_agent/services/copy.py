@@ -15,7 +15,6 @@ from remus_agent.errors import (
     AuthorityError,
     HypervisorError,
     PeerError,
-    PeerTimeout,
     ProtocolError,
     RefusedError,
     RemusError,
@@ -38,6 +37,7 @@ from remus_agent.protocol.replication.messages import (
 from remus_agent.protocol.stream.epoch import EpochParser
 from remus_agent.services.backup_ports import BackupPorts
 from remus_agent.services.copy_disks import CopyDisks
+from remus_agent.services.deadlines import receive_within
 from remus_agent.services.refusing import refuse
 from remus_agent.services.settings import Settings
 
@@ -199,15 +199,13 @@ class Copy:
     async def _receive(self, connection: Connection) -> Frame:
         self._listening_since = self._clock.now()
         try:
-            async with asyncio.timeout(self._settings.silence):
-                frame = await connection.receive()
-        except TimeoutError:
-            raise PeerTimeout(
-                f"heard nothing from the primary for {self._settings.silence:g} s",
-                operation="listen to the primary",
+            frame = await receive_within(
+                self._settings.silence,
+                connection,
+                "primary",
                 domain=self.hello.domain,
                 epoch=self.committed_epoch or None,
-            ) from None
+            )
         finally:
             self._listening_since = None
         self.last_heard = self._clock.now()

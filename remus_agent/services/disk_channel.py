@@ -25,6 +25,7 @@ from remus_agent.protocol.replication.messages import (
     decode,
     encode,
 )
+from remus_agent.services.deadlines import receive_within, send_within
 from remus_agent.services.session import refused_by_peer
 from remus_agent.services.settings import Settings
 
@@ -174,29 +175,18 @@ class DiskChannel:
             await self._put(encode(end))
 
     async def _put(self, frame: Frame) -> None:
-        try:
-            async with asyncio.timeout(self._settings.ack):
-                await self._connection.send(frame)
-        except TimeoutError:
-            raise PeerTimeout(
-                f"the backup takes no data of disk {self.vdev} for {self._settings.ack:g} s",
-                operation="send to the backup",
-                domain=self._domain,
-                epoch=frame.epoch or None,
-            ) from None
+        await send_within(self._settings.ack, self._connection, frame, domain=self._domain, of=f" of disk {self.vdev}")
 
     async def _receive(self) -> None:
         while True:
-            try:
-                async with asyncio.timeout(self._settings.silence):
-                    frame = await self._connection.receive()
-            except TimeoutError:
-                raise PeerTimeout(
-                    f"heard nothing of disk {self.vdev} from the backup for {self._settings.silence:g} s",
-                    operation="listen to the backup",
-                    domain=self._domain,
-                    hint="check the replication link and the agent on the backup",
-                ) from None
+            frame = await receive_within(
+                self._settings.silence,
+                self._connection,
+                "backup",
+                domain=self._domain,
+                of=f" of disk {self.vdev}",
+                hint="check the replication link and the agent on the backup",
+            )
             self._handle(frame)
 
     def _handle(self, frame: Frame) -> None:

@@ -18,7 +18,6 @@ from remus_agent.errors import (
     ConnectionLost,
     DiskError,
     PeerError,
-    PeerTimeout,
     ProtocolError,
     RemusError,
     ReplicationError,
@@ -41,6 +40,7 @@ from remus_agent.protocol.replication.messages import (
     decode,
     encode,
 )
+from remus_agent.services.deadlines import receive_within
 from remus_agent.services.refusing import refuse
 from remus_agent.services.settings import Settings
 
@@ -233,15 +233,9 @@ class DiskFeed:
             return result
 
     async def _receive(self, connection: Connection) -> Frame:
-        try:
-            async with asyncio.timeout(self._settings.silence):
-                return await connection.receive()
-        except TimeoutError:
-            raise PeerTimeout(
-                f"heard nothing of disk {self.facts.vdev} from the primary for {self._settings.silence:g} s",
-                operation="listen to the primary",
-                domain=self._domain,
-            ) from None
+        return await receive_within(
+            self._settings.silence, connection, "primary", domain=self._domain, of=f" of disk {self.facts.vdev}"
+        )
 
     async def _refuse(self, error: RemusError) -> None:
         if self._connection is not None:

@@ -24,6 +24,7 @@ from remus_agent.protocol.replication.messages import (
     decode,
     encode,
 )
+from remus_agent.services.deadlines import receive_within, send_within
 from remus_agent.services.settings import Settings
 
 T = TypeVar("T")
@@ -116,16 +117,7 @@ class PrimarySession:
 
     async def _send(self, frame: Frame) -> None:
         self._raise_if_ended()
-        try:
-            async with asyncio.timeout(self._settings.ack):
-                await self._connection.send(frame)
-        except TimeoutError:
-            raise PeerTimeout(
-                f"the backup takes no data for {self._settings.ack:g} s",
-                operation="send to the backup",
-                domain=self._domain,
-                epoch=frame.epoch or None,
-            ) from None
+        await send_within(self._settings.ack, self._connection, frame, domain=self._domain)
 
     async def _wait(self, happened: asyncio.Event, seconds: float, what: str, epoch: int | None) -> None:
         waits = {asyncio.create_task(happened.wait()), asyncio.create_task(self._ended.wait())}
@@ -152,19 +144,15 @@ class PrimarySession:
     async def _receive(self) -> None:
         try:
             while True:
-                async with asyncio.timeout(self._settings.silence):
-                    frame = await self._connection.receive()
-                self.last_heard = self._clock.now()
-                self._handle(frame)
-        except TimeoutError:
-            self._finish(
-                PeerTimeout(
-                    f"heard nothing from the backup for {self._settings.silence:g} s",
-                    operation="listen to the backup",
+                frame = await receive_within(
+                    self._settings.silence,
+                    self._connection,
+                    "backup",
                     domain=self._domain,
                     hint="check the replication link and the agent on the backup",
                 )
-            )
+                self.last_heard = self._clock.now()
+                self._handle(frame)
         except (PeerError, ProtocolError) as error:
             self._finish(error)
 

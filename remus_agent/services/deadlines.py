@@ -1,0 +1,49 @@
+"""Sending to and hearing from the other agent, with a deadline each."""
+
+from __future__ import annotations
+
+import asyncio
+
+from remus_agent.errors import PeerTimeout
+from remus_agent.ports import Connection
+from remus_agent.protocol.replication.frames import Frame
+
+
+async def send_within(seconds: float, connection: Connection, frame: Frame, *, domain: str, of: str = "") -> None:
+    """Hand a frame to the connection with the backup. of: what the connection is about, as in ` of disk xvda`. Raises
+    PeerTimeout, ConnectionLost."""
+    try:
+        async with asyncio.timeout(seconds):
+            await connection.send(frame)
+    except TimeoutError:
+        raise PeerTimeout(
+            f"the backup takes no data{of} for {seconds:g} s",
+            operation="send to the backup",
+            domain=domain,
+            epoch=frame.epoch or None,
+        ) from None
+
+
+async def receive_within(
+    seconds: float,
+    connection: Connection,
+    peer: str,
+    *,
+    domain: str,
+    of: str = "",
+    epoch: int | None = None,
+    hint: str | None = None,
+) -> Frame:
+    """The next frame of the other side, which sends at least heartbeats. peer: `primary` or `backup`. Raises PeerTimeout,
+    ConnectionLost, ReplicationError."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await connection.receive()
+    except TimeoutError:
+        raise PeerTimeout(
+            f"heard nothing{of} from the {peer} for {seconds:g} s",
+            operation=f"listen to the {peer}",
+            domain=domain,
+            epoch=epoch,
+            hint=hint,
+        ) from None
