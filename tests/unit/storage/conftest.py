@@ -1,10 +1,7 @@
-"""A host with devices that are only names, and a `dmsetup` that keeps its mapper devices in a file. Coroutine tests run in an
-event loop of their own."""
+"""A host with devices that are only names, and a `dmsetup` that keeps its mapper devices in a file."""
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import os
 import sys
 from collections.abc import Callable
@@ -17,15 +14,6 @@ from remus_agent.adapters.disk import host as host_module
 from remus_agent.disk_config import Disk
 
 FAKE = Path(__file__).with_name("fake_dmsetup.py")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    if not inspect.iscoroutinefunction(pyfuncitem.obj):
-        return None
-    wanted = inspect.signature(pyfuncitem.obj).parameters
-    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in wanted}))
-    return True
 
 
 @pytest.fixture
