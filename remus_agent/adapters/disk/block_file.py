@@ -17,13 +17,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
+from remus_agent.adapters.disk.geometry import measure
 from remus_agent.protocol.replication.frames import Buffer
 
 BOUNCE_BYTES: Final = 4 << 20
 """Size of the aligned buffer through which everything goes (one a thread), and so the largest single write."""
 
-_BLKGETSIZE64: Final = 0x80081272
-_BLKSSZGET: Final = 0x1268
 _BLKDISCARD: Final = 0x1277
 _BLKZEROOUT: Final = 0x127F
 _KEEP_SIZE: Final = 1
@@ -214,8 +213,7 @@ def open_block_file(path: Path, *, sector: int, exclusive: bool = True) -> RawBl
     fd = _open_direct(path, flags)
     try:
         if device:
-            size = int(struct.unpack("=Q", fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8)))[0])
-            sector = int(struct.unpack("=I", fcntl.ioctl(fd, _BLKSSZGET, bytes(4)))[0])
+            size, sector = measure(fd)
         else:
             if exclusive:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

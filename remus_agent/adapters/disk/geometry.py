@@ -19,8 +19,7 @@ def geometry(device: Path, domain: str) -> tuple[int, int]:
     try:
         fd = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            (size,) = struct.unpack("Q", fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8)))
-            (block,) = struct.unpack("i", fcntl.ioctl(fd, _BLKSSZGET, bytes(4)))
+            return measure(fd)
         finally:
             os.close(fd)
     except OSError as error:
@@ -31,4 +30,10 @@ def geometry(device: Path, domain: str) -> tuple[int, int]:
             left="nothing was changed",
             hint="it must be a block device of this host; see /etc/remus/disks.toml",
         ) from error
+
+
+def measure(fd: int) -> tuple[int, int]:
+    """The same of a device that is open. Raises OSError."""
+    (size,) = struct.unpack("=Q", fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8)))
+    (block,) = struct.unpack("=I", fcntl.ioctl(fd, _BLKSSZGET, bytes(4)))
     return size, block
