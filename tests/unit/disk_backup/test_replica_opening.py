@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import subprocess
 import threading
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -241,42 +237,3 @@ def test_opening_that_is_cancelled_keeps_nothing(config: Disk, monkeypatch: pyte
         await opened_and_closed(config)
 
     asyncio.run(run())
-
-
-@contextmanager
-def half_broken(backing: Path) -> Iterator[Path]:
-    """A mapper device whose second half answers with errors."""
-    if os.geteuid() != 0:
-        pytest.skip("device-mapper needs root")
-    if (
-        shutil.which("dmsetup") is None
-        or subprocess.run(["dmsetup", "version"], capture_output=True, check=False).returncode
-    ):
-        pytest.skip("this kernel or system has no device-mapper")
-    with loop_device(backing, SIZE) as device:
-        half = SIZE // 1024
-        table = f"0 {half} linear {device} 0\n{half} {half} error\n"
-        name = f"remus-test-{os.getpid()}"
-        subprocess.run(["dmsetup", "create", name, "--noudevsync"], input=table, text=True, check=True)
-        try:
-            yield Path("/dev/mapper") / name
-        finally:
-            subprocess.run(["dmsetup", "remove", "--noudevsync", "--retry", name], check=True)
-
-
-def test_a_device_with_bad_sectors(tmp_path: Path) -> None:
-    async def run(config: Disk) -> None:
-        replica = await opened(config)
-        await replica.begin(MAP, SESSION)
-        await replica.stage(1, [Extent(Op.WRITE, SIZE - 512, 512, b"x" * 512)])
-        with pytest.raises(DiskError, match="Input/output error") as caught:
-            await replica.apply(1)
-        assert caught.value.hint is not None
-        with pytest.raises(DiskError, match="not opened again"):
-            await replica.stage(2, [])
-        with pytest.raises(DiskError, match="cannot be read"):
-            await replica.digests(0, SIZE)
-        await replica.close()
-
-    with half_broken(tmp_path / "backing") as device:
-        asyncio.run(run(Disk(DOMAIN, "xvda", device, Path("md"), tmp_path / "journal", JOURNAL_BYTES)))
