@@ -428,7 +428,15 @@ def test_an_older_copy_is_not_activated_once_a_newer_one_has_committed(monkeypat
                 raise HypervisorError("the toolstack process ended", operation="feed")
             await feed(self, buffers)
 
+        states: list[State] = []
+
+        def at_the_acknowledgement(frame: Frame, data: bytes) -> bytes:
+            if frame.type is FrameType.MEMORY_ACK and frame.epoch == 1:
+                states.append(first.state)
+            return data
+
         monkeypatch.setattr(SimTarget, "feed", break_down)
+        pair.network.mangler = at_the_acknowledgement
         await pair.network.drop_all()
         pair.output.emit("reply of the first epoch of the new session")
         await until(lambda: "reply of the first epoch of the new session" in pair.output.out, "released", 100)
@@ -438,6 +446,7 @@ def test_an_older_copy_is_not_activated_once_a_newer_one_has_committed(monkeypat
         with pytest.raises(DomainNotFound):
             await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
         assert first.state is State.DISCARDED
+        assert states[0] is State.DISCARDED, "the commit was heard of while the older copy could still be activated"
 
     run(story())
 
