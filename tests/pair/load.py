@@ -30,10 +30,12 @@ def acknowledged(history: Path) -> int:
 
 @dataclass(frozen=True)
 class Load:
-    """A running (or ended) client and what it writes down. rows: it is the one that commits rows to PostgreSQL."""
+    """A running (or ended) client and what it writes down. guest: whom it talks to. rows: it is the one that commits rows to
+    PostgreSQL."""
 
     process: subprocess.Popen[str]
     history: Path
+    guest: str
     rows: bool = False
 
     def acknowledged(self) -> int:
@@ -74,7 +76,7 @@ class Load:
         report = self.history.with_suffix(".report.json")
         report.unlink(missing_ok=True)
         words = in_namespace(sys.executable, str(PROOF / "checker.py"), str(self.history))
-        words += ["--database", POSTGRESQL] if self.rows else ["--guest", REDIS]
+        words += ["--database" if self.rows else "--guest", self.guest]
         words += ["--report", str(report)]
         for name, wall in (marks or {}).items():
             words += ["--mark", f"{name}={wall:.6f}"]
@@ -92,16 +94,19 @@ class Load:
 
 
 @contextlib.contextmanager
-def load(history: Path, *options: str, rows: bool = False, first: int = 10, timeout: float = 120) -> Iterator[Load]:
-    """A client that has its first replies; killed at the end if it still runs."""
+def load(
+    history: Path, *options: str, rows: bool = False, guest: str | None = None, first: int = 10, timeout: float = 120
+) -> Iterator[Load]:
+    """A client that has its first replies; killed at the end if it still runs. guest: another than the lab's own."""
     history.parent.mkdir(parents=True, exist_ok=True)
     history.unlink(missing_ok=True)
-    client, guest = ("row_client.py", POSTGRESQL) if rows else ("client.py", REDIS)
+    client, usual = ("row_client.py", POSTGRESQL) if rows else ("client.py", REDIS)
+    guest = guest or usual
     words = in_namespace(sys.executable, str(PROOF / client), "--guest", guest)
     words += ["--history", str(history), f"--seconds={LONGEST:.0f}", *options]
     process = subprocess.Popen(words, text=True, cwd=PROJECT)
     try:
-        running = Load(process, history, rows)
+        running = Load(process, history, guest, rows)
         running.wait_for(first, timeout)
         yield running
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pair import agent
 from pair.guest import ensure_running
@@ -30,18 +30,18 @@ def unprotected(state: agent.Status) -> bool:
     return state["role"] == "none" or state["state"] in ("failed", "unprotected")
 
 
-def wait_protected(timeout: float = SEED_TIMEOUT, host: str = "alpha") -> agent.Status:
-    """Wait until the guest's protection on HOST has a commit in its present session. Raises at once when it has ended."""
+def wait_protected(timeout: float = SEED_TIMEOUT, host: str = "alpha", guest: str = GUEST) -> agent.Status:
+    """Wait until a guest's protection on HOST has a commit in its present session. Raises at once when it has ended."""
     state = until(
-        f"{GUEST} protected on {host}",
-        lambda: agent.status(host),
+        f"{guest} protected on {host}",
+        lambda: agent.status(host, guest),
         lambda seen: agent.protected(seen) or unprotected(seen),
         timeout=timeout,
         passing=NOT_YET,
     )
     if not agent.protected(state):
-        console = on(host, f"tail -n 60 /var/log/xen/console/guest-{GUEST}.log 2>/dev/null || true")
-        raise CommandFailed(f"the protection of {GUEST} has ended: {state}\nThe guest's console:\n{console}")
+        console = on(host, f"tail -n 60 /var/log/xen/console/guest-{guest}.log 2>/dev/null || true")
+        raise CommandFailed(f"the protection of {guest} has ended: {state}\nThe guest's console:\n{console}")
     return state
 
 
@@ -74,22 +74,23 @@ def ensure_unprotected() -> agent.Status:
     )
 
 
-def die(host: str = "alpha") -> None:
+def die(host: str = "alpha", guests: Sequence[str] = (GUEST,)) -> None:
     """What the outside sees of a dying host, without its reboot: its links are cut, its agent is killed where it
-    stands, its guest is gone. The links stay cut."""
+    stands, its guests are gone. The links stay cut."""
     labctl("cut", "replication")
     labctl("cut", "guests", host)
     on(
         host,
-        f"systemctl kill --signal=KILL remus-agent.service; systemctl stop remus-agent.service; xl destroy {GUEST}",
+        "systemctl kill --signal=KILL remus-agent.service; systemctl stop remus-agent.service;"
+        f" printf '%s\\n' {' '.join(guests)} | xargs -n 1 xl destroy",
         timeout=180,
     )
 
 
-def take_over(host: str = "beta", old: str = "alpha", timeout: float = 600) -> agent.Status:
+def take_over(host: str = "beta", old: str = "alpha", timeout: float = 600, guest: str = GUEST) -> agent.Status:
     """Failover by the control socket; the agent itself makes sure that its primary is silent."""
     fenced = {"host": old, "method": "test", "evidence": "the test destroyed the guest there"}
-    return agent.ask(host, "failover", timeout=timeout, domain=GUEST, fenced=fenced)
+    return agent.ask(host, "failover", timeout=timeout, domain=guest, fenced=fenced)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,42 @@
+"""The guest's PostgreSQL, asked from the lab's network, and made forgetful."""
+
+from __future__ import annotations
+
+from proof import rows
+
+from pair.hosts import POSTGRESQL, in_namespace, run
+from pair.wait import until
+
+HOST, _, PORT = POSTGRESQL.partition(":")
+FORGET = """
+CREATE EXTENSION IF NOT EXISTS pg_buffercache;
+CREATE OR REPLACE FUNCTION forget_rows() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+PERFORM pg_buffercache_evict(bufferid) FROM pg_buffercache WHERE relfilenode IN
+    (pg_relation_filenode('proof_rows'), pg_relation_filenode('proof_rows_by_number'));
+RETURN NULL; END $$;
+CREATE OR REPLACE TRIGGER forgetful BEFORE INSERT ON proof_rows EXECUTE FUNCTION forget_rows()
+"""
+EVICTS = 170000
+"""The first version that can be told to forget a page."""
+
+
+def sql(statements: str, host: str = HOST, timeout: float = 120) -> str:
+    """What PostgreSQL answers to some statements, in one transaction."""
+    words = ("psql", "-h", host, "-p", PORT, "-U", rows.USER, "-d", rows.DATABASE, "-v", "ON_ERROR_STOP=1")
+    return run(in_namespace(*words, "-qAtc", statements), timeout=timeout).strip()
+
+
+def wait_ready(host: str = HOST, timeout: float = 300) -> None:
+    """Wait until it takes connections."""
+    words = in_namespace("pg_isready", "-q", "-h", host, "-p", PORT, "-t", "5")
+    until("PostgreSQL answers", lambda: run(words) == "", timeout=timeout, passing=(Exception,))
+
+
+def forgetful(host: str = HOST) -> bool:
+    """From now on each row is inserted into pages that come from the disk and not from memory, which would hide a disk that
+    is not of memory's epoch. False when this version of PostgreSQL can't."""
+    if int(sql("SHOW server_version_num", host)) < EVICTS:
+        return False
+    sql(rows.SCHEMA, host)
+    sql(FORGET, host)
+    return True

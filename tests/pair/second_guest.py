@@ -1,0 +1,80 @@
+"""A second guest, made from the lab's own: another name, other addresses, and three disks: PostgreSQL's, an empty file system
+for its tables, and one that is read only and the same on both hosts."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+from collections.abc import Iterator
+
+from pair import agent
+from pair.guest import WITH_DISK
+from pair.hosts import HOSTS, PROJECT, CommandFailed, on
+from pair.volumes import Volume
+
+NAME = "redis2"
+ADDRESS = "10.77.0.102"
+MAC = "00:16:3e:77:00:66"
+VOLUMES = (Volume(NAME, "xvda", 512), Volume(NAME, "xvdb", 64))
+READ_ONLY = "/dev/vdb"
+FOLDER = "/var/lib/remus-test-guest"
+CONFIGURATION = f"{FOLDER}/{NAME}.cfg"
+ASSETS = PROJECT / "roles" / "xen_lab" / "files" / "assets" / "guest"
+OWN_DISK = "/dev/vdc"
+"""The lab guest's, which no guest may use while it is copied."""
+
+
+def _disks() -> Iterator[str]:
+    for volume in VOLUMES:
+        yield f'"format=raw,vdev={volume.vdev},access=rw,target={volume.mapper}"'
+    yield f'"format=raw,vdev=xvdc,access=ro,target={READ_ONLY}"'
+
+
+def _configuration(text: str) -> str:
+    """Its xl.cfg, from that of the lab's guest with a disk."""
+    changes = {
+        r'^name = ".*"': f'name = "{NAME}"',
+        r"^ramdisk = .*": f'ramdisk = "{FOLDER}/initrd.img"',
+        r"mac=[0-9a-f:]+": f"mac={MAC}",
+        r"^disk = .*": f"disk = [{', '.join(_disks())}]",
+    }
+    for old, new in changes.items():
+        text, count = re.subn(old, new, text, flags=re.MULTILINE)
+        if count != 1:
+            raise CommandFailed(f"the guest's configuration has {count} times what {old} finds")
+    return text
+
+
+def _start(host: str) -> None:
+    start = (ASSETS / "rcS").read_text().replace("10.77.0.100", ADDRESS).replace("fd77::100", "fd77::102")
+    script = f"""
+    mkdir -p {FOLDER}/new/etc && cd {FOLDER}/new
+    cat >etc/rcS && chmod 755 etc/rcS
+    cat /var/lib/remus-lab/guest/initrd.img >../initrd.img && truncate -s %4 ../initrd.img
+    echo etc/rcS | cpio --quiet -o -H newc >>../initrd.img
+    dd if={OWN_DISK} of={VOLUMES[0].mapper} bs=1M oflag=direct conv=nocreat status=none
+    mkfs.ext4 -q {VOLUMES[1].mapper}
+    """
+    on(host, f"set -e; {script}", stdin=start, timeout=600)
+    on(host, f"cat >{CONFIGURATION}", stdin=_configuration(on(host, f"cat {WITH_DISK}")))
+    on(host, f"xl create -q {CONFIGURATION}", timeout=300)
+
+
+@contextlib.contextmanager
+def second_guest(host: str) -> Iterator[None]:
+    """It runs on a host, unprotected; afterwards on none. Its volumes must be there, and the lab's own guest must not run."""
+    try:
+        _start(host)
+        yield
+    finally:
+        for each in HOSTS:
+            with contextlib.suppress(agent.AgentError, CommandFailed):
+                agent.ask(each, "unprotect", timeout=120, domain=NAME, force=True)
+            on(each, "systemctl stop remus-agent.service", timeout=180)
+            on(
+                each,
+                f"xl list | awk '$1 ~ /{shlex.quote(NAME)}/ {{print $2}}' | xargs -r -n 1 xl destroy; rm -rf {FOLDER}",
+            )
+            on(each, f"rm -rf /var/lib/remus/guests/{NAME}.json /var/lib/remus/journal/{NAME}*")
+            on(each, "systemctl start remus-agent.service", timeout=180)

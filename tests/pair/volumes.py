@@ -1,0 +1,69 @@
+"""More disks than a lab's host has: files behind loop devices, in `/etc/remus/disks.toml` for a while."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pair.hosts import HOSTS, on
+
+FOLDER = "/var/lib/remus-test-volumes"
+CONFIGURATION = "/etc/remus/disks.toml"
+KEPT = f"{FOLDER}/disks.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A protected disk of a guest. mib: its size."""
+
+    domain: str
+    vdev: str
+    mib: int
+
+    @property
+    def mapper(self) -> str:
+        """What the guest's configuration names."""
+        return f"/dev/mapper/remus-{self.domain}-{self.vdev}"
+
+    @property
+    def file(self) -> str:
+        """What is behind it on a host."""
+        return f"{FOLDER}/{self.domain}-{self.vdev}.img"
+
+
+def _add(host: str, volume: Volume) -> None:
+    on(host, f"truncate -s {volume.mib}M {volume.file}")
+    device = on(host, f"losetup --find --show --direct-io=on {volume.file}").strip()
+    lines = ["", "[[disk]]", f'domain = "{volume.domain}"', f'vdev = "{volume.vdev}"', f'device = "{device}"', ""]
+    on(host, f"cat >>{CONFIGURATION}", stdin="\n".join(lines))
+
+
+def _restore(host: str, volumes: Sequence[Volume]) -> None:
+    marks = " ".join(f"/var/lib/remus/disks/remus-{volume.domain}-{volume.vdev}*" for volume in volumes)
+    devices = "; ".join(
+        f"dmsetup remove --retry remus-{volume.domain}-{volume.vdev};"
+        f" losetup -j {volume.file} -O NAME -n | xargs -r losetup -d"
+        for volume in volumes
+    )
+    on(
+        host,
+        f"systemctl stop remus-agent.service; cp {KEPT} {CONFIGURATION}; rm -rf {marks}; {devices}; rm -rf {FOLDER};"
+        " systemctl start remus-agent.service",
+        timeout=300,
+    )
+
+
+@contextlib.contextmanager
+def volumes(*wanted: Volume) -> Iterator[None]:
+    """The volumes on both hosts, empty; no guest that uses them may run before or afterwards."""
+    for host in HOSTS:
+        on(host, f"mkdir -p {FOLDER} && cp {CONFIGURATION} {KEPT} && modprobe loop")
+        for volume in wanted:
+            _add(host, volume)
+        on(host, "systemctl restart remus-disks.service remus-agent.service", timeout=180)
+    try:
+        yield
+    finally:
+        for host in HOSTS:
+            _restore(host, wanted)
