@@ -1,7 +1,8 @@
 """The pair from playbooks: `python3 tests/pair COMMAND`.
 
 ensure              the guest runs on alpha (left alone when it does) and answers
-home                the guest fresh on alpha, nowhere else, protected by nobody; hosts that are off are booted afresh
+home                the guest fresh on alpha, nowhere else, protected by nobody; hosts that are off are booted again
+ready               says "yes" when site.yml has nothing to do, as far as is quick to see: the agents are there, of this tree
 collect FOLDER      logs of both hosts
 replies HISTORY N   wait until the proof's client has N more replies
 stop PID-FILE       tell the proof's client to end, and wait for that
@@ -22,13 +23,14 @@ from pair.collect import collect
 from pair.guest import come_home, ensure_running
 from pair.hosts import HOSTS, labctl, powered
 from pair.load import acknowledged
+from pair.ready import ready
 
 
 def home() -> None:
     """The defined state that every scenario starts from."""
     for host in HOSTS:
         if not powered(host):
-            labctl("start", host, "--fresh")
+            labctl("start", host)
     come_home()
 
 
@@ -67,6 +69,8 @@ def main(words: list[str]) -> int:
             ensure_running()
         case ["home"]:
             home()
+        case ["ready"]:
+            print("yes" if ready() else "no")
         case ["collect", folder]:
             for path in collect(Path(folder)):
                 print(path)
