@@ -163,8 +163,6 @@ class DiskFeed:
         self._extents += len(extents)
         if self._epoch == 1 and not self._older.exists(self.facts.vdev):
             await self._seed([*self._map, *extents])
-        elif active(FaultName.DISK_APPLY_ON_RECEIPT):
-            await self._on_replica(lambda replica: replica.seed(extents))
         else:
             for extent in extents:
                 self._map.add(extent)

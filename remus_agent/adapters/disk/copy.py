@@ -26,6 +26,7 @@ from remus_agent.adapters.disk.slots import DiskJournal, Standing
 from remus_agent.adapters.disk.writing import misfit, write_extents
 from remus_agent.disk_ports import DiskFacts
 from remus_agent.errors import DiskError, JournalError
+from remus_agent.faults import FaultName, active
 from remus_agent.ports import CommitRecord
 from remus_agent.protocol.disk.operations import Extent
 from remus_agent.protocol.disk.regions import region_bytes
@@ -150,6 +151,8 @@ class DiskCopy:
                 self._flush(epoch)
                 self._unsynced = False
             self._journal.write(self._session, epoch, extents)
+            if active(FaultName.DISK_APPLY_ON_RECEIPT):
+                self._write(extents, epoch)
         self._staged = (epoch, extents)
 
     def apply(self, epoch: int) -> None:

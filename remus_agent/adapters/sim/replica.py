@@ -15,6 +15,7 @@ from remus_agent.adapters.sim.disk import REGION
 from remus_agent.adapters.sim.local import SimDisk
 from remus_agent.disk_ports import DiskFacts
 from remus_agent.errors import DiskError
+from remus_agent.faults import FaultName, active
 from remus_agent.ports import CommitRecord
 from remus_agent.protocol.disk.operations import Extent, Op
 
@@ -97,6 +98,8 @@ class SimReplica:
         await self._operation("stage")
         self._stores.must(self._store.applied == epoch - 1, f"epoch {epoch} staged before {epoch - 1} was applied")
         self._store.slots[epoch % 2] = (self._store.session, epoch, tuple(extents))
+        if active(FaultName.DISK_APPLY_ON_RECEIPT):
+            await self._write(extents)
 
     async def apply(self, epoch: int) -> None:
         await self._operation("apply")
