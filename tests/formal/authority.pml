@@ -201,7 +201,7 @@ inline stand_down()
 }
 
 /* Whether the guest can still be continued from what a host holds, whatever others do. */
-#define COPY_COUNTS(x) (c_ok[x] && ((r_owner != x && r_prot && r_gen == c_gen[x]) \
+#define COPY_COUNTS(x) (c_ok[x] && ((r_owner != x && r_prot && r_gen == c_gen[x] && late_cmp[1 - x] != r_gen && cur_cmp[1 - x] != r_gen) \
 	|| (r_owner == x && !r_prot && !activated[x] && r_gen == c_gen[x] + 1)))
 #define GUEST_COUNTS(x) (guest[x] != ABSENT && (r_owner == x || !activated[1 - x]))
 
@@ -272,7 +272,7 @@ end:	do
 		sid++; p_sid[me] = sid; p_gen[me] = bel[me] + 1 - bel_prot[me]; e[me] = 0;
 		b_sid[PEER] = sid; b_gen[PEER] = p_gen[me];
 		guest[PEER] = ABSENT; h[PEER] = 0; br[PEER] = 0 }
-	:: d_step { !letting[me] && p_sid[me] && guest[me] == RUNS && !waiting[me] && pend[me] == NONE && h[me] < MAXH &&
+	:: d_step { !letting[me] && p_sid[me] && guest[me] == RUNS && !waiting[me] && pend[me] == NONE && (h[me] < HF || e[me] == 0 && h[me] < MAXH) &&
 		SEEN(me, X_BARRIER, p_gen[me], e[me] + 1) -> NEXT;
 		opened[me] = 0; h[me]++; e[me]++; waiting[me] = 1; acked[me] = 0;
 		d_sid[PEER] = p_sid[me]; d_e[PEER] = e[me]; d_h[PEER] = h[me]; d_br[PEER] = br[me] }
@@ -381,11 +381,12 @@ end:	do
 		bel[me] = v_gen[me]; bel_prot[me] = 0; own[me] = CONFIRMED; known[me] = v_gen[me];
 		drop_copy(); end_backup(); forget_view() }
 	:: d_step { ask[me] == KNOWN && v_gen[me] != asked[me] && v_owner[me] == me && guest[me] == ABSENT &&
-		(!c_ok[me] || v_prot[me] || activated[me] || !COPY_IS_OF(v_gen[me] - 1)) ->
+		(!c_ok[me] || v_prot[me] || activated[me] || !COPY_IS_OF(v_gen[me] - 1)) &&
+		(activated[me] || v_prot[me] || v_gen[me] < MAXG) ->
 		known[me] = v_gen[me]; drop_copy();
 		if
 #ifndef NO_GIVING_BACK
-		:: !activated[me] && !v_prot[me] && v_gen[me] < MAXG ->
+		:: !activated[me] && !v_prot[me] ->
 			pend[me] = NONE; request(GIVE, v_gen[me], PEER, 0)
 #endif
 		:: else -> forget_view()
