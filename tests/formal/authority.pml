@@ -25,8 +25,12 @@
 
 #ifdef TRACE
 #define num short
+#define BRANCHES 250
+#define COUNT skip	/* as many as it takes */
 #else
 #define num byte
+#define BRANCHES 3
+#define COUNT faults++
 #endif
 
 #ifdef NO_ACK_WAIT
@@ -48,6 +52,31 @@
 #endif
 
 #define PEER (1 - me)
+
+/* What is checked, as bits: output commit; output of both hosts open; open without the record; what clients were told. */
+#ifndef CHECK
+#define CHECK 15
+#endif
+#if (CHECK) & 1
+#define G1(x) assert(x)
+#else
+#define G1(x) skip
+#endif
+#if (CHECK) & 2
+#define G3(x) assert(x)
+#else
+#define G3(x) skip
+#endif
+#if (CHECK) & 4
+#define BY_RECORD(x) assert(x)
+#else
+#define BY_RECORD(x) skip
+#endif
+#if (CHECK) & 8
+#define TOLD(x) assert(x)
+#else
+#define TOLD(x) skip
+#endif
 
 mtype = { NONE, PROTECT, SOLO, TAKE, GIVE };	/* what a host asks of the witness */
 mtype = { IDLE, WAIT, UNKNOWN, KNOWN };		/* how far the asking is */
@@ -86,6 +115,10 @@ bit letting[2];			/* the check before a release was passed, its act is to come *
 num b_sid[2], b_gen[2];
 bit c_ok[2]; num c_gen[2], c_h[2], c_br[2];	/* the committed copy */
 
+#ifdef OLDER_COPY_KEPT
+bit o_ok; num o_gen, o_h, o_br;	/* of any host: the copy that was there before */
+#endif
+
 /* Messages, one in each direction, by receiver. Session 0: none. */
 num d_sid[2], d_e[2], d_h[2], d_br[2];
 num k_sid[2], k_e[2];
@@ -94,7 +127,7 @@ num sid;
 /* What only the reader of the model knows. */
 num vis_h, vis_br;	/* the newest state that a client was told of */
 num com_h, com_br;	/* the newest state that was ever committed */
-num branches; num par[4], base[4];
+num branches; num par[BRANCHES + 1], base[BRANCHES + 1];
 bit quiet; bit gone;
 byte faults;
 
@@ -118,10 +151,12 @@ byte faults;
 	|| ((b1) != (b2) && (b1) != par[b2] && (b1) != par[par[b2]] && (b1) == par[par[par[b2]]] && (h1) <= base[par[par[b2]]]))
 
 #ifdef TRACE
-num pos; byte x_host; byte x_act; num x_gen; num x_epoch;
+num x_pos, x_host, x_act, x_gen, x_epoch;	/* the event that has to come next; x_act 0: none is left */
 c_decl { \#include "trace_reader.h" };
 #define SEEN(who, act, g, n)	(x_host == (who) && x_act == (act) && x_gen == (g) && x_epoch == (n))
-#define NEXT			c_code { trace_next(&now.pos, &now.x_host, &now.x_act, &now.x_gen, &now.x_epoch); }
+#define NEXT \
+	c_code { trace_next(&now.x_pos, &now.x_host, &now.x_act, &now.x_gen, &now.x_epoch); }; \
+	assert(x_act)	/* an error means that the model can do all of the trace */
 #else
 #define SEEN(who, act, g, n)	true
 #define NEXT			skip
@@ -146,9 +181,9 @@ c_decl { \#include "trace_reader.h" };
 inline visible()
 {
 	/* One history: nobody was or will be told what the other telling does not contain. */
-	assert(PAST(br[me], h[me], vis_br, vis_h) || PAST(vis_br, vis_h, br[me], h[me]));
+	TOLD(PAST(br[me], h[me], vis_br, vis_h) || PAST(vis_br, vis_h, br[me], h[me]));
 	/* What was activated last knows of it. */
-	assert(br[me] == branches || PAST(br[me], h[me], branches, base[branches]));
+	TOLD(br[me] == branches || PAST(br[me], h[me], branches, base[branches]));
 	if
 	:: PAST(vis_br, vis_h, br[me], h[me]) -> vis_h = h[me]; vis_br = br[me]
 	:: else
@@ -242,8 +277,7 @@ proctype Host(bit me)
 end:	do
 	/* -- output ---------------------------------------------------------------------------------------------- */
 	:: d_step { letting[me] && SEEN(me, X_RELEASE, p_gen[me], e[me]) -> NEXT;
-		/* G1 */
-		assert(PAST(br[me], h[me], com_br, com_h));
+		G1(PAST(br[me], h[me], com_br, com_h));
 		visible();
 		letting[me] = 0; waiting[me] = 0; acked[me] = 0 }
 	:: d_step { !letting[me] && waiting[me] && guest[me] == RUNS && MAY_RELEASE(acked[me]) &&
@@ -252,16 +286,15 @@ end:	do
 	/* Frames pass while output is open. */
 	:: d_step { !letting[me] && opened[me] && guest[me] == RUNS && h[me] < HF ->
 		h[me]++;
-		/* G3 */
-		assert(!(opened[0] && opened[1]));
-		assert(r_owner == me && !r_prot);
+		G3(!(opened[0] && opened[1]));
+		BY_RECORD(r_owner == me && !r_prot);
 		visible() }
 #endif
 	:: d_step { !letting[me] && !opened[me] && guest[me] == RUNS && pend[me] == NONE && bel[me] && !bel_prot[me] && own[me] == CONFIRMED &&
 		p_sid[me] == 0 && SEEN(me, X_OPEN, bel[me], 0) -> NEXT;
-		assert(r_owner == me && !r_prot);
+		BY_RECORD(r_owner == me && !r_prot);
 		opened[me] = 1;
-		assert(!(opened[0] && opened[1]));
+		G3(!(opened[0] && opened[1]));
 		visible() }
 
 	/* -- sessions -------------------------------------------------------------------------------------------- */
@@ -280,6 +313,12 @@ end:	do
 		if
 		:: d_sid[me] == b_sid[me] ->
 			NEXT;
+#ifdef OLDER_COPY_KEPT
+			if
+			:: d_e[me] == 1 -> o_ok = c_ok[me]; o_gen = c_gen[me]; o_h = c_h[me]; o_br = c_br[me]
+			:: else
+			fi;
+#endif
 			c_ok[me] = 1; c_gen[me] = b_gen[me]; c_h[me] = d_h[me]; c_br[me] = d_br[me];
 			com_h = d_h[me]; com_br = d_br[me];
 			k_sid[PEER] = d_sid[me]; k_e[PEER] = d_e[me]
@@ -298,16 +337,26 @@ end:	do
 		k_sid[me] = 0; k_e[me] = 0 }
 	:: d_step { !letting[me] && p_sid[me] && pend[me] == NONE && (faults < FAULTS && !quiet || p_sid[me] != b_sid[PEER]) ->
 		if
-		:: p_sid[me] == b_sid[PEER] -> faults++
+		:: p_sid[me] == b_sid[PEER] -> COUNT
 		:: else
 		fi;
 		end_session() }
 	:: d_step { !letting[me] && b_sid[me] && (faults < FAULTS && !quiet || b_sid[me] != p_sid[PEER]) ->
 		if
-		:: b_sid[me] == p_sid[PEER] -> faults++
+		:: b_sid[me] == p_sid[PEER] -> COUNT
 		:: else
 		fi;
 		end_backup() }
+
+#ifdef OLDER_COPY_KEPT
+	:: d_step { c_ok[me] && o_ok -> end_backup(); c_gen[me] = o_gen; c_h[me] = o_h; c_br[me] = o_br; o_ok = 0 }
+#endif
+#ifdef OVERRIDE
+	/* An operator, rightly sure that the other host is off, and no witness to ask. */
+	:: d_step { c_ok[me] && guest[me] == ABSENT && guest[PEER] == ABSENT && branches < BRANCHES && pend[me] == NONE ->
+		TOLD(PAST(vis_br, vis_h, c_br[me], c_h[me]));
+		drop_copy() }
+#endif
 
 	/* -- asking the witness ---------------------------------------------------------------------------------- */
 	:: d_step { !letting[me] && p_sid[me] && bel[me] && !bel_prot[me] && p_gen[me] == bel[me] + 1 && acked[me] && pend[me] == NONE ->
@@ -373,9 +422,9 @@ end:	do
 	/* The owner without a guest that runs: it took over just now, or before its agent died. */
 	:: d_step { ask[me] == KNOWN && v_gen[me] != asked[me] && v_owner[me] == me && guest[me] == ABSENT && c_ok[me] && !v_prot[me] &&
 		COPY_IS_OF(v_gen[me] - 1) &&
-		!activated[me] && branches < 3 && SEEN(me, X_ACTIVATE, v_gen[me], 0) -> NEXT;
+		!activated[me] && branches < BRANCHES && SEEN(me, X_ACTIVATE, v_gen[me], 0) -> NEXT;
 		/* Never a copy that is older than what was told. */
-		assert(PAST(vis_br, vis_h, c_br[me], c_h[me]));
+		TOLD(PAST(vis_br, vis_h, c_br[me], c_h[me]));
 		branches++; par[branches] = c_br[me]; base[branches] = c_h[me];
 		guest[me] = RUNS; h[me] = c_h[me]; br[me] = branches; activated[me] = 1;
 		bel[me] = v_gen[me]; bel_prot[me] = 0; own[me] = CONFIRMED; known[me] = v_gen[me];
@@ -436,9 +485,9 @@ end:	do
 	:: d_step { !quiet && faults < FAULTS && ARRIVES(cur_cmp[me], cur_owner[me], cur_prot[me]) ->
 		apply(cur_cmp[me], cur_owner[me], cur_prot[me]);
 		cur_cmp[me] = 0; cur_owner[me] = 0; cur_prot[me] = 0;
-		faults++; ask[me] = UNKNOWN }
+		COUNT; ask[me] = UNKNOWN }
 	:: d_step { !quiet && faults < FAULTS && cur_cmp[me] && !late_cmp[me] ->
-		faults++; ask[me] = UNKNOWN;
+		COUNT; ask[me] = UNKNOWN;
 		late_cmp[me] = cur_cmp[me]; late_owner[me] = cur_owner[me]; late_prot[me] = cur_prot[me];
 		cur_cmp[me] = 0; cur_owner[me] = 0; cur_prot[me] = 0 }
 	:: d_step { ARRIVES(late_cmp[me], late_owner[me], late_prot[me]) ->
@@ -452,13 +501,13 @@ proctype Faults()
 {
 end:	do
 	:: d_step { !quiet && faults < FAULTS && SEEN(0, X_AGENT_CRASH, 0, 0) -> NEXT;
-		faults++; crash(0); note_loss() }
+		COUNT; crash(0); note_loss() }
 	:: d_step { !quiet && faults < FAULTS && SEEN(1, X_AGENT_CRASH, 0, 0) -> NEXT;
-		faults++; crash(1); note_loss() }
+		COUNT; crash(1); note_loss() }
 	:: d_step { !quiet && faults < FAULTS && SEEN(0, X_HOST_CRASH, 0, 0) -> NEXT;
-		faults++; crash(0); guest[0] = ABSENT; opened[0] = 0; h[0] = 0; br[0] = 0; note_loss() }
+		COUNT; crash(0); guest[0] = ABSENT; opened[0] = 0; h[0] = 0; br[0] = 0; note_loss() }
 	:: d_step { !quiet && faults < FAULTS && SEEN(1, X_HOST_CRASH, 0, 0) -> NEXT;
-		faults++; crash(1); guest[1] = ABSENT; opened[1] = 0; h[1] = 0; br[1] = 0; note_loss() }
+		COUNT; crash(1); guest[1] = ABSENT; opened[1] = 0; h[1] = 0; br[1] = 0; note_loss() }
 #ifdef LIVE
 	:: !quiet -> quiet = 1
 #endif
@@ -469,7 +518,7 @@ init {
 	d_step {
 		guest[0] = RUNS; opened[0] = 1; activated[0] = 1; own[0] = CONFIRMED; bel[0] = 1; known[0] = 1; known[1] = 1;
 #ifdef TRACE
-		c_code { trace_next(&now.pos, &now.x_host, &now.x_act, &now.x_gen, &now.x_epoch); };
+		c_code { trace_next(&now.x_pos, &now.x_host, &now.x_act, &now.x_gen, &now.x_epoch); };
 #endif
 	}
 	atomic { run Host(0); run Host(1); run Requests(0); run Requests(1); run Faults() }
