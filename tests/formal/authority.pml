@@ -127,7 +127,10 @@ num sid;
 /* What only the reader of the model knows. */
 num vis_h, vis_br;	/* the newest state that a client was told of */
 num com_h, com_br;	/* the newest state that was ever committed */
-num branches; num par[BRANCHES + 1], base[BRANCHES + 1];
+num branches;
+#ifndef TRACE
+num par[BRANCHES + 1], base[BRANCHES + 1];	/* a branch's own, and the state that it begins with */
+#endif
 bit quiet; bit gone;
 byte faults;
 
@@ -180,6 +183,7 @@ c_decl { \#include "trace_reader.h" };
 /* Something of state (br, h) of this host leaves it. */
 inline visible()
 {
+#ifndef TRACE
 	/* One history: nobody was or will be told what the other telling does not contain. */
 	TOLD(PAST(br[me], h[me], vis_br, vis_h) || PAST(vis_br, vis_h, br[me], h[me]));
 	/* What was activated last knows of it. */
@@ -188,6 +192,9 @@ inline visible()
 	:: PAST(vis_br, vis_h, br[me], h[me]) -> vis_h = h[me]; vis_br = br[me]
 	:: else
 	fi
+#else
+	skip
+#endif
 }
 
 inline request(what, cmp, owner, prot)
@@ -425,7 +432,11 @@ end:	do
 		!activated[me] && branches < BRANCHES && SEEN(me, X_ACTIVATE, v_gen[me], 0) -> NEXT;
 		/* Never a copy that is older than what was told. */
 		TOLD(PAST(vis_br, vis_h, c_br[me], c_h[me]));
-		branches++; par[branches] = c_br[me]; base[branches] = c_h[me];
+		branches++;
+#ifndef TRACE
+		par[branches] = c_br[me]; base[branches] = c_h[me];
+#endif
+		
 		guest[me] = RUNS; h[me] = c_h[me]; br[me] = branches; activated[me] = 1;
 		bel[me] = v_gen[me]; bel_prot[me] = 0; own[me] = CONFIRMED; known[me] = v_gen[me];
 		drop_copy(); end_backup(); forget_view() }
