@@ -539,6 +539,8 @@ init {
 #define IS_OPEN(x) (guest[x] == RUNS && opened[x] && r_owner == x && !r_prot)
 #define IS_PROTECTED(x) (guest[x] == RUNS && r_owner == x && r_prot && bel[x] == r_gen && bel_prot[x] \
 	&& p_sid[x] && p_sid[x] == b_sid[1 - x] && c_ok[1 - x] && c_gen[1 - x] == r_gen)
+#ifndef SERVED
 #define SERVED (gone || IS_OPEN(0) || IS_OPEN(1) || IS_PROTECTED(0) || IS_PROTECTED(1))
+#endif
 ltl goes_on { (<> quiet) -> (<> [] SERVED) }
 #endif
