@@ -1,4 +1,43 @@
-/* Ownership of one guest and its output commit, as decided in docs/adr/0006. For spin 6.5; test_formal_model.py runs it. */
+/*
+ * Who may run a guest with its output open, and what may leave it: a model of docs/adr/0006 for spin 6.5.
+ *
+ *   spin -a authority.pml && gcc -O1 -DSAFETY -DNOREDUCE -DCOLLAPSE -o pan pan.c && ./pan -m10000
+ *   spin -DLIVE -DHF=3 -DGF=3 -DBF=1 -a authority.pml && gcc -O1 -DNOREDUCE -DCOLLAPSE -o pan pan.c && ./pan -a -m10000
+ *   spin -t -p -k authority.pml.trail authority.pml        (same -D as before: the counterexample, step by step)
+ *
+ * test_formal_model.py does this for all bounds and mutations, trace.py compares traces of events with the model (-DTRACE).
+ *
+ * WHAT THERE IS. Two hosts in either role, a witness whose only change is compare-and-swap on the generation. A step of a host
+ * is atomic; between two of its steps anything else may happen, for as long as one likes. So a freeze between a check
+ * and its act needs nothing of its own: what was read from the witness, that an acknowledgement was accepted (`letting`), and
+ * that the record was won are checked in one step and acted on in another. Agents and hosts crash and start again. A request
+ * to the witness is answered; or made and not answered; or late, so that it may be made at any later time, also after its
+ * agent's death; or lost. Detectors have no clock: a backup may suspect and a primary may tire at any moment, which is every
+ * timeout, delay and partition, also one-way. A connection's end is seen by one side before the other; messages of an older
+ * session may still come. The history that clients were told is a path in a tree of states; an activation begins a branch.
+ *
+ * WHAT IS CHECKED (CHECK, as bits).
+ *   1  G1: what is released was committed by the backup, or output is open by the record.
+ *   2  G3: output is never open on both hosts.
+ *   4  Output is open only while the record says (this host, solo). Stronger than needed: the reason for 2.
+ *   8  All that clients are told is one history: nobody activates a copy that is older than what was told, and no stale owner
+ *      lets out what the new owner does not know. (A frozen one may let out, late, what the new owner does know.)
+ *   LIVE: when faults have ended, the guest ends up running with its output open, or protected in a live session under the
+ *      record. Excused: `gone`, when a crash took the last guest or copy that could count. No fairness is needed: what follows
+ *      the last fault is finite, and each of its ends is checked. (With pan's -f such ends are not looked at at all.)
+ *
+ * BOUNDS. Until faults end: HF states of the guest, so at most HF epochs over all sessions; generations to GF; SF sessions; BF
+ * activations; FAULTS faults of any kind in total. Suspicion and freezes are not counted. In LIVE some more of each is
+ * left for the time after faults. 2 faults with HF=4 GF=4: 1.3 million states, 250 MiB. Within the bounds the search is
+ * exhaustive (-DCOLLAPSE loses nothing, no bit-state hashing).
+ *
+ * WHAT IS NOT MODELLED. Disks (they are part of a commit). Timers. A switchover: its backup takes over a primary that does not
+ * resume, which is a takeover from one that does with less behind it. The start and the end of the record. A guest that ends
+ * by itself, or is started anew after a crash. A witness that forgets (etcd restored from a backup). More than two hosts.
+ *
+ * MUTATIONS, each of which must be found: NO_ACK_WAIT NO_COMPARE SOLO_UNASKED GENERATION_UNCHECKED STALE_COPY
+ * OPEN_WHILE_UNKNOWN UNCHANGED_IS_FAILED RELY_ON_READING OLDER_COPY_KEPT OVERRIDE; in LIVE: NO_GIVING_BACK DESTROY_AT_ONCE.
+ */
 
 #ifndef HF
 #define HF 4		/* states of the guest that are told apart while faults happen (epochs, over all sessions) */

@@ -29,7 +29,9 @@ class Action(Enum):
     """What can be seen of a host. In brackets: what the generation and the epoch of the event are; 0 where nothing is said."""
 
     SESSION = 1  # a primary and the backup have agreed on a session (that of HELLO)
-    BARRIER = 2  # a primary ends an epoch; from the first one of a session on, output is held (the session's; the epoch)
+    BARRIER = (
+        2  # a primary ends an epoch; from the first one of a session on, output is held (the session's; the epoch)
+    )
     COMMIT = 3  # a backup commits an epoch (the session's; the epoch)
     RELEASE = 4  # a primary lets the output of an epoch out (the session's; the epoch)
     OPEN = 5  # a host lets everything out, and holds nothing from now on (the record's, which it owns as solo)
@@ -63,7 +65,9 @@ class TraceRejectedError(AssertionError):
 
     def __init__(self, trace: Sequence[Event], index: int) -> None:
         before = "".join(f"\n  {each}" for each in trace[max(0, index - 8) : index])
-        super().__init__(f"event {index} is not possible in the model: {trace[index]}; before it:{before or ' nothing'}")
+        super().__init__(
+            f"event {index} is not possible in the model: {trace[index]}; before it:{before or ' nothing'}"
+        )
         self.index = index
 
 
