@@ -2,7 +2,7 @@
  * Who may run a guest with its output open, and what may leave it: a model of docs/adr/0006 for spin 6.5.
  *
  *   spin -a authority.pml && gcc -O1 -DSAFETY -DNOREDUCE -DCOLLAPSE -o pan pan.c && ./pan -m10000
- *   spin -DLIVE -DHF=3 -DGF=3 -DBF=1 -a authority.pml && gcc -O1 -DNOREDUCE -DCOLLAPSE -o pan pan.c && ./pan -a -m10000
+ *   spin -DLIVE -DHF=2 -DGF=3 -DBF=1 -a authority.pml && gcc -O1 -DNOREDUCE -DCOLLAPSE -o pan pan.c && ./pan -a -m10000
  *   spin -t -p -k authority.pml.trail authority.pml        (same -D as before: the counterexample, step by step)
  *
  * test_formal_model.py does this for all bounds and mutations, trace.py compares traces of events with the model (-DTRACE).
@@ -28,7 +28,8 @@
  *
  * BOUNDS. Until faults end: HF states of the guest, so at most HF epochs over all sessions; generations to GF; SF sessions; BF
  * activations; FAULTS faults of any kind in total. Suspicion and freezes are not counted. In LIVE some more of each is
- * left for the time after faults. 2 faults with HF=4 GF=4: 1.3 million states, 250 MiB. Within the bounds the search is
+ * left for the time after faults. 2 faults with HF=4 GF=4: 1.3 million states, 270 MiB; LIVE with
+ * HF=2 GF=3 BF=1: 1.1 million states, 155 MiB. Within the bounds the search is
  * exhaustive (-DCOLLAPSE loses nothing, no bit-state hashing).
  *
  * WHAT IS NOT MODELLED. Disks (they are part of a commit). Timers. A switchover: its backup takes over a primary that does not

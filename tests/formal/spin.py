@@ -12,8 +12,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 MODEL = HERE / "authority.pml"
-MIBIBYTES = 1200
-"""No search may need more memory than that; the largest needs about a third."""
+MEBIBYTES = 600
+"""No search may need more memory than that; the largest needs about half."""
 
 
 class SpinError(Exception):
@@ -40,7 +40,7 @@ def build(directory: Path, defines: Sequence[str] = (), options: Sequence[str] =
     shutil.copy(HERE / "trace_reader.h", directory)
     _run(["spin", *(f"-D{each}" for each in defines), "-a", MODEL.name], directory)
     # All state is in globals, so that partial order reduction finds nothing to leave out: not looking for it is faster.
-    fixed = ("-O1", "-w", "-DNOREDUCE", "-DCOLLAPSE", f"-DMEMLIM={MIBIBYTES}")
+    fixed = ("-O1", "-w", "-DNOREDUCE", "-DCOLLAPSE", f"-DMEMLIM={MEBIBYTES}")
     _run(["gcc", *fixed, *options, "-o", "pan", "pan.c"], directory)
     return directory / "pan"
 

@@ -18,7 +18,7 @@ SAFETY = {
     "two faults": ("HF=4", "GF=4", "SF=2", "BF=2", "FAULTS=2"),
     "more generations and epochs": ("HF=5", "GF=5", "SF=2", "BF=2", "FAULTS=1"),
 }
-LIVENESS = ("LIVE", "HF=3", "GF=3", "SF=2", "BF=1", "FAULTS=2")
+LIVENESS = ("LIVE", "HF=2", "GF=3", "SF=2", "BF=1", "FAULTS=2")
 
 MUTATIONS = {
     "the wait for the acknowledgement is removed": ("NO_ACK_WAIT", G1),
@@ -58,6 +58,7 @@ def test_when_faults_end_the_guest_is_served(tmp_path: Path) -> None:
     assert verdict.states > 100_000, "the bounds leave hardly anything to happen"
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("mutation", "check"), MUTATIONS.values(), ids=MUTATIONS.keys())
 def test_what_a_mutation_costs(tmp_path: Path, mutation: str, check: int) -> None:
     verdict = spin.search(spin.build(tmp_path, (mutation, f"CHECK={check}", *SAFETY["two faults"])))
@@ -65,6 +66,7 @@ def test_what_a_mutation_costs(tmp_path: Path, mutation: str, check: int) -> Non
     assert verdict.error is not None and verdict.error.startswith("assertion violated"), verdict.text
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("mutation", STUCK.values(), ids=STUCK.keys())
 def test_a_mutation_leaves_the_guest_nowhere(tmp_path: Path, mutation: str) -> None:
     verdict = spin.search(spin.build(tmp_path, (mutation, *LIVENESS), options=()), "-a")
