@@ -22,7 +22,7 @@ from typing import IO, Any
 PROJECT = Path(__file__).resolve().parents[2]
 LAB_FOLDER = Path(os.environ.get("REMUS_LAB_DIR", PROJECT / ".lab"))
 LABCTL = PROJECT / "roles" / "xen_lab" / "files" / "labctl"
-STARTED_BY_SSH = 120.0
+STARTED_BY_SSH = 360.0
 """Seconds that a command on an emulated host may take unless told otherwise."""
 
 

@@ -19,7 +19,7 @@ LIMIT = 8 << 20
 QUIET = 1.5
 """Seconds without a frame after which held frames count as held; what is let out arrives in tens of
 milliseconds."""
-PATIENCE = 120.0
+PATIENCE = 360.0
 """Seconds for anything that should come; an emulated host may need most of a minute to start Python."""
 
 

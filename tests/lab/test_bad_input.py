@@ -18,7 +18,7 @@ from pair.hosts import ADDRESSES, GUEST, on
 from pair.protection import SEED_TIMEOUT, ensure_protected, ensure_unprotected
 from pair.wait import until
 
-pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(3600)]
 
 PORT = 7789
 ROGUE = Path(__file__).parent / "rogue_peer.py"

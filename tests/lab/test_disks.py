@@ -18,7 +18,7 @@ from pair.load import load, now
 from pair.protection import NOT_YET, SEED_TIMEOUT, die, require_agents, take_over, unprotected, wait_protected
 from pair.wait import until
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(3600)]
 
 DEVICE = "/dev/vdc"
 KILLS = 10

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from lab_hosts import PROJECT, CommandFailed, Guest, Host
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(3600)]
 
 PYTHON = "/opt/remus/current/bin/python"
 PORT = 7907

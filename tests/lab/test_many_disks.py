@@ -18,7 +18,7 @@ from pair.protection import SEED_TIMEOUT, die, require_agents, take_over, wait_p
 from pair.second_guest import ADDRESS, NAME, VOLUMES, second_guest
 from pair.volumes import volumes
 
-pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from beacon import KINDS
 from lab_hosts import Guest
 from output_ends import PATIENCE, QUIET, Agent, Refused, Wire, tally
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="module")

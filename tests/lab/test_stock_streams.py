@@ -16,7 +16,7 @@ from pair.hosts import GUEST, on
 from pair.protection import ensure_unprotected
 from pair.wait import until
 
-pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(3600)]
 
 FOLDER = "/var/tmp/remus-test-streams"  # noqa: S108 - on a lab host
 CAPTURED = f"{FOLDER}-captured"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from lab_hosts import Host, Lines
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(3600)]
 
 PATIENCE = 300.0
 MIB = 64

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pair.wait import SLOWEST
+
 PROJECT = Path(__file__).resolve().parents[2]
 LABCTL = PROJECT / "roles" / "xen_lab" / "files" / "labctl"
 HOSTS = ("alpha", "beta")
@@ -26,8 +28,9 @@ class CommandFailed(Exception):
 
 
 def run(words: Sequence[str], *, stdin: str | None = None, timeout: float = 120) -> str:
-    """Output of a command on this machine. Raises CommandFailed with both of its outputs."""
+    """Output of a command on this machine. timeout: seconds, see SLOWEST. Raises CommandFailed with both of its outputs."""
     shown = shlex.join(words)
+    timeout *= SLOWEST
     try:
         done = subprocess.run(
             words, input=stdin, text=True, capture_output=True, timeout=timeout, check=False, cwd=PROJECT

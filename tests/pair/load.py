@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pair.hosts import POSTGRESQL, PROJECT, REDIS, CommandFailed, in_namespace, run
-from pair.wait import until
+from pair.wait import SLOWEST, until
 
 PROOF = PROJECT / "tests" / "proof"
 LONGEST = 3000.0
@@ -63,7 +63,7 @@ class Load:
     def end(self, timeout: float) -> None:
         """Wait until the client ends by itself."""
         try:
-            code = self.process.wait(timeout)
+            code = self.process.wait(timeout * SLOWEST)
         except subprocess.TimeoutExpired as error:
             self.process.kill()
             raise CommandFailed(f"the client did not end in {timeout:.0f} s") from error
