@@ -88,6 +88,11 @@ class WriteTap(Protocol):
         """The backup has committed this epoch: its regions do not differ any more."""
         ...
 
+    async def require_local(self) -> None:
+        """Raises DiskError when the local device has failed below the tap: what was written since then is on the backup only,
+        and the guest's disk must not be led back to it. Returns when it is whole, or the tap is not open."""
+        ...
+
     def end(self) -> None:
         """The session is over: drop the log, only track from now on. Safe to call twice."""
         ...

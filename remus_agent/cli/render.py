@@ -223,6 +223,8 @@ def _state(one: Mapping[str, Any]) -> str:
 
 def _disk(disk: Mapping[str, Any]) -> str:
     shown = f"{disk.get('mode')}, {size(disk.get('size') or 0)}"
+    if disk.get("problem"):
+        return f"{shown}; {disk['problem']}"
     if disk.get("mode") == "copying" and disk.get("total"):
         return f"{shown}, {100 * disk['done'] // disk['total']}% copied, {size(disk.get('sent') or 0)} sent"
     if disk.get("mode") == "replicating":

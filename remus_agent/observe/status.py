@@ -45,7 +45,7 @@ DiskMode = Literal["copying", "replicating", "tracking"]
 
 class DiskStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One protected disk. size: bytes. done, total: bytes of the copy at the start of the session. sent: bytes that travelled
-    in the session. bytes_last: of the last epoch."""
+    in the session. bytes_last: of the last epoch. problem: what is wrong with it although the guest's disk goes on."""
 
     vdev: str
     mode: DiskMode
@@ -54,6 +54,7 @@ class DiskStatus(msgspec.Struct, frozen=True, kw_only=True):
     total: int = 0
     sent: int = 0
     bytes_last: int = 0
+    problem: str | None = None
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):

@@ -229,6 +229,7 @@ class AgentService:
                     raise refuse_on_backup(name)
                 await self.backup.discard(name)
             return await self.status(name)
+        await service.require_local_disks()
         service.ask_stop(force=force)
         await self._watch(service, timeout, progress, "unprotect", lambda: is_over(service))
         if service.held_because is not None:

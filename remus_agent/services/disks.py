@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from remus_agent.disk_ports import CopyProgress, WriteTap
 from remus_agent.errors import RemusError
@@ -29,15 +29,26 @@ def hello_disks(taps: Sequence[WriteTap]) -> tuple[HelloDisk, ...]:
 
 class DiskSet:
     """The disks of a domain. Without any, everything here does nothing and returns at once. left_open: an earlier agent may
-    have left the taps in place."""
+    have left the taps in place. on_failure: called once with each local device that fails below its tap."""
 
-    def __init__(self, taps: Sequence[WriteTap], settings: Settings, clock: Clock, *, left_open: bool) -> None:
+    def __init__(
+        self,
+        taps: Sequence[WriteTap],
+        settings: Settings,
+        clock: Clock,
+        *,
+        left_open: bool,
+        on_failure: Callable[[str, RemusError], None],
+    ) -> None:
         self._taps = tuple(taps)
         self._touched = left_open
         self._settings = settings
         self._clock = clock
         self._is_open = False
         self._channels: list[DiskChannel] = []
+        self._on_failure = on_failure
+        self._problems: dict[str, str] = {}
+        self._looking: asyncio.Task[None] | None = None
 
     @property
     def hello(self) -> tuple[HelloDisk, ...]:
@@ -55,6 +66,8 @@ class DiskSet:
         for tap in self._taps:
             await tap.open()
         self._is_open = True
+        if self._taps and self._looking is None:
+            self._looking = asyncio.create_task(self._look(), name="look at local disks")
 
     async def connect(self, connector: Connector, address: str, hello: Hello, session: PrimarySession) -> None:
         """Open a channel for each disk; all of them begin together. What ends one of them later ends the session."""
@@ -124,8 +137,37 @@ class DiskSet:
         for channel in channels:
             await channel.close()
 
+    async def require_local(self) -> None:
+        """Raises DiskError when a local device has failed below its tap: then the backup's copy is the only good one."""
+        for tap in self._taps:
+            await tap.require_local()
+
+    async def _look(self) -> None:
+        """md goes on with the tap alone and tells nobody: look again and again."""
+        while True:
+            for tap in self._taps:
+                vdev = tap.facts.vdev
+                try:
+                    await tap.require_local()
+                except RemusError as error:
+                    if vdev not in self._problems:
+                        log.critical("disk %s: %s", vdev, error)
+                        self._on_failure(vdev, error)
+                    self._problems[vdev] = str(error)
+                else:
+                    self._problems.pop(vdev, None)
+            await self._clock.sleep(self._settings.look)
+
+    async def leave(self) -> None:
+        """Stop looking; everything stays as it is. Safe to call twice."""
+        looking, self._looking = self._looking, None
+        if looking is not None:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+
     async def close(self) -> None:
         """Take the taps away, of all disks, whatever happens to one; raises the first error. Safe to call twice."""
+        await self.leave()
         first: RemusError | None = None
         for tap in self._taps if self._touched else ():
             try:
@@ -140,13 +182,15 @@ class DiskSet:
     def status(self) -> tuple[DiskStatus, ...]:
         """Each disk for the status."""
         channels = {channel.vdev: channel for channel in self._channels}
-        return tuple(_status(tap, channels.get(tap.facts.vdev)) for tap in self._taps)
+        return tuple(
+            _status(tap, channels.get(tap.facts.vdev), self._problems.get(tap.facts.vdev)) for tap in self._taps
+        )
 
 
-def _status(tap: WriteTap, channel: DiskChannel | None) -> DiskStatus:
+def _status(tap: WriteTap, channel: DiskChannel | None, problem: str | None) -> DiskStatus:
     facts = tap.facts
     if channel is None:
-        return DiskStatus(vdev=facts.vdev, mode="tracking", size=facts.size)
+        return DiskStatus(vdev=facts.vdev, mode="tracking", size=facts.size, problem=problem)
     progress = tap.progress
     return DiskStatus(
         vdev=facts.vdev,
@@ -156,4 +200,5 @@ def _status(tap: WriteTap, channel: DiskChannel | None) -> DiskStatus:
         total=progress.total,
         sent=progress.sent,
         bytes_last=channel.last_end.data_bytes if channel.last_end else 0,
+        problem=problem,
     )

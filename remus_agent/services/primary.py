@@ -117,6 +117,8 @@ class PrimaryService:
             self._touch()
         finally:
             await asyncio.shield(self._abandon_session())
+            if self._disks is not None:
+                await self._disks.leave()
 
     async def buffer_state(self) -> BufferState:
         """What the plugs hold now."""
@@ -190,8 +192,21 @@ class PrimaryService:
         """The domain's disks, the same in every session."""
         if self._disks is None:
             taps = await self._ports.taps.of(domain)
-            self._disks = DiskSet(taps, self._settings, self._ports.clock, left_open=self._resumed)
+            self._disks = DiskSet(
+                taps,
+                self._settings,
+                self._ports.clock,
+                left_open=self._resumed,
+                on_failure=lambda vdev, error: self._ports.events.note(
+                    domain.name, "local-disk-failed", epoch=self.acked_epoch or None, vdev=vdev, reason=str(error)
+                ),
+            )
         return self._disks
+
+    async def require_local_disks(self) -> None:
+        """Raises DiskError when the backup's copy is the only good one of a disk."""
+        if self._disks is not None:
+            await self._disks.require_local()
 
     async def _seed(self) -> Event:
         session, source, disks = self._in_session()
@@ -335,8 +350,9 @@ class PrimaryService:
         return await self._asked.interrupts(self._ports.clock.sleep(self._settings.retry)) or Event.RETRY_DUE
 
     async def _discard_copy(self) -> Event:
-        session, _, _ = self._in_session()
+        session, _, disks = self._in_session()
         try:
+            await disks.require_local()
             await session.discard_copy()
         except RemusError as error:
             return self._failed(error)

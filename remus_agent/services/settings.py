@@ -11,8 +11,9 @@ class Settings:
 
     connect: to reach a peer. suspend: for a guest to suspend. ack: for a memory acknowledgement. silence: without any
     frame before a connection counts as ended. heartbeat: between heartbeats. activate: for the toolstack to finish a
-    domain. retry: between attempts to find a lost backup. staging_bytes: most that one epoch may take on the backup
-    besides the guest's own memory size. disk_staging_bytes: memory that one epoch of one disk may take on the backup.
+    domain. look: between two looks at what is below the disks. retry: between attempts to find a lost backup.
+    staging_bytes: most that one epoch may take on the backup besides the guest's own memory size.
+    disk_staging_bytes: memory that one epoch of one disk may take on the backup.
     """
 
     host: str
@@ -22,6 +23,7 @@ class Settings:
     silence: float = 30.0
     heartbeat: float = 2.0
     activate: float = 120.0
+    look: float = 10.0
     retry: float = 5.0
     staging_bytes: int = 64 * 1024 * 1024
     disk_staging_bytes: int = 256 * 1024 * 1024

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from remus_agent.adapters.disk.command import run
+from remus_agent.errors import DiskError
 
 DIRECTORY: Final = Path("/dev/mapper")
 SECTOR: Final = 512
+_RAID_WORDS: Final = 6
 
 
 def path_of(name: str) -> Path:
@@ -46,9 +48,17 @@ async def table(name: str) -> str:
     return (await run("dmsetup", "table", name)).strip()
 
 
-async def status(name: str) -> list[str]:
-    """Words of its live status behind the name of its target."""
-    return (await run("dmsetup", "status", name)).split()[3:]
+async def raid_status(name: str) -> list[str]:
+    """Words of a raid's live status behind the name of its target. Raises DiskError when it is none (any more)."""
+    words = (await run("dmsetup", "status", name)).split()[2:]
+    if words[:1] != ["raid"] or len(words) < _RAID_WORDS:
+        raise DiskError(
+            f"{path_of(name)} is {words[0] if words else 'without a table'}, not a raid",
+            operation="look at a disk",
+            left="it was not changed",
+            hint="`remus-disks status` shows what it is",
+        )
+    return words[1:]
 
 
 async def users(name: str) -> int:
@@ -65,14 +75,16 @@ async def replace(name: str, content: str, *, flush: bool = True) -> None:
     """Give a device another table without its users noticing more than a short wait. flush=False: what is under way is held
     back and goes to the new table; for a device whose old table no longer answers."""
     await run("dmsetup", "load", name, "--table", content)
-    await cycle(name, flush=flush)
+    # The kernel suspends, changes and resumes in one call: whoever dies before or after it leaves no device suspended.
+    await run("dmsetup", "resume", "--nolockfs", *(() if flush else ("--noflush",)), name)
 
 
-async def cycle(name: str, *, flush: bool = True) -> None:
-    """Suspend and resume: takes a loaded table live, or lets dm-raid take back legs that had failed."""
-    options = ("--nolockfs",) if flush else ("--nolockfs", "--noflush")
+async def cycle(name: str) -> None:
+    """Suspend and resume, with the table that it has: waits for what is under way, and lets dm-raid take back legs that had
+    failed. An agent that dies in between leaves the device suspended; its unit then resumes it (remus-agent.service)."""
+    await run("dmsetup", "clear", name)  # a table that somebody loaded and left must not become the live one
     try:
-        await run("dmsetup", "suspend", *options, name)
+        await run("dmsetup", "suspend", "--nolockfs", name)
     finally:
         await run("dmsetup", "resume", name)  # whatever happened: a guest must not wait for ever
 

@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 
 _COPY_BYTES: Final = 1024 * 1024
 """Read at once by the copier."""
+_RECOVERY_LEAST: Final = 60.0
+_RECOVERY_PACE: Final = 1024 * 1024
+"""Bytes a second, of a raid that writes what it has noted through its tap."""
 _PATIENCE: Final = 0.2
 """Seconds between two looks at md's recovery."""
 
@@ -151,6 +154,10 @@ class NbdTap:
         with self._lock:
             self._opened_log().committed(epoch)
 
+    async def require_local(self) -> None:
+        if await self._layers.target() == "raid":
+            await self._layers.require_local()
+
     def end(self) -> None:
         with self._lock:
             if self._log is not None:
@@ -210,7 +217,9 @@ class NbdTap:
 
     async def _recovered(self) -> None:
         """Wait until md has written everything through the tap that changed while its leg was failed. Raises DiskError when
-        md does not use the tap; the next `open` takes it back."""
+        md does not use the tap; the next `open` takes it back; or when md is not done in the
+        time that copying the whole disk would take at a slow pace."""
+        deadline = asyncio.get_running_loop().time() + _RECOVERY_LEAST + self.facts.size / _RECOVERY_PACE
         while True:
             legs = await self._layers.legs()
             if "D" in legs:
@@ -220,6 +229,14 @@ class NbdTap:
                 legs == "AA" and not await self._layers.recovering()
             ):  # md is idle for a moment before it begins, and after it
                 return
+            if asyncio.get_running_loop().time() > deadline:
+                raise DiskError(
+                    f"md has not brought the tap of {self.facts.vdev} up to date in time",
+                    operation="take the tap back",
+                    domain=self._disk.domain,
+                    left="the guest's disk goes on; its output is held",
+                    hint=f"`dmsetup status {self._disk.name}`: a raid that is `frozen` or slow; and the kernel's log (dmesg)",
+                )
             await asyncio.sleep(_PATIENCE)
 
     def _on_logged(self, waiting: int | None) -> None:

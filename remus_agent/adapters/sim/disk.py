@@ -31,7 +31,8 @@ def _regions(offset: int, length: int) -> range:
 @dataclass
 class SimVolume:
     """One disk of a guest on its primary. map_id: None while the disk is linear. marked: the region map. missed: what md's own
-    bitmap notes while no agent serves the tap. limit: bytes that the tap's log may hold."""
+    bitmap notes while no agent serves the tap. limit: bytes that the tap's log may hold.
+    failed: the local device answers with errors; md goes on with the tap alone."""
 
     facts: DiskFacts
     limit: int = 1 << 20
@@ -41,6 +42,7 @@ class SimVolume:
     missed: set[int] = field(default_factory=set)
     tap: SimTap | None = None
     stuck: bool = False
+    failed: bool = False
 
     def __post_init__(self) -> None:
         self.content = bytearray(self.facts.size)
@@ -61,6 +63,11 @@ class SimVolume:
         """Raises DiskError when the device does not let go of its tap."""
         if self.stuck:
             raise DiskError(f"the device of {self.facts.vdev} is stuck", operation="close the tap")
+
+    def require_local(self) -> None:
+        """Raises DiskError when the local device has failed below a tap."""
+        if self.failed and self.map_id is not None:
+            raise DiskError(f"the device of {self.facts.vdev} has failed", operation="use the local disk")
 
     def make_linear(self) -> None:
         """Take the tap away and forget the map."""
@@ -110,6 +117,8 @@ class SimTap:
     async def open(self) -> None:
         await asyncio.sleep(0)
         volume = self._volume
+        if volume.tap is not self:
+            volume.require_local()  # taken back, md would take the failed leg back as well
         if volume.map_id is None:
             volume.map_id = str(uuid.uuid4())
             volume.marked = set()
@@ -171,6 +180,10 @@ class SimTap:
             gone = self._uncommitted.pop(0)
             self._volume.marked -= gone.regions - {region for later in self._uncommitted for region in later.regions}
 
+    async def require_local(self) -> None:
+        await asyncio.sleep(0)
+        self._volume.require_local()
+
     def end(self) -> None:
         if self._alive:
             self._epochs, self._uncommitted = [], []
@@ -179,6 +192,7 @@ class SimTap:
     async def close(self) -> None:
         await asyncio.sleep(0)
         self._volume.require_loose()
+        self._volume.require_local()
         self.end()
         if self._alive:
             self._volume.make_linear()

@@ -49,8 +49,9 @@ def main():
         print(devices[name]["open"])
     elif verb == "load":
         devices[name]["loaded"] = live(rest[rest.index("--table") + 1])
-    elif verb == "resume":
-        devices[name]["table"] = devices[name].pop("loaded", devices[name]["table"])
+    elif verb in ("resume", "clear"):
+        loaded = devices[name].pop("loaded", devices[name]["table"])
+        devices[name]["table"] = loaded if verb == "resume" else devices[name]["table"]
     elif verb == "remove":
         if devices[name]["open"]:
             fail("device-mapper: remove ioctl failed: Device or resource busy")

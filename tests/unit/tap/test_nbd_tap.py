@@ -177,6 +177,16 @@ async def test_a_leg_that_md_dropped_is_taken_back(make: Make, kernel: FakeKerne
     kernel.client.write(0, block(1))
 
 
+async def test_md_that_never_ends_is_not_waited_for(
+    make: Make, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tap_module, "_RECOVERY_LEAST", 0.01)
+    monkeypatch.setattr(tap_module, "_RECOVERY_PACE", 1e12)
+    kernel.state = "Aa"
+    with pytest.raises(DiskError, match="not brought the tap of xvda up to date"):
+        await make().open()
+
+
 @pytest.mark.parametrize("what", ["connect", "protect", "accept"])
 async def test_a_disk_is_as_before_when_the_first_open_fails(make: Make, kernel: FakeKernel, what: str) -> None:
     tap = make()

@@ -1,0 +1,93 @@
+"""What takes part in a protection goes away for a while: the guest serves on, protection returns by itself, and of its disk only
+regions travel that changed meanwhile.
+
+Takes the guest to alpha with a disk; afterwards it runs there without one, unprotected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pair import agent, database, faults
+from pair.guest import WITH_DISK, come_home
+from pair.hosts import GUEST, labctl, on
+from pair.load import Load, load
+from pair.protection import NOT_YET, SEED_TIMEOUT, cut, require_agents, wait_protected
+from pair.wait import until
+
+pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(3600)]
+
+PART = 8
+"""At most this part of the disk may have to be looked at after an outage: 64 MiB of 512, far above what the load writes."""
+
+
+@pytest.fixture
+def rows(lab: dict[str, Any], tmp_path: Path) -> Iterator[Load]:
+    """The guest protected, PostgreSQL under load."""
+    require_agents()
+    come_home(configuration=WITH_DISK)
+    database.wait_ready()
+    agent.ask("alpha", "protect", timeout=SEED_TIMEOUT, domain=GUEST, peer="beta", wait=False)
+    wait_protected()
+    with load(tmp_path / "rows.jsonl", rows=True) as client:
+        yield client
+    labctl("heal", "replication")
+    come_home()
+
+
+def silent(state: agent.Status) -> bool:
+    """Whether the primary knows that its backup is gone."""
+    return state["role"] == "primary" and state["state"] not in ("protected", "seeding")
+
+
+def kill_the_primarys_agent() -> None:
+    on("alpha", "systemctl kill --signal=KILL remus-agent.service")
+    until("alpha's agent answers", lambda: agent.answers("alpha"), timeout=180)
+
+
+def cut_the_link() -> None:
+    with cut():
+        until("alpha is silent", lambda: agent.status("alpha"), silent, timeout=300, passing=NOT_YET)
+
+
+def kill_the_backups_agent() -> None:
+    on("beta", "systemctl kill --signal=KILL remus-agent.service")
+    until("beta's agent answers", lambda: agent.answers("beta"), timeout=180)
+
+
+def cut_the_backups_power() -> None:
+    labctl("kill", "beta")
+    until("alpha is silent", lambda: agent.status("alpha"), silent, timeout=300, passing=NOT_YET)
+    labctl("start", "beta")
+    until("beta's agent answers", lambda: agent.answers("beta"), timeout=600)
+
+
+OUTAGES = (kill_the_primarys_agent, cut_the_link, kill_the_backups_agent, cut_the_backups_power)
+
+
+def test_after_an_outage_only_changed_regions_travel(rows: Load) -> None:
+    rows.wait_for(40, 300)
+    for outage in OUTAGES:
+        before = agent.status("alpha")
+        outage()
+        state = until(
+            f"a new session after {outage.__name__}",
+            lambda before=before: agent.status("alpha"),
+            lambda seen, before=before: agent.protected(seen) and agent.session(seen) != agent.session(before),
+            timeout=SEED_TIMEOUT,
+            passing=NOT_YET,
+        )
+        (disk,) = state["disks"]
+        print(f"{outage.__name__}: {disk['total']} bytes to look at of {disk['size']}, {disk['sent']} sent so far")
+        assert 0 < disk["total"] <= disk["size"] / PART, outage.__name__
+        rows.wait_for(40, 300)
+    faults.restart("alpha")  # in good order, too
+    wait_protected()
+    rows.wait_for(40, 300)
+    rows.stop()
+    proof = rows.judge()
+    assert proof["verdict"] == "kept", proof["reasons"]
+    assert on("alpha", f"xl list {GUEST}")
