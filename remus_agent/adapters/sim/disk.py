@@ -10,7 +10,7 @@ from typing import Final
 from xxhash import xxh3_128
 
 from remus_agent.disk_ports import CopyProgress, Digests, DiskData, DiskEnd, DiskFacts
-from remus_agent.errors import DiskError
+from remus_agent.errors import DiskError, RefusedError
 from remus_agent.ports import Domain
 from remus_agent.protocol.disk import wire
 from remus_agent.protocol.disk.extents import ExtentMap
@@ -240,7 +240,12 @@ class SimTaps:
         self._made: list[SimTap] = []
 
     async def of(self, domain: Domain) -> tuple[SimTap, ...]:
-        taps = tuple(SimTap(volume) for volume in self._volumes.get(domain.name, []))
+        volumes = {f"/dev/mapper/remus-{domain.name}-{v.facts.vdev}": v for v in self._volumes.get(domain.name, [])}
+        wanted = [vbd for vbd in domain.disks if vbd.writable and not vbd.cdrom]
+        refused = [str(vbd) for vbd in wanted if vbd.path not in volumes]
+        if refused:
+            raise RefusedError(f"its disks {', '.join(refused)} are not behind the mapper", domain=domain.name)
+        taps = tuple(SimTap(volumes[vbd.path]) for vbd in wanted)
         self._made += taps
         return taps
 
