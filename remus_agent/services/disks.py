@@ -18,6 +18,7 @@ from remus_agent.services.disk_channel import DiskChannel, open_channel
 from remus_agent.services.epochs import DiskFigures
 from remus_agent.services.session import PrimarySession
 from remus_agent.services.settings import Settings
+from remus_agent.services.together import all_done
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +51,10 @@ class DiskSet:
         return frozenset(tap.facts.vdev for tap in self._taps)
 
     async def open(self) -> None:
-        """Put the taps behind the disks; those that are there stay, those that the kernel let go of are put there again."""
+        """Put the taps behind the disks, all at the same time, because the guest's writes wait for them; those that are there
+        stay, those that the kernel let go of are put there again. Raises the first error after all were tried."""
         self._touched = True
-        for tap in self._taps:
-            await tap.open()
+        await all_done(tap.open() for tap in self._taps)
         self._is_open = True
 
     async def connect(self, connector: Connector, address: str, hello: Hello, session: PrimarySession) -> None:
@@ -74,11 +75,13 @@ class DiskSet:
             channel.start()
 
     async def copy(self) -> None:
-        """Copy what the backup's disks lack. Raises what ends one of the copies."""
+        """Copy what the backup's disks lack. Raises what ends one of the copies, as soon as it does."""
         copies = [asyncio.create_task(channel.copy(), name=f"copy {channel.vdev}") for channel in self._channels]
         try:
-            for copy in copies:
-                await copy
+            if copies:
+                ended, _ = await asyncio.wait(copies, return_when=asyncio.FIRST_EXCEPTION)
+                for copy in ended:
+                    copy.result()
         finally:
             for copy in copies:
                 copy.cancel()
@@ -121,26 +124,26 @@ class DiskSet:
         for tap in self._taps:
             if self._is_open:
                 tap.end()
-        for channel in channels:
-            await channel.close()
+        await all_done(channel.close() for channel in channels)
 
     async def close(self) -> None:
         """Take the taps away, of all disks, whatever happens to one; raises the first error. Safe to call twice."""
-        first: RemusError | None = None
-        for tap in self._taps if self._touched else ():
-            try:
-                await tap.close()
-            except RemusError as error:
-                log.error("disk %s: %s", tap.facts.vdev, error)
-                first = first or error
-        if first is not None:
-            raise first
+        if self._touched:
+            await all_done(_close(tap) for tap in self._taps)
         self._is_open = self._touched = False
 
     def status(self) -> tuple[DiskStatus, ...]:
         """Each disk for the status."""
         channels = {channel.vdev: channel for channel in self._channels}
         return tuple(_status(tap, channels.get(tap.facts.vdev)) for tap in self._taps)
+
+
+async def _close(tap: WriteTap) -> None:
+    try:
+        await tap.close()
+    except RemusError as error:
+        log.error("disk %s: %s", tap.facts.vdev, error)
+        raise
 
 
 def _status(tap: WriteTap, channel: DiskChannel | None) -> DiskStatus:

@@ -168,11 +168,11 @@ class PrimaryService:
             domain = await self._ports.hypervisor.domain(self.domain.name)
             if domain.uuid != self.domain.uuid:
                 raise GuestEnded("another domain has taken its name", domain=domain.name)
-            self._source = await self._ports.hypervisor.open_source(domain)
             disks = await self._known_disks(domain)
             if self._resumed:
                 await disks.open()  # first of all: the guest's writes wait for it
             await self._devices.adopt(domain, hold=self.record.committed)
+            self._source = await self._ports.hypervisor.open_source(domain)
             facts = await self._ports.hypervisor.facts()
             hello = hello_for(
                 domain,

@@ -31,7 +31,8 @@ def _regions(offset: int, length: int) -> range:
 @dataclass
 class SimVolume:
     """One disk of a guest on its primary. map_id: None while the disk is linear. marked: the region map. missed: what md's own
-    bitmap notes while no agent serves the tap. limit: bytes that the tap's log may hold."""
+    bitmap notes while no agent serves the tap. limit: bytes that the tap's log may hold. takes: seconds to put the tap behind it
+    or to take it away."""
 
     facts: DiskFacts
     limit: int = 1 << 20
@@ -41,6 +42,7 @@ class SimVolume:
     missed: set[int] = field(default_factory=set)
     tap: SimTap | None = None
     stuck: bool = False
+    takes: float = 0.0
 
     def __post_init__(self) -> None:
         self.content = bytearray(self.facts.size)
@@ -108,7 +110,7 @@ class SimTap:
         return CopyProgress(self._done, self._total, self._sent)
 
     async def open(self) -> None:
-        await asyncio.sleep(0)
+        await asyncio.sleep(self._volume.takes)
         volume = self._volume
         if volume.map_id is None:
             volume.map_id = str(uuid.uuid4())
@@ -177,7 +179,7 @@ class SimTap:
             self._wake()
 
     async def close(self) -> None:
-        await asyncio.sleep(0)
+        await asyncio.sleep(self._volume.takes)
         self._volume.require_loose()
         self.end()
         if self._alive:
