@@ -91,6 +91,8 @@ class SimTap:
         self._epochs: list[_Epoch] = []
         self._uncommitted: list[_Epoch] = []
         self._written: set[int] = set()
+        self._wanted: set[int] = set()
+        self._session = 0
         self._overflowed = False
         self._pulse = asyncio.Event()
         self._done = self._total = self._sent = 0
@@ -102,7 +104,7 @@ class SimTap:
     @property
     def map_id(self) -> str:
         if self._volume.map_id is None:
-            raise AssertionError("the tap is not open")
+            raise self._not_open()
         return self._volume.map_id
 
     @property
@@ -122,19 +124,27 @@ class SimTap:
     def begin(self, *, same_base: bool) -> None:
         if not self._alive:
             return
+        if self._volume.map_id is None:
+            raise self._not_open()
         if not same_base:
             self._volume.marked = set(range(self.facts.size // REGION))
         first = _Epoch(1)
         self._epochs, self._uncommitted = [first], [first]
         self._written, self._overflowed = set(), False
+        self._wanted = set(self._volume.marked)
+        self._session += 1
         self._done, self._total, self._sent = 0, len(self._volume.marked) * REGION, 0
 
     async def copy(self, digests: Digests | None) -> None:
-        for region in sorted(self._volume.marked):
+        session = self._session
+        for region in sorted(self._wanted):
             offset = region * REGION
             await asyncio.sleep(0)
             theirs = await digests(offset, REGION) if digests is not None else None
             self._must_log()
+            if session != self._session:
+                raise DiskError("the session ended while the disk was being copied", operation="copy disk")
+            self._wanted.discard(region)
             data = bytes(self._volume.content[offset : offset + REGION])
             self._epochs[-1].regions.add(region)
             self._done += REGION
@@ -146,6 +156,8 @@ class SimTap:
                     self._add(Extent(Op.WRITE, at, SECTOR, data[sector * SECTOR : (sector + 1) * SECTOR]))
 
     def barrier(self, epoch: int) -> None:
+        if self._overflowed:
+            return  # `next` reports it
         self._must_log()
         if self._epochs[-1].number != epoch:
             raise AssertionError("a barrier for an epoch that is not the running one")
@@ -159,7 +171,7 @@ class SimTap:
         while True:
             self._must_log()
             epoch = self._epochs[0]
-            if epoch.map.count and (epoch.closed or epoch.map.bytes >= EARLY):
+            if epoch.map.count and (epoch.closed or epoch.map.memory > EARLY):
                 return self._piece(epoch)
             if epoch.closed:
                 self._epochs.pop(0)
@@ -169,9 +181,12 @@ class SimTap:
     def committed(self, epoch: int) -> None:
         if not self._alive:
             return
+        if self._epochs and epoch >= self._epochs[0].number:
+            raise DiskError(f"epoch {epoch} is committed before it was sent", operation="commit epoch", epoch=epoch)
         while self._uncommitted and self._uncommitted[0].number <= epoch:
             gone = self._uncommitted.pop(0)
-            self._volume.marked -= gone.regions - {region for later in self._uncommitted for region in later.regions}
+            kept = {region for later in self._uncommitted for region in later.regions} | self._wanted
+            self._volume.marked -= gone.regions - kept
 
     def end(self) -> None:
         if self._alive:
@@ -204,7 +219,7 @@ class SimTap:
 
     def _add(self, extent: Extent) -> None:
         self._epochs[-1].map.add(extent)
-        if sum(epoch.map.bytes for epoch in self._epochs) > self._volume.limit:
+        if sum(epoch.map.memory for epoch in self._epochs) > self._volume.limit:
             self._overflowed = True
         self._wake()
 
@@ -222,6 +237,9 @@ class SimTap:
         epoch.extents += len(taken)
         self._sent += size
         return DiskData(epoch.number, payload)
+
+    def _not_open(self) -> DiskError:
+        return DiskError(f"the tap of {self.facts.vdev} is not open", operation="protect a disk")
 
     def _must_log(self) -> None:
         if self._overflowed:
