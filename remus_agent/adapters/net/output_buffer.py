@@ -117,12 +117,10 @@ class PlugOutputBuffer:
     # ── the port ────────────────────────────────────────────────────────────────────────────────────────────
 
     def follow(self, domain: Domain) -> None:
-        """The domain has other interfaces now: the next install is for those. Links of one that is gone are taken away with the
-        rest: what they hold has nowhere to go any more."""
+        """The next install is for the interfaces of this. Links of those that are gone are taken away with the rest."""
         with self._lock:
-            devices = {vif.device for vif in domain.outputs}
-            before = (*self._gone, *self._domain.outputs)
-            self._gone = tuple({vif.device: vif for vif in before if vif.device not in devices}.values())
+            kept = {vif.device for vif in domain.outputs}
+            self._gone = tuple(vif for vif in (*self._gone, *self._domain.outputs) if vif.device not in kept)
             self._domain = domain
 
     async def install(self, *, closed: bool) -> None:
