@@ -29,13 +29,15 @@ from remus_agent.protocol.stream.constants import GuestType as GuestType  # noqa
 @dataclass(frozen=True, slots=True)
 class Vif:
     """One network interface of a domain. device: its name in dom0 (`vif3.0`). emulated: the same interface as the guest
-    sees it before its kernel has its own drivers, on a device of its own (`vif3.0-emu`), which belongs to QEMU."""
+    sees it before its kernel has its own drivers, on a device of its own (`vif3.0-emu`), which belongs to QEMU. index: what
+    the kernel knows the device by, which is another one when it was made anew under the same name; 0 when there is none."""
 
     devid: int
     device: str
     mac: str
     bridge: str
     emulated: bool = False
+    index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,12 @@ class Hypervisor(Protocol):
         """Raises DomainNotFound (with the names that exist)."""
         ...
 
+    async def devices(self, domain: Domain) -> Domain | None:
+        """The domain with the disks and interfaces that it has now; None when it is paused, shut down or gone, because one that
+        is being destroyed loses its devices first. Cheap enough for every epoch. A device that came or went shows at once, one
+        that stays and leads elsewhere within two seconds."""
+        ...
+
     async def open_source(self, domain: Domain) -> Source:
         """Refuses (RefusedError) guest types and configurations that cannot be protected. Does not touch the guest."""
         ...
@@ -219,6 +227,10 @@ class BufferState:
 
 class OutputBuffer(Protocol):
     """The plugs of one domain's interfaces: one IFB with a plug qdisc per vif."""
+
+    def follow(self, domain: Domain) -> None:
+        """The domain has other interfaces now: the next `install` is for those. `remove` also clears up after the others."""
+        ...
 
     async def install(self, *, closed: bool) -> None:
         """Put a plug on each interface. closed: hold from the first frame on (a plug that was there stays in force until the

@@ -236,4 +236,7 @@ STARTED_FRESH = (State.CONNECTING, (Effect.OPEN_SESSION,))
 STARTED_AGAIN = (State.RECONNECTING, (Effect.OPEN_SESSION,))
 """A protection that was committed before the agent was restarted: output stays held until the new commit."""
 
+HELD = frozenset({State.SILENT, State.RECONNECTING})
+"""Output is held, and no backup is there."""
+
 TERMINAL = frozenset({State.STOPPED, State.FAILED})

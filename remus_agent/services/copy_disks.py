@@ -11,6 +11,7 @@ from remus_agent.protocol.replication.messages import DiskHello, Hello
 from remus_agent.services.disk_feed import DiskFeed, Older, session_over
 from remus_agent.services.replica_set import DomainReplicas, facts_of
 from remus_agent.services.settings import Settings
+from remus_agent.services.together import all_done
 
 
 async def _nobody(_: RemusError) -> None:
@@ -84,8 +85,12 @@ class CopyDisks:
         twice."""
         self._stopped = self._stopped or error or session_over(self._hello.domain)
         self._changed()
-        for feed in self._feeds.values():
-            await feed.stop(self._stopped)
+        try:
+            await all_done(feed.stop(self._stopped) for feed in self._feeds.values())
+        finally:
+            self._leave_half_done()
+
+    def _leave_half_done(self) -> None:
         if not self._left and any(feed.half_done or feed.applied != self._committed for feed in self._feeds.values()):
             self._replicas.suspect()
             self._left = True

@@ -159,7 +159,8 @@ class DiskFeed:
         extents: list[Extent] = []
         for payload in frame.payload:
             self._digest.update(payload)
-            extents += wire.parse(payload, size=self.facts.size, block=self.facts.block)
+            most = wire.MOST_EXTENTS - len(extents)
+            extents += wire.parse(payload, size=self.facts.size, block=self.facts.block, most=most)
         self._extents += len(extents)
         if self._epoch == 1 and not self._older.exists(self.facts.vdev):
             await self._seed([*self._map, *extents])
@@ -170,7 +171,7 @@ class DiskFeed:
 
     async def _limit(self) -> None:
         limit = min(self._replica.capacity, self._settings.disk_staging_bytes)
-        if self._map.bytes <= limit:
+        if self._map.bytes <= self._replica.capacity and self._map.memory <= self._settings.disk_staging_bytes:
             return
         if self._epoch > 1:
             raise DiskError(

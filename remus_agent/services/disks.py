@@ -18,6 +18,7 @@ from remus_agent.services.disk_channel import DiskChannel, open_channel
 from remus_agent.services.epochs import DiskFigures
 from remus_agent.services.session import PrimarySession
 from remus_agent.services.settings import Settings
+from remus_agent.services.together import all_done
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +62,10 @@ class DiskSet:
         return frozenset(tap.facts.vdev for tap in self._taps)
 
     async def open(self) -> None:
-        """Put the taps behind the disks; those that are there stay, those that the kernel let go of are put there again."""
+        """Put the taps behind the disks, all at the same time, because the guest's writes wait for them; those that are there
+        stay, those that the kernel let go of are put there again. Raises the first error after all were tried."""
         self._touched = True
-        for tap in self._taps:
-            await tap.open()
+        await all_done(tap.open() for tap in self._taps)
         self._is_open = True
         if self._taps and self._looking is None:
             self._looking = asyncio.create_task(self._look(), name="look at local disks")
@@ -87,11 +88,13 @@ class DiskSet:
             channel.start()
 
     async def copy(self) -> None:
-        """Copy what the backup's disks lack. Raises what ends one of the copies."""
+        """Copy what the backup's disks lack. Raises what ends one of the copies, as soon as it does."""
         copies = [asyncio.create_task(channel.copy(), name=f"copy {channel.vdev}") for channel in self._channels]
         try:
-            for copy in copies:
-                await copy
+            if copies:
+                ended, _ = await asyncio.wait(copies, return_when=asyncio.FIRST_EXCEPTION)
+                for copy in ended:
+                    copy.result()
         finally:
             for copy in copies:
                 copy.cancel()
@@ -134,8 +137,7 @@ class DiskSet:
         for tap in self._taps:
             if self._is_open:
                 tap.end()
-        for channel in channels:
-            await channel.close()
+        await all_done(channel.close() for channel in channels)
 
     async def require_local(self) -> None:
         """Raises DiskError when a local device has failed below its tap: then the backup's copy is the only good one."""
@@ -168,15 +170,8 @@ class DiskSet:
     async def close(self) -> None:
         """Take the taps away, of all disks, whatever happens to one; raises the first error. Safe to call twice."""
         await self.leave()
-        first: RemusError | None = None
-        for tap in self._taps if self._touched else ():
-            try:
-                await tap.close()
-            except RemusError as error:
-                log.error("disk %s: %s", tap.facts.vdev, error)
-                first = first or error
-        if first is not None:
-            raise first
+        if self._touched:
+            await all_done(_close(tap) for tap in self._taps)
         self._is_open = self._touched = False
 
     def status(self) -> tuple[DiskStatus, ...]:
@@ -185,6 +180,14 @@ class DiskSet:
         return tuple(
             _status(tap, channels.get(tap.facts.vdev), self._problems.get(tap.facts.vdev)) for tap in self._taps
         )
+
+
+async def _close(tap: WriteTap) -> None:
+    try:
+        await tap.close()
+    except RemusError as error:
+        log.error("disk %s: %s", tap.facts.vdev, error)
+        raise
 
 
 def _status(tap: WriteTap, channel: DiskChannel | None, problem: str | None) -> DiskStatus:

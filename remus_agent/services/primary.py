@@ -15,10 +15,11 @@ from dataclasses import replace
 from remus_agent.errors import GuestEnded, OutputBufferError, PeerError, RefusedError, RemusError
 from remus_agent.faults import FaultName, active, pause_at
 from remus_agent.machines.epoch import OutputCommit
-from remus_agent.machines.primary import STARTED_AGAIN, STARTED_FRESH, TABLE, Effect, Event, State
+from remus_agent.machines.primary import HELD, STARTED_AGAIN, STARTED_FRESH, TABLE, Effect, Event, State
 from remus_agent.observe.status import DiskStatus, Seeding
 from remus_agent.ports import BufferState, Checkpoint, Domain, GuestRecord, OutputBuffer, Source
 from remus_agent.services.asking import Asked
+from remus_agent.services.attached import DeviceWatch
 from remus_agent.services.copying import CopyMeter
 from remus_agent.services.disks import DiskSet
 from remus_agent.services.epochs import EpochRecord
@@ -70,6 +71,7 @@ class PrimaryService:
         self._source: Source | None = None
         self._resumed = resumed
         self._disks: DiskSet | None = None
+        self._devices = DeviceWatch(domain, output, ports.hypervisor, ports.clock, resumed=resumed)
         self._asked = Asked()
         self._resumed_at = 0.0
         self._perform: dict[Effect, Callable[[], Awaitable[Event | None]]] = {
@@ -105,6 +107,7 @@ class PrimaryService:
         """Live until a terminal state. On cancellation (the agent stops) the guest runs on with its output held as it is."""
         effects: tuple[Effect, ...]
         self.state, effects = STARTED_AGAIN if self.record.committed else STARTED_FRESH
+        watching = asyncio.create_task(self._devices.run(lambda: self._session, lambda: self.state in HELD))
         try:
             while effects:
                 event: Event | None = None
@@ -116,6 +119,7 @@ class PrimaryService:
             self.finished = True
             self._touch()
         finally:
+            watching.cancel()
             await asyncio.shield(self._abandon_session())
             if self._disks is not None:
                 await self._disks.leave()
@@ -127,7 +131,7 @@ class PrimaryService:
     def ask_stop(self, *, force: bool) -> None:
         """End protection. Refused when the copy's end can't be confirmed and `force` doesn't vouch for it."""
         event = Event.STOP_FORCED if force else Event.STOP_ASKED
-        if not force and self.state in (State.SILENT, State.RECONNECTING):
+        if not force and self.state in HELD:
             raise RefusedError(
                 "the backup can't be asked to discard its copy, so nobody knows whether it will be activated",
                 operation="unprotect",
@@ -166,10 +170,11 @@ class PrimaryService:
             domain = await self._ports.hypervisor.domain(self.domain.name)
             if domain.uuid != self.domain.uuid:
                 raise GuestEnded("another domain has taken its name", domain=domain.name)
-            self._source = await self._ports.hypervisor.open_source(domain)
             disks = await self._known_disks(domain)
             if self._resumed:
                 await disks.open()  # first of all: the guest's writes wait for it
+            await self._devices.adopt(domain, hold=self.record.committed)
+            self._source = await self._ports.hypervisor.open_source(domain)
             facts = await self._ports.hypervisor.facts()
             hello = hello_for(
                 domain,
@@ -179,11 +184,10 @@ class PrimaryService:
                 purpose="protect",
                 disks=disks.hello,
             )
-            connector = self._ports.connector
-            session = await open_session(connector, self._address, hello, self._settings, self._ports.clock)
+            session = await open_session(self._ports.connector, self._address, hello, self._settings, self._ports.clock)
             self._session = session
             await disks.open()
-            await session.guard(disks.connect(connector, self._address, hello, session))
+            await session.guard(disks.connect(self._ports.connector, self._address, hello, session))
         except RemusError as error:
             return self._failed(error)
         return Event.SESSION_OPENED
@@ -192,6 +196,7 @@ class PrimaryService:
         """The domain's disks, the same in every session."""
         if self._disks is None:
             taps = await self._ports.taps.of(domain)
+            self._devices.cover(domain)
             self._disks = DiskSet(
                 taps,
                 self._settings,
@@ -303,7 +308,7 @@ class PrimaryService:
 
     async def _acknowledged(self, session: PrimarySession, disks: DiskSet, epoch: int) -> None:
         """Wait for memory's acknowledgement, which says that everything is committed, and for every disk's."""
-        await session.wait_ack(epoch)
+        await self._devices.during(session.wait_ack(epoch))
         self.commit = self.commit.memory_ack(epoch)
         disks.committed(epoch)
         if self.commit.disks:
@@ -347,6 +352,8 @@ class PrimaryService:
                 log.error("%s: %s", self.domain.name, error)
 
     async def _wait_for_retry(self) -> Event:
+        if self.state is State.SILENT:
+            await self._devices.hold()
         return await self._asked.interrupts(self._ports.clock.sleep(self._settings.retry)) or Event.RETRY_DUE
 
     async def _discard_copy(self) -> Event:

@@ -38,7 +38,7 @@ class DomainReplicas:
         self._users: set[str] = set()
         self._lock = asyncio.Lock()
         self._suspect = False
-        self._failing_over = False
+        self._failing_over = 0
 
     def of(self, vdev: str) -> Replica:
         """An open one."""
@@ -93,13 +93,13 @@ class DomainReplicas:
 
     @contextlib.contextmanager
     def failing_over(self) -> Iterator[None]:
-        """No session gets at them meanwhile."""
+        """No session gets at them meanwhile, which ends with the last of several attempts that overlap."""
         self.turn += 1
-        self._failing_over = True
+        self._failing_over += 1
         try:
             yield
         finally:
-            self._failing_over = False
+            self._failing_over -= 1
 
     async def hand_over(self, session: str, disks: Sequence[DiskFacts], committed: CommitRecord | None) -> None:
         """For activation: bring all of them to the committed epoch, then let them go. After an error those that are handed over

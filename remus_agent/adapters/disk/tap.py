@@ -37,6 +37,8 @@ _COPY_BYTES: Final = 1024 * 1024
 _RECOVERY_LEAST: Final = 60.0
 _RECOVERY_PACE: Final = 1024 * 1024
 """Bytes a second, of a raid that writes what it has noted through its tap."""
+ATTACHED_AT_ONCE: Final = 8
+"""Taps of one host that are put behind their disks at the same time, each by some ten processes one after the other."""
 _PATIENCE: Final = 0.2
 """Seconds between two looks at md's recovery."""
 
@@ -52,15 +54,19 @@ class TapLimits:
 
 
 class NbdTap:
-    """`disk_ports.WriteTap` of one disk. run: directory of sockets and maps, which a restart of the agent keeps."""
+    """`disk_ports.WriteTap` of one disk. run: directory of sockets and maps, which a restart of the agent keeps. turns: bounds
+    how many taps are attached at the same time; by default nothing does."""
 
-    def __init__(self, disk: Disk, facts: DiskFacts, run: Path, limits: TapLimits) -> None:
+    def __init__(
+        self, disk: Disk, facts: DiskFacts, run: Path, limits: TapLimits, turns: asyncio.Semaphore | None = None
+    ) -> None:
         self.facts = facts
         self._disk = disk
         self._limits = limits
         self._layers = Layers(disk, facts.size)
         self._map_path = _map_path(run, disk)
         self._socket = run / "taps" / f"{disk.name}.sock"
+        self._turns = turns or asyncio.Semaphore()
         self._lock = threading.Lock()
         self._logged = asyncio.Event()
         self._taken = asyncio.Event()
@@ -90,6 +96,12 @@ class NbdTap:
         if self._server is not None and not self._leg_lost and target == "raid":
             await self._recovered()
             return
+        async with self._turns:
+            await self._put_behind(target)
+        await self._recovered()  # without a turn: its writes are served, and it may take long
+
+    async def _put_behind(self, target: str | None) -> None:
+        """target: kind of the guest's device."""
         if target not in ("linear", "raid"):
             raise DiskError(
                 f"{mapper.path_of(self._disk.name)} is {target or 'not there'}",
@@ -199,7 +211,6 @@ class NbdTap:
             await self._undo(server, nbd, fresh=fresh)
             raise
         self._server = server
-        await self._recovered()
 
     async def _undo(self, server: TapServer, nbd: Path | None, *, fresh: bool) -> None:
         owner = nbd_device.owner(nbd) if nbd is not None else None
@@ -325,6 +336,7 @@ class DiskTaps:
         self._run = run
         self._limits = limits
         self._made: dict[tuple[str, str], NbdTap] = {}
+        self._turns = asyncio.Semaphore(ATTACHED_AT_ONCE)
 
     async def of(self, domain: Domain) -> tuple[NbdTap, ...]:
         """As the port says."""
@@ -372,5 +384,5 @@ class DiskTaps:
         facts = DiskFacts(vdev, size, block)
         made = self._made.get(key)
         if made is None or (made.facts != facts and not made.is_open):  # a device may grow while nobody protects it
-            self._made[key] = NbdTap(disk, facts, self._run, self._limits)
+            self._made[key] = NbdTap(disk, facts, self._run, self._limits, self._turns)
         return self._made[key]

@@ -109,11 +109,19 @@ class PlugOutputBuffer:
         self._plugs: PlugSocket | None = None
         self._current: list[Link] = []
         self._replaced: list[Link] = []
+        self._gone: tuple[Vif, ...] = ()
         self._epoch_closed = False
         self._open = False
         self._lock = threading.Lock()
 
     # ── the port ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def follow(self, domain: Domain) -> None:
+        """The next install is for the interfaces of this. Links of those that are gone are taken away with the rest."""
+        with self._lock:
+            kept = {vif.device for vif in domain.outputs}
+            self._gone = tuple(vif for vif in (*self._gone, *self._domain.outputs) if vif.device not in kept)
+            self._domain = domain
 
     async def install(self, *, closed: bool) -> None:
         """Put a plug on each interface. closed: hold from the first frame on; False: let everything pass
@@ -348,12 +356,13 @@ class PlugOutputBuffer:
 
     def _left_behind(self) -> list[Link]:
         host = self._host()
-        links = [link for vif in self._domain.outputs for link in host.own_links(self._domain.domid, vif)]
+        vifs = (*self._domain.outputs, *self._gone)
+        links = [link for vif in vifs for link in host.own_links(self._domain.domid, vif)]
         return [link for link in links if host.has_plug(link)]
 
     def _remove(self) -> None:
         host = self._host()
-        found = [self._survey(vif) for vif in self._domain.outputs]
+        found = [self._survey(vif) for vif in (*self._domain.outputs, *self._gone)]
         in_force = {redirect.redirect_to for each in found for redirect in each.own}
         for each in found:
             for link in each.links:

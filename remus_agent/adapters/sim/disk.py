@@ -10,7 +10,7 @@ from typing import Final
 from xxhash import xxh3_128
 
 from remus_agent.disk_ports import CopyProgress, Digests, DiskData, DiskEnd, DiskFacts
-from remus_agent.errors import DiskError
+from remus_agent.errors import DiskError, RefusedError
 from remus_agent.ports import Domain
 from remus_agent.protocol.disk import wire
 from remus_agent.protocol.disk.extents import ExtentMap
@@ -31,8 +31,8 @@ def _regions(offset: int, length: int) -> range:
 @dataclass
 class SimVolume:
     """One disk of a guest on its primary. map_id: None while the disk is linear. marked: the region map. missed: what md's own
-    bitmap notes while no agent serves the tap. limit: bytes that the tap's log may hold.
-    failed: the local device answers with errors; md goes on with the tap alone."""
+    bitmap notes while no agent serves the tap. limit: bytes that the tap's log may hold. takes: seconds to put the tap behind it
+    or to take it away. failed: the local device answers with errors; md goes on with the tap alone."""
 
     facts: DiskFacts
     limit: int = 1 << 20
@@ -43,6 +43,7 @@ class SimVolume:
     tap: SimTap | None = None
     stuck: bool = False
     failed: bool = False
+    takes: float = 0.0
 
     def __post_init__(self) -> None:
         self.content = bytearray(self.facts.size)
@@ -96,6 +97,8 @@ class SimTap:
         self._epochs: list[_Epoch] = []
         self._uncommitted: list[_Epoch] = []
         self._written: set[int] = set()
+        self._wanted: set[int] = set()
+        self._session = 0
         self._overflowed = False
         self._pulse = asyncio.Event()
         self._done = self._total = self._sent = 0
@@ -107,7 +110,7 @@ class SimTap:
     @property
     def map_id(self) -> str:
         if self._volume.map_id is None:
-            raise AssertionError("the tap is not open")
+            raise self._not_open()
         return self._volume.map_id
 
     @property
@@ -115,7 +118,7 @@ class SimTap:
         return CopyProgress(self._done, self._total, self._sent)
 
     async def open(self) -> None:
-        await asyncio.sleep(0)
+        await asyncio.sleep(self._volume.takes)
         volume = self._volume
         if volume.tap is not self:
             volume.require_local()  # taken back, md would take the failed leg back as well
@@ -129,19 +132,27 @@ class SimTap:
     def begin(self, *, same_base: bool) -> None:
         if not self._alive:
             return
+        if self._volume.map_id is None:
+            raise self._not_open()
         if not same_base:
             self._volume.marked = set(range(self.facts.size // REGION))
         first = _Epoch(1)
         self._epochs, self._uncommitted = [first], [first]
         self._written, self._overflowed = set(), False
+        self._wanted = set(self._volume.marked)
+        self._session += 1
         self._done, self._total, self._sent = 0, len(self._volume.marked) * REGION, 0
 
     async def copy(self, digests: Digests | None) -> None:
-        for region in sorted(self._volume.marked):
+        session = self._session
+        for region in sorted(self._wanted):
             offset = region * REGION
             await asyncio.sleep(0)
             theirs = await digests(offset, REGION) if digests is not None else None
             self._must_log()
+            if session != self._session:
+                raise DiskError("the session ended while the disk was being copied", operation="copy disk")
+            self._wanted.discard(region)
             data = bytes(self._volume.content[offset : offset + REGION])
             self._epochs[-1].regions.add(region)
             self._done += REGION
@@ -153,6 +164,8 @@ class SimTap:
                     self._add(Extent(Op.WRITE, at, SECTOR, data[sector * SECTOR : (sector + 1) * SECTOR]))
 
     def barrier(self, epoch: int) -> None:
+        if self._overflowed:
+            return  # `next` reports it
         self._must_log()
         if self._epochs[-1].number != epoch:
             raise AssertionError("a barrier for an epoch that is not the running one")
@@ -166,7 +179,7 @@ class SimTap:
         while True:
             self._must_log()
             epoch = self._epochs[0]
-            if epoch.map.count and (epoch.closed or epoch.map.bytes >= EARLY):
+            if epoch.map.count and (epoch.closed or epoch.map.memory > EARLY):
                 return self._piece(epoch)
             if epoch.closed:
                 self._epochs.pop(0)
@@ -176,9 +189,12 @@ class SimTap:
     def committed(self, epoch: int) -> None:
         if not self._alive:
             return
+        if self._epochs and epoch >= self._epochs[0].number:
+            raise DiskError(f"epoch {epoch} is committed before it was sent", operation="commit epoch", epoch=epoch)
         while self._uncommitted and self._uncommitted[0].number <= epoch:
             gone = self._uncommitted.pop(0)
-            self._volume.marked -= gone.regions - {region for later in self._uncommitted for region in later.regions}
+            kept = {region for later in self._uncommitted for region in later.regions} | self._wanted
+            self._volume.marked -= gone.regions - kept
 
     async def require_local(self) -> None:
         await asyncio.sleep(0)
@@ -190,7 +206,7 @@ class SimTap:
             self._wake()
 
     async def close(self) -> None:
-        await asyncio.sleep(0)
+        await asyncio.sleep(self._volume.takes)
         self._volume.require_loose()
         self._volume.require_local()
         self.end()
@@ -216,7 +232,7 @@ class SimTap:
 
     def _add(self, extent: Extent) -> None:
         self._epochs[-1].map.add(extent)
-        if sum(epoch.map.bytes for epoch in self._epochs) > self._volume.limit:
+        if sum(epoch.map.memory for epoch in self._epochs) > self._volume.limit:
             self._overflowed = True
         self._wake()
 
@@ -234,6 +250,9 @@ class SimTap:
         epoch.extents += len(taken)
         self._sent += size
         return DiskData(epoch.number, payload)
+
+    def _not_open(self) -> DiskError:
+        return DiskError(f"the tap of {self.facts.vdev} is not open", operation="protect a disk")
 
     def _must_log(self) -> None:
         if self._overflowed:
@@ -254,7 +273,12 @@ class SimTaps:
         self._made: list[SimTap] = []
 
     async def of(self, domain: Domain) -> tuple[SimTap, ...]:
-        taps = tuple(SimTap(volume) for volume in self._volumes.get(domain.name, []))
+        volumes = {f"/dev/mapper/remus-{domain.name}-{v.facts.vdev}": v for v in self._volumes.get(domain.name, [])}
+        wanted = [vbd for vbd in domain.disks if vbd.writable and not vbd.cdrom]
+        refused = [str(vbd) for vbd in wanted if vbd.path not in volumes]
+        if refused:
+            raise RefusedError(f"its disks {', '.join(refused)} are not behind the mapper", domain=domain.name)
+        taps = tuple(SimTap(volumes[vbd.path]) for vbd in wanted)
         self._made += taps
         return taps
 

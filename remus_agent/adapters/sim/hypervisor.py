@@ -6,7 +6,7 @@ import asyncio
 import json
 import struct
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -55,6 +55,18 @@ class SimGuest:
         self.memory[pfn * PAGE : pfn * PAGE + len(data)] = data
         self.dirty.add(pfn)
 
+    def attach(self, device: Vbd | Vif) -> None:
+        """`xl block-attach`, `xl network-attach`."""
+        if isinstance(device, Vbd):
+            self.domain = replace(self.domain, disks=(*self.domain.disks, device))
+        else:
+            self.domain = replace(self.domain, vifs=(*self.domain.vifs, device))
+
+    def detach(self, device: Vbd | Vif) -> None:
+        """`xl block-detach`, `xl network-detach`."""
+        disks = tuple(vbd for vbd in self.domain.disks if vbd != device)
+        self.domain = replace(self.domain, disks=disks, vifs=tuple(vif for vif in self.domain.vifs if vif != device))
+
     def read(self, pfn: int, length: int) -> bytes:
         """What stands at the start of a page."""
         return bytes(self.memory[pfn * PAGE : pfn * PAGE + length])
@@ -99,6 +111,11 @@ class SimHypervisor:
         if guest is None or guest.ended:
             raise DomainNotFound(f"no such domain; there is {', '.join(self.guests) or 'none'}", domain=name)
         return guest.domain
+
+    async def devices(self, domain: Domain) -> Domain | None:
+        await asyncio.sleep(0)
+        guest = self.guests.get(domain.name)
+        return guest.domain if guest is not None and guest.running and not guest.ended else None
 
     async def open_source(self, domain: Domain) -> SimSource:
         return SimSource(self, self.guests[domain.name])

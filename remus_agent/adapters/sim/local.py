@@ -24,16 +24,22 @@ class SimOutput:
     installed: bool = False
     closed_epoch: bool = False
     stuck: bool = False
+    known: frozenset[str] = frozenset()
+    plugged: frozenset[str] = frozenset()
 
-    def emit(self, frame: str) -> None:
-        """The guest sends a frame."""
-        (self.current if self.installed and self.holding else self.out).append(frame)
+    def emit(self, frame: str, device: str | None = None) -> None:
+        """The guest sends a frame, by this device (one that has a plug, if none is named)."""
+        held = self.installed and self.holding and (device is None or device in self.plugged)
+        (self.current if held else self.out).append(frame)
+
+    def follow(self, domain: Domain) -> None:
+        self.known = frozenset(vif.device for vif in domain.outputs)
 
     async def install(self, *, closed: bool) -> None:
         if self.installed:
             self.retired += self.last + self.current
             self.last, self.current = [], []
-        self.installed, self.closed_epoch = True, False
+        self.installed, self.closed_epoch, self.plugged = True, False, self.known
         self.holding = closed
 
     def barrier(self) -> None:
@@ -43,6 +49,8 @@ class SimOutput:
         self.last, self.current = self.current, []
 
     async def release(self) -> None:
+        if not self.closed_epoch:
+            raise OutputBufferError("no epoch is closed", operation="release")
         self.out += self.retired + self.last
         self.retired, self.last, self.closed_epoch = [], [], False
 
@@ -72,7 +80,9 @@ class SimOutputs:
 
     def of(self, domain: Domain, limit: int) -> SimOutput:  # noqa: ARG002 - the port's signature
         self._domids[domain.name] = domain.domid
-        return self.by_name.setdefault(domain.name, SimOutput())
+        output = self.by_name.setdefault(domain.name, SimOutput())
+        output.follow(domain)
+        return output
 
     async def sweep(self, domids: frozenset[int]) -> list[str]:
         if self.broken:

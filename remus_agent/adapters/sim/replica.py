@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from xxhash import xxh3_128
 
@@ -18,6 +19,7 @@ from remus_agent.errors import DiskError
 from remus_agent.faults import FaultName, active
 from remus_agent.ports import CommitRecord
 from remus_agent.protocol.disk.operations import Extent, Op
+from remus_agent.protocol.disk.wire import HEADER_BYTES
 
 
 @dataclass
@@ -71,6 +73,9 @@ class SimReplica:
         self._facts = facts
         self._store = store
         self._released = False
+        self._staged: int | None = None
+        self._dropped = False
+        self._dead = False
 
     @property
     def facts(self) -> DiskFacts:
@@ -86,16 +91,28 @@ class SimReplica:
 
     async def begin(self, map_id: str, session: str) -> None:
         await self._operation("begin")
+        for name in (map_id, session):
+            self._stores.must(str(UUID(name)) == name, f"{name} is no UUID")
+        self._refuse_if(self._staged is not None, f"still has epoch {self._staged} staged")
         self._store.map_id, self._store.session, self._store.applied = map_id, session, 0
 
     async def seed(self, extents: Sequence[Extent]) -> None:
         await self._operation("seed")
+        self._refuse_if(bool(self._store.applied), "can be seeded only to the first epoch of a session")
+        self._refuse_if(self._staged is not None or not self._store.session, "cannot be seeded now")
+        self._refuse_misfits(extents)
         if not self._store.applied:
             self._store.seeding = True
         await self._write(extents)
 
     async def stage(self, epoch: int, extents: Sequence[Extent]) -> None:
         await self._operation("stage")
+        self._refuse_if(self._staged is not None, f"still has epoch {self._staged} staged")
+        self._refuse_if(not self._store.session, "has no session")
+        self._refuse_misfits(extents)
+        packed = sum(HEADER_BYTES + len(extent.data) for extent in extents)
+        self._refuse_if(packed > self.capacity, f"has no room for the {packed} bytes of epoch {epoch}")
+        self._staged = epoch
         self._stores.must(self._store.applied == epoch - 1, f"epoch {epoch} staged before {epoch - 1} was applied")
         self._store.slots[epoch % 2] = (self._store.session, epoch, tuple(extents))
         if active(FaultName.DISK_APPLY_ON_RECEIPT):
@@ -103,21 +120,25 @@ class SimReplica:
 
     async def apply(self, epoch: int) -> None:
         await self._operation("apply")
+        self._refuse_if(self._staged != epoch, f"has not staged epoch {epoch}")
         session, number, extents = self._store.slots[epoch % 2]
         last = await self._stores.journals.journals[self._domain].last()
         covered = last is not None and (last.session, last.epoch) == (session, epoch)
         self._stores.must(covered and number == epoch, f"epoch {epoch} applied before its commit")
         await self._write(extents)
-        self._store.applied, self._store.seeding = epoch, False
+        self._store.applied, self._store.seeding, self._staged = epoch, False, None
 
     async def drop(self) -> None:
         await self._operation("drop")
+        self._dropped = self._dropped or self._staged is not None
+        self._staged = None
         newer = [slot for slot, (_, epoch, _) in self._store.slots.items() if epoch > self._store.applied]
         for slot in newer:
             del self._store.slots[slot]
 
     async def digests(self, offset: int, length: int) -> bytes:
         await self._operation("digests")
+        self._stores.must(offset % REGION == 0 and length % REGION == 0, "digests of what is no whole region")
         starts = range(offset, offset + length, REGION)
         return b"".join(xxh3_128(bytes(self._store.content[at : at + REGION])).digest() for at in starts)
 
@@ -128,6 +149,7 @@ class SimReplica:
     async def hand_over(self) -> None:
         if not self._released:
             await self._operation("hand_over")
+            self._refuse_if(self._staged is not None, f"still has epoch {self._staged} staged")
             self._stores.must(not self._store.seeding, "a disk that is being seeded is handed over")
             self._store.map_id, self._store.user, self._released = None, None, True
         self._stores.lead(self._domain, self._facts.vdev)
@@ -146,8 +168,24 @@ class SimReplica:
     def _check(self, name: str) -> None:
         if self._store.user is not self:
             raise DiskError(f"disk {self._facts.vdev} is closed", operation=name)
+        self._refuse_if(self._dead, "failed before and was not opened again since")
+        self._refuse_if(
+            self._dropped and name not in ("drop", "hand_over"), "has dropped an epoch and was not opened again"
+        )
         if name in self._stores.fails:
+            # Asking for digests changes nothing, and letting go is asked for again.
+            self._dead = name not in ("digests", "drop", "hand_over")
             raise DiskError(f"disk {self._facts.vdev} has failed", operation=name)
+
+    def _refuse_if(self, wrong: bool, why: str) -> None:
+        """Raises DiskError, nothing was changed."""
+        if wrong:
+            raise DiskError(f"disk {self._facts.vdev} {why}", operation="replica", domain=self._domain)
+
+    def _refuse_misfits(self, extents: Sequence[Extent]) -> None:
+        size, block = self._facts.size, self._facts.block
+        wrong = [extent for extent in extents if extent.end > size or extent.offset % block or extent.length % block]
+        self._refuse_if(bool(wrong), "was sent what does not fit it")
 
     async def _write(self, extents: Iterable[Extent]) -> None:
         """One after the other, so that an agent can die in between."""

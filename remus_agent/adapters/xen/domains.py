@@ -91,6 +91,11 @@ def device_kinds(store: XenStore, domid: int) -> list[str]:
     return sorted(store.directory(f"/libxl/{domid}/device"))
 
 
+def replicated_ids(store: XenStore, domid: int) -> tuple[list[str], ...]:
+    """Numbers of its disks and of its interfaces: two requests."""
+    return tuple(_devices(store, domid, kind) for kind in ("vbd", "vif"))
+
+
 def may_suspend(store: XenStore, domid: int) -> bool:
     """False if the guest's kernel has said what it can do and suspending was not among it. Linux says so
     only when it boots (drivers/xen/manage.c, setup_shutdown_watcher): a guest that was restored or failed
@@ -109,18 +114,28 @@ def _backend(store: XenStore, domid: int, kind: str, devid: str | int) -> str:
 
 def _vif(store: XenStore, domid: int, devid: int) -> Vif:
     backend = _backend(store, domid, "vif", devid)
+    device = store.read(f"{backend}/vifname") or f"vif{domid}.{devid}"
     return Vif(
         devid=devid,
-        device=store.read(f"{backend}/vifname") or f"vif{domid}.{devid}",
+        device=device,
         mac=store.read(f"{backend}/mac") or "",
         bridge=store.read(f"{backend}/bridge") or "",
+        index=_index(device),
     )
+
+
+def _index(device: str) -> int:
+    """What the kernel knows a network device by; 0 when there is none of that name."""
+    try:
+        return int((NET / device / "ifindex").read_text())
+    except OSError:
+        return 0
 
 
 def _taps(vifs: tuple[Vif, ...]) -> tuple[Vif, ...]:
     """QEMU's own devices of these interfaces, named by libxl_nic.c (libxl__device_nic_devname)."""
     taps = (replace(vif, device=f"{vif.device}{TAP_SUFFIX}", emulated=True) for vif in vifs)
-    return tuple(tap for tap in taps if (NET / tap.device).exists())
+    return tuple(replace(tap, index=_index(tap.device)) for tap in taps if (NET / tap.device).exists())
 
 
 def _vbd(store: XenStore, domid: int, devid: str) -> Vbd:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -21,7 +23,7 @@ from remus_agent.adapters.xen.save_helper import helper_path
 from remus_agent.adapters.xen.source import XenSource
 from remus_agent.adapters.xen.target import XenTarget
 from remus_agent.adapters.xen.xenstore import XenStore
-from remus_agent.errors import HypervisorError, RefusedError
+from remus_agent.errors import DomainNotFound, HypervisorError, RefusedError
 from remus_agent.ports import Domain, GuestType, HostFacts
 from remus_agent.protocol.stream import writer
 from remus_agent.protocol.stream.preamble import renamed
@@ -30,8 +32,20 @@ PROTECTED_DEVICES: Final = frozenset({"vif", "vbd", "console", "vfb", "vkbd"})
 """Device kinds whose state is in the guest's memory and in the toolstack's configuration, nowhere else. vfb and vkbd are
 how an HVM guest's screen and keyboard show in xenstore."""
 
+FRESH_SECONDS: Final = 2.0
+"""For how long what the devices of a domain lead to is taken as read, while it has the same devices."""
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A domain as it was read last. at: monotonic seconds."""
+
+    at: float
+    ids: tuple[list[str], ...]
+    domain: Domain
 
 
 class XenHypervisor:
@@ -46,6 +60,7 @@ class XenHypervisor:
         self._device_model = PROGRAM
         self._control = Control(self._libs)
         self._store = XenStore(self._libs)
+        self._shown: dict[int, _Shown] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="hypervisor")
 
     async def facts(self) -> HostFacts:
@@ -53,6 +68,9 @@ class XenHypervisor:
 
     async def domain(self, name: str) -> Domain:
         return await self._run(domains.find, self._control, self._store, name)
+
+    async def devices(self, domain: Domain) -> Domain | None:
+        return await self._run(self._devices, domain)
 
     async def open_source(self, domain: Domain) -> XenSource | HelperSource:
         """As the port says. Refused: PV guests where Xen has no shadow paging, disks, passed-through
@@ -110,6 +128,23 @@ class XenHypervisor:
             else "",
             device_model=self._device_model.exists(),
         )
+
+    def _devices(self, domain: Domain) -> Domain | None:
+        ids, now = domains.replicated_ids(self._store, domain.domid), time.monotonic()
+        last = self._shown.get(domain.domid)
+        if last is not None and last.ids == ids and last.domain.uuid == domain.uuid and now - last.at < FRESH_SECONDS:
+            return last.domain
+        self._shown.pop(domain.domid, None)
+        try:
+            found = domains.describe(self._control, self._store, domain.domid)
+        except DomainNotFound:
+            return None
+        # Asked for after its devices were read: the toolstack pauses a domain before it takes the first one away.
+        info = self._control.info(domain.domid)
+        if info is None or info.dying or info.paused or info.shutdown is not None or found.uuid != domain.uuid:
+            return None
+        self._shown[domain.domid] = _Shown(now, ids, found)
+        return found
 
     def _check_engine(self, domain: Domain) -> None:
         """Raises RefusedError when this host lacks what checkpoints of such a guest need."""

@@ -43,21 +43,21 @@ class _Session:
     def __init__(self, regions: RegionMap, block: int) -> None:
         self.running = EpochLog(FIRST_EPOCH)
         self.closed: deque[EpochLog] = deque()
-        self.closed_bytes = 0  # of the extents that wait in closed epochs
+        self.closed_bytes = 0  # of memory, of the extents that wait in closed epochs
         self.plan = CopyPlan(regions.size, regions.region, block, regions.flags())
         self.uncommitted = Uncommitted(regions.regions)
 
     @property
     def waiting(self) -> int:
-        return self.closed_bytes + self.running.waiting.bytes
+        return self.closed_bytes + self.running.waiting.memory
 
 
 class TapLog:
     """The log of one disk.
 
-    regions: its region map. block: bytes of a sector. limit: at most so many bytes of extents wait (16 bytes and data
-    each; at most twice as much memory is held); when they are more, the session ends. early: when more bytes of the
-    running epoch wait, they are handed out before it ends.
+    regions: its region map. block: bytes of a sector. limit: at most so many bytes of extents wait (EXTENT_MEMORY and data
+    each; at most twice as much memory is held); when they are more, the session ends. early: when more bytes, counted alike,
+    of the running epoch wait, they are handed out before it ends.
     """
 
     def __init__(self, regions: RegionMap, block: int, *, limit: int, early: int) -> None:
@@ -86,7 +86,7 @@ class TapLog:
 
     @property
     def waiting(self) -> int:
-        """Bytes of the extents that were not handed out yet."""
+        """Bytes of memory of the extents that were not handed out yet."""
         return self._session.waiting if self._session else 0
 
     @property
@@ -147,12 +147,13 @@ class TapLog:
         if epoch != running.epoch:
             raise DiskError(f"epoch {running.epoch} is running", operation="end epoch", epoch=epoch)
         session.closed.append(running)
-        session.closed_bytes += running.waiting.bytes
+        session.closed_bytes += running.waiting.memory
         session.running = EpochLog(epoch + 1)
 
     def take(self, limit: int = PAYLOAD_LIMIT) -> DiskData | DiskEnd | None:
-        """The next piece to send, of at most `limit` bytes, or the end of the closed epoch when all its pieces were handed
-        out. Of the running epoch only when no closed one is left and more than `early` bytes wait. None: nothing to send.
+        """The next piece to send, of at most `limit` bytes and MOST_EXTENTS extents, or the end of the closed epoch when all
+        its pieces were handed out. Of the running epoch only when no closed one is left and more than `early` bytes wait.
+        None: nothing to send.
 
         Raises DiskError without a session, and after an overflow.
         """
@@ -161,14 +162,14 @@ class TapLog:
             raise self._no_session()
         if session.closed:
             log = session.closed[0]
-            before = log.waiting.bytes
+            before = log.waiting.memory
             piece = log.take(limit)
-            session.closed_bytes += log.waiting.bytes - before
+            session.closed_bytes += log.waiting.memory - before
             if piece is not None:
                 return piece
             session.closed.popleft()
             return log.end()
-        if session.running.waiting.bytes > self._early:
+        if session.running.waiting.memory > self._early:
             return session.running.take(limit)
         return None
 

@@ -22,6 +22,10 @@ HEADER_BYTES: Final = HEADER.size
 PAYLOAD_LIMIT: Final = 8 * 1024 * 1024
 """The most bytes of extents in one DISK_DATA frame."""
 
+MOST_EXTENTS: Final = 16384
+"""The most extents in one DISK_DATA frame. Each takes memory besides its bytes, and PAYLOAD_LIMIT would let in half a million
+discards; as many writes of one sector as fit are fewer than this."""
+
 MAX_LENGTH: Final = 1 << 31
 """The longest extent that is put into one header, in bytes; longer ones are cut."""
 
@@ -60,8 +64,8 @@ def pack(extents: Iterable[Extent]) -> list[Buffer]:
 
 
 def batches(extents: Iterable[Extent], limit: int = PAYLOAD_LIMIT, cut: int = CUT_BYTES) -> Iterator[list[Extent]]:
-    """The extents in order, in groups of at most `limit` bytes when packed. What doesn't fit is cut at a multiple of `cut`
-    bytes, without copying. Lazy: takes no more from `extents` than it needs for the next group.
+    """The extents in order, in groups of at most `limit` bytes when packed and at most MOST_EXTENTS. What doesn't fit is cut
+    at a multiple of `cut` bytes, without copying. Lazy: takes no more from `extents` than it needs for the next group.
 
     Raises ValueError when the limit leaves no room for a header and `cut` bytes.
     """
@@ -73,7 +77,9 @@ def batches(extents: Iterable[Extent], limit: int = PAYLOAD_LIMIT, cut: int = CU
         rest = extent
         while True:
             fits = MAX_LENGTH
-            if rest.op is Op.WRITE:
+            if len(batch) == MOST_EXTENTS:
+                fits = 0
+            elif rest.op is Op.WRITE:
                 fits = min(fits, room - HEADER_BYTES)
             elif room < HEADER_BYTES:
                 fits = 0
@@ -92,12 +98,11 @@ def batches(extents: Iterable[Extent], limit: int = PAYLOAD_LIMIT, cut: int = CU
         yield batch
 
 
-def parse(buffer: Buffer, *, size: int, block: int) -> list[Extent]:
+def parse(buffer: Buffer, *, size: int, block: int, most: int | None = None) -> list[Extent]:
     """The extents in a payload, in order. Data are views of the buffer, nothing is copied.
 
-    size: bytes of the disk; block: bytes of a sector. Raises ReplicationError for whatever breaks the format, naming the
-    byte of the payload, what was expected and what was found.
-    """
+    size: bytes of the disk; block: bytes of a sector; most: how many extents there may be, any number if None. Raises
+    ReplicationError for whatever breaks the format, naming the byte of the payload, what was expected and what was found."""
     view = memoryview(buffer).cast("B")
     total = len(view)
     extents: list[Extent] = []
@@ -117,6 +122,8 @@ def parse(buffer: Buffer, *, size: int, block: int) -> list[Extent]:
             raise _bad(at + 8, f"an offset that is a multiple of {block}", str(offset))
         if offset + length > size:
             raise _bad(at + 8, f"an extent that ends inside the disk of {size} bytes", f"its end at {offset + length}")
+        if most is not None and len(extents) == most:
+            raise _bad(at, f"at most {most} extents", "more")
         at += HEADER_BYTES
         if op is not Op.WRITE:
             extents.append(Extent(op, offset, length))

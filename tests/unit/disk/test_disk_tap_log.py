@@ -12,6 +12,7 @@ from tap_log_model import BLOCK, REGION, SIZE
 from remus_agent.errors import DiskError
 from remus_agent.protocol.disk import wire
 from remus_agent.protocol.disk.copy_plan import CopyRun
+from remus_agent.protocol.disk.extents import EXTENT_MEMORY
 from remus_agent.protocol.disk.operations import Extent, Op
 from remus_agent.protocol.disk.pieces import CopyProgress, DiskData, DiskEnd
 from remus_agent.protocol.disk.regions import RegionMap, map_bytes
@@ -101,7 +102,7 @@ def test_an_epoch_without_changes() -> None:
 
 
 def test_the_running_epoch_is_handed_out_early_only_when_much_waits() -> None:
-    _, log = made(early=BLOCK + HEADER)
+    _, log = made(early=BLOCK + EXTENT_MEMORY)
     log.begin(same_base=True)
     log.write(change(0))
     assert log.take() is None
@@ -220,7 +221,7 @@ def test_regions_still_to_be_copied_stay_marked() -> None:
 
 
 def test_pressure_rises_from_half_of_the_limit() -> None:
-    _, log = made(limit=8 * (BLOCK + HEADER))
+    _, log = made(limit=8 * (BLOCK + EXTENT_MEMORY))
     log.begin(same_base=True)
     pressure = []
     for number in range(8):
@@ -346,3 +347,28 @@ def test_data_is_handed_out_without_a_copy() -> None:
     assert isinstance(piece, DiskData)
     assert piece.payload[1] is written
     assert piece.payload[3].obj is read  # type: ignore[union-attr]
+
+
+def test_discards_count_what_they_take_in_memory() -> None:
+    _, log = made(limit=8 * EXTENT_MEMORY)
+    log.begin(same_base=True)
+    for number in range(8):
+        log.write(Extent(Op.DISCARD, 2 * number * BLOCK, BLOCK))
+    assert (log.waiting, log.overflowed) == (8 * EXTENT_MEMORY, False)
+    log.write(Extent(Op.ZERO, 16 * BLOCK, BLOCK))
+    assert log.overflowed
+
+
+def test_a_piece_has_at_most_so_many_extents(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "MOST_EXTENTS", 3)
+    _, log = made()
+    log.begin(same_base=True)
+    for number in range(7):
+        log.write(Extent(Op.DISCARD, 2 * number * BLOCK, BLOCK))
+    log.barrier(1)
+    counts = []
+    while isinstance(piece := log.take(), DiskData):
+        counts.append(len(wire.parse(b"".join(piece.payload), size=SIZE, block=512, most=3)))
+    assert counts == [3, 3, 1]
+    assert isinstance(piece, DiskEnd)
+    assert piece.extents == 7

@@ -162,3 +162,10 @@ def test_a_run_longer_than_a_header_says_is_cut() -> None:
 def test_a_limit_that_holds_nothing() -> None:
     with pytest.raises(ValueError, match="no room"):
         next(batches([Extent(Op.ZERO, 0, 512)], 100))
+
+
+def test_more_extents_than_there_may_be_are_refused() -> None:
+    payload = b"".join(pack([Extent(Op.DISCARD, 8192 * n, 4096) for n in range(3)]))
+    assert len(parse(payload, size=1 << 20, block=512, most=3)) == 3
+    with pytest.raises(ReplicationError, match="byte 32: expected at most 2 extents, found more"):
+        parse(payload, size=1 << 20, block=512, most=2)

@@ -256,3 +256,33 @@ def test_a_filter_of_another_program_is_refused_by_install_but_does_not_bar_remo
 def test_a_limit_is_demanded(limit: int) -> None:
     with pytest.raises(OutputBufferError, match="limit"):
         PlugOutputBuffer(DOMAIN, limit)
+
+
+def test_an_interface_that_came_later_is_held_from_the_next_install_on() -> None:
+    kernel = Kernel(DEVICES)
+    buffer = buffer_on(kernel, replace(DOMAIN, vifs=VIFS[:1]))
+    install(buffer, closed=True)
+    buffer.follow(DOMAIN)
+    install(buffer, closed=True)
+    before = passed(kernel)
+    kernel.traffic()
+    assert passed(kernel) == before
+    buffer.barrier()
+    release(buffer)
+    asyncio.run(buffer.remove())
+    nothing_lost(kernel)
+    assert not kernel.ifbs
+
+
+def test_an_interface_that_went_is_cleared_up_with_the_rest() -> None:
+    kernel = Kernel(DEVICES)
+    buffer = buffer_on(kernel)
+    install(buffer, closed=True)
+    gone = kernel.vifs.pop(DEVICES[1])
+    del kernel.filters[gone], kernel.sent[gone]
+    buffer.follow(replace(DOMAIN, vifs=VIFS[:1]))
+    install(buffer, closed=True)
+    buffer.barrier()
+    release(buffer)
+    asyncio.run(buffer.remove())
+    assert not kernel.ifbs

@@ -39,6 +39,7 @@ class FakeXen:
         self.reacts = True
         self.accepts = True
         self.logdirty = False
+        self.paused = False
         self.subscribed = 0
         self.callback_irq = 1
         self.capabilities = s.PHYSCAP_PV | s.PHYSCAP_SHADOW
@@ -83,7 +84,9 @@ class FakeXen:
             return 0
         info = out._obj if hasattr(out, "_obj") else out[0]
         info.domain, info.tot_pages = DOMID, self.tot_pages
-        info.flags = 2 | self.dying | (0 if self.shutdown is None else 4 | self.shutdown << 16)
+        info.flags = (
+            2 | self.dying | (8 if self.paused else 0) | (0 if self.shutdown is None else 4 | self.shutdown << 16)
+        )
         info.handle[:] = bytes.fromhex(UUID.replace("-", ""))
         return 1
 

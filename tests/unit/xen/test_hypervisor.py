@@ -227,3 +227,58 @@ def test_the_event_channel_is_used_and_used_again(xen: FakeXen, kept: int | None
     suspender.close()
     suspender.close()
     assert (xen.subscribed, xen.count("xenevtchn_close")) == (0, 1)
+
+
+async def test_devices_that_came_or_went_show_at_once(host: XenHypervisor, xen: FakeXen) -> None:
+    domain = await host.domain(NAME)
+    assert await host.devices(domain) == domain
+    reads = xen.count("xs_read")
+    assert await host.devices(domain) == domain
+    assert xen.count("xs_read") == reads, "the same devices are not read again within two seconds"
+    xen.store[f"{DEVICE}/vbd/51712/backend"] = VBD
+    xen.store |= {f"{VBD}/{key}": value for key, value in PHY.items()}
+    now = await host.devices(domain)
+    assert now is not None
+    assert now.disks == (Vbd("xvda", "/dev/mapper/remus-web1-xvda"),)
+    del xen.store[f"{DEVICE}/vif/0/backend"]
+    now = await host.devices(domain)
+    assert now is not None
+    assert now.vifs == ()
+
+
+async def test_what_a_device_leads_to_is_read_again_after_a_while(
+    host: XenHypervisor, xen: FakeXen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(hypervisor.time, "monotonic", lambda: clock[0])
+    xen.store[f"{DEVICE}/vbd/51712/backend"] = VBD
+    xen.store |= {f"{VBD}/{key}": value for key, value in PHY.items()}
+    domain = await host.domain(NAME)
+    await host.devices(domain)
+    xen.store[f"{VBD}/params"] = "/dev/vg/other"
+    clock[0] += 2.0
+    now = await host.devices(domain)
+    assert now is not None
+    assert now.disks[0].path == "/dev/vg/other"
+
+
+@pytest.mark.parametrize("state", ["paused", "shutdown", "dying", "gone"])
+async def test_a_domain_on_its_way_out_says_nothing_about_its_devices(
+    host: XenHypervisor, xen: FakeXen, state: str
+) -> None:
+    domain = await host.domain(NAME)
+    del xen.store[f"{DEVICE}/vif/0/backend"]
+    setattr(xen, state, 0 if state == "shutdown" else True)
+    assert await host.devices(domain) is None
+
+
+async def test_an_interface_made_anew_has_another_number(
+    host: XenHypervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(domains, "NET", tmp_path)
+    before = (await host.domain(NAME)).vifs[0]
+    (tmp_path / "vif7.0").mkdir()
+    (tmp_path / "vif7.0" / "ifindex").write_text("42\n")
+    after = (await host.domain(NAME)).vifs[0]
+    assert (before.index, after.index) == (0, 42)
+    assert before != after

@@ -1,0 +1,165 @@
+"""What is done to all disks of a guest at the same time, on virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from remus_agent.adapters.sim.local import LoopClock
+from remus_agent.adapters.sim.replica import SimStores
+from remus_agent.errors import ConnectionLost, DiskError, RefusedError
+from remus_agent.services.disks import DiskSet
+from remus_agent.services.replica_set import DomainReplicas
+from remus_agent.services.settings import Settings
+from remus_agent.services.together import all_done
+from tests.model.loop import run
+from tests.model.pair import Pair, on, until
+
+DISKS = ("xvda", "xvdb", "xvdc")
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def set_of(pair: Pair) -> DiskSet:
+    assert pair.alpha.taps is not None
+    taps = await pair.alpha.taps.of(pair.guest.domain)
+    return DiskSet(taps, Settings(host="alpha"), LoopClock(), left_open=False)
+
+
+def test_a_new_agent_serves_all_taps_in_the_time_of_one() -> None:
+    async def story() -> None:
+        pair = Pair(DISKS)
+        await pair.protect()
+        await pair.kill_agent(pair.alpha)
+        for vdev in DISKS:
+            pair.volume(vdev).takes = 1.0
+        began = now()
+        await pair.boot(pair.alpha).resume()
+        await until(lambda: all(pair.volume(vdev).tap is not None for vdev in DISKS), "served")
+        assert now() - began < 1.1
+
+    run(story())
+
+
+def test_taps_are_closed_at_the_same_time_and_all_of_them() -> None:
+    async def story() -> None:
+        pair = Pair(DISKS)
+        disks = await set_of(pair)
+        await disks.open()
+        for vdev in DISKS:
+            pair.volume(vdev).takes = 1.0
+        pair.volume("xvda").stuck = True
+        began = now()
+        with pytest.raises(DiskError, match="xvda is stuck"):
+            await disks.close()
+        assert now() - began < 1.1
+        assert [pair.volume(vdev).map_id is None for vdev in DISKS] == [False, True, True]
+
+    run(story())
+
+
+def test_a_session_is_left_in_the_time_of_one_disk() -> None:
+    async def story() -> None:
+        pair = Pair(DISKS)
+        await pair.protect()
+        disks = on(pair.alpha)._primaries["web1"]._disks
+        assert disks is not None
+        for channel in disks._channels:
+            close = channel._connection.close
+
+            async def slowly(close=close) -> None:  # type: ignore[no-untyped-def]
+                await asyncio.sleep(1)
+                await close()
+
+            channel._connection.close = slowly  # type: ignore[method-assign]
+        began = now()
+        await disks.end()
+        assert now() - began < 1.1
+
+    run(story())
+
+
+def test_a_backup_stops_its_disks_in_the_time_of_one() -> None:
+    async def story() -> None:
+        pair = Pair(DISKS)
+        await pair.protect()
+        copy = on(pair.beta).backup.copy_of("web1")
+        assert copy is not None
+        feeds = copy._disks._feeds.values()
+        for feed in feeds:
+            stop = feed.stop
+
+            async def slowly(error, stop=stop, vdev=feed.facts.vdev) -> None:  # type: ignore[no-untyped-def]
+                await asyncio.sleep(1)
+                await stop(error)
+                if vdev == "xvda":
+                    raise ConnectionLost("xvda did not end well")
+
+            feed.stop = slowly  # type: ignore[method-assign]
+        began = now()
+        with pytest.raises(ConnectionLost, match="xvda"):
+            await copy._disks.stop()
+        assert now() - began < 1.1
+        assert all(feed._stopped is not None for feed in feeds)
+
+    run(story())
+
+
+def test_the_first_error_is_raised_when_all_is_done() -> None:
+    async def story() -> None:
+        done: list[int] = []
+
+        async def work(number: int, fails: bool) -> None:
+            await asyncio.sleep(number)
+            done.append(number)
+            if fails:
+                raise DiskError(f"number {number}")
+
+        with pytest.raises(DiskError, match="number 1") as caught:
+            await all_done([work(3, True), work(1, True), work(2, False)])
+        assert done == [1, 2, 3]
+        assert caught.value.__notes__ == ["number 3"]
+
+    run(story())
+
+
+def test_a_copy_that_fails_ends_the_others_at_once() -> None:
+    async def story() -> None:
+        pair = Pair(DISKS)
+        await pair.protect()
+        disks = on(pair.alpha)._primaries["web1"]._disks
+        assert disks is not None
+        for channel in disks._channels:
+
+            async def copy(vdev: str = channel.vdev) -> None:
+                await asyncio.sleep(1 if vdev == "xvdc" else 1000)
+                raise DiskError(f"{vdev} failed")
+
+            channel.copy = copy  # type: ignore[method-assign]
+        began = now()
+        with pytest.raises(DiskError, match="xvdc failed"):
+            await disks.copy()
+        assert now() - began < 1.1
+
+    run(story())
+
+
+def test_a_failover_that_ends_does_not_let_sessions_in_while_another_goes_on() -> None:
+    async def story() -> None:
+        pair = Pair(DISKS)
+        stores: SimStores = pair.beta.stores
+        assert pair.beta.replicas is not None
+        replicas = DomainReplicas("web1", pair.beta.replicas)
+        facts = [pair.volume("xvda").facts]
+        with replicas.failing_over():
+            with replicas.failing_over():
+                pass
+            with pytest.raises(RefusedError, match="being activated"):
+                await replicas.open("session", facts, None, replicas.turn)
+        await replicas.open("session", facts, None, replicas.turn)
+        assert stores.by_disk["web1", "xvda"].user is not None
+
+    run(story())
