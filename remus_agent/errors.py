@@ -19,6 +19,8 @@
     ├── JournalError            the durable record of commits
     ├── DiskError               a protected disk, its tap or its copy
     ├── AuthorityError          not allowed to run or release; a proof is missing
+    │   ├── OwnershipLost       another host owns the guest
+    │   └── AnotherOwner        this host owns the guest that another one wants to protect
     ├── WitnessError            the record of who may run a guest
     │   ├── WitnessUnreachable  it could not be asked; nothing was changed
     │   ├── WitnessConflict     the record is not what it was taken for; nothing was changed
@@ -232,9 +234,13 @@ class PeerTimeout(PeerError):
 
 
 class PeerRefused(PeerError):
-    """The other agent answered that it will not; its reason is the message."""
+    """The other agent answered that it will not; its reason is the message. reasons: the codes of all that it gave."""
 
     code = "peer-refused"
+
+    def __init__(self, message: str, *, reasons: tuple[str, ...] = (), **facts: Any) -> None:
+        self.reasons = reasons
+        super().__init__(message, **facts)
 
 
 class HypervisorError(RemusError):
@@ -276,6 +282,18 @@ class AuthorityError(RemusError):
 
     code = "authority"
     exit_code = 11
+
+
+class OwnershipLost(AuthorityError):
+    """Another host owns the guest: what runs here must stop."""
+
+    code = "ownership-lost"
+
+
+class AnotherOwner(AuthorityError):
+    """This host owns the guest, of which another one believes that it is the primary."""
+
+    code = "another-owner"
 
 
 class WitnessError(RemusError):

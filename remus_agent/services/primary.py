@@ -11,17 +11,28 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
-from remus_agent.errors import GuestEnded, OutputBufferError, PeerError, RefusedError, RemusError
+from remus_agent.errors import (
+    AnotherOwner,
+    GuestEnded,
+    OutputBufferError,
+    OwnershipLost,
+    PeerError,
+    PeerRefused,
+    RefusedError,
+    RemusError,
+)
 from remus_agent.faults import FaultName, active, pause_at
 from remus_agent.machines.epoch import OutputCommit
-from remus_agent.machines.primary import STARTED_AGAIN, STARTED_FRESH, TABLE, Effect, Event, State
+from remus_agent.machines.primary import STARTED_AGAIN, STARTED_FRESH, STARTED_SOLO, TABLE, Effect, Event, State
 from remus_agent.observe.status import DiskStatus, Seeding
 from remus_agent.ports import BufferState, Checkpoint, Domain, GuestRecord, OutputBuffer, Source
 from remus_agent.services.asking import Asked
 from remus_agent.services.copying import CopyMeter
 from remus_agent.services.disks import DiskSet
 from remus_agent.services.epochs import EpochRecord
+from remus_agent.services.ownership import Ownership, Unwitnessed
 from remus_agent.services.primary_ports import PrimaryPorts, hello_for
 from remus_agent.services.session import PrimarySession, open_session
 from remus_agent.services.settings import Settings
@@ -45,10 +56,16 @@ class PrimaryService:
         settings: Settings,
         *,
         resumed: bool = False,
+        solo: bool = False,
+        ownership: Ownership | None = None,
+        destroy: Callable[[Domain], Awaitable[None]] | None = None,
     ) -> None:
         self.domain = domain
         self.record = record
-        self.state = State.RECONNECTING if record.committed else State.CONNECTING
+        self._begin = STARTED_AGAIN if record.committed else STARTED_SOLO if solo else STARTED_FRESH
+        self.state = self._begin[0]
+        self.ownership: Ownership = ownership or Unwitnessed()
+        self._destroy = destroy
         self.since = ports.clock.now()
         self.reason: str | None = None
         self.error: RemusError | None = None
@@ -72,6 +89,8 @@ class PrimaryService:
         self._disks: DiskSet | None = None
         self._asked = Asked()
         self._resumed_at = 0.0
+        self._heard_at = ports.clock.now()
+        """When the backup last acknowledged anything, or this began."""
         self._perform: dict[Effect, Callable[[], Awaitable[Event | None]]] = {
             Effect.OPEN_SESSION: self._open_session,
             Effect.SEED: self._seed,
@@ -80,6 +99,10 @@ class PrimaryService:
             Effect.WAIT_FOR_RETRY: self._wait_for_retry,
             Effect.DISCARD_COPY: self._discard_copy,
             Effect.FREE_OUTPUT: self._free_output,
+            Effect.REGISTER: self._register,
+            Effect.BECOME_SOLE_OWNER: self._become_sole_owner,
+            Effect.OPEN_OUTPUT: self._open_output,
+            Effect.DESTROY_STALE_GUEST: self._destroy_stale_guest,
             Effect.FORGET: self._forget,
         }
 
@@ -104,7 +127,7 @@ class PrimaryService:
     async def run(self) -> None:
         """Live until a terminal state. On cancellation (the agent stops) the guest runs on with its output held as it is."""
         effects: tuple[Effect, ...]
-        self.state, effects = STARTED_AGAIN if self.record.committed else STARTED_FRESH
+        self.state, effects = self._begin
         try:
             while effects:
                 event: Event | None = None
@@ -125,7 +148,13 @@ class PrimaryService:
     def ask_stop(self, *, force: bool) -> None:
         """End protection. Refused when the copy's end can't be confirmed and `force` doesn't vouch for it."""
         event = Event.STOP_FORCED if force else Event.STOP_ASKED
-        if not force and self.state in (State.SILENT, State.RECONNECTING):
+        if (
+            not force
+            and self.state in (State.SILENT, State.RECONNECTING)
+            and not isinstance(self.ownership, Unwitnessed)
+        ):
+            event = Event.RETIRE_ASKED
+        elif not force and self.state in (State.SILENT, State.RECONNECTING):
             raise RefusedError(
                 "the backup can't be asked to discard its copy, so nobody knows whether it will be activated",
                 operation="unprotect",
@@ -168,6 +197,8 @@ class PrimaryService:
             disks = await self._known_disks(domain)
             if self._resumed:
                 await disks.open()  # first of all: the guest's writes wait for it
+            held = self.record.committed
+            await self._note(generation=await self.ownership.before_session(self.record.generation, held=held))
             facts = await self._ports.hypervisor.facts()
             hello = hello_for(
                 domain,
@@ -253,6 +284,8 @@ class PrimaryService:
         clock = self._ports.clock
         if epoch == 1:
             # From here on the backup may commit without our hearing of it: a restart must find output held.
+            if not self.record.committed:
+                self._heard_at = clock.now()
             self.record = replace(self.record, committed=True)
             await self._ports.store.save(self.record)
         pause_at("before-suspend")
@@ -272,8 +305,9 @@ class PrimaryService:
             event = await self._asked.interrupts(self._acknowledged(session, disks, epoch))
             if event is not None:
                 return event
-        self.last_ack = clock.now()
+        self.last_ack = self._heard_at = clock.now()
         pause_at("acked")
+        await self.ownership.may_release(sent, self.record.generation)
         if self.commit.releasable == epoch:
             await self._output.release()
             self.commit = self.commit.released(epoch)
@@ -319,6 +353,7 @@ class PrimaryService:
         return await self._asked.interrupts(self._ports.clock.sleep(left))
 
     async def _abandon_session(self) -> None:
+        await self.ownership.forget()
         session, self._session = self._session, None
         source, self._source = self._source, None
         if self._disks is not None:
@@ -332,6 +367,10 @@ class PrimaryService:
                 log.error("%s: %s", self.domain.name, error)
 
     async def _wait_for_retry(self) -> Event:
+        if self.state is State.SILENT and self.ownership.solo_due(self._heard_at):
+            return Event.SOLO_DUE
+        if self.state is State.SOLO and not self._settings.automatic_reprotect:
+            return await self._asked.get()
         return await self._asked.interrupts(self._ports.clock.sleep(self._settings.retry)) or Event.RETRY_DUE
 
     async def _discard_copy(self) -> Event:
@@ -343,6 +382,11 @@ class PrimaryService:
         return Event.COPY_DISCARDED
 
     async def _free_output(self) -> Event:
+        if self.record.committed:
+            # On the backup's word or an operator's that there is no copy. The record shall say so too, if it can be reached.
+            said, _ = await self.ownership.alone("its protection ends")
+            if said is Event.ANOTHER_OWNS:
+                return said
         try:
             await self._output.remove()
             await self._close_disks()
@@ -366,6 +410,47 @@ class PrimaryService:
         if self._disks is not None:
             await self._disks.close()
 
+    async def _register(self) -> None:
+        session, _, _ = self._in_session()
+        self.ownership.register(session, self.record.generation)
+
+    async def _become_sole_owner(self) -> Event:
+        event, generation = await self.ownership.alone(f"the backup {self.record.peer} cannot be reached")
+        if event is Event.SOLE_OWNER:
+            self._heard_at = self._ports.clock.now()
+            await self._note(generation=generation or self.record.generation, committed=False)
+        return event
+
+    async def _open_output(self) -> None:
+        await self._note(committed=False)
+        try:
+            await self._output.open()
+        except RemusError as error:
+            self.reason = str(error)
+            log.error("%s: its output stays held: %s", self.domain.name, error)
+
+    async def _destroy_stale_guest(self) -> Event:
+        try:
+            if self._destroy is not None:
+                await self._destroy(self.domain)
+            await self._close_disks()
+        except RemusError as error:
+            self.reason = str(error)
+            log.error("%s: cannot be destroyed: %s", self.domain.name, error)
+            return Event.STALE_GUEST_STANDS
+        return Event.STALE_GUEST_GONE
+
+    async def _note(self, **changes: Any) -> None:
+        """Keep what a restart must know. A failure to do so is not worse than a crash just before."""
+        record = replace(self.record, **changes)
+        if record == self.record:
+            return
+        self.record = record
+        try:
+            await self._ports.store.save(record)
+        except RemusError as error:
+            log.error("%s: %s", self.domain.name, error)
+
     async def _forget(self) -> None:
         try:
             await self._ports.store.remove(self.domain.name)
@@ -384,6 +469,8 @@ class PrimaryService:
         self.error = error
         level = logging.WARNING if isinstance(error, PeerError) else logging.ERROR
         log.log(level, "%s: %s", self.domain.name, error)
+        if isinstance(error, OwnershipLost) or (isinstance(error, PeerRefused) and AnotherOwner.code in error.reasons):
+            return Event.ANOTHER_OWNS
         return Event.GUEST_ENDED if isinstance(error, GuestEnded) else Event.SESSION_LOST
 
 
