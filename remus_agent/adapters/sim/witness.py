@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -18,21 +19,38 @@ def _no_delay(_: str) -> float:
 @dataclass
 class SimWitness:
     """The witness itself. down: nobody reaches it. cut: hosts that do not. lose_answer: whether the answer to this host's next
-    change is lost, after the change was made. delay: seconds that a request of this host takes, each way. history: every
-    record that ever stood, oldest first."""
+    change is lost, after the change was made. late: seconds after which this host's next change is made although nobody waits
+    for it any more; None: it is not late. delay: seconds that a request of this host takes, each way. changed: called with each
+    record that now stands."""
 
     records: dict[str, Recorded] = field(default_factory=dict)
-    history: list[tuple[str, Ownership | None]] = field(default_factory=list)
     down: bool = False
     cut: set[str] = field(default_factory=set)
     lose_answer: Callable[[str], bool] = lambda _: False
+    late: Callable[[str], float | None] = lambda _: None
     delay: Callable[[str], float] = _no_delay
+    changed: Callable[[str, Ownership | None], None] = lambda _, __: None
     timeout: float = 2.0
     revision: int = 0
 
     def of(self, host: str) -> SimWitnessClient:
         """How this host sees it."""
         return SimWitnessClient(self, host)
+
+    def write(self, guest: str, now: Ownership | None) -> Recorded | None:
+        """What a transaction does whose comparison held."""
+        self.revision += 1
+        if now is None:
+            self.records.pop(guest, None)
+        else:
+            self.records[guest] = Recorded(now, self.revision)
+        self.changed(guest, now)
+        return self.records.get(guest)
+
+    def is_still(self, guest: str, was: Recorded | None) -> bool:
+        """The comparison of a transaction."""
+        there = self.records.get(guest)
+        return (there.revision if there else None) == (was.revision if was else None)
 
     def reached_by(self, host: str) -> bool:
         """Whether a request of this host gets through now."""
@@ -56,12 +74,17 @@ class SimWitnessClient:
 
     async def change(self, guest: str, was: Recorded | None, now: Ownership) -> Recorded:
         operation = "change the record of ownership"
+        late = self._witness.late(self._host)
+        if late is not None:
+            loop = asyncio.get_running_loop()
+            loop.call_later(late, self._late, guest, was, now, context=contextvars.Context())
+            await asyncio.sleep(self._witness.timeout)
+            raise self._unknown(operation)
         await self._ask(operation)
         self._compare(guest, was, operation)
-        self._witness.revision += 1
-        made = Recorded(now, self._witness.revision)
-        self._witness.records[guest] = made
-        self._witness.history.append((guest, now))
+        made = self._witness.write(guest, now)
+        if made is None:
+            raise AssertionError("a record that was written stands there")
         await self._answer(operation)
         return made
 
@@ -69,17 +92,14 @@ class SimWitnessClient:
         operation = "forget the record of ownership"
         await self._ask(operation)
         self._compare(guest, was, operation)
-        self._witness.revision += 1
-        self._witness.records.pop(guest, None)
-        self._witness.history.append((guest, None))
+        self._witness.write(guest, None)
         await self._answer(operation)
 
     async def close(self) -> None:
         """Nothing to end."""
 
     def _compare(self, guest: str, was: Recorded | None, operation: str) -> None:
-        there = self._witness.records.get(guest)
-        if (there.revision if there else None) != (was.revision if was else None):
+        if not self._witness.is_still(guest, was):
             raise WitnessConflict(
                 "the record was changed meanwhile",
                 operation=operation,
@@ -99,9 +119,17 @@ class SimWitnessClient:
         await self._travel()
         if lost or not self._witness.reached_by(self._host):
             await asyncio.sleep(self._witness.timeout)
-            raise WitnessUnknown(
-                "no answer came, so the change may have been made", operation=operation, hint="read the record"
-            )
+            raise self._unknown(operation)
+
+    def _late(self, guest: str, was: Recorded | None, now: Ownership) -> None:
+        """A request that was under way for long: nobody hears what comes of it."""
+        if self._witness.is_still(guest, was):
+            self._witness.write(guest, now)
+
+    def _unknown(self, operation: str) -> WitnessUnknown:
+        return WitnessUnknown(
+            "no answer came, so the change may have been made", operation=operation, hint="read the record"
+        )
 
     async def _travel(self) -> None:
         await asyncio.sleep(self._witness.delay(self._host))
