@@ -42,6 +42,7 @@ class Takeover:
         self._events = events
         self._taken = taken
         self._detectors: dict[str, Detector] = {}
+        self._seen: dict[str, tuple[float, float]] = {}
         self._attempts: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -57,9 +58,6 @@ class Takeover:
             task.cancel()
         await asyncio.gather(*self._attempts.values(), return_exceptions=True)
 
-    def _now(self) -> float:
-        return self._clock.time_of_day() if active(FaultName.WALL_CLOCK) else self._clock.now()
-
     def _look(self, domain: str) -> None:
         copy = self._backup.copy_of(domain)
         if (
@@ -70,13 +68,14 @@ class Takeover:
         ):
             self._detectors.pop(domain, None)
             return
-        now = self._now()
+        now = self._clock.time_of_day() if active(FaultName.WALL_CLOCK) else self._clock.now()
         detector = self._detectors.get(domain) or Detector.started(self._settings.detect, self._settings.tick, now)
-        ago = self._clock.now() - max(each.primary_heard for each in self._backup.copies_of(domain))
-        beat = self._backup.beats.heard(copy.hello.host, copy.hello.uuid)
-        detector = detector.ticked(now).heard(
-            channel=now - ago, path=None if beat is None else now - (self._clock.now() - beat)
-        )
+        channel = max(each.primary_heard for each in self._backup.copies_of(domain))
+        path = self._backup.beats.heard(copy.hello.host, copy.hello.uuid)
+        if active(FaultName.WALL_CLOCK):
+            channel = self._of_day(f"{domain} channel", channel)
+            path = None if path is None else self._of_day(f"{domain} path", path)
+        detector = detector.ticked(now).heard(channel=channel, path=path)
         attempt = self._attempts.get(domain)
         if detector.suspects and (attempt is None or attempt.done()):
             log.warning("%s: its primary %s is silent for %.1f s", domain, copy.hello.host, detector.silent_for)
@@ -84,6 +83,12 @@ class Takeover:
             detector = detector.failed(now)  # until it has succeeded; then nobody asks the detector any more
             self._attempts[domain] = asyncio.create_task(self._attempt(domain), name=f"take over {domain}")
         self._detectors[domain] = detector
+
+    def _of_day(self, signal: str, heard: float) -> float:
+        """For the seeded fault: the time of day at which it was first seen that a signal was heard then."""
+        if self._seen.get(signal, (None, 0.0))[0] != heard:
+            self._seen[signal] = (heard, self._clock.time_of_day())
+        return self._seen[signal][1]
 
     async def _attempt(self, domain: str) -> None:
         try:

@@ -31,12 +31,13 @@ from tests.model.scheduler import OUTSIDE, Node, Scheduler
 
 UUID = "7b0b2a1e-0d6c-4f7a-9d51-0c6f3f3f0001"
 GUEST = "web1"
+PAGES = 12
 TIMES: dict[str, float] = {
     "connect": 1.0,
     "suspend": 1.0,
     "ack": 4.0,
     "silence": 3.0,
-    "heartbeat": 0.5,
+    "heartbeat": 1.0,
     "activate": 5.0,
     "retry": 1.0,
     "detect": 3.0,
@@ -102,6 +103,19 @@ class Outputs(SimOutputs):
         return super().of(domain, limit)
 
 
+class Events(SimEvents):
+    """Tells of each suspicion."""
+
+    def __init__(self, suspects: Callable[[], None]) -> None:
+        super().__init__()
+        self._suspects = suspects
+
+    def note(self, domain: str, event: str, *, epoch: int | None = None, **detail: object) -> None:
+        super().note(domain, event, epoch=epoch, **detail)
+        if event == "suspect":
+            self._suspects()
+
+
 class Disk(SimDisk):
     """Journals that tell of each commit."""
 
@@ -165,10 +179,10 @@ class Machine:
     xen: Hypervisor
     outputs: Outputs
     disk: Disk
+    events: Events
     node: Node
     up: bool = True
     agent: AgentService | None = None
-    events: SimEvents = field(default_factory=SimEvents)
     connections: list[SimConnection] = field(default_factory=list)
 
 
@@ -220,6 +234,7 @@ class World:
             Hypervisor(name, lambda guest, was: self._activated(name, guest, was)),
             Outputs(lambda frame: self._seen(name, frame)),
             Disk(self._committed),
+            Events(lambda: self._suspected(peer)),
             self.loop.add(Node(name)),
         )
         machine.xen.in_window = lambda: self._snapshot(machine)
@@ -229,7 +244,7 @@ class World:
 
     async def begin(self) -> None:
         """alpha runs a guest and protects it."""
-        guest = self.hosts["alpha"].xen.create(GUEST, UUID, 2)
+        guest = self.hosts["alpha"].xen.create(GUEST, UUID, PAGES)
         self.incarnations.append(Incarnation(0, "alpha", guest))
         for host in self.hosts.values():
             self.boot(host)
@@ -237,7 +252,13 @@ class World:
         agent = self.hosts["alpha"].agent
         assert agent is not None
         protecting = agent.protect(
-            GUEST, "beta", interval_ms=500, output_limit_bytes=1 << 20, wait=False, timeout=5, progress=lambda *_, **__: None
+            GUEST,
+            "beta",
+            interval_ms=700,
+            output_limit_bytes=1 << 20,
+            wait=False,
+            timeout=5,
+            progress=lambda *_, **__: None,
         )
         await self.hosts["alpha"].node.spawn(protecting)
 
@@ -317,6 +338,7 @@ class World:
                 continue
             count = int.from_bytes(inc.guest.read(0, 8), "little") + 1
             inc.guest.write(0, count.to_bytes(8, "little"))
+            inc.guest.write(1 + count % (PAGES - 1), count.to_bytes(8, "little"))
             plug = self.hosts[inc.host].outputs.by_name.get(GUEST)
             frame = f"{inc.number}:{count}"
             if plug is None:
@@ -377,12 +399,12 @@ class World:
         if before is None or now is None or now.owner == before.owner:
             return
         self.owner_since = self.loop.time()
+
+    def _suspected(self, primary: str) -> None:
         for path in ("channel", "second"):
-            quiet = self.loop.time() - self.arrived.get((path, before.owner), 0.0)
+            quiet = self.loop.time() - self.arrived.get((path, primary), 0.0)
             if quiet < 0.75 * TIMES["detect"]:
-                raise Violated(
-                    f"{now.owner} takes over although it heard {before.owner} on the {path} {quiet:.2f} s ago"
-                )
+                raise Violated(f"{primary} is suspected, but was heard on the {path} {quiet:.2f} s ago")
 
     # What travels
 
@@ -390,7 +412,7 @@ class World:
         """Send bytes, or the end of a connection."""
         machine, _, path = self.ends[to]
         at = max(
-            self.loop.time() + 0.001 + self.rng.random() * self.delay.get((path, machine.peer), 0.01),
+            self.loop.time() + 0.001 + self.rng.random() * self.delay.get((path, machine.peer), 0.08),
             self.arrives.get(to, 0.0) + 1e-6,
         )
         self.arrives[to] = at
@@ -405,7 +427,7 @@ class World:
             if machine.up and data is not None and to.other is not None:
                 self.put(to.other, None)  # nobody has this connection: a reset
             return
-        if data is not None:
+        if data is not None and not to._closed:
             self.arrived[path, sender] = self.loop.time()
         to.arrive(data)
 
