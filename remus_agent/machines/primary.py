@@ -107,7 +107,13 @@ def _with_a_witness() -> list[Row[State, Event, Effect]]:
     return [
         Row(_S.SILENT, _E.SOLO_DUE, _S.GOING_SOLO, alone, "Its clients have waited long enough: ask to run on alone."),
         Row(_S.GOING_SOLO, _E.SOLE_OWNER, _S.SOLO, run_on, "No copy may be activated any more: let its output out."),
-        Row(_S.GOING_SOLO, _E.WITNESS_SILENT, _S.SILENT, _HOLD, "Nobody knows who owns it: the copy may be activated."),
+        Row(
+            _S.GOING_SOLO,
+            _E.WITNESS_SILENT,
+            _S.RECONNECTING,
+            (_A.OPEN_SESSION,),
+            "Nobody knows who owns it: output stays held. The backup may be there again.",
+        ),
         Row(_S.GOING_SOLO, _E.ANOTHER_OWNS, _S.STANDING_DOWN, _GIVE_UP, lost),
         Row(_S.SOLO, _E.RETRY_DUE, _S.SEEKING, (_A.OPEN_SESSION,), "Look for a backup; output stays open."),
         Row(

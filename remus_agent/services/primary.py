@@ -367,11 +367,13 @@ class PrimaryService:
                 log.error("%s: %s", self.domain.name, error)
 
     async def _wait_for_retry(self) -> Event:
-        if self.state is State.SILENT and self.ownership.solo_due(self._heard_at):
-            return Event.SOLO_DUE
         if self.state is State.SOLO and not self._settings.automatic_reprotect:
             return await self._asked.get()
-        return await self._asked.interrupts(self._ports.clock.sleep(self._settings.retry)) or Event.RETRY_DUE
+        asked = await self._asked.interrupts(self._ports.clock.sleep(self._settings.retry))
+        if asked is not None:
+            return asked
+        alone = self.state is State.SILENT and self.ownership.solo_due(self._heard_at)
+        return Event.SOLO_DUE if alone else Event.RETRY_DUE
 
     async def _discard_copy(self) -> Event:
         session, _, _ = self._in_session()

@@ -35,7 +35,7 @@ _BACKUP: dict[backup.State, State] = {
     backup.State.RECEIVING: "receiving",
     backup.State.READY: "ready",
     backup.State.ORPHANED: "orphaned",
-    backup.State.TAKING: "activating",
+    backup.State.TAKING: "orphaned",
     backup.State.ACTIVATING: "activating",
     backup.State.ACTIVE: "active",
     backup.State.DISCARDED: "discarded",

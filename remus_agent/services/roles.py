@@ -104,6 +104,12 @@ class Roles:
     async def failover(self, name: str, *, generation: int | None, session: str | None, fenced: dict[str, str]) -> Copy:
         """Activate this host's copy on an operator's word: by the witness, or where that cannot be reached by a proof of
         fencing, which is recorded, and reported until the witness agrees."""
+        async with self.takeover.turn(name):
+            return await self._failover(name, generation=generation, session=session, fenced=fenced)
+
+    async def _failover(
+        self, name: str, *, generation: int | None, session: str | None, fenced: dict[str, str]
+    ) -> Copy:
         copy = self._backup.copy_of(name)
         if copy is None or copy.state in (backup_machine.State.DISCARDED, backup_machine.State.ACTIVE):
             return await self._backup.failover(name, generation=generation, session=session, fenced=fenced)

@@ -43,6 +43,7 @@ class Takeover:
         self._taken = taken
         self._detectors: dict[str, Detector] = {}
         self._seen: dict[str, tuple[float, float]] = {}
+        self._turns: dict[str, asyncio.Lock] = {}
         self._attempts: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -92,14 +93,19 @@ class Takeover:
 
     async def _attempt(self, domain: str) -> None:
         try:
-            await self.take(domain, "its primary is silent on both paths")
+            async with self.turn(domain):
+                await self.take(domain, "its primary is silent on both paths")
         except RemusError as error:
             log.warning("%s: not taken over: %s", domain, error)
             self._events.note(domain, "not-taken-over", reason=str(error))
 
+    def turn(self, domain: str) -> asyncio.Lock:
+        """For whoever is about to activate a copy of this domain: one at a time."""
+        return self._turns.setdefault(domain, asyncio.Lock())
+
     async def take(self, domain: str, reason: str) -> Copy:
-        """Take over the committed copy of a guest, if the witness allows it. Raises AuthorityError, WitnessError when it does
-        not; then the copy stands, unless it is stale. Raises another RemusError when it could not be activated."""
+        """Take over the committed copy of a guest in one's turn, if the witness allows it. Raises AuthorityError, WitnessError
+        when it does not; then the copy stands, unless it is stale. Raises another RemusError when it could not be activated."""
         with self._backup.taking_over(domain):
             copy = await self._backup.silence(domain)
             if copy is None:

@@ -44,7 +44,7 @@ TIMES: dict[str, float] = {
     "solo": 8.0,
 }
 GRACE = 1.5
-"""Seconds for which an owner that has just lost its guest may let out what the new owner knows: the way to the witness and back."""
+"""Seconds for which an owner that has just lost its guest may let out what the new one knows: to the witness and back."""
 
 
 class Violated(AssertionError):
@@ -469,7 +469,7 @@ class Connector:
         self._host = host
         self._node = node
 
-    async def connect(self, address: str, timeout: float) -> SimConnection:  # noqa: ASYNC109 - the port's signature
+    async def connect(self, address: str, timeout: float) -> SimConnection:
         world = self._world
         name, path = address.split("/")
         there = world.hosts[name]
