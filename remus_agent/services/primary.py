@@ -16,7 +16,6 @@ from typing import Any
 from remus_agent.errors import (
     AnotherOwner,
     GuestEnded,
-    OutputBufferError,
     OwnershipLost,
     PeerError,
     PeerRefused,
@@ -32,6 +31,7 @@ from remus_agent.services.asking import Asked
 from remus_agent.services.copying import CopyMeter
 from remus_agent.services.disks import DiskSet
 from remus_agent.services.epochs import EpochRecord
+from remus_agent.services.leaving import Leaving
 from remus_agent.services.ownership import Ownership, Unwitnessed
 from remus_agent.services.primary_ports import PrimaryPorts, hello_for
 from remus_agent.services.session import PrimarySession, open_session
@@ -65,12 +65,9 @@ class PrimaryService:
         self._begin = STARTED_AGAIN if record.committed else STARTED_SOLO if solo else STARTED_FRESH
         self.state = self._begin[0]
         self.ownership: Ownership = ownership or Unwitnessed()
-        self._destroy = destroy
         self.since = ports.clock.now()
         self.reason: str | None = None
         self.error: RemusError | None = None
-        self.held_because: RemusError | None = None
-        """Why output is still held, or a tap still in place, although nothing speaks against ending it."""
         self._memory_seeding: Seeding | None = None
         self._disk_meter: CopyMeter | None = None
         self.epochs: deque[EpochRecord] = deque(maxlen=KEPT_EPOCHS)
@@ -91,6 +88,7 @@ class PrimaryService:
         self._resumed_at = 0.0
         self._heard_at = ports.clock.now()
         """When the backup last acknowledged anything, or this began."""
+        self._leaving = Leaving(domain, output, ports.events, self.ownership, self._disks_to_close, destroy)
         self._perform: dict[Effect, Callable[[], Awaitable[Event | None]]] = {
             Effect.OPEN_SESSION: self._open_session,
             Effect.SEED: self._seed,
@@ -98,11 +96,11 @@ class PrimaryService:
             Effect.ABANDON_SESSION: self._abandon_session,
             Effect.WAIT_FOR_RETRY: self._wait_for_retry,
             Effect.DISCARD_COPY: self._discard_copy,
-            Effect.FREE_OUTPUT: self._free_output,
+            Effect.FREE_OUTPUT: lambda: self._leaving.free_output(committed=self.record.committed),
             Effect.REGISTER: self._register,
             Effect.BECOME_SOLE_OWNER: self._become_sole_owner,
             Effect.OPEN_OUTPUT: self._open_output,
-            Effect.DESTROY_STALE_GUEST: self._destroy_stale_guest,
+            Effect.DESTROY_STALE_GUEST: self._leaving.destroy_stale_guest,
             Effect.FORGET: self._forget,
         }
 
@@ -110,6 +108,11 @@ class PrimaryService:
     def session_id(self) -> str | None:
         """The session that runs now."""
         return self._session.id if self._session else None
+
+    @property
+    def held_because(self) -> RemusError | None:
+        """Why output is still held, or a tap still in place, although nothing speaks against ending it."""
+        return self._leaving.held_because
 
     @property
     def seeding(self) -> Seeding | None:
@@ -383,35 +386,6 @@ class PrimaryService:
             return self._failed(error)
         return Event.COPY_DISCARDED
 
-    async def _free_output(self) -> Event:
-        if self.record.committed:
-            # On the backup's word or an operator's that there is no copy. The record shall say so too, if it can be reached.
-            said, _ = await self.ownership.alone("its protection ends")
-            if said is Event.ANOTHER_OWNS:
-                return said
-        try:
-            await self._output.remove()
-            await self._close_disks()
-        except RemusError as error:
-            log.error("%s: %s", self.domain.name, error)
-            if self.held_because is None:
-                event = "output-not-freed" if isinstance(error, OutputBufferError) else "disks-not-freed"
-                self._ports.events.note(self.domain.name, event, reason=str(error))
-            self.held_because = error
-            return Event.OUTPUT_HELD
-        self.held_because = None
-        return Event.OUTPUT_FREE
-
-    async def _close_disks(self) -> None:
-        """Take the taps away, also those that an earlier agent has left."""
-        if self._disks is None and self._resumed:
-            try:
-                await self._known_disks(self.domain)
-            except RefusedError as error:
-                log.warning("%s: its disks are not known any more: %s", self.domain.name, error)
-        if self._disks is not None:
-            await self._disks.close()
-
     async def _register(self) -> None:
         session, _, _ = self._in_session()
         self.ownership.register(session, self.record.generation)
@@ -425,22 +399,16 @@ class PrimaryService:
 
     async def _open_output(self) -> None:
         await self._note(committed=False)
-        try:
-            await self._output.open()
-        except RemusError as error:
-            self.reason = str(error)
-            log.error("%s: its output stays held: %s", self.domain.name, error)
+        self.reason = await self._leaving.open_output() or self.reason
 
-    async def _destroy_stale_guest(self) -> Event:
-        try:
-            if self._destroy is not None:
-                await self._destroy(self.domain)
-            await self._close_disks()
-        except RemusError as error:
-            self.reason = str(error)
-            log.error("%s: cannot be destroyed: %s", self.domain.name, error)
-            return Event.STALE_GUEST_STANDS
-        return Event.STALE_GUEST_GONE
+    async def _disks_to_close(self) -> DiskSet | None:
+        """Also those that an earlier agent has left."""
+        if self._disks is None and self._resumed:
+            try:
+                await self._known_disks(self.domain)
+            except RefusedError as error:
+                log.warning("%s: its disks are not known any more: %s", self.domain.name, error)
+        return self._disks
 
     async def _note(self, **changes: Any) -> None:
         """Keep what a restart must know. A failure to do so is not worse than a crash just before."""
