@@ -48,6 +48,7 @@ class Authority:
         made or may still be: that comes only after several attempts to find out, and never with until_known."""
         asked: Ownership | None = None
         asked_on: int | None = None
+        wanted: Ownership | None = None
         attempt = 0
         while True:
             attempt += 1
@@ -64,9 +65,13 @@ class Authority:
                 if wanted is None:
                     return Settled(rule.verdict, record)
                 asked_on = revision
-                asked = await self._ask(guest, found, wanted, asked)
-                if asked is None:
-                    return Settled(Verdict.GO, wanted)
+                await self._change(guest, found, wanted)
+                return Settled(Verdict.GO, wanted)
+            except WitnessUnknown as error:
+                asked = wanted
+                log.warning("%s: %s", stake.guest, error)
+            except WitnessConflict:
+                log.info("%s: the record was changed meanwhile", stake.guest)
             except WitnessError as error:
                 if asked is None:
                     raise
@@ -87,18 +92,11 @@ class Authority:
                 )
             await self._clock.sleep(PAUSE)
 
-    async def _ask(
-        self, guest: str, found: Recorded | None, wanted: Ownership, asked: Ownership | None
-    ) -> Ownership | None:
-        """Ask for a change. None: it was made. Otherwise what may have been made: this, or what was asked for before."""
+    async def _change(self, guest: str, found: Recorded | None, wanted: Ownership) -> None:
+        """Ask for a change, which was made when this returns. Raises WitnessError."""
         if active(FaultName.CAS_WITHOUT_COMPARE):
             found = await self._witness.read(guest)
-        try:
-            await self._witness.change(guest, found, wanted)
-        except WitnessConflict:
-            return asked
-        except WitnessUnknown:
-            return wanted
+        await self._witness.change(guest, found, wanted)
         self._events.note(
             wanted.name,
             "ownership",
@@ -107,4 +105,3 @@ class Authority:
             is_now=wanted.state,
             reason=wanted.reason,
         )
-        return None

@@ -15,7 +15,7 @@ import os
 import random
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from remus_agent.faults import VARIABLE
@@ -34,7 +34,7 @@ KINDS: Final = (
     "slow",
     "witness-down",
     "witness-cut",
-    "witness-slow",
+    *("witness-slow",) * 3,
     "answer-lost",
     "answer-late",
     *("set-clock",) * 2,
@@ -62,6 +62,8 @@ class Plan:
     seed: int
     rates: tuple[float, float]
     faults: tuple[Fault, ...]
+    solo: float = TIMES["solo"]
+    """Seconds; near `detect` both hosts ask for the record at the same time."""
 
 
 def plan_of(seed: int) -> Plan:
@@ -85,7 +87,8 @@ def plan_of(seed: int) -> Plan:
             )
         )
     rates = (round(rng.uniform(0.93, 1.07), 3), round(rng.uniform(0.93, 1.07), 3))
-    return Plan(seed, rates, tuple(sorted(faults, key=lambda fault: fault.at)))
+    solo = rng.choice([TIMES["detect"] + 0.5, TIMES["solo"]])
+    return Plan(seed, rates, tuple(sorted(faults, key=lambda fault: fault.at)), solo)
 
 
 async def _strike(world: World, fault: Fault) -> None:  # noqa: PLR0912 - one branch a kind
@@ -159,7 +162,7 @@ async def _work(world: World) -> None:
 
 
 async def _story(loop: Scheduler, plan: Plan, rng: random.Random) -> World:
-    world = World(loop, rng, plan.rates)
+    world = World(loop, rng, plan.rates, plan.solo)
     failed: list[BaseException] = []
     loop.set_exception_handler(lambda _, context: failed.append(context.get("exception") or RuntimeError(str(context))))
     working = loop.create_task(_work(world))
@@ -232,7 +235,7 @@ def shrink(plan: Plan) -> Plan:
     while smaller:
         smaller = False
         for fault in plan.faults:
-            without = Plan(plan.seed, plan.rates, tuple(other for other in plan.faults if other is not fault))
+            without = replace(plan, faults=tuple(other for other in plan.faults if other is not fault))
             if simulate(without) is not None:
                 plan, smaller = without, True
                 break

@@ -43,7 +43,7 @@ TIMES: dict[str, float] = {
     "detect": 3.0,
     "solo": 8.0,
 }
-GRACE = 1.5
+GRACE = 5.0
 """Seconds for which an owner that has just lost its guest may let out what the new one knows: to the witness and back."""
 
 
@@ -203,9 +203,12 @@ class Incarnation:
 class World:
     """All of it. Times of faults are true time. rng: for delays."""
 
-    def __init__(self, loop: Scheduler, rng: random.Random, rates: tuple[float, float]) -> None:
+    def __init__(
+        self, loop: Scheduler, rng: random.Random, rates: tuple[float, float], solo: float = TIMES["solo"]
+    ) -> None:
         self.loop = loop
         self.rng = rng
+        self.solo = solo
         self.witness = SimWitness(delay=lambda _: self.rng.random() * self.witness_delay, changed=self._changed)
         self.witness_delay = 0.1
         self.owner: Ownership | None = None
@@ -267,7 +270,7 @@ class World:
         host.node = self.loop.add(Node(host.name))
         for journal in host.disk.journals.values():
             journal.is_open = False
-        settings = Settings(host=host.name, **TIMES)
+        settings = Settings(host=host.name, **{**TIMES, "solo": self.solo})
         stores = SimStores(host.disk)
         ports = BackupPorts(host.xen, host.disk, SimAnnouncer(), host.events, host.clock, SimReplicas(stores))
         backup = BackupService(ports, settings)
