@@ -14,14 +14,15 @@ SEEDS = 60
 """Of each ordinary run; `python -m tests.model.simulate --seeds 0:10000` takes more."""
 
 FOUND_WITHIN = 1000
-FAULTS = [
-    FaultName.ACK_WAIT_REMOVED,
-    FaultName.CAS_WITHOUT_COMPARE,
-    FaultName.SOLO_WITHOUT_CAS,
-    FaultName.GENERATION_UNCHECKED,
-    FaultName.WALL_CLOCK,
-    FaultName.DIGEST_UNCHECKED,
-]
+FAULTS = {
+    FaultName.ACK_WAIT_REMOVED: 0,
+    FaultName.CAS_WITHOUT_COMPARE: 400,
+    FaultName.SOLO_WITHOUT_CAS: 0,
+    FaultName.GENERATION_UNCHECKED: 490,
+    FaultName.WALL_CLOCK: 232,
+    FaultName.DIGEST_UNCHECKED: 17,
+}
+"""Each with the seed that found it last. Should a change of the code give that seed another course, all are tried."""
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +42,8 @@ def test_the_guarantees_hold(first: int) -> None:
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.value)
 def test_a_seeded_fault_is_found(fault: FaultName, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, fault.value)
+    if simulate(plan_of(FAULTS[fault])) is not None:
+        return
     assert first_failure(range(FOUND_WITHIN)) is not None, f"{fault.value} was not found in {FOUND_WITHIN} seeds"
 
 
