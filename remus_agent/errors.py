@@ -19,6 +19,12 @@
     ├── JournalError            the durable record of commits
     ├── DiskError               a protected disk, its tap or its copy
     ├── AuthorityError          not allowed to run or release; a proof is missing
+    │   ├── OwnershipLost       another host owns the guest
+    │   └── AnotherOwner        this host owns the guest that another one wants to protect
+    ├── WitnessError            the record of who may run a guest
+    │   ├── WitnessUnreachable  it could not be asked; nothing was changed
+    │   ├── WitnessConflict     the record is not what it was taken for; nothing was changed
+    │   └── WitnessUnknown      whether a change was made is not known
     └── FileError               a file or a pipe that a command was given
 
 Each carries what a person needs: the operation, the domain, the epoch, the state that was left behind and the next
@@ -228,9 +234,13 @@ class PeerTimeout(PeerError):
 
 
 class PeerRefused(PeerError):
-    """The other agent answered that it will not; its reason is the message."""
+    """The other agent answered that it will not; its reason is the message. reasons: the codes of all that it gave."""
 
     code = "peer-refused"
+
+    def __init__(self, message: str, *, reasons: tuple[str, ...] = (), **facts: Any) -> None:
+        self.reasons = reasons
+        super().__init__(message, **facts)
 
 
 class HypervisorError(RemusError):
@@ -272,6 +282,43 @@ class AuthorityError(RemusError):
 
     code = "authority"
     exit_code = 11
+
+
+class OwnershipLost(AuthorityError):
+    """Another host owns the guest: what runs here must stop."""
+
+    code = "ownership-lost"
+
+
+class AnotherOwner(AuthorityError):
+    """This host owns the guest, of which another one believes that it is the primary."""
+
+    code = "another-owner"
+
+
+class WitnessError(RemusError):
+    """The record in the witness of who may run a guest could not be read or changed."""
+
+    code = "witness"
+    exit_code = 17
+
+
+class WitnessUnreachable(WitnessError):
+    """The witness could not be asked. Nothing was changed, for sure."""
+
+    code = "witness-unreachable"
+
+
+class WitnessConflict(WitnessError):
+    """The record is not what the change was asked for on: somebody else has changed it. Nothing was changed by us."""
+
+    code = "witness-conflict"
+
+
+class WitnessUnknown(WitnessError):
+    """A change was asked for and no answer came: it may have been made, and may still be made. Only reading tells."""
+
+    code = "witness-unknown"
 
 
 class FileError(RemusError):

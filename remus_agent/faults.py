@@ -11,6 +11,11 @@ The environment variable REMUS_SEEDED_FAULT names them, separated by commas. Thi
     digest-unchecked         the backup does not compare digests
     disk-apply-on-receipt    the backup writes disk data as they come, without waiting for the commit of their epoch
     disk-ack-ignored         output is released without waiting for the acknowledgements of the disks
+    cas-without-compare      the record in the witness is changed whatever stands there by now
+    solo-without-cas         a primary that has lost its backup opens its output without having become the sole owner
+    generation-unchecked-on-release   output is released without looking whether its host still owns the guest, also by a
+                             process that was frozen
+    wall-clock               the detector measures silence with a clock that can be set
     pause-at:<phase>         the primary's agent stops itself (SIGSTOP), once, when an epoch is in that phase, so
                              that a test can kill it exactly there; the phases are those of `Phase`;
                              `pause-at:<phase>:<n>` does so when it gets there for the n-th time
@@ -44,6 +49,10 @@ class FaultName(Enum):
     DIGEST_UNCHECKED = "digest-unchecked"
     DISK_APPLY_ON_RECEIPT = "disk-apply-on-receipt"
     DISK_ACK_IGNORED = "disk-ack-ignored"
+    CAS_WITHOUT_COMPARE = "cas-without-compare"
+    SOLO_WITHOUT_CAS = "solo-without-cas"
+    GENERATION_UNCHECKED = "generation-unchecked-on-release"
+    WALL_CLOCK = "wall-clock"
 
 
 class Phase(StrEnum):

@@ -17,6 +17,10 @@ class SystemClock:
         """Seconds since the host was booted."""
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 
+    def time_of_day(self) -> float:
+        """Seconds since 1970."""
+        return time.time()
+
     async def sleep(self, seconds: float) -> None:
         """Return when so many seconds of this clock are over, at most a second late after the host was
         suspended."""

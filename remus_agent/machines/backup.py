@@ -1,6 +1,7 @@
 """Life of one copy of a domain on its backup, as a table. One copy belongs to one session of the primary.
 
-Nothing activates by itself: FAILOVER_ASKED comes from an operator with proof that the primary is dead.
+Two ways lead to activation: FAILOVER_ASKED comes from an operator with proof that the primary is dead; PRIMARY_GONE, from a
+detector or an operator, only asks the witness, and OWNERSHIP_WON is the witness's word.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ class State(Enum):
     RECEIVING = "receiving"
     READY = "ready"
     ORPHANED = "orphaned"
+    TAKING = "taking"
     ACTIVATING = "activating"
     ACTIVE = "active"
     DISCARDED = "discarded"
@@ -30,6 +32,10 @@ class Event(Enum):
     DISCARD_ASKED = "an operator discards the copy"
     SUPERSEDED = "a newer session of the same domain has committed"
     FAILOVER_ASKED = "an operator with proof of fencing activates the copy"
+    PRIMARY_GONE = "the primary seems to be gone, and the witness shall say whether this host may run the guest"
+    OWNERSHIP_WON = "the witness confirms that this host owns the guest"
+    OWNERSHIP_REFUSED = "the witness could not be asked, or has no word on this copy"
+    STALE = "the record has moved on: the primary ran on without this copy"
     COPY_BROKEN = "the toolstack process that holds the copy failed"
     ACTIVATED = "the domain runs here"
     DISKS_KEPT = "its disks could not be handed over"
@@ -43,6 +49,7 @@ class Effect(Enum):
     DROP_STAGED = "drop what arrived of the epoch after the last commit"
     ABORT = "destroy the copy"
     CONFIRM_STOPPED = "tell the primary that the copy is gone"
+    ASK_WITNESS = "ask to be the owner, of the generation after the copy's"
     ACTIVATE = "hand over its disks, then finish the stream, rename and unpause the domain, announce it"
 
 
@@ -131,6 +138,29 @@ TABLE: Table[State, Event, Effect] = Table(
             "The primary is back and ends protection.",
         ),
         Row(_S.ORPHANED, _E.DISCARD_ASKED, _S.DISCARDED, (_A.ABORT,), "An operator does not want this copy."),
+        Row(
+            _S.ORPHANED,
+            _E.PRIMARY_GONE,
+            _S.TAKING,
+            (_A.ASK_WITNESS,),
+            "From here on no session is taken in, so nothing newer can be committed elsewhere.",
+        ),
+        Row(
+            _S.ORPHANED,
+            _E.STALE,
+            _S.DISCARDED,
+            (_A.ABORT,),
+            "A session of a later generation, or the record, says that this copy is of another past.",
+        ),
+        Row(_S.TAKING, _E.OWNERSHIP_WON, _S.ACTIVATING, (_A.ACTIVATE,), "Only this host may run the guest: continue."),
+        Row(
+            _S.TAKING,
+            _E.OWNERSHIP_REFUSED,
+            _S.ORPHANED,
+            (),
+            "For sure nothing was changed: the copy stands, sessions are taken in again.",
+        ),
+        Row(_S.TAKING, _E.STALE, _S.DISCARDED, (_A.ABORT,), "The primary was first: this copy is of another past."),
         Row(_S.ACTIVATING, _E.ACTIVATED, _S.ACTIVE, (), "This host runs the guest now."),
         Row(
             _S.ACTIVATING,

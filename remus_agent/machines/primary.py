@@ -4,6 +4,9 @@ Two families of states that differ in one thing: whether a backup may hold a com
 (CONNECTING, SEEDING) nothing was promised, so a failure simply ends the attempt. After it (PROTECTED and the *silent*
 states) the copy may be activated by someone, so output stays held until a new commit, or until an operator vouches
 that the copy is gone. Protection has not ended before the guest's output is free again (FREEING, FAILING).
+
+With a witness there are two more ways out of the silence: to be the sole owner (GOING_SOLO, then SOLO: output open, the backup
+is looked for), or to learn that another host owns the guest (STANDING_DOWN). Without one, none of these events happens.
 """
 
 from __future__ import annotations
@@ -26,8 +29,15 @@ class State(Enum):
     STOPPING = "stopping"
     FREEING = "freeing"
     FAILING = "failing"
+    GOING_SOLO = "going-solo"
+    SOLO = "solo"
+    SEEKING = "seeking"
+    REPROTECTING = "reprotecting"
+    RETIRING = "retiring"
+    STANDING_DOWN = "standing-down"
     STOPPED = "stopped"
     FAILED = "failed"
+    STOOD_DOWN = "stood-down"
 
 
 class Event(Enum):
@@ -43,6 +53,13 @@ class Event(Enum):
     COPY_DISCARDED = "the backup confirms that its copy is gone"
     OUTPUT_FREE = "nothing is held any more and the plugs are gone"
     OUTPUT_HELD = "the plugs could not be taken away"
+    SOLO_DUE = "the backup has not been heard for longer than the guest bears to be silent"
+    RETIRE_ASKED = "an operator ends protection, and the witness can say that no copy may be activated"
+    SOLE_OWNER = "the witness confirms that only this host may run the guest"
+    WITNESS_SILENT = "the witness could not be asked, or its answer is not known"
+    ANOTHER_OWNS = "another host owns the guest"
+    STALE_GUEST_GONE = "the guest was destroyed here, and what it had sent was dropped"
+    STALE_GUEST_STANDS = "the guest could not be destroyed here"
     GUEST_ENDED = "the guest shut down, rebooted or crashed by itself"
 
 
@@ -56,12 +73,17 @@ class Effect(Enum):
     WAIT_FOR_RETRY = "wait the retry delay"
     DISCARD_COPY = "ask the backup to discard its copy and wait for its word"
     FREE_OUTPUT = "let out what is held and take the plugs away"
+    REGISTER = "have the backup named in the witness, beside everything else"
+    BECOME_SOLE_OWNER = "ask the witness that only this host may run the guest"
+    OPEN_OUTPUT = "let out what is held and hold nothing any more; the plugs stay in place"
+    DESTROY_STALE_GUEST = "destroy the guest, drop what it has sent"
     FORGET = "forget the durable record of the protection"
 
 
 _S, _E, _A = State, Event, Effect
 _END = (_A.ABANDON_SESSION, _A.FREE_OUTPUT)
 _HOLD = (_A.ABANDON_SESSION, _A.WAIT_FOR_RETRY)
+_GIVE_UP = (_A.ABANDON_SESSION, _A.DESTROY_STALE_GUEST)
 
 
 def _until_free(state: State, then: State) -> list[Row[State, Event, Effect]]:
@@ -73,6 +95,108 @@ def _until_free(state: State, then: State) -> list[Row[State, Event, Effect]]:
         Row(state, _E.RETRY_DUE, state, again, "Whatever was in the way may be gone."),
         Row(state, _E.STOP_ASKED, state, again, "It ends already: try at once."),
         Row(state, _E.STOP_FORCED, state, again, "It ends already: try at once."),
+        Row(state, _E.RETIRE_ASKED, state, again, "It ends already: try at once."),
+    ]
+
+
+def _with_a_witness() -> list[Row[State, Event, Effect]]:
+    """The ways out of the silence, and the life of a guest that runs on without a backup."""
+    alone = (_A.ABANDON_SESSION, _A.BECOME_SOLE_OWNER)
+    run_on = (_A.OPEN_OUTPUT, _A.WAIT_FOR_RETRY)
+    lost = "The backup has taken over: what this guest does is known to nobody."
+    return [
+        Row(_S.SILENT, _E.SOLO_DUE, _S.GOING_SOLO, alone, "Its clients have waited long enough: ask to run on alone."),
+        Row(_S.GOING_SOLO, _E.SOLE_OWNER, _S.SOLO, run_on, "No copy may be activated any more: let its output out."),
+        Row(
+            _S.GOING_SOLO,
+            _E.WITNESS_SILENT,
+            _S.RECONNECTING,
+            (_A.OPEN_SESSION,),
+            "Nobody knows who owns it: output stays held. The backup may be there again.",
+        ),
+        Row(_S.GOING_SOLO, _E.ANOTHER_OWNS, _S.STANDING_DOWN, _GIVE_UP, lost),
+        Row(_S.SOLO, _E.RETRY_DUE, _S.SEEKING, (_A.OPEN_SESSION,), "Look for a backup; output stays open."),
+        Row(
+            _S.SOLO,
+            _E.STOP_ASKED,
+            _S.FREEING,
+            _END,
+            "No copy may be activated: there is only the plumbing to take away.",
+        ),
+        Row(
+            _S.SOLO,
+            _E.STOP_FORCED,
+            _S.FREEING,
+            _END,
+            "No copy may be activated: there is only the plumbing to take away.",
+        ),
+        Row(_S.SOLO, _E.GUEST_ENDED, _S.FREEING, _END, "There is nothing left to protect."),
+        Row(_S.SEEKING, _E.SESSION_OPENED, _S.REPROTECTING, (_A.SEED,), "A backup is willing: copy the guest."),
+        Row(
+            _S.SEEKING,
+            _E.SESSION_LOST,
+            _S.SOLO,
+            (_A.ABANDON_SESSION, *run_on),
+            "Still no backup: it runs on unprotected. Output that could not be opened before is opened now.",
+        ),
+        Row(_S.SEEKING, _E.STOP_ASKED, _S.FREEING, _END, "No copy may be activated."),
+        Row(_S.SEEKING, _E.STOP_FORCED, _S.FREEING, _END, "No copy may be activated."),
+        Row(_S.SEEKING, _E.ANOTHER_OWNS, _S.STANDING_DOWN, _GIVE_UP, lost),
+        Row(_S.SEEKING, _E.GUEST_ENDED, _S.FREEING, _END, "There is nothing left to protect."),
+        Row(_S.REPROTECTING, _E.COMMITTED, _S.PROTECTED, (_A.REGISTER, _A.RUN_EPOCHS), "Protected again."),
+        Row(
+            _S.REPROTECTING,
+            _E.SESSION_LOST,
+            _S.SOLO,
+            (_A.ABANDON_SESSION, *run_on),
+            "No epoch was sent whole: nothing can have been committed, and no copy may be activated.",
+        ),
+        Row(
+            _S.REPROTECTING,
+            _E.COMMIT_UNCERTAIN,
+            _S.SILENT,
+            _HOLD,
+            "The backup may have committed without our hearing of it.",
+        ),
+        Row(_S.REPROTECTING, _E.STOP_ASKED, _S.FREEING, _END, "No copy was committed; the backup drops its half."),
+        Row(_S.REPROTECTING, _E.STOP_FORCED, _S.FREEING, _END, "No copy was committed; the backup drops its half."),
+        Row(_S.REPROTECTING, _E.ANOTHER_OWNS, _S.STANDING_DOWN, _GIVE_UP, lost),
+        Row(_S.REPROTECTING, _E.GUEST_ENDED, _S.FREEING, _END, "There is nothing left to protect."),
+        Row(_S.SILENT, _E.RETIRE_ASKED, _S.RETIRING, alone, "The backup can't be asked, the witness can."),
+        Row(_S.RECONNECTING, _E.RETIRE_ASKED, _S.RETIRING, alone, "The backup can't be asked, the witness can."),
+        Row(_S.RETIRING, _E.SOLE_OWNER, _S.FREEING, _END, "No copy may be activated any more."),
+        Row(_S.RETIRING, _E.WITNESS_SILENT, _S.SILENT, _HOLD, "Nobody can say that the copy will not be activated."),
+        Row(_S.RETIRING, _E.ANOTHER_OWNS, _S.STANDING_DOWN, _GIVE_UP, lost),
+        *(
+            Row(state, _E.ANOTHER_OWNS, _S.STANDING_DOWN, _GIVE_UP, lost)
+            for state in (_S.PROTECTED, _S.RECONNECTING, _S.RESEEDING, _S.CONNECTING, _S.SEEDING, _S.FREEING)
+        ),
+        *(
+            Row(
+                state,
+                _E.RETIRE_ASKED,
+                _S.STOPPING,
+                (_A.DISCARD_COPY,),
+                "It asked in silence, and the backup is there again.",
+            )
+            for state in (_S.PROTECTED, _S.RESEEDING)
+        ),
+        *(
+            Row(state, _E.RETIRE_ASKED, _S.FREEING, _END, "It asked in silence; by now no copy may be activated.")
+            for state in (_S.SOLO, _S.SEEKING, _S.REPROTECTING)
+        ),
+        Row(_S.STANDING_DOWN, _E.STALE_GUEST_GONE, _S.STOOD_DOWN, (_A.FORGET,), "This host can be a backup of it now."),
+        Row(
+            _S.STANDING_DOWN,
+            _E.STALE_GUEST_STANDS,
+            _S.STANDING_DOWN,
+            (_A.WAIT_FOR_RETRY,),
+            "It must not stay: its output is held as long as it does.",
+        ),
+        *(
+            Row(_S.STANDING_DOWN, event, _S.STANDING_DOWN, (_A.DESTROY_STALE_GUEST,), "Try again at once.")
+            for event in (_E.RETRY_DUE, _E.STOP_ASKED, _E.STOP_FORCED, _E.RETIRE_ASKED)
+        ),
     ]
 
 
@@ -94,7 +218,7 @@ TABLE: Table[State, Event, Effect] = Table(
             _S.SEEDING,
             _E.COMMITTED,
             _S.PROTECTED,
-            (_A.RUN_EPOCHS,),
+            (_A.REGISTER, _A.RUN_EPOCHS),
             "The backup holds a complete copy: epochs begin.",
         ),
         Row(
@@ -187,7 +311,9 @@ TABLE: Table[State, Event, Effect] = Table(
             _END,
             "The guest is gone here; its copy waits for an operator.",
         ),
-        Row(_S.RESEEDING, _E.COMMITTED, _S.PROTECTED, (_A.RUN_EPOCHS,), "The new copy replaces the old one."),
+        Row(
+            _S.RESEEDING, _E.COMMITTED, _S.PROTECTED, (_A.REGISTER, _A.RUN_EPOCHS), "The new copy replaces the old one."
+        ),
         Row(_S.RESEEDING, _E.SESSION_LOST, _S.SILENT, _HOLD, "The old copy may still be activated."),
         Row(
             _S.RESEEDING,
@@ -225,6 +351,7 @@ TABLE: Table[State, Event, Effect] = Table(
             "Only this host can run the guest now: let its output out.",
         ),
         Row(_S.STOPPING, _E.SESSION_LOST, _S.SILENT, _HOLD, "No confirmation: the copy may be activated."),
+        *_with_a_witness(),
         *_until_free(_S.FREEING, _S.STOPPED),
         *_until_free(_S.FAILING, _S.FAILED),
     ],
@@ -236,7 +363,10 @@ STARTED_FRESH = (State.CONNECTING, (Effect.OPEN_SESSION,))
 STARTED_AGAIN = (State.RECONNECTING, (Effect.OPEN_SESSION,))
 """A protection that was committed before the agent was restarted: output stays held until the new commit."""
 
-HELD = frozenset({State.SILENT, State.RECONNECTING})
-"""Output is held, and no backup is there."""
+STARTED_SOLO = (State.SOLO, (Effect.WAIT_FOR_RETRY,))
+"""A guest that this host owns alone, after a takeover or because its agent was restarted while it was so."""
 
-TERMINAL = frozenset({State.STOPPED, State.FAILED})
+HELD = frozenset({State.SILENT, State.RECONNECTING, State.GOING_SOLO, State.RETIRING})
+"""Output is held, and no session runs."""
+
+TERMINAL = frozenset({State.STOPPED, State.FAILED, State.STOOD_DOWN})

@@ -7,14 +7,16 @@ from typing import Literal
 import msgspec
 
 Role = Literal["primary", "backup", "none"]
-PrimaryState = Literal["connecting", "seeding", "protected", "silent", "stopping", "failed"]
+PrimaryState = Literal["connecting", "seeding", "protected", "silent", "solo", "stopping", "standing-down", "failed"]
 BackupState = Literal["receiving", "ready", "orphaned", "activating", "active", "discarded"]
 State = Literal[
     "connecting",
     "seeding",
     "protected",
     "silent",
+    "solo",
     "stopping",
+    "standing-down",
     "failed",
     "receiving",
     "ready",
@@ -25,7 +27,8 @@ State = Literal[
     "unprotected",
 ]
 """What a role is doing; `unprotected` only with role `none`. `silent`: no acknowledgement comes, the guest
-runs and its output is held. `stopping`: protection ends, and may still hold output."""
+runs and its output is held. `stopping`: protection ends, and may still hold output. `solo`: it runs
+on unprotected, output open, and a backup is looked for. `standing-down`: another host owns it, it is destroyed here."""
 
 
 class Seeding(msgspec.Struct, frozen=True):

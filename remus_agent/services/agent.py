@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -28,6 +28,7 @@ from remus_agent.services.disks import hello_disks
 from remus_agent.services.primary import PrimaryService, is_over
 from remus_agent.services.primary_ports import PrimaryPorts, hello_for
 from remus_agent.services.report import copy_status, none_status, primary_status
+from remus_agent.services.roles import Roles, Seams
 from remus_agent.services.session import ask
 from remus_agent.services.settings import Settings
 from remus_agent.services.sweep import sweep_outputs, sweep_taps
@@ -46,7 +47,9 @@ class AgentService:
         ports: PrimaryPorts,
         outputs: OutputBuffers,
         backup: BackupService,
+        paths: Mapping[str, str] | None = None,
     ) -> None:
+        """paths: second addresses of peers, over which heartbeats are sent to them."""
         self.settings = settings
         self.peers = peers
         self.backup = backup
@@ -57,6 +60,11 @@ class AgentService:
         self._lock = asyncio.Lock()
         self._reserved: dict[str, float] = {}
         """Domains that are left to a relay, and until when."""
+        self._roles: Roles | None = None
+        if ports.witness is not None:
+            seams = Seams(self._guests, self._adopt, paths or {})
+            self._roles = Roles(ports.witness, settings, ports, outputs, backup, seams)
+            backup.owned = self._owned
 
     @property
     def store(self) -> GuestStore:
@@ -93,12 +101,16 @@ class AgentService:
             self._start(domain, record, resumed=True)
         # Last, so that nobody who waits for a tap waits for this too.
         await sweep_taps(self._ports.taps, frozenset(kept), self._ports.events)
+        if self._roles is not None:
+            self._roles.start()
 
     async def close(self) -> None:
         """The agent stops. Guests run on; held output stays held."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        if self._roles is not None:
+            await self._roles.close()
         await self.backup.close()
 
     # Reading
@@ -127,7 +139,8 @@ class AgentService:
             return await primary_status(primary, self._ports.clock.now())
         copy = self.backup.copy_of(name)
         if copy is not None:
-            return copy_status(copy, self._ports.clock.now())
+            override = self._roles.overrides.get(name) if self._roles is not None else None
+            return copy_status(copy, self._ports.clock.now(), override)
         domain = await self._ports.hypervisor.domain(name)
         return none_status(domain.name, "left to a relay of its checkpoints" if self._is_reserved(name) else None)
 
@@ -184,7 +197,7 @@ class AgentService:
                 uuid=domain.uuid,
                 role="primary",
                 peer=peer,
-                generation=self._generation(name),
+                generation=await self._claim(domain, peer),
                 committed=False,
                 interval_ms=interval_ms,
                 output_limit_bytes=output_limit_bytes,
@@ -256,7 +269,10 @@ class AgentService:
         self, name: str, *, generation: int | None, session: str | None, fenced: dict[str, str]
     ) -> Status:
         """Activate this host's copy; see `BackupService.failover`."""
-        copy = await self.backup.failover(name, generation=generation, session=session, fenced=fenced)
+        activate = self.backup.failover if self._roles is None else self._roles.failover
+        copy = await activate(name, generation=generation, session=session, fenced=fenced)
+        if self._is_protected(name):
+            return await self.status(name)  # the witness knows of it, and a new backup is looked for
         domain = copy.running
         await self._ports.store.save(
             GuestRecord(
@@ -274,7 +290,30 @@ class AgentService:
 
     # Helpers
 
-    def _start(self, domain: Domain, record: GuestRecord, *, resumed: bool = False) -> PrimaryService:
+    def _guests(self) -> list[str]:
+        return [service.domain.uuid for service in self._primaries.values() if not is_over(service)]
+
+    def _owned(self, uuid: str) -> int | None:
+        """See `BackupService.owned`."""
+        running = [
+            service for service in self._primaries.values() if service.domain.uuid == uuid and not is_over(service)
+        ]
+        return max((service.record.generation for service in running), default=None)
+
+    def _adopt(self, domain: Domain, record: GuestRecord) -> None:
+        if record.peer in self.peers:
+            self._start(domain, record, solo=True)
+        else:
+            log.error("%s: its peer %s is not configured, so it stays unprotected", record.name, record.peer)
+
+    async def _claim(self, domain: Domain, peer: str) -> int:
+        """The generation with which a domain that runs here with its output open is to be replicated."""
+        return self._generation(domain.name) if self._roles is None else await self._roles.claim(domain, peer)
+
+    def _start(
+        self, domain: Domain, record: GuestRecord, *, resumed: bool = False, solo: bool = False
+    ) -> PrimaryService:
+        roles = self._roles
         service = PrimaryService(
             domain,
             record,
@@ -283,6 +322,9 @@ class AgentService:
             self._ports,
             self.settings,
             resumed=resumed,
+            solo=roles is not None and (solo or resumed),
+            ownership=None if roles is None else roles.ownership(record),
+            destroy=None if roles is None else roles.destroy,
         )
         self._primaries[domain.name] = service
         task = asyncio.create_task(service.run(), name=f"primary {domain.name}")

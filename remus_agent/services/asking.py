@@ -22,6 +22,10 @@ class Asked:
         """What was asked, if anything."""
         return None if self._queue.empty() else self._queue.get_nowait()
 
+    async def get(self) -> Event:
+        """Wait for what is asked next."""
+        return await self._queue.get()
+
     async def interrupts(self, work: Awaitable[None]) -> Event | None:
         """Wait for the work, or for what an operator asks: then the work is cancelled and the event returned."""
         task = asyncio.ensure_future(work)

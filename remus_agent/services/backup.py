@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from remus_agent.errors import (
+    AnotherOwner,
     AuthorityError,
     DomainNotFound,
     PeerError,
@@ -23,6 +26,7 @@ from remus_agent.machines.backup import Event, State
 from remus_agent.ports import Connection, Journal
 from remus_agent.protocol.replication.frames import FrameType
 from remus_agent.protocol.replication.messages import (
+    Beat,
     DiskHello,
     Hello,
     Message,
@@ -38,6 +42,7 @@ from remus_agent.services.copy import Copy
 from remus_agent.services.copy_disks import CopyDisks
 from remus_agent.services.disk_feed import Older
 from remus_agent.services.examine import OVERHEAD_KIB, examine
+from remus_agent.services.heartbeats import HeardBeats
 from remus_agent.services.refusing import reason_of
 from remus_agent.services.replica_set import DomainReplicas, facts_of
 from remus_agent.services.settings import Settings
@@ -54,6 +59,9 @@ class BackupService:
         self._copies: dict[str, list[Copy]] = {}
         self._replicas: dict[str, DomainReplicas] = {}
         self._background: set[asyncio.Task[None]] = set()
+        self.beats = HeardBeats(ports.clock, settings)
+        self.owned: Callable[[str], int | None] = lambda _: None
+        """Of which generation this host's own sessions of a guest (UUID) are, where it is the primary; None where it is not."""
 
     def names(self) -> list[str]:
         """Domains of which this host has a copy, or has had one since the agent started."""
@@ -88,14 +96,14 @@ class BackupService:
             await connection.close()
             return
         try:
-            if isinstance(hello, DiskHello):
+            if isinstance(hello, Beat):
+                await self.beats.serve(connection, hello)
+            elif isinstance(hello, DiskHello):
                 await self._copy_with(hello).serve_disk(connection, hello)
             else:
                 await self._serve(connection, hello)
         except RemusError as error:
-            log.warning(
-                "%s: %s refused: %s", hello.domain, "disk" if isinstance(hello, DiskHello) else "session", error
-            )
+            log.warning("%s refused: %s", _what(hello), error)
             await self._answer(connection, Refuse(reasons=(reason_of(error),)))
         finally:
             await connection.close()
@@ -131,14 +139,7 @@ class BackupService:
                 left="nothing was changed",
                 hint=f"confirm that {copy.hello.host} is dead",
             )
-        if (generation is not None and generation != copy.generation) or (session and session != copy.hello.session):
-            raise AuthorityError(
-                f"this copy has generation {copy.generation} and session {copy.hello.session}, not the expected one",
-                operation="failover",
-                domain=domain,
-                left="nothing was changed",
-                hint="look again with `remusctl status`; somebody has acted meanwhile",
-            )
+        refuse_another(copy, generation, session)
         with self._replicas_of(domain).failing_over():
             await self._silence_newer(copy)
             await copy.failover(fenced["host"], fenced["method"], fenced["evidence"])
@@ -187,6 +188,7 @@ class BackupService:
 
     async def _serve(self, connection: Connection, hello: Hello) -> None:
         turn = self._replicas_of(hello.domain).turn
+        self._refuse_what_is_taken(hello)
         reasons, free_kib = await self.examine(hello)
         if reasons:
             await self._answer(connection, Refuse(reasons=tuple(reasons)))
@@ -197,10 +199,12 @@ class BackupService:
             return
         for old in self._copies.get(hello.domain, []):
             await old.disconnect()
+        await self._discard_stale(hello)
         await self._make_room(hello, free_kib)
         journal = await self._ports.journals.open(hello.domain)
         try:
             disks = await self._open_disks(hello, journal, turn)
+            self._replicas_of(hello.domain).check(turn)
         except BaseException:
             await journal.close()
             raise
@@ -213,6 +217,51 @@ class BackupService:
         if copy.stop_asked_by_peer:
             await self._stopped_by_peer(hello.domain)
             await self._answer(connection, Plain(FrameType.STOPPED))
+
+    def _refuse_what_is_taken(self, hello: Hello) -> None:
+        """A primary whose guest this host has taken over, or is about to."""
+        mine = self.owned(hello.uuid)
+        if mine is not None and mine > hello.generation:
+            raise AnotherOwner(
+                f"{self._settings.host} owns the guest: its sessions are of generation {mine}, this one of {hello.generation}",
+                operation="open session",
+                domain=hello.domain,
+                hint="the guest there has to stop; it can be a backup then",
+            )
+        if any(copy.state in (State.TAKING, State.ACTIVATING) for copy in self._copies.get(hello.domain, [])):
+            raise RefusedError("its copy is being taken over here", operation="open session", domain=hello.domain)
+
+    async def _discard_stale(self, hello: Hello) -> None:
+        """The primary has run on without the copies of lower generations: they are of another past, and it owns the guest."""
+        copies = self._copies.get(hello.domain, [])
+        for old in copies:
+            if old.state is State.ORPHANED and old.generation < hello.generation:
+                await old.discard(Event.STALE)
+        self._copies[hello.domain] = [old for old in copies if old.state is not State.ACTIVE]
+
+    async def expect_silence(self, domain: str, quiet: float) -> None:
+        """Wait until every session of the domain was silent for so many seconds. Raises AuthorityError when one is not."""
+        for copy in self.copies_of(domain):
+            await copy.expect_silence(quiet)
+
+    async def silence(self, domain: str) -> Copy | None:
+        """End all sessions of a domain; the committed copy that is left, if there is one."""
+        for copy in self._copies.get(domain, []):
+            await copy.disconnect()
+        left = self.copy_of(domain)
+        return left if left is not None and left.state is State.ORPHANED else None
+
+    def copies_of(self, domain: str) -> list[Copy]:
+        """All copies of a domain, the oldest first."""
+        return list(self._copies.get(domain, []))
+
+    def taking_over(self, domain: str) -> AbstractContextManager[None]:
+        """No session is taken in meanwhile."""
+        return self._replicas_of(domain).failing_over()
+
+    def hand_out(self, copy: Copy) -> None:
+        """The copy runs, and somebody else looks after its guest from now on."""
+        self._copies[copy.hello.domain] = [other for other in self._copies[copy.hello.domain] if other is not copy]
 
     async def _open_disks(self, hello: Hello, journal: Journal, turn: int) -> CopyDisks:
         """Open the disks of a new session, exclusively for the copies of this domain."""
@@ -269,11 +318,34 @@ class BackupService:
             log.info("could not answer %s: %s", connection.peer, error)
 
 
-def _first(message: Message) -> Hello | DiskHello:
+def _first(message: Message) -> Hello | DiskHello | Beat:
     """What a connection may begin with."""
-    if not isinstance(message, Hello | DiskHello):
-        raise ReplicationError(f"expected HELLO or DISK_HELLO, received {type(message).__name__}", operation="accept")
+    if not isinstance(message, Hello | DiskHello | Beat):
+        raise ReplicationError(
+            f"expected HELLO or DISK_HELLO or BEAT, received {type(message).__name__}", operation="accept"
+        )
     return message
+
+
+def _what(first: Hello | DiskHello | Beat) -> str:
+    match first:
+        case Beat():
+            return f"heartbeats of {first.host}"
+        case DiskHello():
+            return f"{first.domain}: disk"
+    return f"{first.domain}: session"
+
+
+def refuse_another(copy: Copy, generation: int | None, session: str | None) -> None:
+    """Raise AuthorityError when the copy is not the one that an operator has seen. None: whichever it is."""
+    if (generation is not None and generation != copy.generation) or (session and session != copy.hello.session):
+        raise AuthorityError(
+            f"this copy has generation {copy.generation} and session {copy.hello.session}, not the expected one",
+            operation="failover",
+            domain=copy.hello.domain,
+            left="nothing was changed",
+            hint="look again with `remusctl status`; somebody has acted meanwhile",
+        )
 
 
 def refuse_on_backup(domain: str) -> RefusedError:

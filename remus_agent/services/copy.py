@@ -141,6 +141,22 @@ class Copy:
             evidence=evidence,
         )
         self._advance(Event.FAILOVER_ASKED)
+        return await self._activate("failover")
+
+    def ask_to_take(self) -> None:
+        """The primary seems to be gone, and the witness is asked. `take` or `refused` follows."""
+        self._advance(Event.PRIMARY_GONE)
+
+    def refused(self, event: Event) -> None:
+        """The witness has no word for this copy (OWNERSHIP_REFUSED), or says that it is stale, which `clear_up` follows."""
+        self._advance(event)
+
+    async def take(self) -> Domain:
+        """Activate the last committed epoch on the witness's word."""
+        self._advance(Event.OWNERSHIP_WON)
+        return await self._activate("take over")
+
+    async def _activate(self, operation: str) -> Domain:
         target = self._need_target()
         try:
             await self._disks.hand_over(self._commit)
@@ -156,7 +172,7 @@ class Copy:
             await self._activation_failed()
             raise HypervisorError(
                 f"the toolstack did not finish the domain within {self._settings.activate:g} s",
-                operation="failover",
+                operation=operation,
                 domain=self.hello.domain,
                 epoch=self.committed_epoch,
                 left="the copy was destroyed",
@@ -320,9 +336,10 @@ class Copy:
 
     # Ending
 
-    async def expect_silence(self) -> None:
-        """Wait until a connection that should be dead has shown it, by silence for three heartbeats; then end it."""
-        quiet = 3 * self._settings.heartbeat
+    async def expect_silence(self, quiet: float | None = None) -> None:
+        """Wait until a connection that should be dead has shown it, by silence for so many seconds (three heartbeats, unless
+        told otherwise); then end it."""
+        quiet = quiet or 3 * self._settings.heartbeat
         asked_at = self._clock.now()
         while self.state in (State.RECEIVING, State.READY):
             silent_for = self._silent_for()
@@ -339,6 +356,13 @@ class Copy:
                     hint="fence the primary's host first; to give up the copy there, unprotect on the primary",
                 )
             await self._clock.sleep(self._settings.heartbeat / 4)
+
+    @property
+    def primary_heard(self) -> float:
+        """When the primary was last heard, for a detector. Now, while an epoch is being staged or applied."""
+        if self.state in (State.RECEIVING, State.READY):
+            return self._clock.now() - self._silent_for()
+        return self.last_heard
 
     def _silent_for(self) -> float:
         """Seconds for which we have listened and heard nothing. While an epoch is being staged or applied nobody listens, and a

@@ -11,11 +11,29 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
-from remus_agent.errors import GuestEnded, OutputBufferError, PeerError, RefusedError, RemusError
+from remus_agent.errors import (
+    AnotherOwner,
+    GuestEnded,
+    OwnershipLost,
+    PeerError,
+    PeerRefused,
+    RefusedError,
+    RemusError,
+)
 from remus_agent.faults import FaultName, active, pause_at
 from remus_agent.machines.epoch import OutputCommit
-from remus_agent.machines.primary import HELD, STARTED_AGAIN, STARTED_FRESH, TABLE, Effect, Event, State
+from remus_agent.machines.primary import (
+    HELD,
+    STARTED_AGAIN,
+    STARTED_FRESH,
+    STARTED_SOLO,
+    TABLE,
+    Effect,
+    Event,
+    State,
+)
 from remus_agent.observe.status import DiskStatus, Seeding
 from remus_agent.ports import BufferState, Checkpoint, Domain, GuestRecord, OutputBuffer, Source
 from remus_agent.services.asking import Asked
@@ -23,6 +41,8 @@ from remus_agent.services.attached import DeviceWatch
 from remus_agent.services.copying import CopyMeter
 from remus_agent.services.disks import DiskSet
 from remus_agent.services.epochs import EpochRecord
+from remus_agent.services.leaving import Leaving
+from remus_agent.services.ownership import Ownership, Unwitnessed
 from remus_agent.services.primary_ports import PrimaryPorts, hello_for
 from remus_agent.services.session import PrimarySession, open_session
 from remus_agent.services.settings import Settings
@@ -46,15 +66,18 @@ class PrimaryService:
         settings: Settings,
         *,
         resumed: bool = False,
+        solo: bool = False,
+        ownership: Ownership | None = None,
+        destroy: Callable[[Domain], Awaitable[None]] | None = None,
     ) -> None:
         self.domain = domain
         self.record = record
-        self.state = State.RECONNECTING if record.committed else State.CONNECTING
+        self._begin = STARTED_AGAIN if record.committed else STARTED_SOLO if solo else STARTED_FRESH
+        self.state = self._begin[0]
+        self.ownership: Ownership = ownership or Unwitnessed()
         self.since = ports.clock.now()
         self.reason: str | None = None
         self.error: RemusError | None = None
-        self.held_because: RemusError | None = None
-        """Why output is still held, or a tap still in place, although nothing speaks against ending it."""
         self._memory_seeding: Seeding | None = None
         self._disk_meter: CopyMeter | None = None
         self.epochs: deque[EpochRecord] = deque(maxlen=KEPT_EPOCHS)
@@ -74,6 +97,9 @@ class PrimaryService:
         self._devices = DeviceWatch(domain, output, ports.hypervisor, ports.clock, resumed=resumed)
         self._asked = Asked()
         self._resumed_at = 0.0
+        self._heard_at = ports.clock.now()
+        """When the backup last acknowledged anything, or this began."""
+        self._leaving = Leaving(domain, output, ports.events, self.ownership, self._disks_to_close, destroy)
         self._perform: dict[Effect, Callable[[], Awaitable[Event | None]]] = {
             Effect.OPEN_SESSION: self._open_session,
             Effect.SEED: self._seed,
@@ -81,7 +107,11 @@ class PrimaryService:
             Effect.ABANDON_SESSION: self._abandon_session,
             Effect.WAIT_FOR_RETRY: self._wait_for_retry,
             Effect.DISCARD_COPY: self._discard_copy,
-            Effect.FREE_OUTPUT: self._free_output,
+            Effect.FREE_OUTPUT: lambda: self._leaving.free_output(committed=self.record.committed),
+            Effect.REGISTER: self._register,
+            Effect.BECOME_SOLE_OWNER: self._become_sole_owner,
+            Effect.OPEN_OUTPUT: self._open_output,
+            Effect.DESTROY_STALE_GUEST: self._leaving.destroy_stale_guest,
             Effect.FORGET: self._forget,
         }
 
@@ -89,6 +119,11 @@ class PrimaryService:
     def session_id(self) -> str | None:
         """The session that runs now."""
         return self._session.id if self._session else None
+
+    @property
+    def held_because(self) -> RemusError | None:
+        """Why output is still held, or a tap still in place, although nothing speaks against ending it."""
+        return self._leaving.held_because
 
     @property
     def seeding(self) -> Seeding | None:
@@ -106,7 +141,7 @@ class PrimaryService:
     async def run(self) -> None:
         """Live until a terminal state. On cancellation (the agent stops) the guest runs on with its output held as it is."""
         effects: tuple[Effect, ...]
-        self.state, effects = STARTED_AGAIN if self.record.committed else STARTED_FRESH
+        self.state, effects = self._begin
         watching = asyncio.create_task(self._devices.run(lambda: self._session, lambda: self.state in HELD))
         try:
             while effects:
@@ -131,7 +166,10 @@ class PrimaryService:
     def ask_stop(self, *, force: bool) -> None:
         """End protection. Refused when the copy's end can't be confirmed and `force` doesn't vouch for it."""
         event = Event.STOP_FORCED if force else Event.STOP_ASKED
-        if not force and self.state in HELD:
+        unsure = self.state in (State.SILENT, State.RECONNECTING)
+        if not force and unsure and not isinstance(self.ownership, Unwitnessed):
+            event = Event.RETIRE_ASKED
+        elif not force and unsure:
             raise RefusedError(
                 "the backup can't be asked to discard its copy, so nobody knows whether it will be activated",
                 operation="unprotect",
@@ -173,8 +211,10 @@ class PrimaryService:
             disks = await self._known_disks(domain)
             if self._resumed:
                 await disks.open()  # first of all: the guest's writes wait for it
-            await self._devices.adopt(domain, hold=self.record.committed)
+            held = self.record.committed
+            await self._devices.adopt(domain, hold=held)
             self._source = await self._ports.hypervisor.open_source(domain)
+            await self._note(generation=await self.ownership.before_session(self.record.generation, held=held))
             facts = await self._ports.hypervisor.facts()
             hello = hello_for(
                 domain,
@@ -273,6 +313,8 @@ class PrimaryService:
         clock = self._ports.clock
         if epoch == 1:
             # From here on the backup may commit without our hearing of it: a restart must find output held.
+            if not self.record.committed:
+                self._heard_at = clock.now()
             self.record = replace(self.record, committed=True)
             await self._ports.store.save(self.record)
         pause_at("before-suspend")
@@ -292,8 +334,9 @@ class PrimaryService:
             event = await self._asked.interrupts(self._acknowledged(session, disks, epoch))
             if event is not None:
                 return event
-        self.last_ack = clock.now()
+        self.last_ack = self._heard_at = clock.now()
         pause_at("acked")
+        await self.ownership.may_release(sent, self.record.generation)
         if self.commit.releasable == epoch:
             await self._output.release()
             self.commit = self.commit.released(epoch)
@@ -339,6 +382,7 @@ class PrimaryService:
         return await self._asked.interrupts(self._ports.clock.sleep(left))
 
     async def _abandon_session(self) -> None:
+        await self.ownership.forget()
         session, self._session = self._session, None
         source, self._source = self._source, None
         if self._disks is not None:
@@ -354,7 +398,13 @@ class PrimaryService:
     async def _wait_for_retry(self) -> Event:
         if self.state is State.SILENT:
             await self._devices.hold()
-        return await self._asked.interrupts(self._ports.clock.sleep(self._settings.retry)) or Event.RETRY_DUE
+        if self.state is State.SOLO and not self._settings.automatic_reprotect:
+            return await self._asked.get()
+        asked = await self._asked.interrupts(self._ports.clock.sleep(self._settings.retry))
+        if asked is not None:
+            return asked
+        alone = self.state is State.SILENT and self.ownership.solo_due(self._heard_at)
+        return Event.SOLO_DUE if alone else Event.RETRY_DUE
 
     async def _discard_copy(self) -> Event:
         session, _, disks = self._in_session()
@@ -365,29 +415,40 @@ class PrimaryService:
             return self._failed(error)
         return Event.COPY_DISCARDED
 
-    async def _free_output(self) -> Event:
-        try:
-            await self._output.remove()
-            await self._close_disks()
-        except RemusError as error:
-            log.error("%s: %s", self.domain.name, error)
-            if self.held_because is None:
-                event = "output-not-freed" if isinstance(error, OutputBufferError) else "disks-not-freed"
-                self._ports.events.note(self.domain.name, event, reason=str(error))
-            self.held_because = error
-            return Event.OUTPUT_HELD
-        self.held_because = None
-        return Event.OUTPUT_FREE
+    async def _register(self) -> None:
+        session, _, _ = self._in_session()
+        self.ownership.register(session, self.record.generation)
 
-    async def _close_disks(self) -> None:
-        """Take the taps away, also those that an earlier agent has left."""
+    async def _become_sole_owner(self) -> Event:
+        event, generation = await self.ownership.alone(f"the backup {self.record.peer} cannot be reached")
+        if event is Event.SOLE_OWNER:
+            self._heard_at = self._ports.clock.now()
+            await self._note(generation=generation or self.record.generation, committed=False)
+        return event
+
+    async def _open_output(self) -> None:
+        await self._note(committed=False)
+        self.reason = await self._leaving.open_output() or self.reason
+
+    async def _disks_to_close(self) -> DiskSet | None:
+        """Also those that an earlier agent has left."""
         if self._disks is None and self._resumed:
             try:
                 await self._known_disks(self.domain)
             except RefusedError as error:
                 log.warning("%s: its disks are not known any more: %s", self.domain.name, error)
-        if self._disks is not None:
-            await self._disks.close()
+        return self._disks
+
+    async def _note(self, **changes: Any) -> None:
+        """Keep what a restart must know. A failure to do so is not worse than a crash just before."""
+        record = replace(self.record, **changes)
+        if record == self.record:
+            return
+        self.record = record
+        try:
+            await self._ports.store.save(record)
+        except RemusError as error:
+            log.error("%s: %s", self.domain.name, error)
 
     async def _forget(self) -> None:
         try:
@@ -407,6 +468,8 @@ class PrimaryService:
         self.error = error
         level = logging.WARNING if isinstance(error, PeerError) else logging.ERROR
         log.log(level, "%s: %s", self.domain.name, error)
+        if isinstance(error, OwnershipLost) or (isinstance(error, PeerRefused) and AnotherOwner.code in error.reasons):
+            return Event.ANOTHER_OWNS
         return Event.GUEST_ENDED if isinstance(error, GuestEnded) else Event.SESSION_LOST
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from remus_agent.disk_ports import Taps
 from remus_agent.ports import Clock, Connector, Domain, EventSink, GuestStore, HostFacts, Hypervisor
 from remus_agent.protocol.replication.messages import Hello, HelloDisk
+from remus_agent.witness_ports import Witness
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,8 @@ class PrimaryPorts:
     events: EventSink
     clock: Clock
     taps: Taps
+    witness: Witness | None = None
+    """None: authority is an operator's proof of fencing only."""
 
 
 def hello_for(

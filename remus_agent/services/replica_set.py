@@ -61,13 +61,13 @@ class DomainReplicas:
         if not disks:
             return
         async with self._lock:
-            self._check(turn)
+            self.check(turn)
             try:
                 await (
                     self._close_all()
                 )  # a new session begins with what its commit record says, whatever the one before left
                 await self._ensure(disks, committed)
-                self._check(turn)
+                self.check(turn)
                 self._users.add(session)
                 self._handed -= {disk.vdev for disk in disks}
             finally:
@@ -147,11 +147,12 @@ class DomainReplicas:
             except RemusError as error:
                 log.error("%s: closing the copy of disk %s: %s", self._domain, vdev, error)
 
-    def _check(self, turn: int) -> None:
+    def check(self, turn: int) -> None:
+        """Raises RefusedError when a copy is or was activated since this turn."""
         if self._failing_over or turn != self.turn:
             raise RefusedError(
                 "a copy of it is being activated here",
-                operation="open the disks",
+                operation="open session",
                 domain=self._domain,
                 hint="see `remusctl status` on this host",
             )

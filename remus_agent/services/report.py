@@ -19,7 +19,14 @@ _PRIMARY: dict[primary.State, State] = {
     primary.State.STOPPING: "stopping",
     primary.State.FREEING: "stopping",
     primary.State.FAILING: "stopping",
+    primary.State.GOING_SOLO: "silent",
+    primary.State.SOLO: "solo",
+    primary.State.SEEKING: "solo",
+    primary.State.REPROTECTING: "seeding",
+    primary.State.RETIRING: "stopping",
+    primary.State.STANDING_DOWN: "standing-down",
     primary.State.STOPPED: "unprotected",
+    primary.State.STOOD_DOWN: "unprotected",
     primary.State.FAILED: "failed",
 }
 """The words for users, who need not tell apart all states of the machine."""
@@ -28,6 +35,7 @@ _BACKUP: dict[backup.State, State] = {
     backup.State.RECEIVING: "receiving",
     backup.State.READY: "ready",
     backup.State.ORPHANED: "orphaned",
+    backup.State.TAKING: "orphaned",
     backup.State.ACTIVATING: "activating",
     backup.State.ACTIVE: "active",
     backup.State.DISCARDED: "discarded",
@@ -37,7 +45,7 @@ _BACKUP: dict[backup.State, State] = {
 async def primary_status(service: PrimaryService, now: float) -> Status:
     """Status of a domain that is protected here."""
     held = BufferState(0, 0, 0)
-    reason = str(service.held_because) if service.held_because else service.reason
+    reason = str(service.held_because) if service.held_because else service.ownership.reason or service.reason
     if not is_over(service):
         try:
             held = await service.buffer_state()
@@ -68,8 +76,8 @@ async def primary_status(service: PrimaryService, now: float) -> Status:
     )
 
 
-def copy_status(copy: Copy, now: float) -> Status:
-    """Status of a domain of which this host holds a copy, or which it took over."""
+def copy_status(copy: Copy, now: float, override: str | None = None) -> Status:
+    """Status of a domain of which this host holds a copy, or which it took over. override: see `Roles.overrides`."""
     role: Role = "none" if copy.state is backup.State.DISCARDED else "backup"
     return Status(
         domain=copy.hello.domain,
@@ -83,7 +91,7 @@ def copy_status(copy: Copy, now: float) -> Status:
         committed_epoch=copy.committed_epoch,
         last_ack_age=round(now - copy.last_heard, 3),
         since=round(now - copy.since, 3),
-        reason=copy.reason,
+        reason=override or copy.reason,
     )
 
 

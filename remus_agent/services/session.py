@@ -200,6 +200,7 @@ def refused_by_peer(refuse: Refuse, domain: str) -> PeerRefused:
     """The error for a REFUSE, naming all its reasons."""
     return PeerRefused(
         "; ".join(reason.message for reason in refuse.reasons),
+        reasons=tuple(reason.code for reason in refuse.reasons),
         operation="session with the backup",
         domain=domain,
         hint="; ".join(reason.hint for reason in refuse.reasons if reason.hint) or None,

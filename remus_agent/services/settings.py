@@ -14,6 +14,11 @@ class Settings:
     domain. look: between two looks at what is below the disks. retry: between attempts to find a lost backup.
     staging_bytes: most that one epoch may take on the backup besides the guest's own memory size.
     disk_staging_bytes: memory that one epoch of one disk may take on the backup.
+
+    With a witness: detect: silence on both paths after which a backup asks to take over. solo: time without an acknowledgement
+    after which a primary asks to run on alone; longer than detect plus what a takeover takes, so that a backup that lives wins.
+    drift: by how much of itself the rate of one host's clock may differ from the true one.
+    automatic_failover, automatic_solo, automatic_reprotect: whether an agent does these by itself.
     """
 
     host: str
@@ -27,3 +32,20 @@ class Settings:
     retry: float = 5.0
     staging_bytes: int = 64 * 1024 * 1024
     disk_staging_bytes: int = 256 * 1024 * 1024
+    detect: float = 10.0
+    solo: float = 60.0
+    drift: float = 0.1
+    automatic_failover: bool = True
+    automatic_solo: bool = True
+    automatic_reprotect: bool = True
+
+    @property
+    def sure(self) -> float:
+        """Seconds after which a message that the backup has heard can no longer keep it from taking over: as long as it was
+        sent a shorter time ago by our clock, the backup's detector has not run out by its own."""
+        return self.detect * (1 - self.drift) / (1 + self.drift)
+
+    @property
+    def tick(self) -> float:
+        """Seconds between two looks of a detector."""
+        return self.detect / 10

@@ -177,5 +177,8 @@ class LoopClock:
         except RuntimeError:
             return time.monotonic()
 
+    def time_of_day(self) -> float:
+        return self.now()
+
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -41,7 +41,7 @@ once."""
 
 
 class FrameType(IntEnum):
-    """What a frame is. DISK_... frames travel on a disk's own connection."""
+    """What a frame is. DISK_... frames travel on a disk's own connection, BEAT on one over the second path."""
 
     HELLO = 1
     WELCOME = 2
@@ -60,6 +60,7 @@ class FrameType(IntEnum):
     DISK_END = 15
     DISK_ASK = 16
     DISK_DIGESTS = 17
+    BEAT = 18
 
 
 _DEFAULT_LIMIT: Final = 64 * 1024

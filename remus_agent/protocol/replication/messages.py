@@ -1,6 +1,6 @@
 """What the frames between agents say: `encode` makes a frame of a message, `decode` reads one.
 
-HELLO, WELCOME, REFUSE, DISK_HELLO and DISK_WELCOME carry JSON with exactly the fields below; the others are binary.
+HELLO, WELCOME, REFUSE, DISK_HELLO, DISK_WELCOME and BEAT carry JSON with exactly the fields below; the others are binary.
 Everything is checked here, because the other side is another host: names that end up in file names, and
 sizes.
 """
@@ -22,6 +22,7 @@ DISK_END: Final = struct.Struct("<QQ16s")
 DISK_ASK: Final = struct.Struct("<QQ")
 MAX_DISKS: Final = 16
 MAX_REASONS: Final = 32
+MAX_GUESTS: Final = 1024
 MAX_ASKED_BYTES: Final = 1 << 32
 """The longest range of which digests can be asked in one go."""
 
@@ -158,6 +159,15 @@ class DiskDigests(msgspec.Struct, frozen=True, kw_only=True):
     digests: bytes
 
 
+class Beat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Heartbeat over the second path, one way. host: who sends it. guests: UUIDs of those that its agent looks after as their
+    primary, so that a host which came back without its guests does not pass for one that runs them."""
+
+    protocol: int = PROTOCOL
+    host: ShortText
+    guests: Annotated[tuple[Uuid, ...], msgspec.Meta(max_length=MAX_GUESTS)]
+
+
 class Plain(msgspec.Struct, frozen=True):
     """A frame that says all by its type: HEARTBEAT, STOP, STOPPED. epoch: the sender's newest, for
     information."""
@@ -166,7 +176,7 @@ class Plain(msgspec.Struct, frozen=True):
     epoch: int = 0
 
 
-_Json = Hello | Welcome | Refuse | DiskHello | DiskWelcome
+_Json = Hello | Welcome | Refuse | DiskHello | DiskWelcome | Beat
 Message = _Json | EpochEnd | MemoryAck | Plain | DiskEpochEnd | DiskAck | DiskAsk | DiskDigests
 M = TypeVar(
     "M",
@@ -182,6 +192,7 @@ M = TypeVar(
     DiskAck,
     DiskAsk,
     DiskDigests,
+    Beat,
 )
 
 _JSON_TYPES: Final[dict[type[_Json], FrameType]] = {
@@ -190,6 +201,7 @@ _JSON_TYPES: Final[dict[type[_Json], FrameType]] = {
     Refuse: FrameType.REFUSE,
     DiskHello: FrameType.DISK_HELLO,
     DiskWelcome: FrameType.DISK_WELCOME,
+    Beat: FrameType.BEAT,
 }
 _DECODERS: Final = {kind: msgspec.json.Decoder(struct_) for struct_, kind in _JSON_TYPES.items()}
 _PLAIN: Final = frozenset({FrameType.HEARTBEAT, FrameType.STOP, FrameType.STOPPED})

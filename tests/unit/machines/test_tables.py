@@ -12,7 +12,7 @@ from remus_agent.machines.table import IllegalEvent, Table
 
 DOCS = Path(__file__).parents[3] / "docs"
 TABLES: list[tuple[Table[Any, Any, Any], Any]] = [
-    (primary.TABLE, {primary.State.CONNECTING, primary.State.RECONNECTING}),
+    (primary.TABLE, {primary.State.CONNECTING, primary.State.RECONNECTING, primary.State.SOLO}),
     (backup.TABLE, {backup.State.RECEIVING}),
 ]
 
@@ -42,23 +42,41 @@ def test_what_is_not_in_the_table_is_refused(table: Table[Any, Any, Any], starts
 
 
 def test_a_primary_that_may_have_a_copy_elsewhere_frees_output_only_on_proof() -> None:
-    """G1 and G3 as a property of the table: from a held state only three events lead to free output."""
+    """G1 and G3 as a property of the table: from a held state only four events lead to free output."""
     held = {
         primary.State.PROTECTED,
         primary.State.SILENT,
         primary.State.RECONNECTING,
         primary.State.RESEEDING,
         primary.State.STOPPING,
+        primary.State.GOING_SOLO,
+        primary.State.RETIRING,
     }
-    proofs = {primary.Event.COPY_DISCARDED, primary.Event.STOP_FORCED, primary.Event.GUEST_ENDED}
+    proofs = {
+        primary.Event.SOLE_OWNER,
+        primary.Event.COPY_DISCARDED,
+        primary.Event.STOP_FORCED,
+        primary.Event.GUEST_ENDED,
+    }
     for row in primary.TABLE.rows:
         if row.state in held and primary.Effect.FREE_OUTPUT in row.effects:
             assert row.event in proofs, row
 
 
-def test_a_copy_is_activated_only_when_orphaned() -> None:
-    states = {row.state for row in backup.TABLE.rows if backup.Effect.ACTIVATE in row.effects}
-    assert states == {backup.State.ORPHANED}
+def test_a_copy_is_activated_only_on_an_operators_proof_or_the_witnesses_word() -> None:
+    ways = {(row.state, row.event) for row in backup.TABLE.rows if backup.Effect.ACTIVATE in row.effects}
+    assert ways == {
+        (backup.State.ORPHANED, backup.Event.FAILOVER_ASKED),
+        (backup.State.TAKING, backup.Event.OWNERSHIP_WON),
+    }
+
+
+def test_output_is_opened_only_by_the_sole_owner() -> None:
+    for row in primary.TABLE.rows:
+        if primary.Effect.OPEN_OUTPUT in row.effects:
+            alone = row.event is primary.Event.SOLE_OWNER
+            already = {primary.State.SEEKING, primary.State.REPROTECTING}
+            assert alone or (row.state in already and row.event is primary.Event.SESSION_LOST), row
 
 
 @pytest.mark.parametrize(("table", "starts"), TABLES, ids=["primary", "backup"])

@@ -1,0 +1,107 @@
+"""Carries out `machines.authority`: reads the record, asks for the change that its table says, until the outcome is known."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+from remus_agent.errors import WitnessConflict, WitnessError, WitnessUnknown, WitnessUnreachable
+from remus_agent.faults import FaultName, active
+from remus_agent.machines.authority import Ownership, Stake, Verdict
+from remus_agent.ports import Clock, EventSink
+from remus_agent.witness_ports import Recorded, Witness
+
+log = logging.getLogger(__name__)
+
+PAUSE: Final = 0.5
+"""Seconds between two attempts to learn the outcome of a change."""
+_ATTEMPTS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What came out. verdict: GO, REFUSE, AGAIN or STAND_DOWN. record: what stands in the witness."""
+
+    verdict: Verdict
+    record: Ownership | None
+
+
+class Authority:
+    """One host's access to the witness."""
+
+    def __init__(self, witness: Witness, host: str, clock: Clock, events: EventSink) -> None:
+        self.host = host
+        self._witness = witness
+        self._clock = clock
+        self._events = events
+
+    async def read(self, guest: str) -> Ownership | None:
+        """The record of a guest. Raises WitnessError."""
+        found = await self._witness.read(guest)
+        return None if found is None else found.ownership
+
+    async def settle(self, guest: str, stake: Stake, *, until_known: bool = False) -> Settled:
+        """Decide on the record, with the change that this takes. guest: its UUID.
+
+        Raises WitnessUnreachable when for sure nothing was changed by us, WitnessUnknown when a change of ours may have been
+        made or may still be: that comes only after several attempts to find out, and never with until_known."""
+        asked: Ownership | None = None
+        asked_on: int | None = None
+        wanted: Ownership | None = None
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                found = await self._witness.read(guest)
+                record = None if found is None else found.ownership
+                if asked is not None and record == asked:
+                    return Settled(Verdict.GO, record)
+                revision = None if found is None else found.revision
+                if revision != asked_on:
+                    asked = None  # somebody was faster: what we asked for can't be made any more
+                rule = stake.decide(record)
+                wanted = stake.change(rule.verdict, record)
+                if wanted is None:
+                    return Settled(rule.verdict, record)
+                asked_on = revision
+                await self._change(guest, found, wanted)
+                return Settled(Verdict.GO, wanted)
+            except WitnessUnknown as error:
+                asked = wanted
+                log.warning("%s: %s", stake.guest, error)
+            except WitnessConflict:
+                log.info("%s: the record was changed meanwhile", stake.guest)
+            except WitnessError as error:
+                if asked is None:
+                    raise
+                log.warning("%s: the outcome of a change is not known yet: %s", stake.guest, error)
+            if attempt >= _ATTEMPTS and not until_known:
+                raise (
+                    WitnessUnknown(
+                        "a change of the record was asked for, and nobody can say whether it was made",
+                        operation=stake.want.value,
+                        domain=stake.guest,
+                        left="nothing was done on it",
+                        hint="check the witness and the network to it",
+                    )
+                    if asked is not None
+                    else WitnessUnreachable(
+                        "others keep changing the record", operation=stake.want.value, domain=stake.guest
+                    )
+                )
+            await self._clock.sleep(PAUSE)
+
+    async def _change(self, guest: str, found: Recorded | None, wanted: Ownership) -> None:
+        """Ask for a change, which was made when this returns. Raises WitnessError."""
+        if active(FaultName.CAS_WITHOUT_COMPARE):
+            found = await self._witness.read(guest)
+        await self._witness.change(guest, found, wanted)
+        self._events.note(
+            wanted.name,
+            "ownership",
+            owner=wanted.owner,
+            generation=wanted.generation,
+            is_now=wanted.state,
+            reason=wanted.reason,
+        )

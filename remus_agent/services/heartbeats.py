@@ -1,0 +1,81 @@
+"""Heartbeats over a second path: another address of the peer, so that the loss of the replication link alone looks like what it
+is. A primary's host sends them; they say for which guests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from remus_agent.errors import PeerError, ReplicationError
+from remus_agent.ports import Clock, Connection, Connector
+from remus_agent.protocol.replication.messages import MAX_GUESTS, Beat, decode, encode
+from remus_agent.services.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class HeartbeatSender:
+    """Tells one peer, over its second address, which guests this host is primary for. `run` never ends by itself."""
+
+    def __init__(
+        self, connector: Connector, address: str, settings: Settings, clock: Clock, guests: Callable[[], list[str]]
+    ) -> None:
+        self._connector = connector
+        self._address = address
+        self._settings = settings
+        self._clock = clock
+        self._guests = guests
+
+    async def run(self) -> None:
+        """Send a beat every `heartbeat` seconds; connect again whenever the connection is lost."""
+        while True:
+            try:
+                connection = await self._connector.connect(self._address, self._settings.connect)
+            except PeerError as error:
+                log.debug("second path to %s: %s", self._address, error)
+                await self._clock.sleep(self._settings.heartbeat)
+                continue
+            try:
+                await self._send(connection)
+            finally:
+                await connection.close()
+
+    async def _send(self, connection: Connection) -> None:
+        try:
+            while True:
+                guests = tuple(sorted(self._guests())[:MAX_GUESTS])
+                async with asyncio.timeout(self._settings.connect):
+                    await connection.send(encode(Beat(host=self._settings.host, guests=guests)))
+                await self._clock.sleep(self._settings.heartbeat)
+        except (PeerError, TimeoutError) as error:
+            log.info("second path to %s: %s", self._address, error or "it takes no heartbeat")
+
+
+class HeardBeats:
+    """What a backup has heard over the second path."""
+
+    def __init__(self, clock: Clock, settings: Settings) -> None:
+        self._clock = clock
+        self._settings = settings
+        self._heard: dict[tuple[str, str], float] = {}
+
+    def heard(self, host: str, guest: str) -> float | None:
+        """When this host last said that it looks after this guest (UUID); None: never."""
+        return self._heard.get((host, guest))
+
+    async def serve(self, connection: Connection, first: Beat) -> None:
+        """Take in the beats of one connection until it ends. Raises ReplicationError on anything else."""
+        beat = first
+        while True:
+            now = self._clock.now()
+            self._heard.update({(beat.host, guest): now for guest in beat.guests})
+            try:
+                async with asyncio.timeout(self._settings.silence):
+                    message = decode(await connection.receive())
+            except (PeerError, TimeoutError):
+                return
+            if not isinstance(message, Beat):
+                raise ReplicationError(f"expected BEAT, received {type(message).__name__}", operation="second path")
+            beat = message

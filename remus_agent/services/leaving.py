@@ -1,0 +1,83 @@
+"""How a guest's output becomes free again, or is dropped: at the end of a protection, in solo, and when another host owns it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from remus_agent.errors import OutputBufferError, RemusError
+from remus_agent.machines.primary import Event
+from remus_agent.ports import Domain, EventSink, OutputBuffer
+from remus_agent.services.disks import DiskSet
+from remus_agent.services.ownership import Ownership
+
+log = logging.getLogger(__name__)
+
+
+class Leaving:
+    """Of one guest. disks: its taps, which are taken away with the plugs. destroy: the guest, with what it has sent."""
+
+    def __init__(
+        self,
+        domain: Domain,
+        output: OutputBuffer,
+        events: EventSink,
+        ownership: Ownership,
+        disks: Callable[[], Awaitable[DiskSet | None]],
+        destroy: Callable[[Domain], Awaitable[None]] | None,
+    ) -> None:
+        self.held_because: RemusError | None = None
+        """Why output is still held, or a tap still in place, although nothing speaks against ending it."""
+        self._domain = domain
+        self._output = output
+        self._events = events
+        self._ownership = ownership
+        self._disks = disks
+        self._destroy = destroy
+
+    async def free_output(self, *, committed: bool) -> Event:
+        """Let out what is held and take the plugs and the taps away. committed: there may have been a copy."""
+        if committed:
+            # On the backup's word or an operator's that there is no copy. The record shall say so too, if it can be reached.
+            said, _ = await self._ownership.alone("its protection ends")
+            if said is Event.ANOTHER_OWNS:
+                return said
+        try:
+            await self._output.remove()
+            await self._close_disks()
+        except RemusError as error:
+            log.error("%s: %s", self._domain.name, error)
+            if self.held_because is None:
+                event = "output-not-freed" if isinstance(error, OutputBufferError) else "disks-not-freed"
+                self._events.note(self._domain.name, event, reason=str(error))
+            self.held_because = error
+            return Event.OUTPUT_HELD
+        self.held_because = None
+        return Event.OUTPUT_FREE
+
+    async def open_output(self) -> str | None:
+        """Let out what is held and hold nothing; the plugs stay. Why that failed, if it did: it is tried again with each attempt
+        to find a backup."""
+        try:
+            await self._output.open()
+        except RemusError as error:
+            log.error("%s: its output stays held: %s", self._domain.name, error)
+            return str(error)
+        return None
+
+    async def destroy_stale_guest(self) -> Event:
+        """Another host owns it."""
+        try:
+            if self._destroy is not None:
+                await self._destroy(self._domain)
+            await self._close_disks()
+        except RemusError as error:
+            log.error("%s: cannot be destroyed: %s", self._domain.name, error)
+            self._events.note(self._domain.name, "stale-guest-stands", reason=str(error))
+            return Event.STALE_GUEST_STANDS
+        return Event.STALE_GUEST_GONE
+
+    async def _close_disks(self) -> None:
+        disks = await self._disks()
+        if disks is not None:
+            await disks.close()

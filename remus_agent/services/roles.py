@@ -1,0 +1,182 @@
+"""What an agent with a witness does beyond one without: it claims guests, takes over, stands down, and protects again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from remus_agent.errors import AuthorityError, DomainNotFound, RemusError, WitnessError, WitnessUnreachable
+from remus_agent.machines import backup as backup_machine
+from remus_agent.ports import Domain, GuestRecord, OutputBuffers
+from remus_agent.services.authority import Authority
+from remus_agent.services.backup import BackupService, refuse_another
+from remus_agent.services.copy import Copy
+from remus_agent.services.heartbeats import HeartbeatSender
+from remus_agent.services.ownership import Witnessed, claim
+from remus_agent.services.primary_ports import PrimaryPorts
+from remus_agent.services.settings import Settings
+from remus_agent.services.stand_down import destroy_stale
+from remus_agent.services.takeover import Takeover
+from remus_agent.witness_ports import Witness
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Seams:
+    """What the agent offers. guests: UUIDs of those that it protects. adopt: become the primary, alone, of a guest that runs
+    here. paths: second addresses of peers, by name."""
+
+    guests: Callable[[], list[str]]
+    adopt: Callable[[Domain, GuestRecord], None]
+    paths: Mapping[str, str] = field(default_factory=dict)
+
+
+class Roles:
+    """Of one host. interval_ms, output_limit_bytes: for guests that are taken over."""
+
+    def __init__(
+        self,
+        witness: Witness,
+        settings: Settings,
+        ports: PrimaryPorts,
+        outputs: OutputBuffers,
+        backup: BackupService,
+        seams: Seams,
+        *,
+        interval_ms: int = 40,
+        output_limit_bytes: int = 64 * 1024 * 1024,
+    ) -> None:
+        self.overrides: dict[str, str] = {}
+        """Guests that run here on an operator's word, and what the witness says to it."""
+        self._witness = witness
+        self._authority = Authority(witness, settings.host, ports.clock, ports.events)
+        self._settings = settings
+        self._ports = ports
+        self._outputs = outputs
+        self._backup = backup
+        self._seams = seams
+        self._interval_ms = interval_ms
+        self._limit = output_limit_bytes
+        self.takeover = Takeover(
+            backup,
+            self._authority,
+            frozenset(seams.paths),
+            settings,
+            ports.clock,
+            ports.events,
+            self._taken,
+        )
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Begin to listen for primaries that die, and to tell peers that this host lives."""
+        self._spawn(self.takeover.run(), "takeover")
+        for name, address in self._seams.paths.items():
+            sender = HeartbeatSender(
+                self._ports.connector, address, self._settings, self._ports.clock, self._seams.guests
+            )
+            self._spawn(sender.run(), f"heartbeats to {name}")
+
+    async def close(self) -> None:
+        """The agent stops."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.takeover.close()
+        await self._witness.close()
+
+    async def claim(self, domain: Domain, peer: str) -> int:
+        """Before a guest is protected: the generation of its sessions."""
+        return await claim(self._authority, domain.uuid, domain.name, peer)
+
+    def ownership(self, record: GuestRecord) -> Witnessed:
+        """For a guest that this host protects."""
+        return Witnessed(self._authority, record, self._settings, self._ports.clock)
+
+    async def destroy(self, domain: Domain) -> None:
+        """A guest that another host owns."""
+        await destroy_stale(domain, self._ports.hypervisor, self._outputs)
+
+    async def failover(self, name: str, *, generation: int | None, session: str | None, fenced: dict[str, str]) -> Copy:
+        """Activate this host's copy on an operator's word: by the witness, or where that cannot be reached by a proof of
+        fencing, which is recorded, and reported until the witness agrees."""
+        async with self.takeover.turn(name):
+            return await self._failover(name, generation=generation, session=session, fenced=fenced)
+
+    async def _failover(
+        self, name: str, *, generation: int | None, session: str | None, fenced: dict[str, str]
+    ) -> Copy:
+        copy = self._backup.copy_of(name)
+        if copy is None or copy.state in (backup_machine.State.DISCARDED, backup_machine.State.ACTIVE):
+            return await self._backup.failover(name, generation=generation, session=session, fenced=fenced)
+        refuse_another(copy, generation, session)
+        await self._backup.expect_silence(name, max(3 * self._settings.heartbeat, self._settings.detect))
+        try:
+            return await self.takeover.take(name, "an operator asked for a failover")
+        except WitnessUnreachable as error:
+            if not fenced:
+                raise AuthorityError(
+                    f"the witness cannot be asked: {error.message}",
+                    operation="failover",
+                    domain=name,
+                    left="nothing was changed",
+                    hint="repair the witness; or fence the primary's host and give the proof of it",
+                ) from error
+        copy = await self._backup.failover(name, generation=generation, session=session, fenced=fenced)
+        self.overrides[name] = (
+            f"runs on an operator's word that {fenced['host']} is dead; the witness does not know of it"
+        )
+        self._ports.events.note(name, "override", generation=copy.generation, fenced=fenced)
+        self._spawn(self._reconcile(copy), f"reconcile {name}")
+        return copy
+
+    async def _reconcile(self, copy: Copy) -> None:
+        """After an override: have the witness agree, as soon as it can be asked."""
+        name = copy.hello.domain
+        while True:
+            await self._ports.clock.sleep(self._settings.retry)
+            try:
+                await self.takeover.agree(copy, "an operator had proof of fencing")
+            except WitnessError as error:
+                log.warning("%s: %s: %s", name, self.overrides[name], error)
+            except AuthorityError as error:
+                self.overrides[name] = f"runs on an operator's word, which the witness contradicts: {error.message}"
+                self._ports.events.note(name, "override-contradicted", reason=str(error))
+                log.critical("%s: %s", name, self.overrides[name])
+                return
+            else:
+                del self.overrides[name]
+                await self._taken(copy)
+                return
+
+    async def _taken(self, copy: Copy) -> None:
+        """The guest runs here, and the witness knows: this host is its primary now, without a backup yet."""
+        domain, hello = copy.running, copy.hello
+        if domain is None:
+            raise DomainNotFound("the copy does not run", operation="take over", domain=hello.domain)
+        record = GuestRecord(
+            name=hello.domain,
+            uuid=hello.uuid,
+            role="primary",
+            peer=hello.host,
+            # After a takeover of generation g the record is of g+1; sessions are of the one after that.
+            generation=hello.generation + 2,
+            committed=False,
+            interval_ms=self._interval_ms,
+            output_limit_bytes=self._limit,
+        )
+        try:
+            await self._ports.store.save(record)
+        except RemusError as error:
+            log.error("%s: will not be protected again after a restart: %s", hello.domain, error)
+        self._seams.adopt(domain, record)
+        self._backup.hand_out(copy)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

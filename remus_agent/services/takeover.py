@@ -1,0 +1,165 @@
+"""A backup that takes over by itself: a detector a guest, and the way from its suspicion to a guest that runs here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from remus_agent.errors import AuthorityError, RemusError
+from remus_agent.faults import FaultName, active
+from remus_agent.machines.authority import Stake, Verdict, Want
+from remus_agent.machines.backup import Event, State
+from remus_agent.machines.detector import Detector
+from remus_agent.ports import Clock, EventSink
+from remus_agent.services.authority import Authority, Settled
+from remus_agent.services.backup import BackupService
+from remus_agent.services.copy import Copy
+from remus_agent.services.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Takeover:
+    """All guests of which this host is the backup. paths: hosts from which heartbeats come over a second path; without one
+    there is only one signal, and nothing is taken over by itself. taken: called with each copy that runs here now."""
+
+    def __init__(
+        self,
+        backup: BackupService,
+        authority: Authority,
+        paths: frozenset[str],
+        settings: Settings,
+        clock: Clock,
+        events: EventSink,
+        taken: Callable[[Copy], Awaitable[None]],
+    ) -> None:
+        self._backup = backup
+        self._authority = authority
+        self._paths = paths
+        self._settings = settings
+        self._clock = clock
+        self._events = events
+        self._taken = taken
+        self._detectors: dict[str, Detector] = {}
+        self._seen: dict[str, tuple[float, float]] = {}
+        self._turns: dict[str, asyncio.Lock] = {}
+        self._attempts: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Look at every guest, a tick after the other; never ends by itself."""
+        while True:
+            for domain in self._backup.names():
+                self._look(domain)
+            await self._clock.sleep(self._settings.tick)
+
+    async def close(self) -> None:
+        """The agent stops. What is asked of the witness right now may still be granted; the record tells the next agent."""
+        for task in self._attempts.values():
+            task.cancel()
+        await asyncio.gather(*self._attempts.values(), return_exceptions=True)
+
+    def _look(self, domain: str) -> None:
+        copy = self._backup.copy_of(domain)
+        if (
+            not self._settings.automatic_failover
+            or copy is None
+            or copy.state not in (State.READY, State.ORPHANED)
+            or copy.hello.host not in self._paths
+        ):
+            self._detectors.pop(domain, None)
+            return
+        now = self._clock.time_of_day() if active(FaultName.WALL_CLOCK) else self._clock.now()
+        detector = self._detectors.get(domain) or Detector.started(self._settings.detect, self._settings.tick, now)
+        channel = max(each.primary_heard for each in self._backup.copies_of(domain))
+        path = self._backup.beats.heard(copy.hello.host, copy.hello.uuid)
+        if active(FaultName.WALL_CLOCK):
+            channel = self._of_day(f"{domain} channel", channel)
+            path = None if path is None else self._of_day(f"{domain} path", path)
+        detector = detector.ticked(now).heard(channel=channel, path=path)
+        attempt = self._attempts.get(domain)
+        if detector.suspects and (attempt is None or attempt.done()):
+            log.warning("%s: its primary %s is silent for %.1f s", domain, copy.hello.host, detector.silent_for)
+            self._events.note(domain, "suspect", silent_for=round(detector.silent_for, 3), primary=copy.hello.host)
+            detector = detector.failed(now)  # until it has succeeded; then nobody asks the detector any more
+            self._attempts[domain] = asyncio.create_task(self._attempt(domain), name=f"take over {domain}")
+        self._detectors[domain] = detector
+
+    def _of_day(self, signal: str, heard: float) -> float:
+        """For the seeded fault: the time of day at which it was first seen that a signal was heard then."""
+        if self._seen.get(signal, (None, 0.0))[0] != heard:
+            self._seen[signal] = (heard, self._clock.time_of_day())
+        return self._seen[signal][1]
+
+    async def _attempt(self, domain: str) -> None:
+        try:
+            async with self.turn(domain):
+                await self.take(domain, "its primary is silent on both paths")
+        except RemusError as error:
+            log.warning("%s: not taken over: %s", domain, error)
+            self._events.note(domain, "not-taken-over", reason=str(error))
+
+    def turn(self, domain: str) -> asyncio.Lock:
+        """For whoever is about to activate a copy of this domain: one at a time."""
+        return self._turns.setdefault(domain, asyncio.Lock())
+
+    async def take(self, domain: str, reason: str) -> Copy:
+        """Take over the committed copy of a guest in one's turn, if the witness allows it. Raises AuthorityError, WitnessError
+        when it does not; then the copy stands, unless it is stale. Raises another RemusError when it could not be activated."""
+        with self._backup.taking_over(domain):
+            copy = await self._backup.silence(domain)
+            if copy is None:
+                raise AuthorityError(
+                    "no committed copy is left that may be activated", operation="take over", domain=domain
+                )
+            copy.ask_to_take()
+            await self._win(copy, reason)
+            for other in self._backup.copies_of(domain):
+                if other is not copy and other.state is State.ORPHANED:
+                    await other.discard(Event.SUPERSEDED)
+            await copy.take()
+        await self._taken(copy)
+        return copy
+
+    async def agree(self, copy: Copy, reason: str) -> None:
+        """Have the witness name this host as the owner of a guest that runs here on an operator's proof. Raises WitnessError,
+        AuthorityError."""
+        settled = await self._settle(copy, reason)
+        if settled.verdict is not Verdict.GO:
+            raise _not_offered(copy, settled)
+
+    async def _win(self, copy: Copy, reason: str) -> None:
+        """Return when this host owns the guest; otherwise the copy is told why not."""
+        try:
+            settled = await self._settle(copy, reason)
+        except BaseException:  # also when the agent stops: what the copy is now has to be true
+            copy.refused(Event.OWNERSHIP_REFUSED)
+            raise
+        if settled.verdict is Verdict.GO:
+            return
+        error = _not_offered(copy, settled)
+        if settled.verdict is Verdict.STAND_DOWN:
+            copy.refused(Event.STALE)
+            error.left = "the copy was discarded: the guest ran on without it"
+            await copy.clear_up()
+        else:
+            copy.refused(Event.OWNERSHIP_REFUSED)
+        raise error
+
+    async def _settle(self, copy: Copy, reason: str) -> Settled:
+        hello = copy.hello
+        stake = Stake(Want.TAKE, self._authority.host, hello.domain, hello.generation, hello.host, reason)
+        # Whoever asks here must know: a takeover that was granted unheard would leave the guest to nobody.
+        return await self._authority.settle(hello.uuid, stake, until_known=True)
+
+
+def _not_offered(copy: Copy, settled: Settled) -> AuthorityError:
+    record = settled.record
+    says = "there is no record" if record is None else f"{record.owner} owns it, generation {record.generation}"
+    return AuthorityError(
+        f"the witness does not offer this copy of generation {copy.hello.generation}: {says}",
+        operation="take over",
+        domain=copy.hello.domain,
+        left="the copy stands",
+        hint="see `remusctl status` on both hosts",
+    )

@@ -1,0 +1,292 @@
+"""Runs the world of `world.py` under a plan of faults that is drawn from a seed; replays and shrinks plans that fail.
+
+python -m tests.model.simulate --seeds 0:1000              many seeds, how many a second
+python -m tests.model.simulate --seed 17                   one seed again, exactly as it was
+python -m tests.model.simulate --seed 17 --fault NAME      with a seeded fault of remus_agent/faults.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import sys
+import time
+from dataclasses import dataclass, replace
+from typing import Final
+
+from remus_agent.faults import VARIABLE
+from tests.model.scheduler import Scheduler, run_scheduled
+from tests.model.world import TIMES, Violated, World
+
+SERVED_WITHIN: Final = 25.0
+"""Seconds after the last fault within which the guest has to be served again."""
+TICK: Final = 0.3
+"""Seconds between two frames of the guest to its clients."""
+KINDS: Final = (
+    *("cut",) * 4,
+    *("freeze",) * 3,
+    *("power-off",) * 2,
+    *("kill-agent",) * 2,
+    "slow",
+    "witness-down",
+    "witness-cut",
+    *("witness-slow",) * 3,
+    "answer-lost",
+    "answer-late",
+    *("set-clock",) * 2,
+    *("damage",) * 2,
+)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """at: when, in true seconds. seconds: how long. paths, both: for cuts. amount: what the kind takes."""
+
+    at: float
+    kind: str
+    host: str
+    seconds: float
+    paths: tuple[str, ...] = ()
+    both: bool = True
+    amount: float = 0.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is drawn, but the order in which hosts run and the delays: these are drawn from the seed as well."""
+
+    seed: int
+    rates: tuple[float, float]
+    faults: tuple[Fault, ...]
+    solo: float = TIMES["solo"]
+    """Seconds; near `detect` both hosts ask for the record at the same time."""
+
+
+def plan_of(seed: int) -> Plan:
+    """The plan of a seed."""
+    rng = random.Random(seed)
+    faults = []
+    for _ in range(rng.randint(1, 4)):
+        at = rng.uniform(0.5, 8.0)
+        kind = rng.choice(KINDS)
+        lasts = kind not in ("answer-lost", "answer-late", "damage")
+        paths = rng.choice([("channel",), ("second",), ("channel", "second"), ("channel", "second")])
+        faults.append(
+            Fault(
+                at=round(at, 3),
+                kind=kind,
+                host=rng.choice(["alpha", "alpha", "beta"]),
+                seconds=round(rng.choice([0.5, 2, 4, 6, 9, 12]) * rng.uniform(0.8, 1.2), 3) if lasts else 0.0,
+                paths=paths,
+                both=rng.random() < 0.6,
+                amount=round(rng.choice([-1, 1]) * rng.choice([2.0, 30.0, 3600.0]), 1),
+            )
+        )
+    rates = (round(rng.uniform(0.93, 1.07), 3), round(rng.uniform(0.93, 1.07), 3))
+    solo = rng.choice([TIMES["detect"] + 0.5, TIMES["solo"]])
+    return Plan(seed, rates, tuple(sorted(faults, key=lambda fault: fault.at)), solo)
+
+
+async def _strike(world: World, fault: Fault) -> None:  # noqa: PLR0912 - one branch a kind
+    await asyncio.sleep(fault.at)
+    host = world.hosts[fault.host]
+    once = [True]
+
+    def first(name: str) -> bool:
+        return bool(name == fault.host and once and once.pop())
+
+    match fault.kind:
+        case "cut":
+            directions = {(path, fault.host) for path in fault.paths}
+            if fault.both:
+                directions |= {(path, host.peer) for path in fault.paths}
+            world.cut |= directions
+            await asyncio.sleep(fault.seconds)
+            world.heal(directions)
+        case "freeze":
+            node = host.node
+            node.stopped = True
+            await asyncio.sleep(fault.seconds)
+            if host.node is node and host.agent is not None:
+                node.stopped = False
+        case "power-off":
+            world.power_off(host)
+            await asyncio.sleep(fault.seconds)
+            world.power_on(host)
+        case "kill-agent":
+            world.kill_agent(host)
+            await asyncio.sleep(fault.seconds)
+            world.start_agent(host)
+        case "slow":
+            for path in fault.paths:
+                world.delay[path, fault.host] = 3.0
+            await asyncio.sleep(fault.seconds)
+            for path in fault.paths:
+                world.delay.pop((path, fault.host), None)
+        case "witness-down":
+            world.witness.down = True
+            await asyncio.sleep(fault.seconds)
+            world.witness.down = False
+        case "witness-cut":
+            world.witness.cut.add(fault.host)
+            await asyncio.sleep(fault.seconds)
+            world.witness.cut.discard(fault.host)
+        case "witness-slow":
+            world.witness_delay = 2.0
+            await asyncio.sleep(fault.seconds)
+            world.witness_delay = 0.1
+        case "answer-lost":
+            world.witness.lose_answer = first
+        case "answer-late":
+            world.witness.late = lambda name: 4.0 if first(name) else None
+        case "set-clock":
+            # One step, and then a time service that makes the clock run fast.
+            host.clock.set_by += fault.amount
+            for _ in range(round(fault.seconds / 0.1)):
+                host.clock.set_by += 0.23
+                await asyncio.sleep(0.1)
+        case "damage":
+            world.damage += 3
+        case _:
+            raise ValueError(fault.kind)
+
+
+async def _work(world: World) -> None:
+    while True:
+        await asyncio.sleep(TICK)
+        world.tick()
+
+
+async def _story(loop: Scheduler, plan: Plan, rng: random.Random) -> World:
+    world = World(loop, rng, plan.rates, plan.solo)
+    failed: list[BaseException] = []
+    loop.set_exception_handler(lambda _, context: failed.append(context.get("exception") or RuntimeError(str(context))))
+    working = loop.create_task(_work(world))
+    await world.begin()
+    strikes = [loop.create_task(_strike(world, fault)) for fault in plan.faults]
+
+    async def until(when: float) -> None:
+        while loop.time() < when:
+            await asyncio.sleep(0.5)
+            for task in (working, *strikes):
+                if task.done():
+                    task.result()
+            for host in world.hosts.values():
+                for task in host.agent._tasks.values() if host.agent is not None else ():
+                    if task.done() and not task.cancelled() and task.exception() is not None:
+                        raise task.exception() or RuntimeError
+            if Violated.noted:
+                raise Violated.noted[0]
+
+    await until(max((fault.at + fault.seconds for fault in plan.faults), default=0.0) + 1)
+    before = {inc.number: inc.seen for inc in world.incarnations}
+    deadline = loop.time() + SERVED_WITHIN
+    while not _settled(world, before):
+        await until(loop.time() + 0.5)
+        if loop.time() > deadline:
+            _served_again(world, before)
+            break
+    return world
+
+
+def _settled(world: World, before: dict[int, int]) -> bool:
+    """Whether nothing is going to happen any more: it is protected and its clients are answered, or it is lost for good."""
+    owner = world.owner
+    if owner is None:
+        return False
+    running = world.running()
+    if not running:
+        there = world.hosts[owner.owner]
+        lost = owner.state == "solo" and there.agent is not None and not there.agent.backup.names()
+        return lost and world.lost_with_power
+    return len(running) == 1 and owner.state == "protected" and running[0].seen > before.get(running[0].number, 0)
+
+
+def _served_again(world: World, before: dict[int, int]) -> None:
+    """G5: when all faults are over, one host runs the guest and its clients are answered, unless it was lost with its host."""
+    running = world.running()
+    if len(running) > 1:
+        raise Violated(f"G5: {len(running)} hosts still run the guest")
+    if not running:
+        if not world.lost_with_power:
+            raise Violated("G5: nobody runs the guest any more, and no host with it lost power")
+        return
+    (inc,) = running
+    if inc.seen <= before.get(inc.number, 0):
+        raise Violated("G5: the guest runs, and its clients hear nothing")
+
+
+def simulate(plan: Plan) -> str | None:
+    """Run one plan; what was violated, or None. Raises what is no guarantee: a defect."""
+    Violated.noted.clear()
+    rng = random.Random(plan.seed)
+    with contextlib.suppress(Violated):  # it is noted
+        run_scheduled(rng, lambda loop: _story(loop, plan, rng))
+    return str(Violated.noted[0]) if Violated.noted else None
+
+
+def shrink(plan: Plan) -> Plan:
+    """Leave faults out while it still fails."""
+    smaller = True
+    while smaller:
+        smaller = False
+        for fault in plan.faults:
+            without = replace(plan, faults=tuple(other for other in plan.faults if other is not fault))
+            if simulate(without) is not None:
+                plan, smaller = without, True
+                break
+    return plan
+
+
+def report(plan: Plan, what: str) -> str:
+    """What a person needs to see a failure again."""
+    fault = os.environ.get(VARIABLE)
+    command = f"python -m tests.model.simulate --seed {plan.seed}" + (f" --fault {fault}" if fault else "")
+    least = shrink(plan)
+    return "\n".join(
+        [f"seed {plan.seed}: {what}", f"again: {command}", "the least that fails:", *map(str, least.faults)]
+    )
+
+
+def first_failure(seeds: range) -> str | None:
+    """The report of the first seed that fails."""
+    for seed in seeds:
+        plan = plan_of(seed)
+        what = simulate(plan)
+        if what is not None:
+            return report(plan, what)
+    return None
+
+
+def main() -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--seeds", default="0:1000")
+    parser.add_argument("--fault")
+    parser.add_argument("--verbose", action="store_true")
+    options = parser.parse_args()
+    if options.fault:
+        os.environ[VARIABLE] = options.fault
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.disable(logging.NOTSET if options.verbose else logging.CRITICAL)
+    if options.seed is not None:
+        what = simulate(plan_of(options.seed))
+        print(f"seed {options.seed}: {what or 'holds'}", *plan_of(options.seed).faults, sep="\n  ")
+        return what is not None
+    low, high = map(int, options.seeds.split(":"))
+    started = time.perf_counter()
+    failure = first_failure(range(low, high))
+    seconds = time.perf_counter() - started
+    print(
+        failure or f"{high - low} seeds hold, {(high - low) / seconds:.1f} a second ({TIMES['detect']:g} s to detect)"
+    )
+    return failure is not None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

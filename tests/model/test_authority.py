@@ -1,0 +1,226 @@
+"""Single stories of authority in the simulated world: what happens after one fault, step by step."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from remus_agent.errors import AuthorityError, RemusError
+from remus_agent.machines.authority import Ownership
+from tests.model.scheduler import Scheduler, run_scheduled
+from tests.model.world import GUEST, UUID, Violated, World
+
+BOTH = {(path, host) for path in ("channel", "second") for host in ("alpha", "beta")}
+FENCED = {"host": "alpha", "method": "power", "evidence": "the socket is switched off"}
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def play(story: Callable[[World], Awaitable[None]]) -> None:
+    """A story in a world whose guest is protected; every guarantee is checked beside it."""
+    rng = random.Random(7)
+    Violated.noted.clear()
+
+    async def main(loop: Scheduler) -> None:
+        world = World(loop, rng, (1.0, 1.0))
+
+        async def work() -> None:
+            while True:
+                await asyncio.sleep(0.3)
+                world.tick()
+
+        working = loop.create_task(work())
+        await world.begin()
+        await until(world, lambda: standing(world)[:3] == ("alpha", 2, "protected"), 5)
+        await story(world)
+        if working.done():
+            working.result()
+
+    run_scheduled(rng, main)
+    assert not Violated.noted
+
+
+async def until(world: World, condition: Callable[[], bool], seconds: float) -> None:
+    """Poll on virtual time."""
+    end = world.loop.time() + seconds
+    while not condition():
+        assert world.loop.time() < end, f"never happened; the record is {world.owner}"
+        await asyncio.sleep(0.1)
+
+
+def standing(world: World) -> tuple[str, int, str, str | None]:
+    """The record."""
+    now = world.owner
+    assert now is not None
+    return now.owner, now.generation, now.state, now.backup
+
+
+def answered(world: World) -> int:
+    """The newest frame that clients have of the guest that runs."""
+    (inc,) = world.running()
+    return inc.seen
+
+
+async def ask(world: World, host: str, what: Callable[[Any], Any]) -> Any:
+    """Ask an agent, as its operator does."""
+    agent = world.hosts[host].agent
+    assert agent is not None
+    return await world.hosts[host].node.spawn(what(agent))
+
+
+async def status(world: World, host: str) -> str:
+    """The state of the guest's protection there."""
+    shown = await ask(world, host, lambda agent: agent.status(GUEST))
+    return str(shown.state)
+
+
+def test_a_backup_takes_over_by_itself_and_protects_again_when_the_other_returns() -> None:
+    async def story(world: World) -> None:
+        world.power_off(world.hosts["alpha"])
+        await until(world, lambda: standing(world) == ("beta", 3, "solo", None), 6)
+        await until(world, lambda: [inc.host for inc in world.running()] == ["beta"], 2)
+        assert await status(world, "beta") == "solo"
+        world.power_on(world.hosts["alpha"])
+        await until(world, lambda: standing(world) == ("beta", 4, "protected", "alpha"), 10)
+        assert await status(world, "beta") == "protected"
+
+    play(story)
+
+
+def test_a_primary_runs_on_alone_and_is_protected_again_when_the_link_heals() -> None:
+    async def story(world: World) -> None:
+        directions = {("channel", "alpha"), ("channel", "beta")}
+        world.cut |= directions
+        before = answered(world)
+        await until(world, lambda: standing(world) == ("alpha", 3, "solo", None), 25)
+        await until(world, lambda: answered(world) > before + 5, 5)
+        world.heal(directions)
+        await until(world, lambda: standing(world) == ("alpha", 4, "protected", "beta"), 15)
+
+    play(story)
+
+
+def test_of_two_that_cannot_hear_each_other_one_wins_and_the_other_stands_down() -> None:
+    async def story(world: World) -> None:
+        world.cut |= BOTH
+        await until(world, lambda: standing(world)[0] == "beta", 10)
+        await until(world, lambda: len(world.running()) == 1, 20)
+        assert not world.hosts["alpha"].xen.guests
+        assert GUEST not in world.hosts["alpha"].outputs.by_name, "what it had sent is dropped"
+        world.heal(set(BOTH))
+        await until(world, lambda: standing(world) == ("beta", 4, "protected", "alpha"), 15)
+
+    play(story)
+
+
+def test_without_the_witness_nobody_changes_roles() -> None:
+    async def story(world: World) -> None:
+        world.witness.down = True
+        world.cut |= BOTH
+        await asyncio.sleep(30)
+        assert standing(world) == ("alpha", 2, "protected", "beta")
+        assert await status(world, "alpha") == "silent"
+        assert await status(world, "beta") == "orphaned"
+        world.heal(set(BOTH))
+        before = answered(world)
+        await until(world, lambda: answered(world) > before, 15)
+
+    play(story)
+
+
+def test_the_loss_of_the_second_path_alone_changes_nothing() -> None:
+    async def story(world: World) -> None:
+        world.cut |= {("second", "alpha"), ("second", "beta")}
+        before = answered(world)
+        await asyncio.sleep(15)
+        assert standing(world) == ("alpha", 2, "protected", "beta")
+        assert answered(world) > before + 30
+
+    play(story)
+
+
+def test_an_unprotected_guest_stands_as_solo_in_the_record_also_without_its_backup() -> None:
+    async def story(world: World) -> None:
+        world.power_off(world.hosts["beta"])
+        await asyncio.sleep(6)
+        await ask(
+            world,
+            "alpha",
+            lambda agent: agent.unprotect(GUEST, force=False, timeout=20, progress=lambda *_, **__: None),
+        )
+        assert standing(world) == ("alpha", 3, "solo", None)
+        assert await status(world, "alpha") == "unprotected"
+
+    play(story)
+
+
+def test_an_operator_needs_no_proof_where_the_witness_answers() -> None:
+    async def story(world: World) -> None:
+        world.cut |= {("channel", "alpha"), ("channel", "beta")}
+        failover = lambda agent: agent.failover(GUEST, generation=2, session=None, fenced={})  # noqa: E731
+        await ask(world, "beta", failover)
+        assert standing(world) == ("beta", 3, "solo", None)
+        await until(world, lambda: [inc.host for inc in world.running()] == ["beta"], 15)
+
+    play(story)
+
+
+def test_an_operators_proof_counts_where_the_witness_is_silent_until_it_agrees() -> None:
+    async def story(world: World) -> None:
+        world.witness.down = True
+        world.power_off(world.hosts["alpha"])
+        with pytest.raises(AuthorityError, match="the witness cannot be asked"):
+            await ask(world, "beta", lambda agent: agent.failover(GUEST, generation=None, session=None, fenced={}))
+        # The override is the one way to two owners, if the proof is wrong; here it is right.
+        world.owner = None
+        shown = await ask(
+            world, "beta", lambda agent: agent.failover(GUEST, generation=None, session=None, fenced=FENCED)
+        )
+        assert shown.state == "active"
+        assert "operator's word" in shown.reason
+        world.witness.down = False
+        await until(world, lambda: world.owner is not None and standing(world)[:3] == ("beta", 3, "solo"), 15)
+        assert await status(world, "beta") == "solo"
+
+    play(story)
+
+
+def test_a_record_of_another_owner_refuses_a_protection() -> None:
+    async def story(world: World) -> None:
+        world.power_off(world.hosts["alpha"])
+        await until(world, lambda: [inc.host for inc in world.running()] == ["beta"], 10)
+        alpha = world.hosts["alpha"]
+        world.power_on(alpha)
+        alpha.xen.create(GUEST, UUID, 4)
+        alpha.xen.guests[GUEST].running = False
+        protect = lambda agent: agent.protect(  # noqa: E731
+            GUEST,
+            "beta",
+            interval_ms=500,
+            output_limit_bytes=1 << 20,
+            wait=True,
+            timeout=5,
+            progress=lambda *_, **__: None,
+        )
+        with pytest.raises(RemusError, match="beta owns it"):
+            await ask(world, "alpha", protect)
+
+    play(story)
+
+
+def test_the_record_is_what_people_read() -> None:
+    async def story(world: World) -> None:
+        assert isinstance(world.owner, Ownership)
+        assert (world.owner.name, world.owner.changed_by) == (GUEST, "alpha")
+
+    play(story)

@@ -1,0 +1,65 @@
+"""The guarantees of authority under seeded plans of faults, and each fault of `remus_agent/faults.py` that breaks one of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from remus_agent.faults import VARIABLE, FaultName
+from tests.model.simulate import Fault, Plan, first_failure, plan_of, shrink, simulate
+
+SEEDS = 60
+"""Of each ordinary run; `python -m tests.model.simulate --seeds 0:10000` takes more."""
+
+FOUND_WITHIN = 1000
+FAULTS = {
+    FaultName.ACK_WAIT_REMOVED: 0,
+    FaultName.CAS_WITHOUT_COMPARE: 400,
+    FaultName.SOLO_WITHOUT_CAS: 0,
+    FaultName.GENERATION_UNCHECKED: 490,
+    FaultName.WALL_CLOCK: 232,
+    FaultName.DIGEST_UNCHECKED: 17,
+}
+"""Each with the seed that found it last. Should a change of the code give that seed another course, all are tried."""
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """Thousands of failures are provoked; each would be logged."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, 20))
+def test_the_guarantees_hold(first: int) -> None:
+    failure = first_failure(range(first, first + 20))
+    assert failure is None, failure
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.value)
+def test_a_seeded_fault_is_found(fault: FaultName, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, fault.value)
+    if simulate(plan_of(FAULTS[fault])) is not None:
+        return
+    assert first_failure(range(FOUND_WITHIN)) is not None, f"{fault.value} was not found in {FOUND_WITHIN} seeds"
+
+
+def test_a_seed_is_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails fails again in the same words, also after other seeds have run."""
+    monkeypatch.setenv(VARIABLE, FaultName.SOLO_WITHOUT_CAS.value)
+    seed = next(seed for seed in range(FOUND_WITHIN) if simulate(plan_of(seed)) is not None)
+    first = simulate(plan_of(seed))
+    simulate(plan_of(seed + 1))
+    assert simulate(plan_of(seed)) == first
+
+
+def test_a_plan_that_fails_is_shrunk_to_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, FaultName.SOLO_WITHOUT_CAS.value)
+    cut = Fault(at=3.0, kind="cut", host="alpha", seconds=14.0, paths=("channel",))
+    idle = Fault(at=4.0, kind="witness-slow", host="beta", seconds=1.0)
+    plan = Plan(seed=1, rates=(1.0, 1.0), faults=(cut, idle))
+    assert simulate(plan) is not None
+    assert shrink(plan).faults == (cut,)

@@ -1,0 +1,493 @@
+"""Two hosts with their agents, two links, a witness and clients, under faults. What must hold is checked as it happens.
+
+A guest counts; each number that it reaches is a frame to its clients. An *incarnation* is one domain that runs: the first, and
+each that a backup activated, which goes on at the number that its memory holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from remus_agent.adapters.sim.disk import SimTaps
+from remus_agent.adapters.sim.hypervisor import SimGuest, SimHypervisor, SimTarget
+from remus_agent.adapters.sim.local import SimAnnouncer, SimDisk, SimEvents, SimJournal, SimOutput, SimOutputs
+from remus_agent.adapters.sim.net import SimConnection
+from remus_agent.adapters.sim.replica import SimReplicas, SimStores
+from remus_agent.adapters.sim.witness import SimWitness
+from remus_agent.errors import ConnectionLost, PeerTimeout
+from remus_agent.machines.authority import Ownership
+from remus_agent.ports import CommitRecord, Domain
+from remus_agent.protocol.replication.frames import Frame, FrameType
+from remus_agent.services.agent import AgentService
+from remus_agent.services.backup import BackupService
+from remus_agent.services.backup_ports import BackupPorts
+from remus_agent.services.primary_ports import PrimaryPorts
+from remus_agent.services.settings import Settings
+from tests.model.scheduler import OUTSIDE, Node, Scheduler
+
+UUID = "7b0b2a1e-0d6c-4f7a-9d51-0c6f3f3f0001"
+GUEST = "web1"
+PAGES = 12
+TIMES: dict[str, float] = {
+    "connect": 1.0,
+    "suspend": 1.0,
+    "ack": 4.0,
+    "silence": 3.0,
+    "heartbeat": 1.0,
+    "activate": 5.0,
+    "retry": 1.0,
+    "detect": 3.0,
+    "solo": 8.0,
+}
+GRACE = 5.0
+"""Seconds for which an owner that has just lost its guest may let out what the new one knows: to the witness and back."""
+
+
+class Violated(AssertionError):
+    """A guarantee does not hold. What a task of a service raises may be heard by nobody, so each is noted."""
+
+    noted: ClassVar[list[Violated]] = []
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.noted.append(self)
+
+
+class HostClock:
+    """ports.Clock of one host. rate: of its clock to true time. set_by: by how much its time of day was set."""
+
+    def __init__(self, loop: Scheduler, rate: float) -> None:
+        self._loop = loop
+        self.rate = rate
+        self.set_by = 0.0
+
+    def now(self) -> float:
+        return 1000 + self._loop.time() * self.rate
+
+    def time_of_day(self) -> float:
+        return self.now() + self.set_by
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / self.rate)
+
+
+class Clients(list[str]):
+    """What left a host through one plug: the clients have it."""
+
+    def __init__(self, seen: Callable[[str], None]) -> None:
+        super().__init__()
+        self._seen = seen
+
+    def append(self, frame: str) -> None:
+        self._seen(frame)
+
+    def __iadd__(self, frames: Any) -> Clients:  # type: ignore[misc,override]
+        for frame in frames:
+            self._seen(frame)
+        return self
+
+
+class Outputs(SimOutputs):
+    """Plugs whose frames go to the clients."""
+
+    def __init__(self, seen: Callable[[str], None]) -> None:
+        super().__init__()
+        self._seen = seen
+
+    def of(self, domain: Domain, limit: int) -> SimOutput:
+        self.by_name.setdefault(domain.name, SimOutput(out=Clients(self._seen)))
+        return super().of(domain, limit)
+
+
+class Events(SimEvents):
+    """Tells of each suspicion."""
+
+    def __init__(self, suspects: Callable[[], None]) -> None:
+        super().__init__()
+        self._suspects = suspects
+
+    def note(self, domain: str, event: str, *, epoch: int | None = None, **detail: object) -> None:
+        super().note(domain, event, epoch=epoch, **detail)
+        if event == "suspect":
+            self._suspects()
+
+
+class Disk(SimDisk):
+    """Journals that tell of each commit."""
+
+    def __init__(self, committed: Callable[[CommitRecord], None]) -> None:
+        super().__init__()
+        self._committed = committed
+
+    async def open(self, domain: str) -> SimJournal:
+        journal = await super().open(domain)
+        if not isinstance(journal, Journal):
+            journal = self.journals[domain] = Journal(self, self._committed)
+            journal.is_open = True
+        return journal
+
+
+class Journal(SimJournal):
+    """One that tells of each commit."""
+
+    def __init__(self, disk: SimDisk, committed: Callable[[CommitRecord], None]) -> None:
+        super().__init__(disk)
+        self._committed = committed
+
+    async def commit(self, record: CommitRecord) -> None:
+        await super().commit(record)
+        self._committed(record)
+
+
+class Hypervisor(SimHypervisor):
+    """One that tells of each activation."""
+
+    def __init__(self, name: str, activated: Callable[[SimGuest, str], None]) -> None:
+        super().__init__(name)
+        self._activated = activated
+
+    async def open_target(self, preamble: bytes, working_name: str) -> SimTarget:
+        made = await super().open_target(preamble, working_name)
+        return Target(self, made._guest, self._activated)
+
+
+class Target(SimTarget):
+    """A copy whose activation is told."""
+
+    def __init__(self, host: SimHypervisor, guest: SimGuest, activated: Callable[[SimGuest, str], None]) -> None:
+        super().__init__(host, guest)
+        self._activated = activated
+
+    async def activate(self, tail: Any, emulator: Any, name: str) -> Domain:
+        working_name = self._guest.domain.name
+        domain = await super().activate(tail, emulator, name)
+        self._activated(self._guest, working_name)
+        return domain
+
+
+@dataclass
+class Machine:
+    """A host: what outlives its agent, and the node that runs it. up: it has power."""
+
+    name: str
+    peer: str
+    clock: HostClock
+    xen: Hypervisor
+    outputs: Outputs
+    disk: Disk
+    events: Events
+    node: Node
+    up: bool = True
+    agent: AgentService | None = None
+    connections: list[SimConnection] = field(default_factory=list)
+
+
+@dataclass
+class Incarnation:
+    """number: which. parent: the one it continues, and until which of its numbers."""
+
+    number: int
+    host: str
+    guest: SimGuest
+    parent: Incarnation | None = None
+    forked_at: int | None = None
+    """The highest number of this one that its child knows of."""
+    committed: int = 0
+    seen: int = 0
+
+
+class World:
+    """All of it. Times of faults are true time. rng: for delays."""
+
+    def __init__(
+        self, loop: Scheduler, rng: random.Random, rates: tuple[float, float], solo: float = TIMES["solo"]
+    ) -> None:
+        self.loop = loop
+        self.rng = rng
+        self.solo = solo
+        self.witness = SimWitness(delay=lambda _: self.rng.random() * self.witness_delay, changed=self._changed)
+        self.witness_delay = 0.1
+        self.owner: Ownership | None = None
+        self.owner_since = 0.0
+        self.incarnations: list[Incarnation] = []
+        self.snapshots: dict[tuple[str, int], tuple[Incarnation, bytes, int]] = {}
+        self.cut: set[tuple[str, str]] = set()
+        """Directions that carry nothing: path (`channel`, `second`) and sender."""
+        self.delay: dict[tuple[str, str], float] = {}
+        self.held: list[tuple[SimConnection, bytes | None, str, str]] = []
+        self.arrived: dict[tuple[str, str], float] = {}
+        self.damage: int = 0
+        self.ends: dict[SimConnection, tuple[Machine, Node, str]] = {}
+        self.arrives: dict[SimConnection, float] = {}
+        self.lost_with_power = False
+        self.hosts = {
+            name: self._machine(name, peer, rate)
+            for (name, peer), rate in zip((("alpha", "beta"), ("beta", "alpha")), rates, strict=True)
+        }
+
+    def _machine(self, name: str, peer: str, rate: float) -> Machine:
+        machine = Machine(
+            name,
+            peer,
+            HostClock(self.loop, rate),
+            Hypervisor(name, lambda guest, was: self._activated(name, guest, was)),
+            Outputs(lambda frame: self._seen(name, frame)),
+            Disk(self._committed),
+            Events(lambda: self._suspected(peer)),
+            self.loop.add(Node(name)),
+        )
+        machine.xen.in_window = lambda: self._snapshot(machine)
+        return machine
+
+    # What the hosts do
+
+    async def begin(self) -> None:
+        """alpha runs a guest and protects it."""
+        guest = self.hosts["alpha"].xen.create(GUEST, UUID, PAGES)
+        self.incarnations.append(Incarnation(0, "alpha", guest))
+        for host in self.hosts.values():
+            self.boot(host)
+        await asyncio.sleep(0.2)
+        agent = self.hosts["alpha"].agent
+        assert agent is not None
+        protecting = agent.protect(
+            GUEST,
+            "beta",
+            interval_ms=700,
+            output_limit_bytes=1 << 20,
+            wait=False,
+            timeout=5,
+            progress=lambda *_, **__: None,
+        )
+        await self.hosts["alpha"].node.spawn(protecting)
+
+    def boot(self, host: Machine) -> None:
+        """Start a host's agent."""
+        host.node = self.loop.add(Node(host.name))
+        for journal in host.disk.journals.values():
+            journal.is_open = False
+        settings = Settings(host=host.name, **{**TIMES, "solo": self.solo})
+        stores = SimStores(host.disk)
+        ports = BackupPorts(host.xen, host.disk, SimAnnouncer(), host.events, host.clock, SimReplicas(stores))
+        backup = BackupService(ports, settings)
+        connector = Connector(self, host, host.node)
+        host.agent = AgentService(
+            settings,
+            {host.peer: f"{host.peer}/channel"},
+            PrimaryPorts(
+                host.xen, connector, host.disk, host.events, host.clock, SimTaps({}), self.witness.of(host.name)
+            ),
+            host.outputs,
+            backup,
+            {host.peer: f"{host.peer}/second"},
+        )
+        host.node.spawn(host.agent.resume())
+
+    def kill_agent(self, host: Machine) -> None:
+        """SIGKILL. Its copies go with it; guests and plugs stay as they are."""
+        if host.agent is None:
+            return
+        host.node.stopped = True
+        host.agent = None
+        for name in [name for name, guest in host.xen.guests.items() if guest.paused_copy]:
+            del host.xen.guests[name]
+        for connection in host.connections:
+            if connection.other is not None:
+                self.put(connection.other, None)
+        host.connections = []
+
+    def power_off(self, host: Machine) -> None:
+        """Nothing of its memory is left, and nobody is told."""
+        host.connections = []
+        self.kill_agent(host)
+        if any(inc.host == host.name for inc in self.running()):
+            self.lost_with_power = True
+        for guest in host.xen.guests.values():
+            guest.running = False
+        host.xen.guests.clear()
+        host.outputs.by_name.clear()
+        host.up = False
+
+    def power_on(self, host: Machine) -> None:
+        """It comes back without its guests."""
+        if not host.up:
+            host.up = True
+            self.boot(host)
+
+    def start_agent(self, host: Machine) -> None:
+        """The service manager starts it again."""
+        if host.up and host.agent is None:
+            self.boot(host)
+
+    def running(self) -> list[Incarnation]:
+        """Those that run now."""
+        return [
+            inc
+            for inc in self.incarnations
+            if inc.guest.running and self.hosts[inc.host].xen.guests.get(GUEST) is inc.guest
+        ]
+
+    # What the guest does
+
+    def tick(self) -> None:
+        """Every guest that runs counts on, and tells its clients."""
+        open_now = []
+        for inc in self.running():
+            if inc.guest.suspended:
+                continue
+            count = int.from_bytes(inc.guest.read(0, 8), "little") + 1
+            inc.guest.write(0, count.to_bytes(8, "little"))
+            inc.guest.write(1 + count % (PAGES - 1), count.to_bytes(8, "little"))
+            plug = self.hosts[inc.host].outputs.by_name.get(GUEST)
+            frame = f"{inc.number}:{count}"
+            if plug is None:
+                self._seen(inc.host, frame)
+            else:
+                plug.emit(frame)
+            if plug is None or not plug.installed or not plug.holding:
+                open_now.append(inc.host)
+        if len(open_now) > 1:
+            raise Violated("G3: two hosts run the guest with their output open")
+
+    # What must hold
+
+    def _seen(self, host: str, frame: str) -> None:
+        number, count = map(int, frame.split(":"))
+        inc = self.incarnations[number]
+        inc.seen = max(inc.seen, count)
+        if inc.forked_at is not None and count > inc.forked_at:
+            raise Violated(f"G3: a client hears {frame} of {host}, but its successor knows only {inc.forked_at}")
+        mine = self.owner is not None and self.owner.owner == host
+        if not mine and self.owner is not None and self.loop.time() - self.owner_since > GRACE:
+            raise Violated(f"G3: {host} lets out {frame}, but {self.owner.owner} owns the guest by now")
+        alone = self.owner is None or (mine and self.owner.state == "solo")
+        if not alone and count > inc.committed:
+            raise Violated(f"G1: a client hears {frame}, but only {inc.committed} is committed")
+
+    def _snapshot(self, host: Machine) -> None:
+        assert host.agent is not None
+        service = host.agent._primaries[GUEST]
+        if service.session_id is None or service.commit.waiting is None:
+            raise AssertionError("a checkpoint outside of a session")
+        guest = host.xen.guests[GUEST]
+        inc = next(inc for inc in self.incarnations if inc.guest is guest)
+        memory = bytes(guest.memory)
+        key = (service.session_id, service.commit.waiting)
+        self.snapshots[key] = (inc, memory, int.from_bytes(memory[:8], "little"))
+
+    def _committed(self, record: CommitRecord) -> None:
+        inc, _, count = self.snapshots[record.session, record.epoch]
+        inc.committed = max(inc.committed, count)
+
+    def _activated(self, host: str, guest: SimGuest, working_name: str) -> None:
+        agent = self.hosts[host].agent
+        assert agent is not None
+        copy = next(copy for copy in agent.backup.copies_of(GUEST) if copy.working_name == working_name)
+        inc, memory, count = self.snapshots[copy.hello.session, copy.committed_epoch]
+        if bytes(guest.memory) != memory:
+            raise Violated(f"G2: what {host} activates is not epoch {copy.committed_epoch} of its session")
+        if inc.forked_at is not None:
+            raise Violated("G3: a guest was continued twice")
+        inc.forked_at = count
+        if inc.seen > count:
+            raise Violated(f"G3: {host} goes on at {count}, but clients know {inc.seen} already")
+        self.incarnations.append(Incarnation(len(self.incarnations), host, guest, inc, seen=count))
+
+    def _changed(self, _: str, now: Ownership | None) -> None:
+        before, self.owner = self.owner, now
+        if before is None or now is None or now.owner == before.owner:
+            return
+        self.owner_since = self.loop.time()
+
+    def _suspected(self, primary: str) -> None:
+        for path in ("channel", "second"):
+            quiet = self.loop.time() - self.arrived.get((path, primary), 0.0)
+            if quiet < 0.75 * TIMES["detect"]:
+                raise Violated(f"{primary} is suspected, but was heard on the {path} {quiet:.2f} s ago")
+
+    # What travels
+
+    def put(self, to: SimConnection, data: bytes | None) -> None:
+        """Send bytes, or the end of a connection."""
+        machine, _, path = self.ends[to]
+        at = max(
+            self.loop.time() + 0.001 + self.rng.random() * self.delay.get((path, machine.peer), 0.08),
+            self.arrives.get(to, 0.0) + 1e-6,
+        )
+        self.arrives[to] = at
+        self.loop.call_at(at, self._arrive, to, data, path, machine.peer, context=OUTSIDE)
+
+    def _arrive(self, to: SimConnection, data: bytes | None, path: str, sender: str) -> None:
+        if (path, sender) in self.cut:
+            self.held.append((to, data, path, sender))
+            return
+        machine, node, _ = self.ends[to]
+        if machine.agent is None or node is not machine.node:
+            if machine.up and data is not None and to.other is not None:
+                self.put(to.other, None)  # nobody has this connection: a reset
+            return
+        if data is not None and not to._closed:
+            self.arrived[path, sender] = self.loop.time()
+        to.arrive(data)
+
+    def heal(self, directions: set[tuple[str, str]]) -> None:
+        """Carry again, first what was held."""
+        self.cut -= directions
+        held, self.held = self.held, []
+        for each in held:
+            self._arrive(*each)
+
+
+class Wire:
+    """What a SimConnection takes for its network."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def mangle(self, frame: Frame, data: bytes) -> bytes:
+        """Damage one bit of memory on its way, when that is planned."""
+        if self._world.damage and frame.type is FrameType.STREAM and len(data) > 4200:
+            self._world.damage -= 1
+            return data[:-4000] + bytes([data[-4000] ^ 1]) + data[-3999:]
+        return data
+
+    def deliver(self, to: SimConnection, data: bytes) -> None:
+        """Carry bytes."""
+        self._world.put(to, data)
+
+    def end(self, to: SimConnection) -> None:
+        """Carry the end."""
+        self._world.put(to, None)
+
+
+class Connector:
+    """ports.Connector of one agent."""
+
+    def __init__(self, world: World, host: Machine, node: Node) -> None:
+        self._world = world
+        self._host = host
+        self._node = node
+
+    async def connect(self, address: str, timeout: float) -> SimConnection:
+        world = self._world
+        name, path = address.split("/")
+        there = world.hosts[name]
+        if {(path, name), (path, self._host.name)} & world.cut or not there.up:
+            await asyncio.sleep(timeout)
+            raise PeerTimeout(f"{address} does not answer", operation="connect")
+        await asyncio.sleep(0.005)
+        if there.agent is None:
+            raise ConnectionLost(f"{address} refuses the connection", operation="connect")
+        wire: Any = Wire(world)
+        near, far = SimConnection(wire, name), SimConnection(wire, self._host.name)
+        near.other, far.other = far, near
+        world.ends[near] = (self._host, self._node, path)
+        world.ends[far] = (there, there.node, path)
+        self._host.connections.append(near)
+        there.connections.append(far)
+        there.node.spawn(there.agent.backup.on_connection(far))
+        return near
