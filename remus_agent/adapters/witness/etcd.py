@@ -1,0 +1,170 @@
+"""`witness_ports.Witness` on etcd, through the JSON gateway of its v3 API (/v3/kv/range, /v3/kv/txn).
+
+Reads are linearizable, which is etcd's default. A change is one transaction that compares the key's mod_revision (0: there is no
+such key). Several endpoints are one cluster. Another one is asked for a change only while it is sure that the one before did not
+take the request in, so that no change is asked for twice without anybody knowing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from remus_agent.adapters.witness.gateway import EtcdAccess, NoAnswer, NotAsked, post
+from remus_agent.adapters.witness.record import decode, encode
+from remus_agent.errors import WitnessConflict, WitnessError, WitnessUnknown, WitnessUnreachable
+from remus_agent.machines.authority import Ownership
+from remus_agent.witness_ports import Recorded
+
+PREFIX: Final = "/remus/v1/guests/"
+_HINT: Final = "check etcd on the witness, the network to it, and [witness] in the agent's configuration"
+T = TypeVar("T")
+
+
+class _KeyValue(msgspec.Struct, frozen=True):
+    """As the gateway writes it: bytes in base64, 64-bit numbers as text."""
+
+    mod_revision: str
+    value: str = ""
+
+
+class _Range(msgspec.Struct, frozen=True):
+    kvs: tuple[_KeyValue, ...] = ()
+
+
+class _Header(msgspec.Struct, frozen=True):
+    revision: str
+
+
+class _Txn(msgspec.Struct, frozen=True):
+    """succeeded is left out of the answer when it is false."""
+
+    header: _Header
+    succeeded: bool = False
+
+
+class EtcdWitness:
+    """One host's access. Requests go through a thread, one after the other, so that the agent's loop never waits."""
+
+    def __init__(self, access: EtcdAccess) -> None:
+        self._access = access
+        self._turn = asyncio.Lock()
+        self._first = 0
+        """The endpoint that answered last."""
+
+    async def read(self, guest: str) -> Recorded | None:
+        """As the port says."""
+        answer = await self._request("range", {"key": _base64(_key(guest))}, _Range, changes=False)
+        if not answer.kvs:
+            return None
+        found = answer.kvs[0]
+        try:
+            return Recorded(decode(base64.b64decode(found.value, validate=True)), int(found.mod_revision))
+        except ValueError as error:
+            raise WitnessError(
+                f"the record {_key(guest).decode()} cannot be used: {error}",
+                operation="read the witness",
+                left="nothing was changed",
+                hint=f"look at it with `etcdctl get {_key(guest).decode()}`; before it is deleted, make sure who runs the guest",
+            ) from error
+
+    async def change(self, guest: str, was: Recorded | None, now: Ownership) -> Recorded:
+        """As the port says."""
+        put = {"request_put": {"key": _base64(_key(guest)), "value": _base64(encode(now))}}
+        return Recorded(now, await self._transaction(guest, was, put))
+
+    async def forget(self, guest: str, was: Recorded) -> None:
+        """As the port says."""
+        await self._transaction(guest, was, {"request_delete_range": {"key": _base64(_key(guest))}})
+
+    async def close(self) -> None:
+        """Nothing is kept open between requests."""
+
+    async def _transaction(self, guest: str, was: Recorded | None, action: dict[str, Any]) -> int:
+        """The revision of a transaction whose comparison held."""
+        compare = {
+            "key": _base64(_key(guest)),
+            "target": "MOD",
+            "result": "EQUAL",
+            "mod_revision": str(was.revision if was else 0),
+        }
+        answer = await self._request("txn", {"compare": [compare], "success": [action]}, _Txn, changes=True)
+        if not answer.succeeded:
+            raise WitnessConflict(
+                f"the record {_key(guest).decode()} was changed by somebody else meanwhile",
+                operation="change the witness",
+                left="nothing was changed",
+            )
+        return int(answer.header.revision)
+
+    async def _request(self, what: str, body: dict[str, Any], kind: type[T], *, changes: bool) -> T:
+        """The answer of the first endpoint that takes the request in."""
+        payload = msgspec.json.encode(body)
+        failed: list[str] = []
+        endpoints = self._access.endpoints
+        async with self._turn:
+            for number in range(self._first, self._first + len(endpoints)):
+                endpoint = endpoints[number % len(endpoints)]
+                try:
+                    said = await _finished(self._access, f"{endpoint}/v3/kv/{what}", payload)
+                except NotAsked as error:
+                    failed.append(f"{endpoint}: {error}")
+                    continue
+                except NoAnswer as error:
+                    if changes:
+                        raise _unknown(endpoint, str(error)) from error
+                    failed.append(f"{endpoint}: {error}")
+                    continue
+                self._first = number % len(endpoints)
+                return _answer(said, endpoint, kind, changes=changes)
+        raise WitnessUnreachable(
+            f"the witness cannot be asked: {'; '.join(failed)}",
+            operation="ask the witness",
+            left="nothing was changed",
+            hint=_HINT,
+        )
+
+
+def _key(guest: str) -> bytes:
+    return f"{PREFIX}{guest}".encode()
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+async def _finished(access: EtcdAccess, url: str, payload: bytes) -> bytes:
+    """The request's outcome. A caller that is cancelled waits for it: a request that goes on unseen could be overtaken by the
+    next one."""
+    task = asyncio.ensure_future(asyncio.to_thread(post, access, url, payload))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
+
+
+def _answer(said: bytes, endpoint: str, kind: type[T], *, changes: bool) -> T:
+    try:
+        return msgspec.json.decode(said, type=kind)
+    except msgspec.MsgspecError as error:
+        if changes:
+            raise _unknown(endpoint, f"an answer that is not etcd's: {error}") from error
+        raise WitnessError(
+            f"{endpoint} answers with something that is not etcd's: {error}",
+            operation="ask the witness",
+            left="nothing was changed",
+            hint=_HINT,
+        ) from error
+
+
+def _unknown(endpoint: str, why: str) -> WitnessUnknown:
+    return WitnessUnknown(
+        f"{endpoint} was asked for a change and did not say whether it was made: {why}",
+        operation="change the witness",
+        left="it may have been made, and may still be",
+        hint=_HINT,
+    )

@@ -1,0 +1,305 @@
+"""The witness on a real etcd, with TLS: who may change the record, and what is known when an answer does not come."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from remus_agent.adapters.witness.etcd import PREFIX, EtcdWitness
+from remus_agent.adapters.witness.gateway import EtcdAccess
+from remus_agent.errors import WitnessConflict, WitnessError, WitnessUnknown, WitnessUnreachable
+from remus_agent.machines.authority import Ownership
+from tests.certificates import Authority, Pem
+from tests.etcd_server import Node, etcd
+
+GUEST = "6a3b5c2e-0d54-4c3a-9a52-b5d5a3f1c001"
+FIRST = Ownership("alpha", 1, "solo", None, "web1", "protected for the first time", "alpha")
+SECOND = Ownership("alpha", 2, "protected", "beta", "web1", "the backup holds a copy", "alpha")
+SECOND_FLIGHT = 300
+"""Bytes that a client sends at least when it shows its certificate, which is the end of its handshake."""
+THIRD = Ownership("beta", 3, "solo", None, "web1", "the primary is silent", "beta")
+
+
+@dataclass
+class Site:
+    """A cluster and who may ask it."""
+
+    folder: Path
+    authority: Authority
+    client: Pem
+    nodes: Sequence[Node]
+
+    def access(self, *endpoints: str, timeout: float = 20.0) -> EtcdAccess:
+        return EtcdAccess(
+            endpoints or tuple(node.endpoint for node in self.nodes),
+            self.authority.file,
+            self.client.certificate,
+            self.client.key,
+            timeout,
+        )
+
+    def etcdctl(self, *words: str) -> str:
+        options = [f"--endpoints={self.nodes[0].endpoint}", f"--cacert={self.authority.file}"]
+        options += [f"--cert={self.client.certificate}", f"--key={self.client.key}"]
+        environment = {**os.environ, "ETCDCTL_API": "3"}
+        return subprocess.run(
+            ["etcdctl", *options, *words], capture_output=True, text=True, timeout=60, check=True, env=environment
+        ).stdout
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("etcd")
+    authority = Authority(folder)
+    client = authority.sign("alpha")
+    with etcd(folder, authority, client) as nodes:
+        yield Site(folder, authority, client, nodes)
+
+
+@pytest.fixture
+def witness(site: Site) -> EtcdWitness:
+    """An empty witness."""
+    site.etcdctl("del", "", "--from-key=true")
+    return EtcdWitness(site.access())
+
+
+@contextlib.asynccontextmanager
+async def deafened(node: Node, ends_when: Callable[[], Awaitable[bool]] | None = None) -> AsyncIterator[str]:
+    """An endpoint that passes everything on to a node, and nothing back from the moment on in which a request may be in.
+    ends_when: the client's connection breaks when this is so; without it there is only silence."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", node.port)
+        spoken = deaf = False
+
+        async def back() -> None:
+            nonlocal spoken
+            while data := await server_reader.read(65536):
+                spoken = True
+                if not deaf:
+                    writer.write(data)
+
+        async def forth() -> None:
+            nonlocal deaf
+            while data := await reader.read(65536):
+                deaf = deaf or (spoken and len(data) > SECOND_FLIGHT)
+                server_writer.write(data)
+
+        async def end() -> None:
+            while ends_when is not None and not await ends_when():  # noqa: ASYNC110 - the witness tells nobody
+                await asyncio.sleep(0.05)
+            if ends_when is not None:
+                writer.transport.abort()
+
+        with contextlib.suppress(OSError):
+            await asyncio.gather(forth(), back(), end())
+        server_writer.close()
+        writer.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"https://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    finally:
+        listener.close()
+
+
+async def test_a_record_is_made_changed_and_forgotten(witness: EtcdWitness) -> None:
+    assert await witness.read(GUEST) is None
+    first = await witness.change(GUEST, None, FIRST)
+    assert await witness.read(GUEST) == first
+    second = await witness.change(GUEST, first, SECOND)
+    assert await witness.read(GUEST) == second
+    assert second.ownership == SECOND
+    await witness.forget(GUEST, second)
+    assert await witness.read(GUEST) is None
+
+
+async def test_only_one_of_two_who_compare_with_the_same_record_changes_it(witness: EtcdWitness, site: Site) -> None:
+    record = await witness.change(GUEST, None, SECOND)
+    rivals = [EtcdWitness(site.access()) for _ in range(8)]
+    wanted = [replace(THIRD, owner=f"host{number}") for number in range(8)]
+    tries = (rival.change(GUEST, record, want) for rival, want in zip(rivals, wanted, strict=True))
+    outcomes = await asyncio.gather(*tries, return_exceptions=True)
+    won = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+    assert len(won) == 1
+    assert [type(lost) for lost in outcomes if isinstance(lost, BaseException)] == [WitnessConflict] * 7
+    assert await witness.read(GUEST) == won[0]
+
+
+@pytest.mark.parametrize("what", ["create", "change", "forget"])
+async def test_nothing_changes_on_another_record_than_was_read(witness: EtcdWitness, what: str) -> None:
+    first = await witness.change(GUEST, None, FIRST)
+    second = await witness.change(GUEST, first, SECOND)
+    with pytest.raises(WitnessConflict):
+        if what == "create":
+            await witness.change(GUEST, None, THIRD)
+        elif what == "change":
+            await witness.change(GUEST, first, THIRD)
+        else:
+            await witness.forget(GUEST, first)
+    assert await witness.read(GUEST) == second
+
+
+async def test_a_record_that_came_back_to_the_same_content_is_another_one(witness: EtcdWitness) -> None:
+    first = await witness.change(GUEST, None, FIRST)
+    again = await witness.change(GUEST, first, FIRST)
+    with pytest.raises(WitnessConflict):
+        await witness.change(GUEST, first, SECOND)
+    assert (await witness.change(GUEST, again, SECOND)).ownership == SECOND
+
+
+async def stands(witness: EtcdWitness, wanted: Ownership) -> bool:
+    found = await witness.read(GUEST)
+    return found is not None and found.ownership == wanted
+
+
+async def test_a_lost_answer_leaves_the_outcome_open(witness: EtcdWitness, site: Site) -> None:
+    """The change was made; only reading tells. Another endpoint is not asked for the same change."""
+    first = await witness.change(GUEST, None, FIRST)
+    async with deafened(site.nodes[0], lambda: stands(witness, SECOND)) as endpoint:
+        deaf = EtcdWitness(site.access(endpoint, site.nodes[0].endpoint))
+        with pytest.raises(WitnessUnknown, match="did not say whether"):
+            await deaf.change(GUEST, first, SECOND)
+    assert await stands(witness, SECOND)
+
+
+async def test_silence_ends_and_leaves_the_outcome_open(witness: EtcdWitness, site: Site) -> None:
+    first = await witness.change(GUEST, None, FIRST)
+    async with deafened(site.nodes[0]) as endpoint:
+        deaf = EtcdWitness(site.access(endpoint, timeout=1.0))
+        with pytest.raises(WitnessUnknown):
+            await deaf.change(GUEST, first, SECOND)
+        with pytest.raises(WitnessUnreachable):
+            await deaf.read(GUEST)
+
+
+async def test_the_next_endpoint_is_asked_where_nobody_listens(witness: EtcdWitness, site: Site) -> None:
+    patient = EtcdWitness(site.access("https://127.0.0.1:9", site.nodes[0].endpoint))
+    first = await patient.change(GUEST, None, FIRST)
+    assert await witness.read(GUEST) == first
+
+
+async def test_nobody_listens_anywhere(site: Site) -> None:
+    nobody = EtcdWitness(site.access("https://127.0.0.1:9"))
+    for call in (nobody.read(GUEST), nobody.change(GUEST, None, FIRST)):
+        with pytest.raises(WitnessUnreachable, match=r"127\.0\.0\.1:9: no connection"):
+            await call
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "not JSON",
+        "[]",
+        "{}",
+        '{"owner": "alpha"}',
+        '{"owner":"alpha","generation":0,"state":"solo","backup":null,"name":"web1","reason":"","changed_by":"alpha"}',
+        '{"owner":"alpha","generation":"2","state":"solo","backup":null,"name":"web1","reason":"","changed_by":"alpha"}',
+        '{"owner":"alpha","generation":2,"state":"both","backup":null,"name":"web1","reason":"","changed_by":"alpha"}',
+        '{"owner":"alpha","generation":2,"state":"solo","backup":"beta","name":"web1","reason":"","changed_by":"alpha"}',
+        '{"owner":"alpha","generation":2,"state":"protected","backup":null,"name":"web1","reason":"","changed_by":"alpha"}',
+        '{"owner":"alpha","generation":2,"state":"protected","backup":"alpha","name":"web1","reason":"","changed_by":"a"}',
+        '{"owner":"../x","generation":2,"state":"solo","backup":null,"name":"web1","reason":"","changed_by":"alpha"}',
+        '{"owner":"alpha","generation":2,"state":"solo","backup":null,"name":"web1","reason":"","changed_by":"a","x":1}',
+    ],
+)
+async def test_what_is_no_record_is_named(witness: EtcdWitness, site: Site, content: str) -> None:
+    site.etcdctl("put", "--", f"{PREFIX}{GUEST}", content)
+    with pytest.raises(WitnessError, match=f"the record {PREFIX}{GUEST} cannot be used"):
+        await witness.read(GUEST)
+
+
+def test_a_record_that_nobody_could_read_is_not_written() -> None:
+    with pytest.raises(ValueError, match="names its backup"):
+        asyncio.run(EtcdWitness.change(object(), GUEST, None, replace(FIRST, backup="beta")))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("whose", ["foreign", "expired", "none"])
+async def test_only_the_sites_own_certificates_get_in(
+    witness: EtcdWitness, site: Site, tmp_path: Path, whose: str
+) -> None:
+    access = site.access()
+    if whose == "none":
+        access = replace(access, key=tmp_path / "missing.key")
+    else:
+        signer = Authority(tmp_path, "other") if whose == "foreign" else site.authority
+        files = signer.sign("alpha", since=-9, days=10 if whose == "foreign" else -1)
+        access = replace(access, certificate=files.certificate, key=files.key)
+    stranger = EtcdWitness(access)
+    with pytest.raises(WitnessUnreachable):
+        await stranger.read(GUEST)
+    # A server that hangs up on a certificate may do so before it is heard to say why.
+    with pytest.raises((WitnessUnreachable, WitnessUnknown)):
+        await stranger.change(GUEST, None, FIRST)
+    assert await witness.read(GUEST) is None
+
+
+async def test_a_witness_of_another_site_is_not_believed(site: Site, tmp_path: Path) -> None:
+    fooled = EtcdWitness(replace(site.access(), ca=Authority(tmp_path, "other").file))
+    with pytest.raises(WitnessUnreachable, match=r"(?i)certificate verify failed"):
+        await fooled.read(GUEST)
+
+
+async def test_a_certificate_that_is_replaced_is_used_at_once(witness: EtcdWitness, site: Site, tmp_path: Path) -> None:
+    expired = site.authority.sign("alpha", since=-9, days=-1)
+    certificate, key = tmp_path / "host.pem", tmp_path / "host.key"
+    for path, source in ((certificate, expired.certificate), (key, expired.key)):
+        path.write_bytes(source.read_bytes())
+    host = EtcdWitness(replace(site.access(), certificate=certificate, key=key))
+    with pytest.raises(WitnessUnreachable):
+        await host.read(GUEST)
+    fresh = site.authority.sign("alpha")
+    for path, source in ((certificate, fresh.certificate), (key, fresh.key)):
+        path.write_bytes(source.read_bytes())
+    assert await host.read(GUEST) is None
+
+
+async def test_a_caller_that_gives_up_leaves_no_request_behind(witness: EtcdWitness) -> None:
+    first = await witness.change(GUEST, None, FIRST)
+    task = asyncio.ensure_future(witness.change(GUEST, first, SECOND))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    before = await witness.read(GUEST)
+    assert await witness.read(GUEST) == before
+
+
+async def test_three_nodes_outlive_one(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    client = authority.sign("alpha")
+    with etcd(tmp_path, authority, client, nodes=3) as nodes:
+        access = EtcdAccess(
+            tuple(node.endpoint for node in nodes), authority.file, client.certificate, client.key, 30.0
+        )
+        witness = EtcdWitness(access)
+        record = await witness.change(GUEST, None, FIRST)
+        nodes[0].kill()
+        found = await _until_known(witness)
+        assert found == FIRST
+        record = await witness.read(GUEST) or record
+        with contextlib.suppress(WitnessUnknown):
+            await witness.change(GUEST, record, SECOND)
+        assert await _until_known(witness) in (FIRST, SECOND)
+        nodes[1].kill()
+        with pytest.raises(WitnessError):
+            await EtcdWitness(replace(access, timeout=2.0)).read(GUEST)
+
+
+async def _until_known(witness: EtcdWitness) -> Ownership:
+    """The record, once the cluster has a leader again."""
+    for _ in range(60):
+        with contextlib.suppress(WitnessUnreachable):
+            found = await witness.read(GUEST)
+            assert found is not None
+            return found.ownership
+    raise AssertionError("the cluster never found a leader")

@@ -1,0 +1,82 @@
+"""Real etcd nodes on the loopback address, with TLS and client certificates, for tests."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.certificates import Authority, Pem
+
+START = 60.0
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens at now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
+@dataclass
+class Node:
+    """One node. port: of its clients."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+
+    @property
+    def endpoint(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def etcd(folder: Path, authority: Authority, client: Pem, nodes: int = 1) -> Iterator[Sequence[Node]]:
+    """A cluster that has a leader; gone afterwards."""
+    program = shutil.which("etcd")
+    if program is None:
+        raise AssertionError("etcd is not installed: apt-get install etcd-server etcd-client")
+    server = authority.sign("etcd")
+    ports = free_ports(2 * nodes)
+    peers = [f"http://127.0.0.1:{port}" for port in ports[nodes:]]
+    cluster = ",".join(f"n{number}={url}" for number, url in enumerate(peers))
+    running: list[Node] = []
+    with (folder / "etcd.log").open("wb") as log, contextlib.ExitStack() as stack:
+        for number, (port, peer) in enumerate(zip(ports, peers, strict=False)):
+            url = f"https://127.0.0.1:{port}"
+            options = {
+                "name": f"n{number}", "data-dir": str(folder / f"n{number}"), "listen-client-urls": url,
+                "advertise-client-urls": url, "listen-peer-urls": peer, "initial-advertise-peer-urls": peer,
+                "initial-cluster": cluster, "cert-file": str(server.certificate), "key-file": str(server.key),
+                "trusted-ca-file": str(authority.file), "client-cert-auth": "true", "unsafe-no-fsync": "true",
+            }  # fmt: skip
+            words = [program, *(f"--{key}={value}" for key, value in options.items())]
+            process = subprocess.Popen(words, stdout=log, stderr=log)
+            running.append(Node(process, port))
+            stack.callback(running[-1].kill)
+        for node in running:
+            _wait(node, authority, client, folder / "etcd.log")
+        yield running
+
+
+def _wait(node: Node, authority: Authority, client: Pem, log: Path) -> None:
+    words = ["etcdctl", f"--endpoints={node.endpoint}", f"--cacert={authority.file}", f"--cert={client.certificate}"]
+    words += [f"--key={client.key}", "endpoint", "health"]
+    deadline = time.monotonic() + START
+    while subprocess.run(
+        words, capture_output=True, timeout=30, check=False, env={"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"}
+    ).returncode:
+        if time.monotonic() > deadline or node.process.poll() is not None:
+            raise AssertionError(f"etcd does not start: {log.read_text()[-3000:]}")
+        time.sleep(0.1)
