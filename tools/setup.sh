@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 packages=(
   python3 python3-venv
   debootstrap qemu-system-x86 qemu-utils e2fsprogs cpio gzip xz-utils zstd  # the lab's images and hosts
-  spin gcc libc6-dev  # the model checker of tests/formal, and what compiles its verifiers
+  spin gcc libc6-dev  # the model checker of tests/formal, and what compiles the searches of its models
   libnbd-bin python3-libnbd  # real NBD clients, which tests/conformance lets loose on the write tap's protocol
   iproute2 nftables redis-tools postgresql-client openssh-client ca-certificates rsync git
 )
