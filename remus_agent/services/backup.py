@@ -89,8 +89,11 @@ class BackupService:
             return
         try:
             if isinstance(hello, DiskHello):
-                await self._copy_with(hello).serve_disk(connection, hello)
+                copy = self._copy_with(hello)
+                _check_identity(connection, copy.hello.host, hello.domain)
+                await copy.serve_disk(connection, hello)
             else:
+                _check_identity(connection, hello.host, hello.domain)
                 await self._serve(connection, hello)
         except RemusError as error:
             log.warning(
@@ -274,6 +277,18 @@ def _first(message: Message) -> Hello | DiskHello:
     if not isinstance(message, Hello | DiskHello):
         raise ReplicationError(f"expected HELLO or DISK_HELLO, received {type(message).__name__}", operation="accept")
     return message
+
+
+def _check_identity(connection: Connection, host: str, domain: str) -> None:
+    """A peer speaks for itself only: it could otherwise take the place of a guest's primary. Raises RefusedError."""
+    if connection.identity not in (None, host):
+        raise RefusedError(
+            f"{connection.peer} has proven to be {connection.identity} and speaks for {host}",
+            operation="accept",
+            domain=domain,
+            left="nothing was changed",
+            hint="see host.name in the configuration of the agent there, and the name in its certificate",
+        )
 
 
 def refuse_on_backup(domain: str) -> RefusedError:

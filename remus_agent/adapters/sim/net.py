@@ -24,6 +24,7 @@ class SimConnection:
         self._ended = False
         self.other: SimConnection | None = None
         self.sent: list[Frame] = []
+        self.identity: str | None = None
 
     @property
     def peer(self) -> str:
