@@ -35,6 +35,7 @@ class Authority:
             .not_valid_before(now - 100 * DAY)
             .not_valid_after(now + 100 * DAY)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()), critical=False)
             .sign(self.key, hashes.SHA256())
         )
 
@@ -69,6 +70,11 @@ class Authority:
                 x509.SubjectAlternativeName([x509.DNSName(each) for each in names or (name,)]), critical=False
             )
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+            .add_extension(
+                # By its key: in a file of two CAs with the same name OpenSSL would take the first one.
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()),
+                critical=False,
+            )
             .sign(self.key, hashes.SHA256())
         )
         folder = self.folder / (into or name)

@@ -151,7 +151,7 @@ class TcpConnection(asyncio.BufferedProtocol):
                 if pending
                 else "the other side closed the connection"
             )
-            if self._encrypted and not self._heard:
+            if not self._heard and (self._encrypted or self._on_made is None):
                 self._cause += ", maybe since it refuses this host: the log of its agent says why"
         return False
 
