@@ -30,6 +30,7 @@ def test_the_agent_accepts_its_configuration(tmp_path: Path, address: str, liste
         trim_blocks=True, autoescape=False,  # noqa: S701  TOML, not HTML
     )  # fmt: skip
     environment.filters["to_json"] = json.dumps
+    environment.filters["bool"] = bool
     text = environment.get_template("agent.toml.j2").render(
         defaults
         | {
