@@ -21,7 +21,7 @@ from remus_agent.adapters.journal.file import FileJournals
 from remus_agent.adapters.journal.guests import GuestFiles
 from remus_agent.adapters.net.announce import BridgeAnnouncer
 from remus_agent.adapters.net.output_buffer import PlugOutputBuffers
-from remus_agent.adapters.transport import tcp
+from remus_agent.adapters.transport import tcp, tls
 from remus_agent.adapters.transport.control_server import ControlServer
 from remus_agent.adapters.xen.hypervisor import XenHypervisor
 from remus_agent.config import Config
@@ -65,12 +65,16 @@ async def _run(settings: Config) -> None:
     async with contextlib.AsyncExitStack() as stack:
         events = EventLog(settings.paths.state / "events.jsonl")
         stack.callback(events.close)
-        service = _compose(settings, events)
+        encryption = tls.of_config(settings)
+        if encryption is not None:
+            encryption.warn()
+        service = _compose(settings, events, encryption)
         listener = await tcp.serve(
             str(settings.replication.listen),
             settings.replication.peer_ips,
             service.backup.on_connection,
             silence=settings.timeouts.silence,
+            tls=encryption,
         )
         stack.push_async_callback(listener.close)
         stack.push_async_callback(service.close)
@@ -81,6 +85,7 @@ async def _run(settings: Config) -> None:
                 _reader(events),
                 interval_ms=settings.pacing.interval_ms,
                 output_limit_bytes=settings.output.limit_bytes,
+                describe_tls=None if encryption is None else encryption.describe,
             ),
         )
         await service.resume()
@@ -95,7 +100,7 @@ async def _run(settings: Config) -> None:
         log.info("stopping; guests run on, held output stays held")
 
 
-def _compose(settings: Config, events: EventLog) -> AgentService:
+def _compose(settings: Config, events: EventLog, encryption: tls.MutualTls | None) -> AgentService:
     numbers = Settings(
         host=settings.host.name,
         connect=settings.timeouts.connect,
@@ -111,7 +116,9 @@ def _compose(settings: Config, events: EventLog) -> AgentService:
     clock = SystemClock()
     hypervisor = XenHypervisor(settings.paths.supervisor_socket)
     peers = {name: str(address) for name, address in settings.replication.peers.items()}
-    connector = tcp.TcpConnector(silence=settings.timeouts.silence, source=settings.replication.listen.ip)
+    connector = tcp.TcpConnector(
+        silence=settings.timeouts.silence, source=settings.replication.listen.ip, tls=encryption
+    )
     backup = BackupService(
         BackupPorts(
             hypervisor=hypervisor,

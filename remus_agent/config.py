@@ -7,6 +7,7 @@ a default.
     [output]       limit_bytes
     [pacing]       interval_ms
     [paths]        state run
+    [tls]          ca certificate key                              (absolute paths; without the section: plain TCP)
 """
 
 from __future__ import annotations
@@ -155,6 +156,16 @@ class Paths:
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """Files in PEM. ca: certificates of the CAs whose peers are trusted, several while one is replaced. certificate, key: of
+    this host, with host.name as DNS name in subjectAltName."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole file, checked."""
 
@@ -164,6 +175,7 @@ class Config:
     output: Output = field(default_factory=Output)
     pacing: Pacing = field(default_factory=Pacing)
     paths: Paths = field(default_factory=Paths)
+    tls: Tls | None = None
 
 
 _SECTIONS: Final[Mapping[str, type[Any]]] = MappingProxyType(
@@ -174,6 +186,7 @@ _SECTIONS: Final[Mapping[str, type[Any]]] = MappingProxyType(
         "output": Output,
         "pacing": Pacing,
         "paths": Paths,
+        "tls": Tls,
     }
 )
 
@@ -215,7 +228,8 @@ def parse(text: str) -> Config:
         timeouts=_convert("timeouts", data.get("timeouts", {}), Timeouts),
         output=_convert("output", data.get("output", {}), Output),
         pacing=_convert("pacing", data.get("pacing", {}), Pacing),
-        paths=_paths(data.get("paths", {})),
+        paths=Paths(**_files("paths", data.get("paths", {}))),
+        tls=_tls(data["tls"]) if "tls" in data else None,
     )
     _check(config)
     return config
@@ -273,12 +287,19 @@ def _replication(table: dict[str, object]) -> Replication:
     return Replication(_address("replication.listen", table["listen"]), MappingProxyType(found))
 
 
-def _paths(table: dict[str, object]) -> Paths:
-    paths = Paths(**{key: Path(_convert(f"paths.{key}", value, str)) for key, value in table.items()})
-    for item in fields(paths):
-        if not getattr(paths, item.name).is_absolute():
-            raise ConfigError(f"paths.{item.name} must be an absolute path", hint="start it with /")
-    return paths
+def _files(section: str, table: dict[str, object]) -> dict[str, Path]:
+    found = {key: Path(_convert(f"{section}.{key}", value, str)) for key, value in table.items()}
+    for key, path in found.items():
+        if not path.is_absolute():
+            raise ConfigError(f"{section}.{key} must be an absolute path", hint="start it with /")
+    return found
+
+
+def _tls(table: dict[str, object]) -> Tls:
+    for item in fields(Tls):
+        if item.name not in table:
+            raise ConfigError(f"tls.{item.name} is missing", hint="[tls] needs ca, certificate and key")
+    return Tls(**_files("tls", table))
 
 
 def _check(config: Config) -> None:

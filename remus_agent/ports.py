@@ -282,6 +282,11 @@ class Connection(Protocol):
         """Address of the other side, for messages."""
         ...
 
+    @property
+    def identity(self) -> str | None:
+        """The host that the other side has proven to be; None where the transport proves nothing."""
+        ...
+
     async def send(self, frame: Frame) -> None:
         """Hand the frame to the transport, with backpressure. Returning says nothing about the peer. Raises ConnectionLost."""
         ...

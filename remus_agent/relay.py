@@ -13,6 +13,7 @@ import msgspec
 from remus_agent import config
 from remus_agent.adapters.clock import SystemClock
 from remus_agent.adapters.descriptor import DescriptorSource
+from remus_agent.adapters.transport import tls
 from remus_agent.adapters.transport.tcp import TcpConnector
 from remus_agent.cli.client import AgentUnavailable, Client
 from remus_agent.cli.send import Outcome, Request, Show
@@ -39,7 +40,9 @@ async def _send(request: Request, settings: Config, address: str, show: Show) ->
     relay = Relay(
         RelayPorts(
             DescriptorSource(request.fd, request.name),
-            TcpConnector(silence=settings.timeouts.silence, source=settings.replication.listen.ip),
+            TcpConnector(
+                silence=settings.timeouts.silence, source=settings.replication.listen.ip, tls=tls.of_config(settings)
+            ),
             AgentReservations(request.socket),
             SystemClock(),
         ),

@@ -1,10 +1,8 @@
-"""Certificates for tests: an authority, and what it signs."""
+"""A CA for tests, and certificates of it, good and bad ones."""
 
 from __future__ import annotations
 
 import datetime
-import ipaddress
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
@@ -12,62 +10,78 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from remus_agent.config import Tls
+
 DAY = datetime.timedelta(days=1)
 
 
-@dataclass(frozen=True)
-class Pem:
-    """Files of one certificate."""
-
-    certificate: Path
-    key: Path
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
 class Authority:
-    """Signs certificates. folder: where all files are written."""
+    """One CA. Another one with the same name has another key."""
 
     def __init__(self, folder: Path, name: str = "site") -> None:
-        self._folder = folder
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"authority of {name}")])
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self.file = folder / f"{name}-ca.pem"
+        self.folder = folder
+        self.key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
-        made = (
+        self.certificate = (
             x509.CertificateBuilder()
-            .subject_name(self._name)
-            .issuer_name(self._name)
-            .public_key(self._key.public_key())
+            .subject_name(_name(name))
+            .issuer_name(_name(name))
+            .public_key(self.key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - DAY)
-            .not_valid_after(now + 30 * DAY)
+            .not_valid_before(now - 100 * DAY)
+            .not_valid_after(now + 100 * DAY)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
-            .sign(self._key, hashes.SHA256())
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()), critical=False)
+            .sign(self.key, hashes.SHA256())
         )
-        self.file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
 
-    def sign(self, name: str, *, days: float = 10, since: float = -1) -> Pem:
-        """A certificate for a host of this name and for 127.0.0.1, valid from now + since to now + days (both in days)."""
+    @property
+    def pem(self) -> bytes:
+        """Its certificate."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    def issue(
+        self,
+        name: str,
+        *names: str,
+        start: float = -1,
+        days: float = 30,
+        trusted: bytes | None = None,
+        into: str | None = None,
+        usages: tuple[x509.ObjectIdentifier, ...] = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH),
+    ) -> Tls:
+        """Files of a host. names: in subjectAltName, else its own. start, days: validity. trusted: what it trusts instead of
+        this CA. into: the folder's name, else the host's."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
-        names = [x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        made = (
+        certificate = (
             x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-            .issuer_name(self._name)
+            .subject_name(_name(name))
+            .issuer_name(self.certificate.subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now + since * DAY)
-            .not_valid_after(now + days * DAY)
-            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .not_valid_before(now + start * DAY)
+            .not_valid_after(now + (start + days) * DAY)
+            .add_extension(
+                x509.SubjectAlternativeName([x509.DNSName(each) for each in names or (name,)]), critical=False
+            )
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-            .sign(self._key, hashes.SHA256())
+            .add_extension(
+                # By its key: in a file of two CAs with the same name OpenSSL would take the first one.
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()),
+                critical=False,
+            )
+            .sign(self.key, hashes.SHA256())
         )
-        files = Pem(
-            self._folder / f"{name}-{made.serial_number}.pem", self._folder / f"{name}-{made.serial_number}.key"
-        )
-        files.certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+        folder = self.folder / (into or name)
+        folder.mkdir(parents=True, exist_ok=True)
+        files = Tls(folder / "ca.pem", folder / "host.pem", folder / "host.key")
+        files.ca.write_bytes(trusted or self.pem)
+        files.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         files.key.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.certificates import Authority, Pem
+from tests.etcd_certificates import Authority, Pem
 
 START = 60.0
 

@@ -149,6 +149,8 @@ def agent(answer: Mapping[str, Any]) -> str:
             ("Xen", "xen_version"),
         )
     )
+    if "tls" in answer:
+        head += "\n" + facts([("TLS", _tls(answer["tls"]))])
     peers = answer.get("peers") or {}
     if not peers:
         return head + "\nNo peers are configured."
@@ -160,6 +162,15 @@ def agent(answer: Mapping[str, Any]) -> str:
             ((name, peer.get("address"), peer.get("reachable")) for name, peer in sorted(peers.items())),
         )
     )
+
+
+def _tls(found: Mapping[str, Any] | None) -> str:
+    """The certificate of this host, or why there is none to show."""
+    if found is None:
+        return "off, connections are plain TCP"
+    if "error" in found:
+        return str(found["error"])
+    return f"certificate until {found.get('expires')}, {found.get('days_left')} days left"
 
 
 def probe(answer: Mapping[str, Any], domain: str, peer: str) -> str:

@@ -97,10 +97,14 @@ class BackupService:
             return
         try:
             if isinstance(hello, Beat):
+                _check_identity(connection, hello.host)
                 await self.beats.serve(connection, hello)
             elif isinstance(hello, DiskHello):
-                await self._copy_with(hello).serve_disk(connection, hello)
+                copy = self._copy_with(hello)
+                _check_identity(connection, copy.hello.host, hello.domain)
+                await copy.serve_disk(connection, hello)
             else:
+                _check_identity(connection, hello.host, hello.domain)
                 await self._serve(connection, hello)
         except RemusError as error:
             log.warning("%s refused: %s", _what(hello), error)
@@ -345,6 +349,18 @@ def refuse_another(copy: Copy, generation: int | None, session: str | None) -> N
             domain=copy.hello.domain,
             left="nothing was changed",
             hint="look again with `remusctl status`; somebody has acted meanwhile",
+        )
+
+
+def _check_identity(connection: Connection, host: str, domain: str | None = None) -> None:
+    """A peer speaks for itself only: it could otherwise take the place of a guest's primary. Raises RefusedError."""
+    if connection.identity not in (None, host):
+        raise RefusedError(
+            f"{connection.peer} has proven to be {connection.identity} and speaks for {host}",
+            operation="accept",
+            domain=domain,
+            left="nothing was changed",
+            hint="see host.name in the configuration of the agent there, and the name in its certificate",
         )
 
 

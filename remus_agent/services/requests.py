@@ -89,16 +89,23 @@ class Relay(OfDomain, kw_only=True):
 P = TypeVar("P")
 Handler = Callable[[dict[str, Any], Progress], Awaitable[Mapping[str, Any]]]
 ReadEvents = Callable[[int, str | None, int], list[dict[str, Any]]]
+DescribeTls = Callable[[], Awaitable[Mapping[str, Any]]]
 Verb = Literal["agent", "list", "status", "protect", "probe", "unprotect", "failover", "relay", "events", "records"]
 
 
 def handlers(
-    service: AgentService, read_events: ReadEvents, *, interval_ms: int, output_limit_bytes: int
+    service: AgentService,
+    read_events: ReadEvents,
+    *,
+    interval_ms: int,
+    output_limit_bytes: int,
+    describe_tls: DescribeTls | None = None,
 ) -> dict[str, Handler]:
-    """One handler a verb. interval_ms, output_limit_bytes: what applies when a request names none."""
+    """One handler a verb. interval_ms, output_limit_bytes: what applies when a request names none. describe_tls: what is to
+    be said of this host's certificate; None where connections are not encrypted."""
 
     async def agent(_: Nothing, __: Progress) -> Mapping[str, Any]:
-        return await service.agent()
+        return {**await service.agent(), "tls": None if describe_tls is None else await describe_tls()}
 
     async def list_(_: Nothing, __: Progress) -> Mapping[str, Any]:
         return {"domains": [status.as_dict() for status in await service.overview()]}

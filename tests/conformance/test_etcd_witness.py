@@ -16,7 +16,7 @@ from remus_agent.adapters.witness.etcd import PREFIX, EtcdWitness
 from remus_agent.adapters.witness.gateway import EtcdAccess
 from remus_agent.errors import WitnessConflict, WitnessError, WitnessUnknown, WitnessUnreachable
 from remus_agent.machines.authority import Ownership
-from tests.certificates import Authority, Pem
+from tests.etcd_certificates import Authority, Pem
 from tests.etcd_server import Node, etcd
 
 GUEST = "6a3b5c2e-0d54-4c3a-9a52-b5d5a3f1c001"

@@ -279,6 +279,30 @@ def test_a_disk_that_belongs_to_no_session_is_refused(change: dict[str, Any], me
     run(story())
 
 
+def test_a_disk_of_another_host_than_the_session_s_is_refused() -> None:
+    async def story() -> None:
+        pair = await protected()
+        hello = copy_of(pair).hello
+        pair.network.identity = "gamma"
+        connection = await pair.network.connect("beta:1", 10)
+        await connection.send(
+            encode(
+                DiskHello(
+                    session=hello.session,
+                    domain="web1",
+                    vdev="xvda",
+                    size=DISK_BYTES,
+                    block=512,
+                    map_id=pair.volume("xvda").map_id,
+                )
+            )
+        )
+        refused = expect(await connection.receive(), Refuse)
+        assert "has proven to be gamma and speaks for alpha" in refused.reasons[0].message
+
+    run(story())
+
+
 def test_a_connection_that_begins_with_something_else_is_refused() -> None:
     async def story() -> None:
         pair = await protected()

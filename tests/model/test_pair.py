@@ -47,6 +47,19 @@ def test_a_guest_survives_the_death_of_its_host() -> None:
     run(story())
 
 
+def test_a_peer_speaks_for_itself_only() -> None:
+    async def story() -> None:
+        pair = Pair()
+        pair.network.identity = "gamma"
+        with pytest.raises(PeerRefused, match="has proven to be gamma and speaks for alpha"):
+            await pair.protect()
+        assert on(pair.beta).backup.names() == []
+        pair.network.identity = "alpha"
+        assert (await pair.protect()).state == "protected"
+
+    run(story())
+
+
 @pytest.mark.parametrize("kind", [GuestType.PV, GuestType.HVM])
 def test_guests_of_other_types_survive_as_well(kind: GuestType) -> None:
     async def story() -> None:

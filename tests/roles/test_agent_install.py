@@ -21,20 +21,24 @@ import build_wheelhouse
 ROLE = ROOT / "roles/remus_agent"
 
 
+@pytest.mark.parametrize("tls", [True, False])
 @pytest.mark.parametrize(("address", "listen"), [("192.0.2.1", "192.0.2.1"), ("fd00::1", "[fd00::1]")])
-def test_the_agent_accepts_its_configuration(tmp_path: Path, address: str, listen: str) -> None:
+def test_the_agent_accepts_its_configuration(tmp_path: Path, address: str, listen: str, tls: bool) -> None:
     defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(ROLE / "templates"), undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
         trim_blocks=True, autoescape=False,  # noqa: S701  TOML, not HTML
     )  # fmt: skip
     environment.filters["to_json"] = json.dumps
+    environment.filters["bool"] = bool
     text = environment.get_template("agent.toml.j2").render(
         defaults
         | {
             "remus_agent_name": "alpha",
             "remus_agent_replication_address": address,
             "__remus_agent_listen": listen,
+            "remus_agent_tls": tls,
+            "remus_agent_tls_dir": "/etc/remus/tls",
             "remus_agent_peers": {"beta": "192.0.2.2:7789" if "." in address else "[fd00::2]:7789"},
         }
     )
@@ -47,6 +51,8 @@ def test_the_agent_accepts_its_configuration(tmp_path: Path, address: str, liste
     assert loaded.timeouts == config.Timeouts()
     assert loaded.output.limit_bytes == defaults["remus_agent_output_limit_bytes"]
     assert loaded.paths == config.Paths()
+    folder = Path("/etc/remus/tls")
+    assert loaded.tls == (config.Tls(folder / "ca.pem", folder / "host.pem", folder / "host.key") if tls else None)
 
 
 def test_a_release_is_named_after_its_sources(tmp_path: Path) -> None:

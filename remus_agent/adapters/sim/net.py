@@ -24,6 +24,7 @@ class SimConnection:
         self._ended = False
         self.other: SimConnection | None = None
         self.sent: list[Frame] = []
+        self.identity: str | None = None
 
     @property
     def peer(self) -> str:
@@ -73,6 +74,7 @@ class SimNetwork:
         self.connections: list[SimConnection] = []
         self.mangler: Callable[[Frame, bytes], bytes] | None = None
         self.delay: Callable[[], float] | None = None
+        self.identity: str | None = None  # of whoever connects
         self._arrives: dict[SimConnection, float] = {}
 
     def listen(self, address: str, serve: Callable[[SimConnection], Awaitable[None]]) -> None:
@@ -89,6 +91,7 @@ class SimNetwork:
             raise ConnectionLost(f"{address} refuses the connection", operation="connect")
         near, far = SimConnection(self, address), SimConnection(self, "primary")
         near.other, far.other = far, near
+        far.identity = self.identity
         self.connections += [near, far]
         task = asyncio.create_task(self._run(serve, far))
         self._tasks.add(task)

@@ -6,11 +6,13 @@ import errno
 import ipaddress
 import logging
 import os
+import re
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from remus_agent.adapters.transport.tls_errors import explain
 from remus_agent.config import Address
 from remus_agent.errors import ConnectionLost, PeerTimeout, RemusError, ReplicationError
 from remus_agent.protocol.replication.frames import Buffer
@@ -21,6 +23,8 @@ SOCKET_BUFFER_BYTES: Final = 8 * 1024 * 1024
 SMALL_BYTES: Final = 64 * 1024
 """Buffers up to here are joined before they are written; larger ones are written as they are."""
 PIECE_BYTES: Final = 1024 * 1024
+_STARTS_TLS: Final = re.compile("frame starts with 1[56]03")
+"""What the decoder says of a TLS handshake or alert."""
 _SO_SNDBUFFORCE: Final = 32
 _SO_RCVBUFFORCE: Final = 33
 
@@ -76,9 +80,14 @@ def peer_name(name: object) -> str:
 def translate(cause: RemusError | OSError | str, peer: str, operation: str) -> RemusError:
     """The error to raise: it names the peer and is new each time."""
     if isinstance(cause, ReplicationError):
-        return ReplicationError(f"malformed bytes from {peer}: {cause.message}", operation=operation, epoch=cause.epoch)
+        text, hint = f"malformed bytes from {peer}: {cause.message}", None
+        if _STARTS_TLS.match(cause.message):
+            text = f"{peer} speaks TLS, this host does not"
+            hint = "add the section [tls] to the configuration of this agent too, or take it from the other one"
+        return ReplicationError(text, operation=operation, epoch=cause.epoch, hint=hint)
     if isinstance(cause, ssl.SSLError):
-        return ConnectionLost(f"TLS with {peer} failed: {cause}", operation=operation)
+        what, next_step = explain(cause)
+        return ConnectionLost(f"TLS with {peer} failed: {what}", operation=operation, hint=next_step)
     if isinstance(cause, TimeoutError):
         return PeerTimeout(f"{peer} stopped answering", operation=operation)
     if isinstance(cause, OSError):

@@ -329,6 +329,15 @@ def test_agent(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["beta", "10.0.0.2:7789", "yes"] in rows
     assert ["gamma", "10.0.0.3:7789", "-"] in rows
+    certificate = {"names": ["alpha"], "expires": "2027-01-02T03:04:05Z", "days_left": 35.5}
+    for tls, said in (
+        (None, "off, connections are plain TCP"),
+        (certificate, "certificate until 2027-01-02T03:04:05Z, 35.5 days left"),
+        ({"error": "TLS: it has expired"}, "TLS: it has expired"),
+    ):
+        agent.answers = lambda r, tls=tls: [control.encode_result(r.id, answer | {"tls": tls})]
+        assert cli.main(["agent"]) == 0
+        assert ["TLS:", *said.split()] in [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
 EVENT = {

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from remus_agent import config
-from remus_agent.config import Address, parse_address
+from remus_agent.config import Address, Tls, parse_address
 from remus_agent.errors import ConfigError
 
 MINIMAL = '[host]\nname = "alpha"\n[replication]\nlisten = "10.78.0.11:7789"\n'
@@ -60,13 +60,19 @@ def test_defaults() -> None:
     assert found.pacing.interval_ms == 100
     assert found.paths.state == Path("/var/lib/remus")
     assert found.replication.peers == {}
+    assert found.tls is None
+
+
+def test_tls() -> None:
+    found = config.parse(MINIMAL + '[tls]\nca = "/e/ca.pem"\ncertificate = "/e/host.pem"\nkey = "/e/host.key"\n')
+    assert found.tls == Tls(Path("/e/ca.pem"), Path("/e/host.pem"), Path("/e/host.key"))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         (MINIMAL + "[timeouts]\nconect = 1\n", r"\[timeouts\] has no key 'conect'; allowed: ack, activate, connect"),
-        (MINIMAL + "[time]\n", r"no section 'time'; allowed: host, output, pacing, paths, replication, timeouts"),
+        (MINIMAL + "[time]\n", r"no section 'time'; allowed: host, output, pacing, paths, replication, timeouts, tls"),
         (MINIMAL + "[replication.extra]\n", r"\[replication\] has no key 'extra'; allowed: listen, peers"),
         ("", "host.name is missing"),
         ("host = 1", "host must be a section"),
@@ -87,6 +93,11 @@ def test_defaults() -> None:
         (MINIMAL + "[pacing]\ninterval_ms = 1.5\n", "pacing.interval_ms: expected a whole number"),
         (MINIMAL + '[paths]\nstate = "lib"\n', "paths.state must be an absolute path"),
         (MINIMAL + "[paths]\nstate = 1\n", "paths.state: expected text"),
+        (MINIMAL + '[tls]\nca = "/a"\ncertificate = "/b"\n', r"tls.key is missing"),
+        (MINIMAL + "[tls]\n", "tls.ca is missing"),
+        (MINIMAL + '[tls]\nca = "/a"\ncertificate = "b"\nkey = "/c"\n', "tls.certificate must be an absolute path"),
+        (MINIMAL + '[tls]\nca = 1\ncertificate = "/b"\nkey = "/c"\n', "tls.ca: expected text"),
+        (MINIMAL + '[tls]\npassword = "secret"\n', r"\[tls\] has no key 'password'; allowed: ca, certificate, key"),
         (MINIMAL + "peers = 1\n", "replication.peers must be a section"),
         (MINIMAL + "[replication.peers]\nbeta = 1\n", "replication.peers.beta: expected text"),
         (MINIMAL + '[replication.peers]\nalpha = "10.0.0.1:1"\n', "has this host itself"),

@@ -3,11 +3,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import ssl
-import subprocess
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 from deadline import run, until
@@ -127,52 +124,6 @@ def test_an_address_in_use() -> None:
         listener = await listening(handler)
         with pytest.raises(ConfigError, match=r"cannot listen on .*: Address already in use"):
             await serve(str(listener.address), {LOCAL}, handler)
-        await listener.close()
-
-    run(test())
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    """A certificate for 127.0.0.1 with its key, in one file."""
-    path = tmp_path / "tls.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=test"
-    command += " -addext subjectAltName=IP:127.0.0.1 -keyout - -out -"
-    try:
-        made = subprocess.run(
-            command.split(),
-            capture_output=True,
-            check=True,
-        )
-    except FileNotFoundError:
-        pytest.skip("openssl is not installed")
-    path.write_bytes(made.stdout)
-    return path
-
-
-def test_the_same_over_mutual_tls(certificate: Path) -> None:
-    there = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(certificate))
-    there.load_cert_chain(certificate)
-    there.verify_mode = ssl.CERT_REQUIRED
-    here = ssl.create_default_context(cafile=str(certificate))
-    here.load_cert_chain(certificate)
-
-    async def test() -> None:
-        async def handler(connection: TcpConnection) -> None:
-            for _ in range(5):
-                frame = await connection.receive()
-                await connection.send(Frame(FrameType.STREAM, frame.epoch, 0, frame.payload))
-            await connection.receive()
-
-        listener = await serve(f"{LOCAL}:0", {LOCAL}, handler, tls=there)
-        near = await TcpConnector(silence=30, tls=here).connect(str(listener.address), 5)
-        for epoch in range(1, 6):
-            payload = bytes([epoch]) * (8 << 20)
-            await near.send(Frame(FrameType.STREAM, epoch, 0, (payload,)))
-            assert (await near.receive()).payload[0] == payload
-        await near.close()
-        with pytest.raises(ConnectionLost, match="TLS with"):
-            await TcpConnector(silence=30, tls=ssl.create_default_context()).connect(str(listener.address), 5)
         await listener.close()
 
     run(test())

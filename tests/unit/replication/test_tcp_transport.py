@@ -5,12 +5,16 @@ import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
+from certificates import Authority
 from deadline import run, until
 
-from remus_agent.adapters.transport import tcp
+from remus_agent.adapters.transport import connection
 from remus_agent.adapters.transport.tcp import Listener, TcpConnection, TcpConnector, serve
+from remus_agent.adapters.transport.tls import MutualTls
+from remus_agent.config import Tls
 from remus_agent.errors import ConnectionLost, PeerTimeout, ReplicationError
 from remus_agent.protocol.replication.frames import Frame, FrameType, encode
 
@@ -19,7 +23,10 @@ MIB = 1 << 20
 
 
 class Pair:
-    """A connected pair: `near` connected, `far` was accepted. far's handler runs until the pair ends."""
+    """A connected pair: `near` connected, `far` was accepted. far's handler runs until the pair ends. tls: files by host, for
+    TLS in between."""
+
+    tls: dict[str, Tls] | None = None
 
     def __init__(self) -> None:
         self._far: asyncio.Queue[TcpConnection] = asyncio.Queue()
@@ -30,8 +37,11 @@ class Pair:
         await self._over.wait()
 
     async def __aenter__(self) -> Pair:
-        self.listener = await serve(f"{LOCAL}:0", {LOCAL}, self._hold)
-        self.near = await TcpConnector(silence=30).connect(str(self.listener.address), 5)
+        there = self.tls and MutualTls(self.tls["beta"], "beta", {"alpha": f"{LOCAL}:1"})
+        self.listener = await serve(f"{LOCAL}:0", {LOCAL}, self._hold, tls=there)
+        address = str(self.listener.address)
+        here = self.tls and MutualTls(self.tls["alpha"], "alpha", {"beta": address})
+        self.near = await TcpConnector(silence=30, tls=here).connect(address, 5)
         self.far = await self._far.get()
         return self
 
@@ -39,6 +49,14 @@ class Pair:
         self._over.set()
         await self.near.close()
         await self.listener.close()
+
+
+@pytest.fixture(autouse=True, params=["plain", "tls"])
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """All that holds of plain TCP holds of TLS."""
+    if request.param == "tls":
+        site = Authority(tmp_path)
+        monkeypatch.setattr(Pair, "tls", {name: site.issue(name) for name in ("alpha", "beta")})
 
 
 async def listening(handler: Callable[[TcpConnection], Awaitable[None]], allowed: str = LOCAL) -> Listener:
@@ -94,7 +112,7 @@ def test_a_reader_that_does_not_read_stops_the_sender_and_bounds_memory() -> Non
             sending = asyncio.create_task(send())
             await until(lambda: pair.far._reading_paused and not pair.near._writable.is_set())
             assert sent < 200
-            assert tcp.QUEUE_BYTES <= pair.far._queued_bytes <= tcp.QUEUE_BYTES + 8 * MIB
+            assert connection.QUEUE_BYTES <= pair.far._queued_bytes <= connection.QUEUE_BYTES + 8 * MIB
             for _ in range(200):
                 await pair.far.receive()
             await sending
@@ -105,10 +123,10 @@ def test_a_reader_that_does_not_read_stops_the_sender_and_bounds_memory() -> Non
 def test_many_small_frames_are_bounded_too() -> None:
     async def test() -> None:
         async with Pair() as pair:
-            for _ in range(tcp.QUEUE_FRAMES * 4):
+            for _ in range(connection.QUEUE_FRAMES * 4):
                 await pair.near.send(Frame(FrameType.HEARTBEAT))
             await until(lambda: pair.far._reading_paused)
-            for _ in range(tcp.QUEUE_FRAMES * 4):
+            for _ in range(connection.QUEUE_FRAMES * 4):
                 await pair.far.receive()
 
     run(test())

@@ -1,0 +1,69 @@
+"""The role remus_pki against two hosts that are folders of this machine: what is made, what a second run does, what leaks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from remus_agent.adapters.transport.tls import MutualTls
+from remus_agent.config import Tls
+from tests.modules.conftest import ROOT
+
+pytestmark = [pytest.mark.playbooks, pytest.mark.timeout(600)]
+
+
+def play(folder: Path, *extra: str) -> str:
+    """Run the role for alpha and beta; return what it printed."""
+    hosts = {name: {"remus_pki_host_dir": str(folder / name)} for name in ("alpha", "beta")}
+    variables = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "remus_pki_enabled": True}
+    (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "vars": variables}}))
+    playbook = [{"hosts": "all", "gather_facts": False, "roles": ["remus_pki"]}]
+    (folder / "play.yml").write_text(yaml.safe_dump(playbook))
+    command = [
+        str(Path(sys.executable).with_name("ansible-playbook")),
+        "-i",
+        str(folder / "hosts.yml"),
+        "-vvv",
+        "--diff",
+    ]
+    done = subprocess.run(
+        [*command, str(folder / "play.yml"), *extra],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+        env=dict(os.environ, ANSIBLE_LOCAL_TEMP=str(folder / "tmp"), ANSIBLE_ROLES_PATH=str(ROOT / "roles")),
+    )
+    text = done.stdout + done.stderr
+    assert done.returncode == 0, text
+    assert "PRIVATE KEY" not in text
+    return text
+
+
+def own(folder: Path, name: str) -> Tls:
+    """What a host has, which its agent accepts."""
+    files = Tls(folder / name / "ca.pem", folder / name / "host.pem", folder / name / "host.key")
+    assert MutualTls(files, name, {}).own().days_left() > 364
+    return files
+
+
+def test_made_installed_and_left_alone(tmp_path: Path) -> None:
+    assert "changed=1" in play(tmp_path, "--check")
+    assert not (tmp_path / "alpha").exists()
+    assert not (tmp_path / "pki").exists()
+    play(tmp_path)
+    alpha, beta = own(tmp_path, "alpha"), own(tmp_path, "beta")
+    assert alpha.ca.read_bytes() == beta.ca.read_bytes()
+    assert alpha.key.stat().st_mode & 0o777 == 0o600
+    assert play(tmp_path).count("changed=0") == 2
+    before = alpha.certificate.read_bytes()
+    assert play(tmp_path, "-e", "remus_pki_enabled=false").count("changed=0") == 2
+    play(tmp_path, "-e", "remus_pki_rotation=prepare")
+    play(tmp_path, "-e", "remus_pki_rotation=switch")
+    assert own(tmp_path, "alpha").certificate.read_bytes() != before
