@@ -18,6 +18,8 @@ FOLDER = "/var/lib/remus-test-drbd"
 RESOURCE, MINOR, PORT = "remus-test", 7, 7799
 DEVICE = f"/dev/drbd{MINOR}"
 METADATA_MIB = 32
+FAST = "--resync-rate=40M --c-plan-ahead=0"
+"""A resync as fast as it can be, not one that gives way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +74,11 @@ def disconnect(host: str, *, force: bool = False) -> None:
     setup(host, f"disconnect {mine} {theirs}{' --force' if force else ''}")
 
 
-def wait_connected(timeout: float = 120) -> State:
-    """Until both are connected and neither believes that it lacks something."""
+def wait_connected(timeout: float = 120, host: str = HOSTS[0]) -> State:
+    """Until both are connected and neither believes that it lacks something, as one host sees it."""
     return until(
         "DRBD is connected and in sync",
-        lambda: state(HOSTS[0]),
+        lambda: state(host),
         lambda seen: (seen.connection, seen.disks) == ("Connected", "UpToDate/UpToDate"),
         timeout=timeout,
         passing=(CommandFailed,),
@@ -95,7 +97,7 @@ def mirror(lower: Mapping[str, str]) -> Iterator[None]:
             on(host, f"{bundle.command(FOLDER, META)} --force {MINOR} v08 {metadata} 0 create-md 2>&1")
             setup(host, f"new-resource {RESOURCE}")
             setup(host, f"new-minor {RESOURCE} {MINOR} 0")
-            setup(host, f"attach {MINOR} {lower[host]} {metadata} 0")
+            setup(host, f"attach {MINOR} {lower[host]} {metadata} 0 {FAST}")
         connect()
         until("both ends of DRBD see each other", lambda: state(HOSTS[0]).connection, "Connected".__eq__, timeout=60)
         setup(HOSTS[0], f"new-current-uuid {MINOR} --clear-bitmap")
