@@ -59,7 +59,7 @@ class Pair:
         if target in (names.BESIDE, names.PROTECTED, names.GUEST_PROTECTED):
             after = agent.status(HOSTS[0], NAME)
             raw["session_held"] = agent.protected(after) and agent.session(before) == agent.session(after)
-            raw["epochs"] = [before.get("committed"), after.get("committed")]
+            raw["epochs"] = [before.get("committed_epoch"), after.get("committed_epoch")]
         return raw
 
     def protect(self) -> None:
@@ -134,7 +134,7 @@ def _fill(archive: bytes) -> str:
     """Give all volumes their blocks, the other host's as well, and the guest its fio."""
     for host in HOSTS:
         on(host, f"dd if=/dev/zero of={VOLUMES[-1].mapper} bs=1M oflag=direct status=none || true", timeout=300)
-    on(HOSTS[1], f"dd if={OWN_DISK} of={VOLUMES[0].mapper} bs=1M oflag=direct conv=nocreat status=none", timeout=600)
+    on(HOSTS[1], f"dd if={OWN_DISK} of={VOLUMES[0].mapper} bs=1M oflag=direct conv=nocreat,sparse status=none", timeout=600)
     bundle.unpack(HOSTS[0], FOLDER, archive)
     on(HOSTS[0], f"cat >{FOLDER}/tap_alone.py", stdin=(HERE / "tap_alone.py").read_text())
     return f"""
