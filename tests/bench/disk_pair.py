@@ -25,7 +25,7 @@ PYTHON = "/opt/remus/current/bin/python3"
 IN_GUEST = "/second/fio"
 TESTED = "xvdd"
 """The disk that the guest itself leaves alone."""
-MIB = 128
+MIB = 64
 VOLUMES = (Volume(NAME, "xvda", 512), Volume(NAME, "xvdb", 160), Volume(NAME, TESTED, MIB))
 BOOT = f"(until [ -b /dev/{TESTED} ]; do sleep 0.1; done; chmod 666 /dev/{TESTED}) &\n"
 """PostgreSQL, which starts fio there, is not root."""
@@ -134,7 +134,11 @@ def _fill(archive: bytes) -> str:
     """Give all volumes their blocks, the other host's as well, and the guest its fio."""
     for host in HOSTS:
         on(host, f"dd if=/dev/zero of={VOLUMES[-1].mapper} bs=1M oflag=direct status=none || true", timeout=300)
-    on(HOSTS[1], f"dd if={OWN_DISK} of={VOLUMES[0].mapper} bs=1M oflag=direct conv=nocreat,sparse status=none", timeout=600)
+    on(
+        HOSTS[1],
+        f"dd if={OWN_DISK} of={VOLUMES[0].mapper} bs=1M oflag=direct conv=nocreat,sparse status=none",
+        timeout=600,
+    )
     bundle.unpack(HOSTS[0], FOLDER, archive)
     on(HOSTS[0], f"cat >{FOLDER}/tap_alone.py", stdin=(HERE / "tap_alone.py").read_text())
     return f"""

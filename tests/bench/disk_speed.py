@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -47,6 +48,7 @@ def main() -> int:
     folder = options.results or ROOT / "results" / time.strftime("disks-%Y%m%d-%H%M%S")
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(ROOT)
+    signal.signal(signal.SIGTERM, _terminated)
     (folder / "environment.json").write_text(json.dumps(_environment(options), indent=2) + "\n")
     with prepared(options.seconds, _say) as pair:
         for number in range(1, options.rounds + 1):
@@ -94,6 +96,11 @@ def _environment(options: argparse.Namespace) -> dict[str, Any]:
         "cells": [f"{cell.name}: {cell.kind}, {cell.block}, depth {cell.depth}" for cell in CELLS],
         "hosts": facts(),
     }
+
+
+def _terminated(_number: int, _frame: object) -> None:
+    """The lab is put back then, too."""
+    raise KeyboardInterrupt("terminated")
 
 
 def _say(text: str) -> None:

@@ -188,7 +188,7 @@ def test_its_speed(stack: Stack) -> None:
     seen = [on(HOSTS[0], fio, stdin=job_file(drbd.DEVICE, WRITES, 4, MIB), timeout=300)]
     stack.stage.do("through")
     drbd.setup(HOSTS[1], f"detach {drbd.MINOR}")
-    drbd.setup(HOSTS[1], f"attach {drbd.MINOR} {stack.lower[HOSTS[1]]} {_metadata()} 0 {drbd.FAST}")
+    drbd.setup(HOSTS[1], f"attach {drbd.MINOR} {stack.lower[HOSTS[1]]} {_metadata()} flexible {drbd.FAST}")
     drbd.wait_connected(300, HOSTS[1])
     seen.append(on(HOSTS[0], fio, stdin=job_file(drbd.DEVICE, WRITES, 4, MIB), timeout=300))
     staged, plain = (figures(text, WRITES) for text in seen)

@@ -17,7 +17,7 @@ SETUP, META = "/lib/drbd/drbdsetup-84", "/usr/sbin/drbdmeta"
 FOLDER = "/var/lib/remus-test-drbd"
 RESOURCE, MINOR, PORT = "remus-test", 7, 7799
 DEVICE = f"/dev/drbd{MINOR}"
-METADATA_MIB = 32
+METADATA_MIB = 4
 FAST = "--resync-rate=40M --c-plan-ahead=0"
 """A resync as fast as it can be, not one that gives way."""
 
@@ -94,10 +94,10 @@ def mirror(lower: Mapping[str, str]) -> Iterator[None]:
             on(host, "modprobe drbd")
             bundle.unpack(host, FOLDER, archive)
             metadata = loop(host, f"{FOLDER}/metadata", METADATA_MIB)
-            on(host, f"{bundle.command(FOLDER, META)} --force {MINOR} v08 {metadata} 0 create-md 2>&1")
+            on(host, f"{bundle.command(FOLDER, META)} --force {MINOR} v08 {metadata} flex-external create-md 2>&1")
             setup(host, f"new-resource {RESOURCE}")
             setup(host, f"new-minor {RESOURCE} {MINOR} 0")
-            setup(host, f"attach {MINOR} {lower[host]} {metadata} 0 {FAST}")
+            setup(host, f"attach {MINOR} {lower[host]} {metadata} flexible {FAST}")
         connect()
         until("both ends of DRBD see each other", lambda: state(HOSTS[0]).connection, "Connected".__eq__, timeout=60)
         setup(HOSTS[0], f"new-current-uuid {MINOR} --clear-bitmap")

@@ -53,7 +53,7 @@ def _start(host: str, volumes: Sequence[Volume], fill: str, boot: str) -> None:
     cat >etc/rcS && chmod 755 etc/rcS
     cat /var/lib/remus-lab/guest/initrd.img >../initrd.img && truncate -s %4 ../initrd.img
     echo etc/rcS | cpio --quiet -o -H newc >>../initrd.img
-    dd if={OWN_DISK} of={volumes[0].mapper} bs=1M oflag=direct conv=nocreat status=none
+    dd if={OWN_DISK} of={volumes[0].mapper} bs=1M oflag=direct conv=nocreat,sparse status=none
     mkfs.ext4 -q {volumes[1].mapper}
     {fill}
     """
