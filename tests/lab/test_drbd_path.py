@@ -135,8 +135,9 @@ def not_at_a_boundary(blocks: list[bytes], writes: list[list[int]], committed: i
     return [at for at, tag in enumerate(blocks) if int.from_bytes(tag[:8], "little") not in allowed[at]]
 
 
-@pytest.mark.parametrize("mode", ["wait", "go-on"])
-def test_markers_cut_the_stream_and_drbd_does_not_know_what_was_dropped(stack: Stack, mode: str) -> None:
+@pytest.mark.parametrize(("protocol", "mode"), [("C", "wait"), ("C", "go-on"), ("A", "wait")])
+def test_markers_cut_the_stream_and_drbd_does_not_know_what_was_dropped(stack: Stack, protocol: str, mode: str) -> None:
+    drbd.speak(protocol)
     writer = stack.writer(mode)
     until("epochs are committed", lambda: stack.stage.do("committed"), lambda seen: seen >= 5, timeout=PATIENCE)
     time.sleep(random.random())  # the cut comes at any time
@@ -165,7 +166,7 @@ def test_markers_cut_the_stream_and_drbd_does_not_know_what_was_dropped(stack: S
     drbd.wait_connected(600, HOSTS[1])
     whole = stack.blocks(HOSTS[0]) == stack.blocks(HOSTS[1])
     found = {
-        "mode": mode, "writes": len(done["writes"]), "committed": said["committed"], "arrived": len(said["arrived"]),
+        "protocol": protocol, "mode": mode, "writes": len(done["writes"]), "committed": said["committed"], "arrived": len(said["arrived"]),
         "late": late, "early": early, "not at a boundary": len(wrong), "dropped": len(said["dropped"]),
         "believed to differ, KiB": before.dirty, "different after resync": len(different), "of the dropped": len(unseen),
         "equal after a full resync": whole, "marker ms, median": round(median(markers), 2), "longest": round(markers[-1], 2),

@@ -60,11 +60,11 @@ def unloop(host: str, file: str) -> None:
     on(host, f"losetup -j {file} -O NAME -n | xargs -r -n 1 losetup -d; rm -f {file}")
 
 
-def connect(protocol: str = "C") -> None:
-    """Both ends look for each other."""
+def connect() -> None:
+    """Both ends look for each other, with protocol C."""
     for host, peer in (HOSTS, HOSTS[::-1]):
         mine, theirs = (f"ipv4:{ADDRESSES[each]}:{PORT}" for each in (host, peer))
-        setup(host, f"connect {RESOURCE} {mine} {theirs} --protocol={protocol}")
+        setup(host, f"connect {RESOURCE} {mine} {theirs} --protocol=C")
 
 
 def disconnect(host: str, *, force: bool = False) -> None:
@@ -72,6 +72,13 @@ def disconnect(host: str, *, force: bool = False) -> None:
     peer = HOSTS[1 - HOSTS.index(host)]
     mine, theirs = (f"ipv4:{ADDRESSES[each]}:{PORT}" for each in (host, peer))
     setup(host, f"disconnect {mine} {theirs}{' --force' if force else ''}")
+
+
+def speak(protocol: str) -> None:
+    """The connection goes on with another protocol."""
+    for host, peer in (HOSTS, HOSTS[::-1]):
+        mine, theirs = (f"ipv4:{ADDRESSES[each]}:{PORT}" for each in (host, peer))
+        setup(host, f"net-options {mine} {theirs} --protocol={protocol}")
 
 
 def wait_connected(timeout: float = 120, host: str = HOSTS[0]) -> State:
