@@ -166,11 +166,22 @@ def test_markers_cut_the_stream_and_drbd_does_not_know_what_was_dropped(stack: S
     drbd.wait_connected(600, HOSTS[1])
     whole = stack.blocks(HOSTS[0]) == stack.blocks(HOSTS[1])
     found = {
-        "protocol": protocol, "mode": mode, "writes": len(done["writes"]), "committed": said["committed"], "arrived": len(said["arrived"]),
-        "late": late, "early": early, "not at a boundary": len(wrong), "dropped": len(said["dropped"]),
-        "believed to differ, KiB": before.dirty, "different after resync": len(different), "of the dropped": len(unseen),
-        "equal after a full resync": whole, "marker ms, median": round(median(markers), 2), "longest": round(markers[-1], 2),
-    }  # fmt: skip
+        "protocol": protocol,
+        "mode": mode,
+        "writes": len(done["writes"]),
+        "committed": said["committed"],
+        "arrived": len(said["arrived"]),
+        "late": late,
+        "early": early,
+        "not at a boundary": len(wrong),
+        "dropped": len(said["dropped"]),
+        "believed to differ, KiB": before.dirty,
+        "different after resync": len(different),
+        "of the dropped": len(unseen),
+        "equal after a full resync": whole,
+        "marker ms, median": round(median(markers), 2),
+        "longest": round(markers[-1], 2),
+    }
     print(json.dumps(found))
     assert said["committed"] >= 5
     assert late == 0, "a write that was complete before the marker came after it"
