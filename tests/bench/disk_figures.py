@@ -11,7 +11,7 @@ from bench.disk_cells import CELLS, Cell
 from bench.figures import FiguresError
 
 BARE, BESIDE, LINEAR, PROTECTED, DRBD = "bare", "bare-beside", "linear", "protected", "drbd"
-GUEST, GUEST_PROTECTED, TAP = "guest", "guest-protected", "tap-alone"
+GUEST, GUEST_PROTECTED, TAP, TAP_HERE = "guest", "guest-protected", "tap-alone", "tap-here"
 TITLES = {
     BARE: "bare loop device",
     BESIDE: "bare loop device beside a protected guest",
@@ -20,7 +20,8 @@ TITLES = {
     DRBD: "DRBD 8.4, protocol C",
     GUEST: "in the guest, unprotected",
     GUEST_PROTECTED: "in the guest, protected",
-    TAP: "the tap alone, over its socket",
+    TAP: "the tap alone, below the kernel's nbd",
+    TAP_HERE: "the tap alone, no kernel, on the bench's machine",
 }
 PAIRS = (
     (LINEAR, BARE),
@@ -107,17 +108,17 @@ def summary(raws: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def as_text(found: Mapping[str, Any]) -> str:
     """The summary for a person."""
-    head = f"{'':44}" + "".join(f"{cell.name:>20}" for cell in CELLS)
-    units = f"{'':44}" + "".join(f"{'requests/s' if cell.small else 'MB/s':>20}" for cell in CELLS)
+    head = f"{'':52}" + "".join(f"{cell.name:>20}" for cell in CELLS)
+    units = f"{'':52}" + "".join(f"{'requests/s' if cell.small else 'MB/s':>20}" for cell in CELLS)
     lines = [f"medians of {found['rounds']} rounds (lowest to highest)", "", head, units]
     for target, title in TITLES.items():
         if target in found["table"]:
-            lines.append(f"{title:44}" + "".join(_shown(found["table"][target], cell, 1) for cell in CELLS))
+            lines.append(f"{title:52}" + "".join(_shown(found["table"][target], cell, 1) for cell in CELLS))
     lines += ["", "ratios within a round", head]
     for ours, theirs in PAIRS:
         pair = f"{ours} / {theirs}"
         if pair in found["ratios"]:
-            lines.append(f"{pair:44}" + "".join(_shown(found["ratios"][pair], cell, 2) for cell in CELLS))
+            lines.append(f"{pair:52}" + "".join(_shown(found["ratios"][pair], cell, 2) for cell in CELLS))
     lines.append("")
     for verdict in found["verdicts"]:
         said = "kept" if verdict["kept"] else "MISSED"

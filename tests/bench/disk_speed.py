@@ -6,13 +6,15 @@ pair: fio in the guest, in dom0, and at the write tap alone, all in one run, alt
     disk_speed.py --report FOLDER
 
 Needs the lab (`make lab-up`, `playbooks/site.yml`) and, on this machine, fio and drbd-utils of Debian: they are carried to
-the hosts. All devices are loop devices with direct I/O over files of the same file system. Raw figures and the
-environment stay in the results folder. Exit code: 0 the budgets are kept, 1 one is missed, 2 the figures do not suffice.
+the hosts. REMUS_FIO names another fio for them. All devices are loop devices with direct I/O over files of the same file
+system. Raw figures and the environment stay in the results folder. Exit code: 0 the budgets are kept, 1 one is missed, 2 the
+figures do not suffice.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -26,11 +28,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench import disk_figures as names
 from bench.disk_cells import CELLS
-from bench.disk_pair import Pair, facts, prepared
+from bench.disk_pair import FIO, Pair, facts, prepared
 from bench.figures import FiguresError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-BEFORE = (names.BARE, names.DRBD, names.TAP, names.LINEAR, names.GUEST)
+BEFORE = (names.TAP_HERE, names.BARE, names.DRBD, names.TAP, names.LINEAR, names.GUEST)
 WHILE = (names.PROTECTED, names.BESIDE, names.GUEST_PROTECTED)
 """Targets that are measured without protection, and with."""
 
@@ -50,10 +52,10 @@ def main() -> int:
     os.chdir(ROOT)
     signal.signal(signal.SIGTERM, _terminated)
     (folder / "environment.json").write_text(json.dumps(_environment(options), indent=2) + "\n")
-    with prepared(options.seconds, _say) as pair:
+    with contextlib.suppress(KeyboardInterrupt), prepared(options.seconds, _say) as pair:
         for number in range(1, options.rounds + 1):
             _round(pair, number, folder)
-    return _report(folder)
+    return _report(folder)  # of an interrupted run as well: ratios are within a round
 
 
 def _round(pair: Pair, number: int, folder: Path) -> None:
@@ -84,7 +86,7 @@ def _report(folder: Path) -> int:
 
 def _environment(options: argparse.Namespace) -> dict[str, Any]:
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    fio = subprocess.run(["fio", "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    fio = subprocess.run([FIO, "--version"], capture_output=True, text=True, check=False).stdout.strip()
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "commit": commit,

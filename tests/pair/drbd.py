@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pair import bundle
-from pair.hosts import ADDRESSES, HOSTS, CommandFailed, on
+from pair.hosts import ADDRESSES, HOSTS, CommandFailed, on, on_both
 from pair.wait import until
 
 SETUP, META = "/lib/drbd/drbdsetup-84", "/usr/sbin/drbdmeta"
@@ -92,19 +92,29 @@ def wait_connected(timeout: float = 120, host: str = HOSTS[0]) -> State:
     )
 
 
+def _down(host: str) -> None:
+    down = f"{bundle.command(FOLDER, SETUP)} down {RESOURCE}"
+    on(host, f"if [ -e /proc/drbd ]; then {down} || true; fi", timeout=180)
+    unloop(host, f"{FOLDER}/metadata")
+    on(host, f"rm -rf {FOLDER}; modprobe -r drbd 2>/dev/null || true")
+
+
 @contextlib.contextmanager
 def mirror(lower: Mapping[str, str]) -> Iterator[None]:
     """DEVICE on both hosts, primary on the first one, over these lower devices, which hold the same bytes."""
     archive = bundle.packed(SETUP, META)
+
+    def attach(host: str) -> None:
+        on(host, "modprobe drbd")
+        bundle.unpack(host, FOLDER, archive)
+        metadata = loop(host, f"{FOLDER}/metadata", METADATA_MIB)
+        on(host, f"{bundle.command(FOLDER, META)} --force {MINOR} v08 {metadata} flex-external create-md 2>&1")
+        setup(host, f"new-resource {RESOURCE}")
+        setup(host, f"new-minor {RESOURCE} {MINOR} 0")
+        setup(host, f"attach {MINOR} {lower[host]} {metadata} flexible {FAST}")
+
     try:
-        for host in HOSTS:
-            on(host, "modprobe drbd")
-            bundle.unpack(host, FOLDER, archive)
-            metadata = loop(host, f"{FOLDER}/metadata", METADATA_MIB)
-            on(host, f"{bundle.command(FOLDER, META)} --force {MINOR} v08 {metadata} flex-external create-md 2>&1")
-            setup(host, f"new-resource {RESOURCE}")
-            setup(host, f"new-minor {RESOURCE} {MINOR} 0")
-            setup(host, f"attach {MINOR} {lower[host]} {metadata} flexible {FAST}")
+        on_both(attach)
         connect()
         until("both ends of DRBD see each other", lambda: state(HOSTS[0]).connection, "Connected".__eq__, timeout=60)
         setup(HOSTS[0], f"new-current-uuid {MINOR} --clear-bitmap")
@@ -112,8 +122,4 @@ def mirror(lower: Mapping[str, str]) -> Iterator[None]:
         setup(HOSTS[0], f"primary {MINOR}")
         yield
     finally:
-        for host in HOSTS:
-            down = f"{bundle.command(FOLDER, SETUP)} down {RESOURCE}"
-            on(host, f"if [ -e /proc/drbd ]; then {down} || true; fi", timeout=180)
-            unloop(host, f"{FOLDER}/metadata")
-            on(host, f"rm -rf {FOLDER}; modprobe -r drbd 2>/dev/null || true")
+        on_both(_down)
