@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from pair import agent
 from pair.guest import WITH_DISK
-from pair.hosts import HOSTS, PROJECT, CommandFailed, on
+from pair.hosts import PROJECT, CommandFailed, on, on_both
 from pair.volumes import Volume
 
 NAME = "redis2"
@@ -73,13 +73,13 @@ def second_guest(host: str, volumes: Sequence[Volume] = VOLUMES, *, fill: str = 
         _start(host, volumes, fill, boot)
         yield
     finally:
-        for each in HOSTS:
-            with contextlib.suppress(agent.AgentError, CommandFailed):
-                agent.ask(each, "unprotect", timeout=120, domain=NAME, force=True)
-            on(each, "systemctl stop remus-agent.service", timeout=180)
-            on(
-                each,
-                f"xl list | awk '$1 ~ /{shlex.quote(NAME)}/ {{print $2}}' | xargs -r -n 1 xl destroy; rm -rf {FOLDER}",
-            )
-            on(each, f"rm -rf /var/lib/remus/guests/{NAME}.json /var/lib/remus/journal/{NAME}*")
-            on(each, "systemctl start remus-agent.service", timeout=180)
+        on_both(_forget)
+
+
+def _forget(host: str) -> None:
+    with contextlib.suppress(agent.AgentError, CommandFailed):
+        agent.ask(host, "unprotect", timeout=120, domain=NAME, force=True)
+    on(host, "systemctl stop remus-agent.service", timeout=180)
+    on(host, f"xl list | awk '$1 ~ /{shlex.quote(NAME)}/ {{print $2}}' | xargs -r -n 1 xl destroy; rm -rf {FOLDER}")
+    on(host, f"rm -rf /var/lib/remus/guests/{NAME}.json /var/lib/remus/journal/{NAME}*")
+    on(host, "systemctl start remus-agent.service", timeout=180)
