@@ -9,7 +9,7 @@ lab_guest ?= $(or $(LAB_GUEST),pvh)
 export LAB_DEBIAN := $(lab_debian)
 export LAB_GUEST := $(lab_guest)
 
-.PHONY: help setup verifier demo test test-all test-failovers check lint unit lab-test lab-up lab-down bench bench-streams requirements clean
+.PHONY: help setup verifier demo test test-all test-failovers check lint unit lab-test lab-up lab-down bench bench-disks bench-streams requirements clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -54,6 +54,9 @@ lab-down: setup ## Stop what lab-up started
 
 bench: setup ## Measure against stock `xl remus` on the lab; raw data under results/
 	@ansible-playbook playbooks/bench.yml
+
+bench-disks: setup ## Measure a guest's disk with fio against the bare device and DRBD on the lab; raw data under results/
+	@python tests/bench/disk_speed.py
 
 bench-streams: setup ## Measure `remusctl stream` against cat and memcpy; raw data under results/
 	@python tests/bench/stream_speed.py

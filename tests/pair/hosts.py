@@ -7,12 +7,14 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pair.wait import SLOWEST
 
+T = TypeVar("T")
 PROJECT = Path(__file__).resolve().parents[2]
 LABCTL = PROJECT / "roles" / "xen_lab" / "files" / "labctl"
 HOSTS = ("alpha", "beta")
@@ -63,6 +65,14 @@ def on(host: str, command: str, *, stdin: str | None = None, timeout: float = 12
     """Output of a shell command on a lab host."""
     words = ["ssh", "-F", str(ssh_config()), "-o", "BatchMode=yes", host, command]
     return run(words, stdin=stdin, timeout=timeout)
+
+
+def on_both(work: Callable[[str], T]) -> dict[str, T]:
+    """The same on both hosts at once: they are slow, and each has a processor of its own. Raises the first failure when both
+    have ended."""
+    with ThreadPoolExecutor(len(HOSTS)) as pool:
+        running = {host: pool.submit(work, host) for host in HOSTS}
+    return {host: each.result() for host, each in running.items()}
 
 
 def succeeds(host: str, command: str, timeout: float = 60) -> bool:

@@ -1,16 +1,16 @@
-"""A second guest, made from the lab's own: another name, other addresses, and three disks: PostgreSQL's, an empty file system
-for its tables, and one that is read only and the same on both hosts."""
+"""A second guest, made from the lab's own: another name, other addresses, and at least three disks: PostgreSQL's, an empty file
+system for its tables, and one that is read only and the same on both hosts."""
 
 from __future__ import annotations
 
 import contextlib
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pair import agent
 from pair.guest import WITH_DISK
-from pair.hosts import HOSTS, PROJECT, CommandFailed, on
+from pair.hosts import PROJECT, CommandFailed, on, on_both
 from pair.volumes import Volume
 
 NAME = "redis2"
@@ -25,19 +25,19 @@ OWN_DISK = "/dev/vdc"
 """The lab guest's, which no guest may use while it is copied."""
 
 
-def _disks() -> Iterator[str]:
-    for volume in VOLUMES:
+def _disks(volumes: Sequence[Volume]) -> Iterator[str]:
+    for volume in volumes:
         yield f'"format=raw,vdev={volume.vdev},access=rw,target={volume.mapper}"'
     yield f'"format=raw,vdev=xvdc,access=ro,target={READ_ONLY}"'
 
 
-def _configuration(text: str) -> str:
+def _configuration(text: str, volumes: Sequence[Volume]) -> str:
     """Its xl.cfg, from that of the lab's guest with a disk."""
     changes = {
         r'^name = ".*"': f'name = "{NAME}"',
         r"^ramdisk = .*": f'ramdisk = "{FOLDER}/initrd.img"',
         r"mac=[0-9a-f:]+": f"mac={MAC}",
-        r"^disk = .*": f"disk = [{', '.join(_disks())}]",
+        r"^disk = .*": f"disk = [{', '.join(_disks(volumes))}]",
     }
     for old, new in changes.items():
         text, count = re.subn(old, new, text, flags=re.MULTILINE)
@@ -46,35 +46,40 @@ def _configuration(text: str) -> str:
     return text
 
 
-def _start(host: str) -> None:
-    start = (ASSETS / "rcS").read_text().replace("10.77.0.100", ADDRESS).replace("fd77::100", "fd77::102")
+def _start(host: str, volumes: Sequence[Volume], fill: str, boot: str) -> None:
+    start = (ASSETS / "rcS").read_text().replace("10.77.0.100", ADDRESS).replace("fd77::100", "fd77::102") + boot
     script = f"""
     mkdir -p {FOLDER}/new/etc && cd {FOLDER}/new
     cat >etc/rcS && chmod 755 etc/rcS
     cat /var/lib/remus-lab/guest/initrd.img >../initrd.img && truncate -s %4 ../initrd.img
     echo etc/rcS | cpio --quiet -o -H newc >>../initrd.img
-    dd if={OWN_DISK} of={VOLUMES[0].mapper} bs=1M oflag=direct conv=nocreat status=none
-    mkfs.ext4 -q {VOLUMES[1].mapper}
+    dd if={OWN_DISK} of={volumes[0].mapper} bs=1M oflag=direct conv=nocreat,sparse status=none
+    mkfs.ext4 -q {volumes[1].mapper}
+    {fill}
     """
     on(host, f"set -e; {script}", stdin=start, timeout=600)
-    on(host, f"cat >{CONFIGURATION}", stdin=_configuration(on(host, f"cat {WITH_DISK}")))
+    on(host, f"cat >{CONFIGURATION}", stdin=_configuration(on(host, f"cat {WITH_DISK}"), volumes))
     on(host, f"xl create -q {CONFIGURATION}", timeout=300)
 
 
 @contextlib.contextmanager
-def second_guest(host: str) -> Iterator[None]:
-    """It runs on a host, unprotected; afterwards on none. Its volumes must be there, and the lab's own guest must not run."""
+def second_guest(host: str, volumes: Sequence[Volume] = VOLUMES, *, fill: str = "", boot: str = "") -> Iterator[None]:
+    """It runs on a host, unprotected; afterwards on none. Its volumes must be there, and the lab's own guest must not run.
+
+    volumes: the first two as VOLUMES, others are its to use as they are. fill: commands on the host once the second has its
+    file system. boot: commands in the guest, at the end of its start-up.
+    """
     try:
-        _start(host)
+        _start(host, volumes, fill, boot)
         yield
     finally:
-        for each in HOSTS:
-            with contextlib.suppress(agent.AgentError, CommandFailed):
-                agent.ask(each, "unprotect", timeout=120, domain=NAME, force=True)
-            on(each, "systemctl stop remus-agent.service", timeout=180)
-            on(
-                each,
-                f"xl list | awk '$1 ~ /{shlex.quote(NAME)}/ {{print $2}}' | xargs -r -n 1 xl destroy; rm -rf {FOLDER}",
-            )
-            on(each, f"rm -rf /var/lib/remus/guests/{NAME}.json /var/lib/remus/journal/{NAME}*")
-            on(each, "systemctl start remus-agent.service", timeout=180)
+        on_both(_forget)
+
+
+def _forget(host: str) -> None:
+    with contextlib.suppress(agent.AgentError, CommandFailed):
+        agent.ask(host, "unprotect", timeout=120, domain=NAME, force=True)
+    on(host, "systemctl stop remus-agent.service", timeout=180)
+    on(host, f"xl list | awk '$1 ~ /{shlex.quote(NAME)}/ {{print $2}}' | xargs -r -n 1 xl destroy; rm -rf {FOLDER}")
+    on(host, f"rm -rf /var/lib/remus/guests/{NAME}.json /var/lib/remus/journal/{NAME}*")
+    on(host, "systemctl start remus-agent.service", timeout=180)

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pair.hosts import HOSTS, on
+from pair.hosts import on, on_both
 
 FOLDER = "/var/lib/remus-test-volumes"
 CONFIGURATION = "/etc/remus/disks.toml"
@@ -57,13 +57,15 @@ def _restore(host: str, volumes: Sequence[Volume]) -> None:
 @contextlib.contextmanager
 def volumes(*wanted: Volume) -> Iterator[None]:
     """The volumes on both hosts, empty; no guest that uses them may run before or afterwards."""
-    for host in HOSTS:
+
+    def add(host: str) -> None:
         on(host, f"mkdir -p {FOLDER} && cp {CONFIGURATION} {KEPT} && modprobe loop")
         for volume in wanted:
             _add(host, volume)
         on(host, "systemctl restart remus-disks.service remus-agent.service", timeout=180)
+
+    on_both(add)
     try:
         yield
     finally:
-        for host in HOSTS:
-            _restore(host, wanted)
+        on_both(lambda host: _restore(host, wanted))

@@ -50,7 +50,7 @@ come alone, and the last one must not wait as long as the kernel waits for a tap
 class TapServer:
     """Serves one log on a Unix socket, one client after the other.
 
-    lock: held around every call of the log. logged: called in this thread after a change was logged, with the bytes that
+    lock: held around every call of the log. logged: called in this thread after changes were logged, with the bytes that
     wait, or None when the log has overflowed. gone: called in this thread when a client is gone that was through with the
     handshake. That includes every client to which a change was refused: md has failed its leg then and sends no more.
     """
@@ -149,49 +149,63 @@ class TapServer:
 
     def _serve(self, client: socket.socket, server: NbdServer) -> None:
         client.sendall(server.greeting)
+        changes: list[tuple[int, Extent]] = []
         while not self._stopping.is_set():
             count = client.recv_into(server.get_buffer())
             if count == 0:
                 return
-            answers, refused, self._pressure = bytearray(), False, 0.0
+            answers, refused = bytearray(), False
             for event in server.buffer_updated(count):
+                if isinstance(event, Write):
+                    changes.append((event.handle, Extent(Op.WRITE, event.offset, event.length, event.data)))
+                    continue
+                if isinstance(event, WriteZeroes):
+                    changes.append((event.handle, Extent(Op.ZERO, event.offset, event.length)))
+                    continue
+                if isinstance(event, Trim):
+                    changes.append((event.handle, Extent(Op.DISCARD, event.offset, event.length)))
+                    continue
+                answers += self._log_all(changes)  # before what follows them
                 if isinstance(event, Disconnect):
                     return
-                answers += event.data if isinstance(event, Send) else self._answer(event)
+                answers += event.data if isinstance(event, Send) else _answer(event)
                 refused = refused or (isinstance(event, Send) and _refuses(event.data))
+            answers += self._log_all(changes)
             if answers:
                 client.sendall(answers)
             if self._pressure > 0:
                 self._stopping.wait(self._pressure * _SLOWEST)
+                self._pressure = 0.0
             if refused:
                 raise NbdError(
                     "request", expected="one within the disk", found="one that was refused", operation="serve a tap"
                 )
 
-    def _answer(self, event: Event) -> bytes:
-        match event:
-            case Write():
-                return self._change(event.handle, Extent(Op.WRITE, event.offset, event.length, event.data))
-            case WriteZeroes():
-                return self._change(event.handle, Extent(Op.ZERO, event.offset, event.length))
-            case Trim():
-                return self._change(event.handle, Extent(Op.DISCARD, event.offset, event.length))
-            case Flush():
-                return reply(
-                    event.handle
-                )  # nothing outside can tell before the epoch is committed, and then it is durable
-            case Read():
-                return reply(event.handle, errno.EIO)
-            case _:
-                raise NbdError("request", expected="one that is known", found=str(event), operation="serve a tap")
-
-    def _change(self, handle: int, extent: Extent) -> bytes:
+    def _log_all(self, changes: list[tuple[int, Extent]]) -> bytes:
+        """Log what came with one read, under one lock; the replies. Empties the list."""
+        if not changes:
+            return b""
+        tap_log = self._log
         with self._lock:
-            self._log.write(extent)
-            waiting = None if self._log.overflowed else self._log.waiting
-            self._pressure = self._log.pressure
+            for _, extent in changes:
+                tap_log.write(extent)
+            waiting = None if tap_log.overflowed else tap_log.waiting
+            self._pressure = tap_log.pressure
         self._logged(waiting)
-        return reply(handle)
+        answers = b"".join([reply(handle) for handle, _ in changes])
+        changes.clear()
+        return answers
+
+
+def _answer(event: Event) -> bytes:
+    """The reply to what changes nothing."""
+    match event:
+        case Flush():
+            return reply(event.handle)  # nothing outside can tell before the epoch is committed, and then it is durable
+        case Read():
+            return reply(event.handle, errno.EIO)
+        case _:
+            raise NbdError("request", expected="one that is known", found=str(event), operation="serve a tap")
 
 
 def _refuses(data: bytes) -> bool:

@@ -92,7 +92,8 @@ class TapLog:
     @property
     def pressure(self) -> float:
         """How much to delay the completion of writes: 0 until half of the limit waits, rising to 1 at the limit."""
-        return min(1.0, max(0.0, 2 * self.waiting / self._limit - 1))
+        waiting = self.waiting
+        return min(1.0, 2 * waiting / self._limit - 1) if 2 * waiting > self._limit else 0.0
 
     @property
     def copying(self) -> bool:
@@ -241,7 +242,7 @@ class TapLog:
         return self._session
 
     def _hold_limit(self, session: _Session) -> None:
-        if session.waiting > self._limit:
+        if session.closed_bytes + session.running.waiting.bytes > self._limit:
             self.end()
             self._overflowed = True
 

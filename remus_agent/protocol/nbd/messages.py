@@ -31,13 +31,14 @@ TRANSMISSION_FLAGS: Final = (
 """What every export offers. One connection only, so CAN_MULTI_CONN is not set; DF needs structured replies."""
 
 _FLAGS: Final[dict[int, int]] = {
-    Command.READ: CommandFlag.FUA,
-    Command.WRITE: CommandFlag.FUA,
-    Command.FLUSH: CommandFlag.FUA,
-    Command.TRIM: CommandFlag.FUA,
-    Command.WRITE_ZEROES: CommandFlag.FUA | CommandFlag.NO_HOLE,
+    Command.READ: int(CommandFlag.FUA),
+    Command.WRITE: int(CommandFlag.FUA),
+    Command.FLUSH: int(CommandFlag.FUA),
+    Command.TRIM: int(CommandFlag.FUA),
+    Command.WRITE_ZEROES: int(CommandFlag.FUA | CommandFlag.NO_HOLE),
 }
-"""Flags that each command may have. FUA has to be accepted on all of them ("Command flags")."""
+"""Flags that each command may have, as plain numbers: what ~ makes of a flag depends on Python's version, and each request is
+held against them. FUA has to be accepted on all of them ("Command flags")."""
 
 _MAPPED: Final[dict[int, Errno]] = {
     errno.EACCES: Errno.EPERM,
@@ -83,7 +84,7 @@ class Export:
         MAX_PAYLOAD_BYTES: nothing travels with them.
         """
         allowed = _FLAGS.get(command)
-        if allowed is None or flags & ~int(allowed):  # int: what ~ makes of a flag depends on Python's version
+        if allowed is None or flags & ~allowed:
             return Errno.EINVAL
         if command == Command.FLUSH:
             return Errno.EINVAL if offset or length else None
@@ -185,7 +186,7 @@ def error_of(number: int) -> int:
 def reply(handle: int, error: int = 0) -> bytes:
     """The reply to a request, without data ("Simple reply message"). error: an `Errno` or an errno of this host, 0 for
     success of anything but a Read."""
-    return REPLY.pack(REPLY_MAGIC, error_of(error), handle)
+    return REPLY.pack(REPLY_MAGIC, error_of(error) if error else 0, handle)
 
 
 def read_reply(request: Read, data: Buffer) -> list[Buffer]:

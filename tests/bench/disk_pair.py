@@ -1,0 +1,221 @@
+"""The devices that are compared, on the lab's pair, and fio on each of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pair import agent, bundle, database, drbd
+from pair.guest import come_home
+from pair.hosts import GUEST, HOSTS, PROJECT, on, on_both, run
+from pair.protection import SEED_TIMEOUT, require_agents, unprotected, wait_protected
+from pair.second_guest import ADDRESS, NAME, OWN_DISK, second_guest
+from pair.volumes import Volume, volumes
+from pair.wait import until
+
+from bench import disk_figures as names
+from bench.disk_cells import CELLS, WRITES, figures, job_file
+from bench.figures import FiguresError
+
+HERE = Path(__file__).parent
+FIO = os.environ.get("REMUS_FIO") or "fio"
+"""The program; one that needs few libraries is on the hosts sooner."""
+FOLDER = "/var/lib/remus-bench-disks"
+PYTHON = "/opt/remus/current/bin/python3"
+IN_GUEST = "/second/fio"
+TESTED = "xvdd"
+"""The disk that the guest itself leaves alone."""
+MIB = 64
+VOLUMES = (Volume(NAME, "xvda", 512), Volume(NAME, "xvdb", 128), Volume(NAME, TESTED, MIB))
+BOOT = f"(until [ -b /dev/{TESTED} ]; do sleep 0.1; done; chmod 666 /dev/{TESTED}) &\n"
+"""PostgreSQL, which starts fio there, is not root."""
+_FILES = {
+    names.BARE: f"{FOLDER}/bare.img",
+    names.DRBD: f"{FOLDER}/drbd.img",
+}
+
+
+@dataclass
+class Pair:
+    """Made by `prepared`. bare: the loop device that nothing else is on. log: told what is being done."""
+
+    bare: str
+    seconds: float
+    log: Callable[[str], None]
+    raws: list[dict[str, Any]] = field(default_factory=list)
+
+    def measure(self, target: str, number: int) -> dict[str, Any]:
+        """Raw figures of one target."""
+        self.log(f"round {number}: {names.TITLES[target]}")
+        inside = target in (names.GUEST, names.GUEST_PROTECTED)
+        before = agent.status(HOSTS[0], NAME)
+        if target == names.TAP_HERE:
+            cells = self._tap_here()
+        elif target == names.TAP:
+            cells = self._tap_alone()
+        elif inside:
+            cells = self._in_guest()
+        else:
+            cells = self._on_host(self._device(target))
+        raw: dict[str, Any] = {"round": number, "target": target, "cells": cells}
+        if target in (names.BESIDE, names.PROTECTED, names.GUEST_PROTECTED):
+            after = agent.status(HOSTS[0], NAME)
+            raw["session_held"] = agent.protected(after) and agent.session(before) == agent.session(after)
+            raw["epochs"] = [before.get("committed_epoch"), after.get("committed_epoch")]
+        return raw
+
+    def protect(self) -> None:
+        """The guest is protected to the other host."""
+        self.log("protecting the guest")
+        agent.ask(HOSTS[0], "protect", timeout=SEED_TIMEOUT, domain=NAME, peer=HOSTS[1], wait=False)
+        wait_protected(guest=NAME)
+
+    def unprotect(self) -> None:
+        """It is not any more."""
+        for host in HOSTS:
+            if agent.status(host, NAME)["role"] != "none":
+                agent.ask(host, "unprotect", timeout=300, domain=NAME, force=True)
+        until("the guest is unprotected", lambda: agent.status(HOSTS[0], NAME), unprotected, timeout=120)
+
+    def _device(self, target: str) -> str:
+        if target in (names.BARE, names.BESIDE):
+            return self.bare
+        return drbd.DEVICE if target == names.DRBD else VOLUMES[-1].mapper
+
+    def _limit(self) -> float:
+        return 120 + len(CELLS) * (self.seconds + 30)
+
+    def _on_host(self, device: str) -> dict[str, dict[str, float]]:
+        fio = f"{bundle.command(FOLDER, FIO)} --output-format=json -"
+        said = on(HOSTS[0], fio, stdin=job_file(device, CELLS, self.seconds, MIB), timeout=self._limit())
+        return figures(said, CELLS)
+
+    def _in_guest(self) -> dict[str, dict[str, float]]:
+        job = job_file(f"/dev/{TESTED}", CELLS, self.seconds, MIB).replace("\n", "\\n")
+        fio = f"{bundle.command(IN_GUEST, FIO)} --output-format=json --output=/tmp/fio.json /tmp/fio.job"
+        program = f'printf "{job}" >/tmp/fio.job; {fio} >/tmp/fio.said 2>&1'
+        database.sql(f"COPY (SELECT 1) TO PROGRAM '{program}'", ADDRESS, timeout=self._limit())
+        return figures(database.sql("SELECT pg_read_file('/tmp/fio.json')", ADDRESS), CELLS)
+
+    def _tap_alone(self) -> dict[str, dict[str, float]]:
+        """In dom0 as well, below the kernel's nbd client but without mirror, sender and backup."""
+        socket = f"{FOLDER}/tap.sock"
+        script = f"""
+        cd {FOLDER} && cat >job && rm -f hold served && mkfifo -m 600 hold
+        package=$(echo /opt/remus/current/lib/python3*/site-packages)
+        PYTHONPATH=$package {PYTHON} tap_alone.py {socket} {MIB} <hold >served 2>tap.log &
+        exec 9>hold
+        for _ in $(seq 300); do grep -q ready served && break; sleep 0.1; done
+        device=$(PYTHONPATH=$package {PYTHON} -c "import asyncio, pathlib
+        from remus_agent.adapters.disk.nbd_device import connect
+        print(asyncio.run(connect(pathlib.Path('{socket}'), 'alone', 512, 30)))")
+        sed -i "s|^filename=.*|filename=$device|" job
+        {bundle.command(FOLDER, FIO)} --output-format=json job; code=$?
+        nbd-client -d "$device" >&2
+        exec 9>&-; wait; rm -f hold
+        grep -q '"overflowed": false' served || {{ cat served tap.log >&2; exit 1; }}
+        exit $code
+        """
+        job = job_file("tap", WRITES, self.seconds, MIB)
+        return figures(on(HOSTS[0], textwrap.dedent(script), stdin=job, timeout=self._limit()), WRITES)
+
+    def _tap_here(self) -> dict[str, dict[str, float]]:
+        """Over its socket, without any kernel, on this machine, which has a processor for each side."""
+        with tempfile.TemporaryDirectory(prefix="remus-tap-") as folder:
+            socket = f"{folder}/tap.sock"
+            words = [sys.executable, str(HERE / "tap_alone.py"), socket, str(MIB)]
+            environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            with subprocess.Popen(words, env=environment, text=True, **pipes) as tap:
+                assert tap.stdout.readline() == "ready\n"
+                job = job_file(f"nbd+unix:///alone?socket={socket}", WRITES, self.seconds, MIB, engine="nbd")
+                said = run(["fio", "--output-format=json", "-"], stdin=job, timeout=self._limit())
+                left, _ = tap.communicate(timeout=60)
+                if json.loads(left)["overflowed"]:
+                    raise FiguresError("the tap's log has overflowed")
+        return figures(said, WRITES)
+
+
+@contextlib.contextmanager
+def _loops() -> Iterator[dict[tuple[str, str], str]]:
+    """Loop devices by host and target."""
+    made: dict[tuple[str, str], str] = {}
+
+    def make(host: str) -> None:
+        on(host, f"mkdir -p {FOLDER}")
+        for target, file in _FILES.items():
+            made[host, target] = drbd.loop(host, file, MIB)
+
+    def remove(host: str) -> None:
+        for file in _FILES.values():
+            drbd.unloop(host, file)
+        on(host, f"rm -rf {FOLDER}")
+
+    try:
+        on_both(make)
+        yield made
+    finally:
+        on_both(remove)
+
+
+def _fill(archive: bytes) -> str:
+    """Give all volumes their blocks, the other host's as well, and the guest its fio."""
+
+    def fill(host: str) -> None:
+        on(host, f"dd if=/dev/zero of={VOLUMES[-1].mapper} bs=1M count={MIB} oflag=direct status=none", timeout=300)
+        if host == HOSTS[1]:  # its copy of the guest's own disk: what is equal need not travel
+            copy = f"dd if={OWN_DISK} of={VOLUMES[0].mapper} bs=1M oflag=direct conv=nocreat,sparse status=none"
+            on(host, copy, timeout=600)
+
+    on_both(fill)
+    bundle.unpack(HOSTS[0], FOLDER, archive)
+    on(HOSTS[0], f"cat >{FOLDER}/tap_alone.py", stdin=(HERE / "tap_alone.py").read_text())
+    return f"""
+    mkdir -p {FOLDER}/mnt && mount {VOLUMES[1].mapper} {FOLDER}/mnt && mkdir {FOLDER}/mnt/fio
+    cp {FOLDER}/*.so* {FOLDER}/fio {FOLDER}/mnt/fio/ || {{ umount {FOLDER}/mnt; exit 1; }}
+    umount {FOLDER}/mnt
+    """
+
+
+@contextlib.contextmanager
+def prepared(seconds: float, log: Callable[[str], None]) -> Iterator[Pair]:
+    """The guest on the first host with a disk that nobody uses, unprotected, and beside it the other devices. Afterwards the
+    lab's own guest runs there again."""
+    require_agents()
+    archive = bundle.packed(FIO)
+    try:
+        for host in HOSTS:
+            on(host, f"xl destroy {GUEST} 2>/dev/null || true", timeout=180)
+        log("preparing devices and guest")
+        with _loops() as loops, volumes(*VOLUMES):
+            fill = _fill(archive)
+            lower = {host: loops[host, names.DRBD] for host in HOSTS}
+            with drbd.mirror(lower), second_guest(HOSTS[0], VOLUMES, fill=fill, boot=BOOT):
+                database.wait_ready(ADDRESS)
+                yield Pair(loops[HOSTS[0], names.BARE], seconds, log)
+    finally:
+        log("putting the lab back")
+        come_home()
+
+
+def facts() -> dict[str, Any]:
+    """What it runs on."""
+    found: dict[str, Any] = {}
+    for host in HOSTS:
+        found[host] = {
+            "kernel": on(host, "uname -r").strip(),
+            "processors": on(host, "nproc").strip(),
+            "memory": on(host, "head -1 /proc/meminfo").split()[1] + " KiB",
+            "drbd": on(host, "modinfo -F version drbd").strip(),
+            "agent_configuration": on(host, "cat /etc/remus/agent.toml"),
+        }
+    return found

@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+"""How fast a guest's disk is, unprotected and protected, against the bare device and against DRBD's protocol C on the same
+pair: fio in the guest, in dom0, and at the write tap alone, all in one run, alternating.
+
+    disk_speed.py [--rounds 2] [--seconds 3] [--results results/disks-...]
+    disk_speed.py --report FOLDER
+
+Needs the lab (`make lab-up`, `playbooks/site.yml`) and, on this machine, fio and drbd-utils of Debian: they are carried to
+the hosts. REMUS_FIO names another fio for them. All devices are loop devices with direct I/O over files of the same file
+system. Raw figures and the environment stay in the results folder. Exit code: 0 the budgets are kept, 1 one is missed, 2 the
+figures do not suffice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bench import disk_figures as names
+from bench.disk_cells import CELLS
+from bench.disk_pair import FIO, Pair, facts, prepared
+from bench.figures import FiguresError
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+BEFORE = (names.TAP_HERE, names.BARE, names.DRBD, names.TAP, names.LINEAR, names.GUEST)
+WHILE = (names.PROTECTED, names.BESIDE, names.GUEST_PROTECTED)
+"""Targets that are measured without protection, and with."""
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each pattern on each device (default: 3)")
+    parser.add_argument("--results", type=Path, help="folder for raw figures (default: a new one under results/)")
+    parser.add_argument("--report", type=Path, metavar="FOLDER", help="only summarise what was measured before")
+    options = parser.parse_args()
+    if options.report:
+        return _report(options.report)
+    folder = options.results or ROOT / "results" / time.strftime("disks-%Y%m%d-%H%M%S")
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(ROOT)
+    signal.signal(signal.SIGTERM, _terminated)
+    (folder / "environment.json").write_text(json.dumps(_environment(options), indent=2) + "\n")
+    with contextlib.suppress(KeyboardInterrupt), prepared(options.seconds, _say) as pair:
+        for number in range(1, options.rounds + 1):
+            _round(pair, number, folder)
+    return _report(folder)  # of an interrupted run as well: ratios are within a round
+
+
+def _round(pair: Pair, number: int, folder: Path) -> None:
+    """One of everything; every other round the other way round, so that what drifts favours nobody."""
+    ways = (BEFORE, WHILE) if number % 2 else (BEFORE[::-1], WHILE[::-1])
+    for targets, protected in zip(ways, (False, True), strict=True):
+        if protected:
+            pair.protect()
+        for target in targets:
+            raw = pair.measure(target, number)
+            (folder / f"raw-{number:02}-{target}.json").write_text(json.dumps(raw, indent=2) + "\n")
+    pair.unprotect()
+
+
+def _report(folder: Path) -> int:
+    raws = [json.loads(path.read_text()) for path in sorted(folder.glob("raw-*.json"))]
+    try:
+        found = names.summary(raws)
+    except FiguresError as error:
+        sys.stderr.write(f"disk_speed: {error}\n")
+        return 2
+    (folder / "summary.json").write_text(json.dumps(found, indent=2) + "\n")
+    text = names.as_text(found)
+    (folder / "summary.txt").write_text(text)
+    sys.stdout.write(f"{text}raw figures: {folder}\n")
+    return 0 if found["kept"] else 1
+
+
+def _environment(options: argparse.Namespace) -> dict[str, Any]:
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    fio = subprocess.run([FIO, "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "commit": commit,
+        "fio": fio,
+        "load": os.getloadavg(),
+        "processors": os.cpu_count(),
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "cells": [f"{cell.name}: {cell.kind}, {cell.block}, depth {cell.depth}" for cell in CELLS],
+        "hosts": facts(),
+    }
+
+
+def _terminated(_number: int, _frame: object) -> None:
+    """The lab is put back then, too."""
+    raise KeyboardInterrupt("terminated")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

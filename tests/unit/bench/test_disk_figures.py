@@ -1,0 +1,121 @@
+"""fio's reports to medians, ratios and verdicts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from bench.disk_cells import CELLS, WRITES, figures, job_file
+from bench.disk_figures import BARE, BESIDE, DRBD, LINEAR, PROTECTED, as_text, summary
+from bench.disk_speed import main
+from bench.figures import FiguresError
+
+
+def report(iops: float = 100.0, error: int = 0) -> str:
+    side = {
+        "iops": iops,
+        "bw_bytes": iops * 4096,
+        "clat_ns": {"mean": 2e6, "max": 9e6, "percentile": {"99.000000": 5e6}},
+    }
+    idle = {"iops": 0, "bw_bytes": 0, "clat_ns": {"mean": 0, "max": 0}}
+    jobs = [
+        {
+            "jobname": cell.name,
+            "error": error,
+            "read": idle if cell.writes else side,
+            "write": side if cell.writes else idle,
+        }
+        for cell in CELLS
+    ]
+    return "fio: connected to NBD server\n" + json.dumps({"jobs": jobs})
+
+
+def raw(target: str, number: int, iops: float) -> dict[str, Any]:
+    found = {"round": number, "target": target, "cells": figures(report(iops), CELLS)}
+    return found | ({"session_held": True} if target in (PROTECTED, BESIDE) else {})
+
+
+def measured(protected: float = 50.0) -> list[dict[str, Any]]:
+    raws = []
+    for number, factor in (
+        (1, 1.0),
+        (2, 2.0),
+        (3, 4.0),
+    ):  # the machine's mood, which a ratio within a round does not see
+        for target, iops in ((BARE, 100), (LINEAR, 95), (BESIDE, 52), (PROTECTED, protected), (DRBD, 80)):
+            raws.append(raw(target, number, iops * factor))
+    return raws
+
+
+def test_a_cell_is_told_by_the_side_that_it_uses() -> None:
+    assert figures(report(), CELLS)["write-4k-1"] == {
+        "iops": 100,
+        "bytes_per_second": 409600,
+        "mean_ms": 2,
+        "p99_ms": 5,
+        "longest_ms": 9,
+    }
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("", "not in the report"),
+        ('fio: {"jobs": []', "cannot be read"),
+        (report(error=5), "error 5"),
+        (report(iops=0), "not a single request"),
+    ],
+)
+def test_a_report_without_figures_is_refused(said: str, reason: str) -> None:
+    with pytest.raises(FiguresError, match=reason):
+        figures(said, CELLS)
+
+
+def test_ratios_are_of_one_round_and_medians_over_all() -> None:
+    found = summary(measured())
+    assert found["rounds"] == 3
+    assert found["table"][BARE]["read-4k-16"] == {"median": 200, "low": 100, "high": 400}
+    assert found["table"][BARE]["read-seq"]["median"] == pytest.approx(200 * 4096 / 1e6), "large ones in MB/s"
+    assert found["ratios"]["protected / drbd"]["write-seq"] == pytest.approx(
+        {"median": 0.625, "low": 0.625, "high": 0.625}
+    )
+    assert found["kept"]
+    assert (found["sessions_lost"], found["protected_runs"]) == (0, 3)
+
+
+def test_a_write_path_slower_than_a_third_of_drbds_is_missed() -> None:
+    found = summary(measured(protected=26.0))
+    missed = {(verdict["pair"], verdict["cell"]) for verdict in found["verdicts"] if not verdict["kept"]}
+    assert missed == {("protected / drbd", cell.name) for cell in WRITES} | {
+        ("protected / bare-beside", cell.name) for cell in CELLS if not cell.writes
+    }
+    assert "MISSED" in as_text(found)
+
+
+def test_a_verdict_needs_both_sides_in_one_round() -> None:
+    raws = [one for one in measured() if one["target"] != DRBD]
+    with pytest.raises(FiguresError, match="write-seq of protected / drbd"):
+        summary(raws)
+
+
+def test_a_session_that_ended_under_the_load_is_told() -> None:
+    raws = measured()
+    next(one for one in raws if one["target"] == PROTECTED)["session_held"] = False
+    assert "sessions that ended under the load: 1 of 3" in as_text(summary(raws))
+
+
+def test_the_report_is_written_from_raw_figures(tmp_path, monkeypatch, capsys) -> None:
+    for one in measured():
+        (tmp_path / f"raw-{one['round']:02}-{one['target']}.json").write_text(json.dumps(one))
+    monkeypatch.setattr("sys.argv", ["disk_speed.py", "--report", str(tmp_path)])
+    assert main() == 0
+    assert json.loads((tmp_path / "summary.json").read_text())["kept"]
+    assert (tmp_path / "summary.txt").read_text() in capsys.readouterr().out
+
+
+def test_a_job_runs_its_cells_one_after_the_other() -> None:
+    text = job_file("nbd+unix:///alone?socket=/s", WRITES, 3, 128, engine="nbd")
+    assert text.count("stonewall") == len(WRITES)
+    assert "uri=nbd+unix:///alone?socket=/s\n" in text
+    assert "filename" not in text
