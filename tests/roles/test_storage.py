@@ -67,6 +67,7 @@ def test_disks_come_before_the_agent_starts() -> None:
         ("xen_host", None),
         ("remus_agent", "release.yml"),
         ("remus_storage", None),
+        ("remus_pki", None),
         ("remus_agent", None),
     ]
 

@@ -242,7 +242,7 @@ class TapLog:
         return self._session
 
     def _hold_limit(self, session: _Session) -> None:
-        if session.closed_bytes + session.running.waiting.bytes > self._limit:
+        if session.waiting > self._limit:
             self.end()
             self._overflowed = True
 
