@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from bench.disk_cells import WRITES, figures, job_file
+from bench.disk_pair import FIO
 from lab_hosts import Host, Lines
 from pair import bundle, drbd
 from pair.hosts import HOSTS, on
@@ -72,9 +73,8 @@ class Process:
 
 @dataclass
 class Stack:
-    """The pair with DRBD above the stage. lower: of both hosts."""
+    """What DRBD is put on: the backup's stage, and loop devices on both hosts."""
 
-    package: str
     stage: Process
     lower: dict[str, str]
 
@@ -93,6 +93,7 @@ class Stack:
 
 @pytest.fixture
 def stack(lab: dict[str, Any], host: Host, package: str) -> Iterator[Stack]:
+    """Without DRBD yet."""
     stage: Process | None = None
     assert host.name == HOSTS[1]
     try:
@@ -105,14 +106,20 @@ def stack(lab: dict[str, Any], host: Host, package: str) -> Iterator[Stack]:
         on(HOSTS[1], "modprobe nbd")
         command = f"PYTHONPATH={package} exec {PYTHON} {FOLDER}/drbd_stage.py {FILE} {FOLDER}"
         stage = Process(host, command)
-        with drbd.mirror({HOSTS[0]: lower[HOSTS[0]], HOSTS[1]: stage.first}):
-            yield Stack(package, stage, lower)
+        yield Stack(stage, lower)
     finally:
         if stage is not None:
             stage.close()
         for each in HOSTS:
             drbd.unloop(each, FILE)
             on(each, f"rm -rf {FOLDER}")
+
+
+@pytest.fixture
+def mirrored(stack: Stack) -> Iterator[Stack]:
+    """With DRBD above the stage."""
+    with drbd.mirror({HOSTS[0]: stack.lower[HOSTS[0]], HOSTS[1]: stack.stage.first}):
+        yield stack
 
 
 def misplaced(writes: list[list[int]], arrived: list[list[int]]) -> tuple[int, int]:
@@ -195,21 +202,16 @@ def test_markers_cut_the_stream_and_drbd_does_not_know_what_was_dropped(stack: S
 
 def test_its_speed(stack: Stack) -> None:
     """fio on DRBD above the stage and, after it, above a loop device on both hosts."""
-    bundle.unpack(HOSTS[0], FOLDER, bundle.packed("fio"))
-    fio = f"{bundle.command(FOLDER, 'fio')} --output-format=json -"
-    seen = [on(HOSTS[0], fio, stdin=job_file(drbd.DEVICE, WRITES, 4, MIB), timeout=300)]
-    stack.stage.do("through")
-    drbd.setup(HOSTS[1], f"detach {drbd.MINOR}")
-    drbd.setup(HOSTS[1], f"attach {drbd.MINOR} {stack.lower[HOSTS[1]]} {_metadata()} flexible {drbd.FAST}")
-    drbd.wait_connected(300, HOSTS[1])
-    seen.append(on(HOSTS[0], fio, stdin=job_file(drbd.DEVICE, WRITES, 4, MIB), timeout=300))
-    staged, plain = (figures(text, WRITES) for text in seen)
+    bundle.unpack(HOSTS[0], FOLDER, bundle.packed(FIO))
+    fio = f"{bundle.command(FOLDER, FIO)} --output-format=json -"
+    job = job_file(drbd.DEVICE, WRITES, 4, MIB)
+    found = []
+    for theirs in (stack.stage.first, stack.lower[HOSTS[1]]):
+        with drbd.mirror({HOSTS[0]: stack.lower[HOSTS[0]], HOSTS[1]: theirs}):
+            found.append(figures(on(HOSTS[0], fio, stdin=job, timeout=300), WRITES))
+    staged, plain = found
     for cell in WRITES:
         ours, theirs = staged[cell.name]["iops"], plain[cell.name]["iops"]
         print(
             f"{cell.name}: {ours:.0f} requests/s above the stage, {theirs:.0f} above a loop device, {ours / theirs:.2f}"
         )
-
-
-def _metadata() -> str:
-    return on(HOSTS[1], f"losetup -j {drbd.FOLDER}/metadata -O NAME -n").strip()
