@@ -9,6 +9,7 @@ packages=(
   debootstrap qemu-system-x86 qemu-utils e2fsprogs cpio gzip xz-utils zstd  # the lab's images and hosts
   spin gcc libc6-dev  # the model checker of tests/formal, and what compiles the searches of its models
   libnbd-bin python3-libnbd  # real NBD clients, which tests/conformance lets loose on the write tap's protocol
+  etcd-server etcd-client  # a real witness for tests/conformance
   iproute2 nftables redis-tools postgresql-client openssh-client ca-certificates rsync git
 )
 missing=()
@@ -23,6 +24,12 @@ if ((${#missing[@]})); then
   echo "setup: installing ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -qq
+  # Debian's package would start etcd as a service, for everybody on this machine; the tests start their own. One that is there already
+  # is somebody's.
+  if [[ " ${missing[*]} " == *" etcd-server "* && ! -e /etc/systemd/system/etcd.service && ! -L /etc/systemd/system/etcd.service ]]; then
+    mkdir -p /etc/systemd/system
+    ln -s /dev/null /etc/systemd/system/etcd.service
+  fi
   apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 

@@ -6,13 +6,12 @@ new one reads the host's certificate anew. Requests are rare: roles change seldo
 
 from __future__ import annotations
 
+import http.client
 import ssl
+import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-
-import urllib3
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError
 
 _LARGEST: Final = 64 * 1024
 """Bytes of an answer; ours have some hundred."""
@@ -40,28 +39,29 @@ class NoAnswer(Exception):
 
 def post(access: EtcdAccess, url: str, payload: bytes) -> bytes:
     """The body of the answer. Blocks. Raises NotAsked, NoAnswer."""
+    where = urllib.parse.urlsplit(url)
     try:
         context = ssl.create_default_context(cafile=str(access.ca))
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(access.certificate, access.key)
-    except (OSError, ssl.SSLError) as error:
+    except OSError as error:
         raise NotAsked(f"{access.ca}, {access.certificate} or {access.key} cannot be used: {error}") from error
-    timeout = urllib3.Timeout(connect=access.timeout, read=access.timeout)
-    with urllib3.PoolManager(ssl_context=context, timeout=timeout, retries=False) as pool:
+    connection = http.client.HTTPSConnection(where.hostname or "", where.port, timeout=access.timeout, context=context)
+    try:
         try:
-            response = pool.request(
-                "POST", url, body=payload, headers={"Content-Type": "application/json"}, redirect=False,
-                preload_content=False,
-            )  # fmt: skip
+            connection.connect()
+        except OSError as error:
+            raise NotAsked(f"no connection: {error}") from error
+        try:
+            connection.request("POST", where.path, body=payload, headers={"Content-Type": "application/json"})
+            response = connection.getresponse()
             body = response.read(_LARGEST)
-        except (NewConnectionError, ConnectTimeoutError) as error:
-            raise NotAsked(f"no connection: {_short(error)}") from error
-        except SSLError as error:
+        except (OSError, http.client.HTTPException) as error:
             if _about_certificates(error):
-                raise NotAsked(f"TLS: {_short(error)}") from error
-            raise NoAnswer(f"TLS: {_short(error)}") from error
-        except HTTPError as error:
-            raise NoAnswer(_short(error)) from error
+                raise NotAsked(f"TLS: {error}") from error
+            raise NoAnswer(str(error) or type(error).__name__) from error
+    finally:
+        connection.close()
     if response.status in (401, 403):
         raise NotAsked(f"it does not permit this host's certificate to do that (status {response.status})")
     if response.status != 200:
@@ -69,17 +69,8 @@ def post(access: EtcdAccess, url: str, payload: bytes) -> bytes:
     return body
 
 
-def _about_certificates(error: SSLError) -> bool:
-    """Whether one side has not accepted the other's certificate. With TLS 1.3 the server says so only after the request was sent,
-    but takes nothing in before it has checked."""
-    cause = error.args[0] if error.args else None
-    if isinstance(cause, ssl.SSLCertVerificationError | ssl.CertificateError):
-        return True
-    reason = getattr(cause, "reason", None) or ""
+def _about_certificates(error: Exception) -> bool:
+    """Whether the server has not accepted this host's certificate. With TLS 1.3 it says so only after the request was sent, but
+    takes nothing in before it has checked."""
+    reason = (isinstance(error, ssl.SSLError) and error.reason) or ""
     return "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason)
-
-
-def _short(error: Exception) -> str:
-    """urllib3's texts name the connection object first."""
-    text = str(error)
-    return text.rpartition(">: ")[2] or text or type(error).__name__
