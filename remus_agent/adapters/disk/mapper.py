@@ -76,7 +76,13 @@ async def replace(name: str, content: str, *, flush: bool = True) -> None:
     back and goes to the new table; for a device whose old table no longer answers."""
     await run("dmsetup", "load", name, "--table", content)
     # The kernel suspends, changes and resumes in one call: whoever dies before or after it leaves no device suspended.
-    await run("dmsetup", "resume", "--nolockfs", *(() if flush else ("--noflush",)), name)
+    try:
+        await run("dmsetup", "resume", "--nolockfs", *(() if flush else ("--noflush",)), name)
+    except DiskError:
+        # The kernel may have suspended it and then refused the new table: go on with the old one.
+        await run("dmsetup", "clear", name)
+        await run("dmsetup", "resume", name)
+        raise
 
 
 async def cycle(name: str) -> None:

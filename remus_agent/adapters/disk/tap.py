@@ -123,6 +123,7 @@ class NbdTap:
         self._logged.clear()
 
     async def copy(self, digests: Digests | None) -> None:
+        await self.require_local()  # a failed leg would be taken back by what follows
         await mapper.cycle(self._disk.name)  # what was logged before the session has reached the local device now
         reader = await asyncio.to_thread(DirectReader, self._disk.device, self._disk.domain)
         try:
@@ -233,6 +234,10 @@ class NbdTap:
         deadline = asyncio.get_running_loop().time() + _RECOVERY_LEAST + self.facts.size / _RECOVERY_PACE
         while True:
             legs = await self._layers.legs()
+            if legs.startswith("D"):
+                await (
+                    self._layers.require_local()
+                )  # raises: the tap is the only leg that works, so it stays where it is
             if "D" in legs:
                 self._leg_lost = True
                 raise self._lost()

@@ -21,6 +21,15 @@ def live(table):
     return " ".join(numbers.get(word, word) for word in table.split())
 
 
+def swap(device, verb, data):
+    """Take the loaded table live, or forget it."""
+    if verb == "resume" and "loaded" in device and device.get("refuses"):
+        FILE.write_text(json.dumps(data))
+        fail("device-mapper: resume ioctl failed: Invalid argument")
+    loaded = device.pop("loaded", device["table"])
+    device["table"] = loaded if verb == "resume" else device["table"]
+
+
 def main():
     """One call."""
     data = json.loads(FILE.read_text())
@@ -50,8 +59,7 @@ def main():
     elif verb == "load":
         devices[name]["loaded"] = live(rest[rest.index("--table") + 1])
     elif verb in ("resume", "clear"):
-        loaded = devices[name].pop("loaded", devices[name]["table"])
-        devices[name]["table"] = loaded if verb == "resume" else devices[name]["table"]
+        swap(devices[name], verb, data)
     elif verb == "remove":
         if devices[name]["open"]:
             fail("device-mapper: remove ioctl failed: Device or resource busy")

@@ -23,6 +23,14 @@ async def test_a_table_is_replaced_without_a_moment_in_which_the_device_stays_su
     assert calls(host) == ["load", "resume"]
 
 
+async def test_a_table_that_the_kernel_refuses_leaves_the_old_one_in_use(host: FakeHost) -> None:
+    host.mapped = {NAME: {"table": "0 8 linear 252:0 0", "open": 1, "refuses": True}}
+    with pytest.raises(DiskError):
+        await mapper.replace(NAME, "0 8 error")
+    assert host.mapped[NAME]["table"] == "0 8 linear 252:0 0"
+    assert calls(host)[-2:] == ["clear", "resume"]
+
+
 async def test_a_table_that_somebody_left_loaded_does_not_become_the_live_one(host: FakeHost) -> None:
     host.mapped = {NAME: {"table": "0 8 linear 252:0 0", "loaded": "0 8 error", "open": 1}}
     await mapper.cycle(NAME)

@@ -115,6 +115,10 @@ class FakeKernel:
     async def legs(self) -> str:
         return self.state
 
+    async def require_local(self) -> None:
+        if self.state.startswith("D"):
+            raise DiskError("the local device has failed", operation="test")
+
     async def recovering(self) -> bool:
         return False
 

@@ -177,6 +177,16 @@ async def test_a_leg_that_md_dropped_is_taken_back(make: Make, kernel: FakeKerne
     kernel.client.write(0, block(1))
 
 
+async def test_the_tap_stays_when_it_is_the_only_leg_that_works(make: Make, kernel: FakeKernel) -> None:
+    tap = await begun(make())
+    client, cycles, kernel.state = kernel.client, kernel.cycles, "DA"
+    for attempt in (tap.open(), tap.copy(None), tap.require_local()):
+        with pytest.raises(DiskError, match="the local device has failed"):
+            await attempt
+    assert (kernel.client, kernel.cycles) == (client, cycles), "md would take the failed leg back"
+    client.write(0, block(1))
+
+
 async def test_md_that_never_ends_is_not_waited_for(
     make: Make, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
