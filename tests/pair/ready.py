@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 from pair import agent
 from pair.hosts import HOSTS, PROJECT, CommandFailed, on, powered, run
@@ -24,6 +25,6 @@ def ready() -> bool:
     try:
         if not all(powered(host) and agent.answers(host) for host in HOSTS):
             return False
-        return all(on(host, f"readlink {CURRENT}").strip().endswith(f"/{release(host)}") for host in HOSTS)
+        return all(Path(on(host, f"readlink {CURRENT}").strip()).name == release(host) for host in HOSTS)
     except CommandFailed:
         return False

@@ -13,6 +13,8 @@ from pair.guest import answers, copies
 from pair.hosts import GUEST, PROJECT, REDIS, in_namespace, powered
 from pair.wait import until
 
+pytestmark = pytest.mark.timeout(3600)
+
 RESULTS = PROJECT / "results" / "failover"
 
 
@@ -22,7 +24,7 @@ def proof():
     words = [sys.executable, str(PROJECT / "tests" / "proof" / "checker.py"), str(RESULTS / "history.jsonl")]
     words += ["--guest", REDIS, "--report", str(RESULTS / "proof.json")]
     words += ["--mark", f"power loss={(RESULTS / 'killed').read_text().strip()}"]
-    done = subprocess.run(in_namespace(*words), capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(in_namespace(*words), capture_output=True, text=True, timeout=1800, check=False)
     (RESULTS / "proof.txt").write_text(done.stdout + done.stderr)
     report = json.loads((RESULTS / "proof.json").read_text())
     report["text"] = done.stdout
@@ -72,7 +74,9 @@ def test_a_second_failover_changes_nothing():
     inventory = Path(os.environ.get("REMUS_INVENTORY", PROJECT / "inventories" / "lab"))
     words = ["ansible-playbook", "-i", str(inventory), "failover.yml", "-e", f"remus_domain={GUEST}"]
     environment = {name: value for name, value in os.environ.items() if name != "ANSIBLE_CONFIG"}
-    done = subprocess.run(words, capture_output=True, text=True, timeout=600, check=False, cwd=PROJECT, env=environment)
+    done = subprocess.run(
+        words, capture_output=True, text=True, timeout=1800, check=False, cwd=PROJECT, env=environment
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     recap = done.stdout.rpartition("PLAY RECAP")[2]
     changed = dict(re.findall(r"^(\S+)\s*:.*\bchanged=(\d+)", recap, re.MULTILINE))

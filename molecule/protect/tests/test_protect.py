@@ -6,6 +6,8 @@ from pair.guest import answers, running_copies
 from pair.hosts import ADDRESSES, GUEST
 from pair.wait import until
 
+pytestmark = pytest.mark.timeout(3600)
+
 PORT = 7789
 UNITS = ("remus-agent.service", "remus-supervisor.service")
 EVERYWHERE = {"RestrictSUIDSGID": "yes", "LockPersonality": "yes"}
