@@ -99,6 +99,7 @@ import os
 import re
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.remus import files
 from ansible.module_utils.remus.diff import Comparison
 
 try:
@@ -126,28 +127,6 @@ def now():
 def days_until(certificate):
     """Days until it expires."""
     return round((certificate.not_valid_after_utc - now()).total_seconds() / 86400, 1)
-
-
-def read(path):
-    """Content of a file, or None where there is none."""
-    try:
-        with open(path, "rb") as source:
-            return source.read()
-    except FileNotFoundError:
-        return None
-
-
-def write(path, content):
-    """Replace a file in one step; nobody but its owner can read it."""
-    beside = f"{path}.{os.getpid()}.new"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(beside)
-    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as target:
-        target.write(content)
-        target.flush()
-        os.fsync(target.fileno())
-    os.replace(beside, path)
 
 
 def pem_of_key(key):
@@ -190,7 +169,7 @@ class Authority:
     @classmethod
     def load(cls, path):
         """The one in a file, or None where there is none."""
-        content = read(path)
+        content = files.read(path)
         if content is None:
             return None
         try:
@@ -255,7 +234,7 @@ def _usage(ca):
 
 def reason_to_issue(folder, name, authority, renew_days):
     """(why a host needs a new certificate or "", days that the present one has left or None)."""
-    certificate, key = read(os.path.join(folder, "host.pem")), read(os.path.join(folder, "host.key"))
+    certificate, key = files.read(os.path.join(folder, "host.pem")), files.read(os.path.join(folder, "host.key"))
     if certificate is None or key is None:
         return "missing", None
     try:
@@ -294,7 +273,7 @@ class Site:
         self.directory = directory
         self.current = Authority.load(self.path("ca"))
         self.upcoming = Authority.load(self.path("next"))
-        self.previous = read(self.path("previous"))
+        self.previous = files.read(self.path("previous"))
         if self.current and self.upcoming and self.current.content == self.upcoming.content:
             self.upcoming = None  # a switch was cut short
 
@@ -379,7 +358,7 @@ def ensure(params, check_mode):
     comparison.add("reason", "", reason)
     changed = {}
     for path, content in wanted.items():
-        found = read(path)
+        found = files.read(path)
         if found != content:
             changed[path] = content
             before, after = describe(path, found), describe(path, content)
@@ -394,7 +373,7 @@ def ensure(params, check_mode):
             if content is None:
                 os.unlink(path)
             else:
-                write(path, content)
+                files.replace(path, content, 0o600)
     warnings = []
     if left_ca < params["renew_days"]:
         warnings.append(f"The CA in {directory} expires in {left_ca} days. Next: replace it, see docs/operations.md")
@@ -402,7 +381,9 @@ def ensure(params, check_mode):
         "changed": comparison.changed,
         "diff": comparison.as_diff(),
         "folder": folder,
-        "present": all(read(os.path.join(folder, file)) is not None for file in ("ca.pem", "host.pem", "host.key")),
+        "present": all(
+            files.read(os.path.join(folder, file)) is not None for file in ("ca.pem", "host.pem", "host.key")
+        ),
         "reason": reason,
         "days_left": left,
         "warnings": warnings,

@@ -134,6 +134,7 @@ import venv
 import zipfile
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.remus import files
 from ansible.module_utils.remus.diff import Comparison
 
 MARK = ".complete"
@@ -266,43 +267,25 @@ def older_releases(prefix, release, keep):
     return [name for dummy, name in others[max(0, keep - 1) :]]
 
 
-def read_bytes(path):
-    """Content of a file, or None where there is none."""
-    try:
-        with open(path, "rb") as source:
-            return source.read()
-    except FileNotFoundError:
-        return None
-
-
 def units_to_write(params, folder):
     """{path: content} of the units that differ from the release's."""
     source = os.path.join(site_packages(folder), params["project"], "units")
     units = {}
     for name in params["units"]:
-        wanted = read_bytes(os.path.join(source, name))
+        wanted = files.read(os.path.join(source, name))
         if wanted is None:
             raise ReleaseError("Release {} has no unit {}; the release in use stays.".format(params["release"], name))
         path = os.path.join(params["unit_folder"], name)
-        if read_bytes(path) != wanted:
+        if files.read(path) != wanted:
             units[path] = wanted
     return units
-
-
-def replace_file(path, content):
-    """Write a file beside, then rename it."""
-    beside = f"{path}.{os.getpid()}.new"
-    with open(beside, "wb") as target:
-        target.write(content)
-    os.chmod(beside, 0o644)
-    os.replace(beside, path)
 
 
 def units_to_enable(params, folder):
     """Units whose link in the folder of their target is missing; those without a target are left alone."""
     missing = []
     for name in params["units"] if params["enable"] else []:
-        content = read_bytes(os.path.join(site_packages(folder), params["project"], "units", name)) or b""
+        content = files.read(os.path.join(site_packages(folder), params["project"], "units", name)) or b""
         target = re.search(rb"^WantedBy=(\S+)", content, re.MULTILINE)
         if target:
             link = os.path.join(params["unit_folder"], target.group(1).decode("ascii") + ".wants", name)
@@ -367,7 +350,7 @@ def ensure_current(params, folder, check_mode):
     if check_mode or not comparison.changed:
         return result
     for path, content in units.items():
-        replace_file(path, content)
+        files.replace(path, content, 0o644)
     for link, target in wanted.items():
         if read_link(link) != target:
             replace_link(target, link)

@@ -64,6 +64,7 @@ import ssl
 import stat
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.remus import files
 from ansible.module_utils.remus.diff import Comparison
 
 # A certificate comes after its key and after the CAs: what a reader finds in between is refused, never accepted wrongly.
@@ -74,13 +75,12 @@ class FilesError(Exception):
     """What is to be installed is of no use; nothing was changed."""
 
 
-def read(path):
-    """(content, mode) of a file; None, None where there is none."""
+def mode_of(path):
+    """Permissions of a file, or None where there is none."""
     try:
-        with open(path, "rb") as source:
-            return source.read(), stat.S_IMODE(os.fstat(source.fileno()).st_mode)
+        return stat.S_IMODE(os.stat(path).st_mode)
     except FileNotFoundError:
-        return None, None
+        return None
 
 
 def describe(option, content, mode):
@@ -89,20 +89,6 @@ def describe(option, content, mode):
         return "absent"
     what = "a key" if option == "key" else f"sha256 {hashlib.sha256(content).hexdigest()[:16]}"
     return f"{what}, mode {mode:04o}"
-
-
-def write(path, content, mode):
-    """Replace a file in one step; no other user can read a key even for a moment."""
-    beside = f"{path}.new"
-    if os.path.lexists(beside):
-        os.unlink(beside)
-    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as target:
-        target.write(content)
-        os.fchmod(target.fileno(), mode)
-        target.flush()
-        os.fsync(target.fileno())
-    os.replace(beside, path)
 
 
 def check(params):
@@ -125,7 +111,7 @@ def ensure(params, check_mode):
     for option, name, mode in FILES:
         path = os.path.join(directory, name)
         content = params[option].strip().encode() + b"\n"
-        found, found_mode = read(path)
+        found, found_mode = files.read(path), mode_of(path)
         if (found, found_mode) != (content, mode):
             before, after = describe(option, found, found_mode), describe(option, content, mode)
             comparison.add(name, before, after if before != after else f"{after} (another one)")
@@ -133,7 +119,7 @@ def ensure(params, check_mode):
     if pending and not check_mode:
         os.makedirs(directory, mode=0o755, exist_ok=True)
         for path, content, mode in pending:
-            write(path, content, mode)
+            files.replace(path, content, mode)
     return {"changed": comparison.changed, "diff": comparison.as_diff(), "written": comparison.names}
 
 

@@ -1,0 +1,29 @@
+# SPDX-FileCopyrightText: The Remus for Xen authors
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are read if they are there, and replaced in one step."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def read(path):
+    """Content of a file, or None where there is none."""
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def replace(path, content, mode):
+    """Replace a file; whoever reads it finds the old content or the new, and nobody whom its mode keeps out ever reads it."""
+    beside = f"{path}.{os.getpid()}.new"
+    Path(beside).unlink(missing_ok=True)
+    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as target:
+        target.write(content)
+        os.fchmod(target.fileno(), mode)
+        target.flush()
+        os.fsync(target.fileno())
+    Path(beside).replace(path)
