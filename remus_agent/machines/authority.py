@@ -79,28 +79,25 @@ class Rule:
     comment: str
 
 
+def _rules(want: Want, readings: tuple[Reading, ...], verdict: Verdict, comment: str) -> list[Rule]:
+    """What holds for several readings alike."""
+    return [Rule(want, reading, verdict, comment) for reading in readings]
+
+
 _W, _R, _V = Want, Reading, Verdict
 
 RULES: tuple[Rule, ...] = (
     Rule(_W.CLAIM, _R.NONE, _V.CREATE, "Protected for the first time: nobody else knows of it."),
-    Rule(_W.CLAIM, _R.MINE_SOLO, _V.GO, "It was protected before; no copy may be activated."),
-    Rule(_W.CLAIM, _R.MINE_SOLO_OF_IT, _V.GO, "It was protected before; no copy may be activated."),
-    Rule(
+    *_rules(_W.CLAIM, (_R.MINE_SOLO, _R.MINE_SOLO_OF_IT), _V.GO, "It was protected before; no copy may be activated."),
+    *_rules(
         _W.CLAIM,
-        _R.MINE_PROTECTED,
-        _V.BE_ALONE,
-        "An earlier protection was not ended in order, and its output is open: whatever copy is left must not be activated.",
-    ),
-    Rule(
-        _W.CLAIM,
-        _R.MINE_PROTECTED_OF_IT,
+        (_R.MINE_PROTECTED, _R.MINE_PROTECTED_OF_IT),
         _V.BE_ALONE,
         "An earlier protection was not ended in order, and its output is open: whatever copy is left must not be activated.",
     ),
     Rule(_W.CLAIM, _R.THEIRS, _V.REFUSE, "A person has to say which of the two guests is the right one."),
     Rule(_W.OPEN, _R.NONE, _V.CREATE, "Somebody has forgotten the record of a guest that is still protected."),
-    Rule(_W.OPEN, _R.MINE_SOLO, _V.GO, "The session gets the generation after this one."),
-    Rule(_W.OPEN, _R.MINE_SOLO_OF_IT, _V.GO, "The session gets the generation after this one."),
+    *_rules(_W.OPEN, (_R.MINE_SOLO, _R.MINE_SOLO_OF_IT), _V.GO, "The session gets the generation after this one."),
     Rule(
         _W.OPEN,
         _R.MINE_PROTECTED,
@@ -126,10 +123,8 @@ RULES: tuple[Rule, ...] = (
     Rule(_W.REGISTER, _R.MINE_PROTECTED_OF_IT, _V.GO, "It stands there already: a session under the same record."),
     Rule(_W.REGISTER, _R.THEIRS, _V.STAND_DOWN, "The backup has taken over."),
     Rule(_W.RELEASE, _R.NONE, _V.GO, "Somebody has forgotten the record; nobody can take over without one."),
-    Rule(_W.RELEASE, _R.MINE_SOLO, _V.GO, "Nobody can have taken over."),
-    Rule(_W.RELEASE, _R.MINE_SOLO_OF_IT, _V.GO, "Nobody can have taken over."),
-    Rule(_W.RELEASE, _R.MINE_PROTECTED, _V.GO, "Nobody has taken over."),
-    Rule(_W.RELEASE, _R.MINE_PROTECTED_OF_IT, _V.GO, "Nobody has taken over."),
+    *_rules(_W.RELEASE, (_R.MINE_SOLO, _R.MINE_SOLO_OF_IT), _V.GO, "Nobody can have taken over."),
+    *_rules(_W.RELEASE, (_R.MINE_PROTECTED, _R.MINE_PROTECTED_OF_IT), _V.GO, "Nobody has taken over."),
     Rule(_W.RELEASE, _R.THEIRS, _V.STAND_DOWN, "The backup has taken over while this host was away."),
     Rule(
         _W.ALONE,
@@ -137,20 +132,15 @@ RULES: tuple[Rule, ...] = (
         _V.CREATE,
         "Somebody has forgotten the record; without one no copy can be activated by itself.",
     ),
-    Rule(
+    *_rules(
         _W.ALONE,
-        _R.MINE_SOLO,
+        (_R.MINE_SOLO, _R.MINE_SOLO_OF_IT),
         _V.BE_ALONE,
         "It says so already, but a request to name the backup may still be under way: a change makes that void.",
     ),
-    Rule(
-        _W.ALONE,
-        _R.MINE_SOLO_OF_IT,
-        _V.BE_ALONE,
-        "It says so already, but a request to name the backup may still be under way: a change makes that void.",
+    *_rules(
+        _W.ALONE, (_R.MINE_PROTECTED, _R.MINE_PROTECTED_OF_IT), _V.BE_ALONE, "From then on no copy may be activated."
     ),
-    Rule(_W.ALONE, _R.MINE_PROTECTED, _V.BE_ALONE, "From then on no copy may be activated."),
-    Rule(_W.ALONE, _R.MINE_PROTECTED_OF_IT, _V.BE_ALONE, "From then on no copy may be activated."),
     Rule(_W.ALONE, _R.THEIRS, _V.STAND_DOWN, "The backup was first."),
     Rule(_W.TAKE, _R.NONE, _V.REFUSE, "Without a record nobody knows whether the copy is the newest."),
     Rule(_W.TAKE, _R.OFFERED, _V.BECOME_OWNER, "The copy is the one that may be activated."),
