@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import ipaddress
 from pathlib import Path
 
 from cryptography import x509
@@ -48,16 +49,19 @@ class Authority:
         self,
         name: str,
         *names: str,
+        addresses: tuple[str, ...] = (),
         start: float = -1,
         days: float = 30,
         trusted: bytes | None = None,
         into: str | None = None,
         usages: tuple[x509.ObjectIdentifier, ...] = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH),
     ) -> Tls:
-        """Files of a host. names: in subjectAltName, else its own. start, days: validity. trusted: what it trusts instead of
-        this CA. into: the folder's name, else the host's."""
+        """Files of a host. names: in subjectAltName, else its own. addresses: there too. start, days: validity. trusted: what it
+        trusts instead of this CA. into: the folder's name, else the host's."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
+        alternatives: list[x509.GeneralName] = [x509.DNSName(each) for each in names or (name,)]
+        alternatives += [x509.IPAddress(ipaddress.ip_address(each)) for each in addresses]
         certificate = (
             x509.CertificateBuilder()
             .subject_name(_name(name))
@@ -66,9 +70,7 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now + start * DAY)
             .not_valid_after(now + (start + days) * DAY)
-            .add_extension(
-                x509.SubjectAlternativeName([x509.DNSName(each) for each in names or (name,)]), critical=False
-            )
+            .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(
                 # By its key: in a file of two CAs with the same name OpenSSL would take the first one.

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.etcd_certificates import Authority, Pem
+from remus_agent.config import Tls
+from tests.certificates import Authority
 
 START = 60.0
 
@@ -42,12 +43,12 @@ class Node:
 
 
 @contextlib.contextmanager
-def etcd(folder: Path, authority: Authority, client: Pem, nodes: int = 1) -> Iterator[Sequence[Node]]:
+def etcd(folder: Path, authority: Authority, client: Tls, nodes: int = 1) -> Iterator[Sequence[Node]]:
     """A cluster that has a leader; gone afterwards."""
     program = shutil.which("etcd")
     if program is None:
         raise AssertionError("etcd is not installed: apt-get install etcd-server etcd-client")
-    server = authority.sign("etcd")
+    server = authority.issue("etcd", addresses=("127.0.0.1",))
     ports = free_ports(2 * nodes)
     peers = [f"http://127.0.0.1:{port}" for port in ports[nodes:]]
     cluster = ",".join(f"n{number}={url}" for number, url in enumerate(peers))
@@ -59,19 +60,19 @@ def etcd(folder: Path, authority: Authority, client: Pem, nodes: int = 1) -> Ite
                 "name": f"n{number}", "data-dir": str(folder / f"n{number}"), "listen-client-urls": url,
                 "advertise-client-urls": url, "listen-peer-urls": peer, "initial-advertise-peer-urls": peer,
                 "initial-cluster": cluster, "cert-file": str(server.certificate), "key-file": str(server.key),
-                "trusted-ca-file": str(authority.file), "client-cert-auth": "true", "unsafe-no-fsync": "true",
+                "trusted-ca-file": str(server.ca), "client-cert-auth": "true", "unsafe-no-fsync": "true",
             }  # fmt: skip
             words = [program, *(f"--{key}={value}" for key, value in options.items())]
             process = subprocess.Popen(words, stdout=log, stderr=log)
             running.append(Node(process, port))
             stack.callback(running[-1].kill)
         for node in running:
-            _wait(node, authority, client, folder / "etcd.log")
+            _wait(node, client, folder / "etcd.log")
         yield running
 
 
-def _wait(node: Node, authority: Authority, client: Pem, log: Path) -> None:
-    words = ["etcdctl", f"--endpoints={node.endpoint}", f"--cacert={authority.file}", f"--cert={client.certificate}"]
+def _wait(node: Node, client: Tls, log: Path) -> None:
+    words = ["etcdctl", f"--endpoints={node.endpoint}", f"--cacert={client.ca}", f"--cert={client.certificate}"]
     words += [f"--key={client.key}", "endpoint", "health"]
     deadline = time.monotonic() + START
     while subprocess.run(

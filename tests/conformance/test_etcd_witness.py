@@ -14,9 +14,10 @@ import pytest
 
 from remus_agent.adapters.witness.etcd import PREFIX, EtcdWitness
 from remus_agent.adapters.witness.gateway import EtcdAccess
+from remus_agent.config import Tls
 from remus_agent.errors import WitnessConflict, WitnessError, WitnessUnknown, WitnessUnreachable
 from remus_agent.machines.authority import Ownership
-from tests.etcd_certificates import Authority, Pem
+from tests.certificates import Authority
 from tests.etcd_server import Node, etcd
 
 GUEST = "6a3b5c2e-0d54-4c3a-9a52-b5d5a3f1c001"
@@ -33,20 +34,14 @@ class Site:
 
     folder: Path
     authority: Authority
-    client: Pem
+    client: Tls
     nodes: Sequence[Node]
 
     def access(self, *endpoints: str, timeout: float = 20.0) -> EtcdAccess:
-        return EtcdAccess(
-            endpoints or tuple(node.endpoint for node in self.nodes),
-            self.authority.file,
-            self.client.certificate,
-            self.client.key,
-            timeout,
-        )
+        return EtcdAccess(endpoints or tuple(node.endpoint for node in self.nodes), self.client, timeout)
 
     def etcdctl(self, *words: str) -> str:
-        options = [f"--endpoints={self.nodes[0].endpoint}", f"--cacert={self.authority.file}"]
+        options = [f"--endpoints={self.nodes[0].endpoint}", f"--cacert={self.client.ca}"]
         options += [f"--cert={self.client.certificate}", f"--key={self.client.key}"]
         environment = {**os.environ, "ETCDCTL_API": "3"}
         return subprocess.run(
@@ -58,7 +53,7 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("etcd")
     authority = Authority(folder)
-    client = authority.sign("alpha")
+    client = authority.issue("alpha")
     with etcd(folder, authority, client) as nodes:
         yield Site(folder, authority, client, nodes)
 
@@ -228,11 +223,11 @@ async def test_only_the_sites_own_certificates_get_in(
 ) -> None:
     access = site.access()
     if whose == "none":
-        access = replace(access, key=tmp_path / "missing.key")
+        access = replace(access, files=replace(access.files, key=tmp_path / "missing.key"))
     else:
         signer = Authority(tmp_path, "other") if whose == "foreign" else site.authority
-        files = signer.sign("alpha", since=-9, days=10 if whose == "foreign" else -1)
-        access = replace(access, certificate=files.certificate, key=files.key)
+        files = signer.issue("alpha", start=-9, days=19 if whose == "foreign" else 8, into=whose)
+        access = replace(access, files=replace(files, ca=access.files.ca))
     stranger = EtcdWitness(access)
     with pytest.raises(WitnessUnreachable):
         await stranger.read(GUEST)
@@ -243,20 +238,21 @@ async def test_only_the_sites_own_certificates_get_in(
 
 
 async def test_a_witness_of_another_site_is_not_believed(site: Site, tmp_path: Path) -> None:
-    fooled = EtcdWitness(replace(site.access(), ca=Authority(tmp_path, "other").file))
+    other = Authority(tmp_path, "other").issue("alpha").ca
+    fooled = EtcdWitness(replace(site.access(), files=replace(site.client, ca=other)))
     with pytest.raises(WitnessUnreachable, match=r"(?i)certificate verify failed"):
         await fooled.read(GUEST)
 
 
 async def test_a_certificate_that_is_replaced_is_used_at_once(witness: EtcdWitness, site: Site, tmp_path: Path) -> None:
-    expired = site.authority.sign("alpha", since=-9, days=-1)
+    expired = site.authority.issue("alpha", start=-9, days=8, into="old")
     certificate, key = tmp_path / "host.pem", tmp_path / "host.key"
     for path, source in ((certificate, expired.certificate), (key, expired.key)):
         path.write_bytes(source.read_bytes())
-    host = EtcdWitness(replace(site.access(), certificate=certificate, key=key))
+    host = EtcdWitness(replace(site.access(), files=Tls(site.client.ca, certificate, key)))
     with pytest.raises(WitnessUnreachable):
         await host.read(GUEST)
-    fresh = site.authority.sign("alpha")
+    fresh = site.authority.issue("alpha", into="fresh")
     for path, source in ((certificate, fresh.certificate), (key, fresh.key)):
         path.write_bytes(source.read_bytes())
     assert await host.read(GUEST) is None
@@ -276,11 +272,9 @@ async def test_a_caller_that_gives_up_leaves_no_request_behind(witness: EtcdWitn
 
 async def test_three_nodes_outlive_one(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
-    client = authority.sign("alpha")
+    client = authority.issue("alpha")
     with etcd(tmp_path, authority, client, nodes=3) as nodes:
-        access = EtcdAccess(
-            tuple(node.endpoint for node in nodes), authority.file, client.certificate, client.key, 30.0
-        )
+        access = EtcdAccess(tuple(node.endpoint for node in nodes), client, 30.0)
         witness = EtcdWitness(access)
         record = await witness.change(GUEST, None, FIRST)
         nodes[0].kill()

@@ -229,15 +229,14 @@ class NbdTap:
 
     async def _recovered(self) -> None:
         """Wait until md has written everything through the tap that changed while its leg was failed. Raises DiskError when
-        md does not use the tap; the next `open` takes it back; or when md is not done in the
-        time that copying the whole disk would take at a slow pace."""
+        md does not use the tap, which the next `open` takes back, or is not done in the time that copying the whole disk
+        would take at a slow pace."""
         deadline = asyncio.get_running_loop().time() + _RECOVERY_LEAST + self.facts.size / _RECOVERY_PACE
         while True:
             legs = await self._layers.legs()
             if legs.startswith("D"):
-                await (
-                    self._layers.require_local()
-                )  # raises: the tap is the only leg that works, so it stays where it is
+                # Raises: the tap is the only leg that works, so it stays where it is.
+                await self._layers.require_local()
             if "D" in legs:
                 self._leg_lost = True
                 raise self._lost()

@@ -10,8 +10,9 @@ import http.client
 import ssl
 import urllib.parse
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
+
+from remus_agent.config import Tls
 
 _LARGEST: Final = 64 * 1024
 """Bytes of an answer; ours have some hundred."""
@@ -19,13 +20,11 @@ _LARGEST: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class EtcdAccess:
-    """How etcd is reached. endpoints: `https://ADDRESS:PORT` of each of its nodes. ca: certificates of those who may have signed
-    theirs. certificate, key: of this host, for etcd. timeout: seconds to connect, and as many for an answer."""
+    """How etcd is reached. endpoints: `https://ADDRESS:PORT` of each of its nodes. files: certificates of those who may have
+    signed theirs, and this host's own. timeout: seconds to connect, and as many for an answer."""
 
     endpoints: tuple[str, ...]
-    ca: Path
-    certificate: Path
-    key: Path
+    files: Tls
     timeout: float = 5.0
 
 
@@ -39,13 +38,13 @@ class NoAnswer(Exception):
 
 def post(access: EtcdAccess, url: str, payload: bytes) -> bytes:
     """The body of the answer. Blocks. Raises NotAsked, NoAnswer."""
-    where = urllib.parse.urlsplit(url)
+    where, files = urllib.parse.urlsplit(url), access.files
     try:
-        context = ssl.create_default_context(cafile=str(access.ca))
+        context = ssl.create_default_context(cafile=str(files.ca))
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(access.certificate, access.key)
+        context.load_cert_chain(files.certificate, files.key)
     except OSError as error:
-        raise NotAsked(f"{access.ca}, {access.certificate} or {access.key} cannot be used: {error}") from error
+        raise NotAsked(f"{files.ca}, {files.certificate} or {files.key} cannot be used: {error}") from error
     connection = http.client.HTTPSConnection(where.hostname or "", where.port, timeout=access.timeout, context=context)
     try:
         try:

@@ -40,12 +40,4 @@ def decode(data: bytes) -> Ownership:
         raise ValueError("a protected guest names its backup, and no other does")
     if found.backup == found.owner:
         raise ValueError("the owner cannot be its own backup")
-    return Ownership(
-        owner=found.owner,
-        generation=found.generation,
-        state=found.state,
-        backup=found.backup,
-        name=found.name,
-        reason=found.reason,
-        changed_by=found.changed_by,
-    )
+    return Ownership(**msgspec.structs.asdict(found))
