@@ -156,14 +156,8 @@ class TapServer:
                 return
             answers, refused = bytearray(), False
             for event in server.buffer_updated(count):
-                if isinstance(event, Write):
-                    changes.append((event.handle, Extent(Op.WRITE, event.offset, event.length, event.data)))
-                    continue
-                if isinstance(event, WriteZeroes):
-                    changes.append((event.handle, Extent(Op.ZERO, event.offset, event.length)))
-                    continue
-                if isinstance(event, Trim):
-                    changes.append((event.handle, Extent(Op.DISCARD, event.offset, event.length)))
+                if (change := _change_of(event)) is not None:
+                    changes.append(change)
                     continue
                 answers += self._log_all(changes)  # before what follows them
                 if isinstance(event, Disconnect):
@@ -195,6 +189,19 @@ class TapServer:
         answers = b"".join([reply(handle) for handle, _ in changes])
         changes.clear()
         return answers
+
+
+def _change_of(event: Event) -> tuple[int, Extent] | None:
+    """The handle of a request that changes the disk, and what it changes; None for any other event."""
+    match event:
+        case Write():
+            return event.handle, Extent(Op.WRITE, event.offset, event.length, event.data)
+        case WriteZeroes():
+            return event.handle, Extent(Op.ZERO, event.offset, event.length)
+        case Trim():
+            return event.handle, Extent(Op.DISCARD, event.offset, event.length)
+        case _:
+            return None
 
 
 def _answer(event: Event) -> bytes:
