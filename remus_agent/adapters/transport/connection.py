@@ -100,7 +100,9 @@ class TcpConnection(asyncio.BufferedProtocol):
         # Not one byte may stay with the transport when send() returns.
         self._transport.set_write_buffer_limits(high=0, low=0)
         if self._encrypted:
-            self._pause_reading()
+            # Not now: the asyncio of Debian 12 (Python 3.11.2) begins to read after this call, whatever it was told. And before
+            # the first read: what is asked for here comes first in the next round of the loop.
+            asyncio.get_running_loop().call_soon(self._wait_for_layer)
         if self._on_made is not None:
             self._on_made(self)
 
@@ -313,6 +315,11 @@ class TcpConnection(asyncio.BufferedProtocol):
 
     def _over_limit(self, divisor: int = 1) -> bool:
         return self._queued_bytes >= QUEUE_BYTES // divisor or len(self._queue) >= QUEUE_FRAMES // divisor
+
+    def _wait_for_layer(self) -> None:
+        """Read nothing until `secure` is called."""
+        if self._layer is None and not self._closing:
+            self._pause_reading()
 
     def _pause_reading(self) -> None:
         if self._transport is not None and not self._reading_paused:
