@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-SECONDS = 20.0
+SECONDS = 60.0
 """For a test, and for a condition to come true, where a test does not ask for more."""
 
 

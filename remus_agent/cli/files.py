@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn, Protocol
 
+from remus_agent.cli.interrupts import Interrupts
 from remus_agent.cli.progress import ProgressLines
 from remus_agent.errors import ConfigError, FileError
 from remus_agent.protocol.control import Progress
@@ -85,19 +86,20 @@ class Input:
     def pieces(self) -> Iterator[memoryview]:
         """The bytes in order. Each piece is overwritten by the next one. Raises FileError."""
         view = memoryview(bytearray(_PIECE))
-        while True:
-            try:
-                count = self._file.readinto(view)
-            except OSError as error:
-                raise _cannot("read", self.name, error) from error
-            if not count:  # 0 at the end; None from a descriptor that somebody made non-blocking
-                if count is None:
-                    time.sleep(_EVERY / 100)
+        with Interrupts() as interrupts:
+            while True:
+                interrupts.wait(self._file.fileno())
+                try:
+                    count = self._file.readinto(view)
+                except OSError as error:
+                    raise _cannot("read", self.name, error) from error
+                if count is None:  # another process reads the same descriptor, and somebody made it non-blocking
                     continue
-                return
-            self.done += count
-            self._report()
-            yield view[:count]
+                if not count:
+                    return
+                self.done += count
+                self._report()
+                yield view[:count]
 
     def _report(self) -> None:
         now = time.monotonic()

@@ -35,10 +35,10 @@ def with_zero_pages(record: Record) -> list[c.Buffer]:
     Our saver sends zero pages as XALLOC. Stock Xen would populate those and write nothing: a page that had content in
     an earlier epoch would keep it, and memory that Xen hands out may hold what a live domain has freed."""
     page = checked_pages(record)
-    zero = page.types == c.PageType.XALLOC
+    zero = page.types == int(c.PageType.XALLOC)
     if not zero.any():
         return [record.raw]
-    types = np.where(zero, c.PageType.NOTAB, page.types).astype(np.uint64)
+    types = np.where(zero, int(c.PageType.NOTAB), page.types).astype(np.uint64)
     entries = page.pfns | types << np.uint64(c.PAGE_TYPE_SHIFT)
     kinds = np.where(zero, 2, page.has_content)  # 0: no content, 1: content of the record, 2: zeros
     first_page: NDArray[np.int64] = np.cumsum(page.has_content) - page.has_content

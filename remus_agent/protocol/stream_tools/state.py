@@ -89,9 +89,9 @@ class StateReader:
         full = page.has_content
         digests = np.full(len(page.pfns), ZERO_PAGE_DIGEST, dtype=np.uint64)
         digests[full] = page_digests(page.content)
-        types = np.where(page.types == c.PageType.XALLOC, 0, page.types).astype(np.uint64)
+        types = np.where(page.types == int(c.PageType.XALLOC), 0, page.types).astype(np.uint64)
         digests ^= types * np.uint64(_TYPE_STEP)
-        applied = full | (page.types == c.PageType.XALLOC)  # XTAB and BROKEN leave memory as it is
+        applied = full | (page.types == int(c.PageType.XALLOC))  # XTAB and BROKEN leave memory as it is
         if applied.all():
             self._new_memory.add(page.pfns, digests)
         elif applied.any():

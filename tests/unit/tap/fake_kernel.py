@@ -16,7 +16,7 @@ class Client:
 
     def __init__(self, path: Path, name: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(10)
+        self._socket.settimeout(60)
         self._socket.connect(str(path))
         self._exactly(18)
         self._socket.sendall(nbd_client.go(name))
@@ -49,7 +49,7 @@ class Client:
         except TimeoutError:
             return True
         finally:
-            self._socket.settimeout(10)
+            self._socket.settimeout(60)
 
     def shut(self) -> None:
         """The kernel gives up: its end is closed before what is under way fails."""
