@@ -45,6 +45,13 @@ def test_any_difference_means_not_ours(child: subprocess.Popen[bytes], wrong: di
     assert child.poll() is None
 
 
+def test_a_process_that_is_being_loaded_is_ours(child: subprocess.Popen[bytes]) -> None:
+    record = process.record_of(child.pid, MARKER)
+    stat = Path(f"/proc/{child.pid}/stat").read_text()
+    assert process.matches(record, stat, b"", record.boot_id)
+    assert not process.matches(replace(record, start_ticks=1), stat, b"", record.boot_id)
+
+
 def test_killed_process_is_off_even_as_a_zombie(child: subprocess.Popen[bytes]) -> None:
     record = process.record_of(child.pid, MARKER)
     assert process.send(record, signal.SIGKILL)

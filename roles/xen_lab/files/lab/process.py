@@ -61,14 +61,17 @@ def load(path: Path) -> ProcessRecord | None:
 
 
 def matches(record: ProcessRecord, stat: str, cmdline: bytes, boot: str) -> bool:
-    """Whether the process described by STAT and CMDLINE is the one in RECORD, and is alive."""
+    """Whether the process described by STAT and CMDLINE is the one in RECORD, and is alive.
+
+    A process whose executable is still being loaded has no CMDLINE yet, though who started it was told of its exec: pid,
+    start and boot must do."""
     state, ticks = parse_stat(stat)
     words = cmdline.split(b"\0")
     return (
         state not in "ZX"
         and ticks == record.start_ticks
         and boot == record.boot_id
-        and any(record.marker.encode() in word for word in words)
+        and (not cmdline or any(record.marker.encode() in word for word in words))
     )
 
 
