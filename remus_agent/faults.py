@@ -15,6 +15,7 @@ The environment variable REMUS_SEEDED_FAULT names them, separated by commas. Thi
     solo-without-cas         a primary that has lost its backup opens its output without having become the sole owner
     generation-unchecked-on-release   output is released without looking whether its host still owns the guest, also by a
                              process that was frozen
+    switchover-resumes       a primary that has handed its guest over resumes it all the same
     wall-clock               the detector measures silence with a clock that can be set
     pause-at:<phase>         the primary's agent stops itself (SIGSTOP), once, when an epoch is in that phase, so
                              that a test can kill it exactly there; the phases are those of `Phase`;
@@ -53,6 +54,7 @@ class FaultName(Enum):
     SOLO_WITHOUT_CAS = "solo-without-cas"
     GENERATION_UNCHECKED = "generation-unchecked-on-release"
     WALL_CLOCK = "wall-clock"
+    SWITCHOVER_RESUMES = "switchover-resumes"
 
 
 class Phase(StrEnum):

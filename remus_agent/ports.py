@@ -155,10 +155,18 @@ class Source(Protocol):
         """All memory, then what became dirty meanwhile, for a bounded number of rounds; the guest runs all the time."""
         ...
 
-    async def checkpoint(self, epoch: int, at_barrier: Callable[[], None], timeout: float) -> Checkpoint:
+    async def checkpoint(
+        self, epoch: int, at_barrier: Callable[[], None], timeout: float, *, stay_down: bool = False
+    ) -> Checkpoint:
         """Suspend the guest, call at_barrier() once it is down, copy, resume. The guest runs again when this returns *or
         raises* (unless GuestEnded). at_barrier runs in the adapter's thread; if it raises, the guest is resumed and
-        the error passed on. timeout: seconds for the guest to suspend."""
+        the error passed on. timeout: seconds for the guest to suspend. stay_down: the last checkpoint: when this returns the
+        guest is still down; `close`, and the supervisor when this process dies, resume it, until `leave_down`."""
+        ...
+
+    async def leave_down(self) -> None:
+        """After the last checkpoint: from now on neither `close` nor the supervisor resumes the guest. Raises HypervisorError
+        when the supervisor cannot be told; then nothing has changed."""
         ...
 
     async def close(self) -> None:
@@ -168,6 +176,11 @@ class Source(Protocol):
 
 class Target(Protocol):
     """A paused copy of a domain on the backup, built by a stock toolstack process."""
+
+    @property
+    def may_have_run(self) -> bool:
+        """Whether the domain was unpaused, or that was tried. Settled once `activate` has returned, or `abort` after it failed."""
+        ...
 
     async def feed(self, buffers: Sequence[Buffer]) -> None:
         """Apply PAGE_DATA records (whole records, in order). Returns when the toolstack has taken them from us."""
@@ -208,6 +221,10 @@ class Hypervisor(Protocol):
 
     async def destroy(self, name: str) -> bool:
         """Destroy a domain by name; False if there is none."""
+        ...
+
+    async def resume(self, domain: Domain) -> bool:
+        """Set a guest going that is down for suspension; False when it runs. Raises DomainNotFound when it is gone."""
         ...
 
     async def domids(self) -> frozenset[int]:
@@ -335,7 +352,8 @@ class Journals(Protocol):
 @dataclass(frozen=True, slots=True)
 class GuestRecord:
     """What an agent must know of a domain after a restart. role: `primary` (this host protects it) or `active` (this host
-    took it over). committed: a backup may hold a committed copy, so output stays held until a new commit."""
+    took it over, or was about to). committed: a backup may hold a committed copy, so output stays held until a new commit.
+    handed: session in which a primary has handed it over, or was about to: the guest is not resumed before somebody knows."""
 
     name: str
     uuid: str
@@ -345,6 +363,7 @@ class GuestRecord:
     committed: bool
     interval_ms: int
     output_limit_bytes: int
+    handed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Life of one copy of a domain on its backup, as a table. One copy belongs to one session of the primary.
 
-Two ways lead to activation: FAILOVER_ASKED comes from an operator with proof that the primary is dead; PRIMARY_GONE, from a
-detector or an operator, only asks the witness, and OWNERSHIP_WON is the witness's word.
+Three ways lead to activation: FAILOVER_ASKED comes from an operator with proof that the primary is dead; PRIMARY_GONE, from a
+detector or an operator, only asks the witness, and OWNERSHIP_WON is the witness's word; HANDED_OVER is the primary's own word, in a switchover.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Event(Enum):
     DISCARD_ASKED = "an operator discards the copy"
     SUPERSEDED = "a newer session of the same domain has committed"
     FAILOVER_ASKED = "an operator with proof of fencing activates the copy"
+    HANDED_OVER = "the primary hands over: its guest is down, the last epoch committed here, its output released"
     PRIMARY_GONE = "the primary seems to be gone, and the witness shall say whether this host may run the guest"
     OWNERSHIP_WON = "the witness confirms that this host owns the guest"
     OWNERSHIP_REFUSED = "the witness could not be asked, or has no word on this copy"
@@ -151,6 +152,13 @@ TABLE: Table[State, Event, Effect] = Table(
             _S.DISCARDED,
             (_A.ABORT,),
             "A session of a later generation, or the record, says that this copy is of another past.",
+        ),
+        Row(
+            _S.READY,
+            _E.HANDED_OVER,
+            _S.TAKING,
+            (_A.ASK_WITNESS,),
+            "A switchover. Without a witness the primary's word is the permission; with one it is not asked for a proof.",
         ),
         Row(_S.TAKING, _E.OWNERSHIP_WON, _S.ACTIVATING, (_A.ACTIVATE,), "Only this host may run the guest: continue."),
         Row(

@@ -7,6 +7,10 @@ that the copy is gone. Protection has not ended before the guest's output is fre
 
 With a witness there are two more ways out of the silence: to be the sole owner (GOING_SOLO, then SOLO: output open, the backup
 is looked for), or to learn that another host owns the guest (STANDING_DOWN). Without one, none of these events happens.
+
+A switchover is a last epoch after which the guest is not resumed (SWITCHING). Up to the hand-over it can be called off: the guest
+is resumed. From the hand-over on (HANDED, IN_DOUBT) the guest here stays down until the backup, or the witness, has said which
+of the two runs.
 """
 
 from __future__ import annotations
@@ -35,6 +39,11 @@ class State(Enum):
     REPROTECTING = "reprotecting"
     RETIRING = "retiring"
     STANDING_DOWN = "standing-down"
+    SWITCHING = "switching"
+    HANDED = "handed-over"
+    IN_DOUBT = "in-doubt"
+    DEPARTING = "departing"
+    DEPARTED = "departed"
     STOPPED = "stopped"
     FAILED = "failed"
     STOOD_DOWN = "stood-down"
@@ -61,6 +70,13 @@ class Event(Enum):
     STALE_GUEST_GONE = "the guest was destroyed here, and what it had sent was dropped"
     STALE_GUEST_STANDS = "the guest could not be destroyed here"
     GUEST_ENDED = "the guest shut down, rebooted or crashed by itself"
+    SWITCHOVER_ASKED = "an operator moves the guest to its backup"
+    LAST_COMMITTED = "the last epoch is acknowledged and its output released; the guest is still down"
+    TAKEN_OVER = "the backup says that it runs the guest"
+    DECLINED = "nothing was handed over, or the backup says that it does not run the guest and will not by this hand-over"
+    OUTCOME_UNKNOWN = "nobody can say whether the backup runs the guest"
+    GUEST_GONE = "the guest that was handed over was destroyed here"
+    GUEST_STANDS = "the guest that was handed over could not be destroyed here"
 
 
 class Effect(Enum):
@@ -78,6 +94,11 @@ class Effect(Enum):
     OPEN_OUTPUT = "let out what is held and hold nothing any more; the plugs stay in place"
     DESTROY_STALE_GUEST = "destroy the guest, drop what it has sent"
     FORGET = "forget the durable record of the protection"
+    TAKE_LAST = "take the last epoch, leave the guest down, wait for its acknowledgements and release its output"
+    HAND_OVER = "note durably that it is handed over, then tell the backup, once, and wait for its word"
+    ASK_OUTCOME = "ask the witness, or the backup, what has become of the hand-over"
+    RESUME_GUEST = "let the guest run again, and take back the durable note"
+    DESTROY_HANDED = "destroy the guest that runs on the backup by now"
 
 
 _S, _E, _A = State, Event, Effect
@@ -195,6 +216,68 @@ def _with_a_witness() -> list[Row[State, Event, Effect]]:
         ),
         *(
             Row(_S.STANDING_DOWN, event, _S.STANDING_DOWN, (_A.DESTROY_STALE_GUEST,), "Try again at once.")
+            for event in (_E.RETRY_DUE, _E.STOP_ASKED, _E.STOP_FORCED, _E.RETIRE_ASKED)
+        ),
+    ]
+
+
+def _switchover() -> list[Row[State, Event, Effect]]:
+    """A guest that moves to its backup on an operator's word."""
+    back = (_A.RESUME_GUEST, *_HOLD)
+    return [
+        Row(_S.PROTECTED, _E.SWITCHOVER_ASKED, _S.SWITCHING, (_A.TAKE_LAST,), "One more epoch, and the guest stays down."),
+        Row(
+            _S.SWITCHING,
+            _E.LAST_COMMITTED,
+            _S.HANDED,
+            (_A.HAND_OVER,),
+            "The backup has everything, its clients have heard everything: nothing is lost whoever goes on.",
+        ),
+        Row(
+            _S.SWITCHING,
+            _E.SESSION_LOST,
+            _S.SILENT,
+            back,
+            "Nothing was handed over: the guest goes on here, its output held, and the backup is looked for.",
+        ),
+        Row(_S.SWITCHING, _E.GUEST_ENDED, _S.STOPPING, (_A.DISCARD_COPY,), "It must not come back by failover."),
+        Row(_S.SWITCHING, _E.ANOTHER_OWNS, _S.STANDING_DOWN, _GIVE_UP, "The backup was faster, by the witness's word."),
+        Row(_S.HANDED, _E.TAKEN_OVER, _S.DEPARTING, (_A.ABANDON_SESSION, _A.DESTROY_HANDED), "It runs over there."),
+        Row(_S.HANDED, _E.DECLINED, _S.SILENT, back, "It does not run over there: it goes on here."),
+        Row(
+            _S.HANDED,
+            _E.SESSION_LOST,
+            _S.IN_DOUBT,
+            (_A.ABANDON_SESSION, _A.ASK_OUTCOME),
+            "The backup may run it: it stays down here until somebody knows.",
+        ),
+        Row(_S.IN_DOUBT, _E.TAKEN_OVER, _S.DEPARTING, (_A.DESTROY_HANDED,), "It runs over there."),
+        Row(_S.IN_DOUBT, _E.DECLINED, _S.SILENT, back, "It does not run over there: it goes on here."),
+        Row(
+            _S.IN_DOUBT,
+            _E.SOLE_OWNER,
+            _S.SOLO,
+            (_A.RESUME_GUEST, _A.OPEN_OUTPUT, _A.WAIT_FOR_RETRY),
+            "By the witness's word nobody else may run it any more.",
+        ),
+        Row(_S.IN_DOUBT, _E.ANOTHER_OWNS, _S.STANDING_DOWN, _GIVE_UP, "The backup owns it, by the witness's word."),
+        Row(_S.IN_DOUBT, _E.OUTCOME_UNKNOWN, _S.IN_DOUBT, (_A.WAIT_FOR_RETRY,), "Ask again later."),
+        Row(_S.IN_DOUBT, _E.RETRY_DUE, _S.IN_DOUBT, (_A.ASK_OUTCOME,), "The backup may be there again."),
+        Row(
+            _S.IN_DOUBT,
+            _E.STOP_FORCED,
+            _S.FREEING,
+            (_A.RESUME_GUEST, *_END),
+            "An operator vouches that the backup does not run it.",
+        ),
+        *(
+            Row(_S.IN_DOUBT, event, _S.IN_DOUBT, (_A.ASK_OUTCOME,), "Asked before the doubt: that comes first.")
+            for event in (_E.STOP_ASKED, _E.RETIRE_ASKED)
+        ),
+        Row(_S.DEPARTING, _E.GUEST_GONE, _S.DEPARTED, (_A.FORGET,), "This host can be a backup of it now."),
+        Row(_S.DEPARTING, _E.GUEST_STANDS, _S.DEPARTING, (_A.WAIT_FOR_RETRY,), "It is down, but it must not stay."),
+        *(
+            Row(_S.DEPARTING, event, _S.DEPARTING, (_A.DESTROY_HANDED,), "Try again at once.")
             for event in (_E.RETRY_DUE, _E.STOP_ASKED, _E.STOP_FORCED, _E.RETIRE_ASKED)
         ),
     ]
@@ -352,6 +435,7 @@ TABLE: Table[State, Event, Effect] = Table(
         ),
         Row(_S.STOPPING, _E.SESSION_LOST, _S.SILENT, _HOLD, "No confirmation: the copy may be activated."),
         *_with_a_witness(),
+        *_switchover(),
         *_until_free(_S.FREEING, _S.STOPPED),
         *_until_free(_S.FAILING, _S.FAILED),
     ],
@@ -366,7 +450,10 @@ STARTED_AGAIN = (State.RECONNECTING, (Effect.OPEN_SESSION,))
 STARTED_SOLO = (State.SOLO, (Effect.WAIT_FOR_RETRY,))
 """A guest that this host owns alone, after a takeover or because its agent was restarted while it was so."""
 
-HELD = frozenset({State.SILENT, State.RECONNECTING, State.GOING_SOLO, State.RETIRING})
+STARTED_IN_DOUBT = (State.IN_DOUBT, (Effect.ASK_OUTCOME,))
+"""A guest that an earlier agent has handed over, or was about to."""
+
+HELD = frozenset({State.SILENT, State.RECONNECTING, State.GOING_SOLO, State.RETIRING, State.IN_DOUBT})
 """Output is held, and no session runs."""
 
-TERMINAL = frozenset({State.STOPPED, State.FAILED, State.STOOD_DOWN})
+TERMINAL = frozenset({State.STOPPED, State.FAILED, State.STOOD_DOWN, State.DEPARTED})

@@ -61,6 +61,9 @@ class FrameType(IntEnum):
     DISK_ASK = 16
     DISK_DIGESTS = 17
     BEAT = 18
+    HAND_OVER = 19
+    OUTCOME = 20
+    ASK_OUTCOME = 21
 
 
 _DEFAULT_LIMIT: Final = 64 * 1024

@@ -1,6 +1,6 @@
 """What the frames between agents say: `encode` makes a frame of a message, `decode` reads one.
 
-HELLO, WELCOME, REFUSE, DISK_HELLO, DISK_WELCOME and BEAT carry JSON with exactly the fields below; the others are binary.
+HELLO, WELCOME, REFUSE, DISK_HELLO, DISK_WELCOME, BEAT, ASK_OUTCOME and OUTCOME carry JSON with exactly the fields below; the others are binary.
 Everything is checked here, because the other side is another host: names that end up in file names, and
 sizes.
 """
@@ -168,15 +168,36 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     guests: Annotated[tuple[Uuid, ...], msgspec.Meta(max_length=MAX_GUESTS)]
 
 
+class AskOutcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """First frame on a connection of its own: what has become of a hand-over whose answer did not come. session, domain, uuid,
+    host: of the HELLO of the session that it was sent in."""
+
+    protocol: int = PROTOCOL
+    session: Uuid
+    domain: DomainName
+    uuid: Uuid
+    host: ShortText
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What has become of a hand-over. result: `running`: the guest runs on the backup. `declined`: it never ran there, and will
+    not by this hand-over: the primary may resume its own. `unknown`: neither can be said (yet). reason: why, for people."""
+
+    protocol: int = PROTOCOL
+    session: Uuid
+    result: Literal["running", "declined", "unknown"]
+    reason: Annotated[str, msgspec.Meta(max_length=4000)] = ""
+
+
 class Plain(msgspec.Struct, frozen=True):
-    """A frame that says all by its type: HEARTBEAT, STOP, STOPPED. epoch: the sender's newest, for
+    """A frame that says all by its type: HEARTBEAT, STOP, STOPPED, HAND_OVER. epoch: the sender's newest, for
     information."""
 
     type: FrameType
     epoch: int = 0
 
 
-_Json = Hello | Welcome | Refuse | DiskHello | DiskWelcome | Beat
+_Json = Hello | Welcome | Refuse | DiskHello | DiskWelcome | Beat | AskOutcome | Outcome
 Message = _Json | EpochEnd | MemoryAck | Plain | DiskEpochEnd | DiskAck | DiskAsk | DiskDigests
 M = TypeVar(
     "M",
@@ -193,6 +214,8 @@ M = TypeVar(
     DiskAsk,
     DiskDigests,
     Beat,
+    AskOutcome,
+    Outcome,
 )
 
 _JSON_TYPES: Final[dict[type[_Json], FrameType]] = {
@@ -202,9 +225,11 @@ _JSON_TYPES: Final[dict[type[_Json], FrameType]] = {
     DiskHello: FrameType.DISK_HELLO,
     DiskWelcome: FrameType.DISK_WELCOME,
     Beat: FrameType.BEAT,
+    AskOutcome: FrameType.ASK_OUTCOME,
+    Outcome: FrameType.OUTCOME,
 }
 _DECODERS: Final = {kind: msgspec.json.Decoder(struct_) for struct_, kind in _JSON_TYPES.items()}
-_PLAIN: Final = frozenset({FrameType.HEARTBEAT, FrameType.STOP, FrameType.STOPPED})
+_PLAIN: Final = frozenset({FrameType.HEARTBEAT, FrameType.STOP, FrameType.STOPPED, FrameType.HAND_OVER})
 
 
 class _Version(msgspec.Struct):
