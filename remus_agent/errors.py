@@ -25,6 +25,8 @@
     │   ├── WitnessUnreachable  it could not be asked; nothing was changed
     │   ├── WitnessConflict     the record is not what it was taken for; nothing was changed
     │   └── WitnessUnknown      whether a change was made is not known
+    ├── SwitchoverError         a planned move was called off; the guest runs where it was
+    │   └── SwitchoverInDoubt   handed over, and the backup has not said whether it runs it
     └── FileError               a file or a pipe that a command was given
 
 Each carries what a person needs: the operation, the domain, the epoch, the state that was left behind and the next
@@ -319,6 +321,20 @@ class WitnessUnknown(WitnessError):
     """A change was asked for and no answer came: it may have been made, and may still be made. Only reading tells."""
 
     code = "witness-unknown"
+
+
+class SwitchoverError(RemusError):
+    """A switchover was called off: the guest runs where it was."""
+
+    code = "switchover"
+    exit_code = 18
+
+
+class SwitchoverInDoubt(SwitchoverError):
+    """The guest was handed over, and it is not known yet whether the backup runs it: it is down here."""
+
+    code = "switchover-in-doubt"
+    exit_code = 19
 
 
 class FileError(RemusError):

@@ -179,7 +179,7 @@ class Target(Protocol):
 
     @property
     def may_have_run(self) -> bool:
-        """Whether the domain was unpaused, or that was tried. Settled once `activate` has returned, or `abort` after it failed."""
+        """Whether the domain was unpaused, or that was tried. Settled once `activate` has returned, or then `abort`."""
         ...
 
     async def feed(self, buffers: Sequence[Buffer]) -> None:

@@ -1,7 +1,8 @@
 """Life of one copy of a domain on its backup, as a table. One copy belongs to one session of the primary.
 
 Three ways lead to activation: FAILOVER_ASKED comes from an operator with proof that the primary is dead; PRIMARY_GONE, from a
-detector or an operator, only asks the witness, and OWNERSHIP_WON is the witness's word; HANDED_OVER is the primary's own word, in a switchover.
+detector or an operator, only asks the witness, and OWNERSHIP_WON is the witness's word; HANDED_OVER is
+the primary's own word, in a switchover.
 """
 
 from __future__ import annotations

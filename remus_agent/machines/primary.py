@@ -73,7 +73,9 @@ class Event(Enum):
     SWITCHOVER_ASKED = "an operator moves the guest to its backup"
     LAST_COMMITTED = "the last epoch is acknowledged and its output released; the guest is still down"
     TAKEN_OVER = "the backup says that it runs the guest"
-    DECLINED = "nothing was handed over, or the backup says that it does not run the guest and will not by this hand-over"
+    DECLINED = (
+        "nothing was handed over, or the backup says that it does not run the guest and will not by this hand-over"
+    )
     OUTCOME_UNKNOWN = "nobody can say whether the backup runs the guest"
     GUEST_GONE = "the guest that was handed over was destroyed here"
     GUEST_STANDS = "the guest that was handed over could not be destroyed here"
@@ -225,7 +227,13 @@ def _switchover() -> list[Row[State, Event, Effect]]:
     """A guest that moves to its backup on an operator's word."""
     back = (_A.RESUME_GUEST, *_HOLD)
     return [
-        Row(_S.PROTECTED, _E.SWITCHOVER_ASKED, _S.SWITCHING, (_A.TAKE_LAST,), "One more epoch, and the guest stays down."),
+        Row(
+            _S.PROTECTED,
+            _E.SWITCHOVER_ASKED,
+            _S.SWITCHING,
+            (_A.TAKE_LAST,),
+            "One more epoch, and the guest stays down.",
+        ),
         Row(
             _S.SWITCHING,
             _E.LAST_COMMITTED,

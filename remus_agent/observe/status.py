@@ -7,7 +7,19 @@ from typing import Literal
 import msgspec
 
 Role = Literal["primary", "backup", "none"]
-PrimaryState = Literal["connecting", "seeding", "protected", "silent", "solo", "stopping", "standing-down", "failed"]
+PrimaryState = Literal[
+    "connecting",
+    "seeding",
+    "protected",
+    "silent",
+    "solo",
+    "switching",
+    "handed-over",
+    "in-doubt",
+    "stopping",
+    "standing-down",
+    "failed",
+]
 BackupState = Literal["receiving", "ready", "orphaned", "activating", "active", "discarded"]
 State = Literal[
     "connecting",
@@ -15,6 +27,9 @@ State = Literal[
     "protected",
     "silent",
     "solo",
+    "switching",
+    "handed-over",
+    "in-doubt",
     "stopping",
     "standing-down",
     "failed",
@@ -28,7 +43,9 @@ State = Literal[
 ]
 """What a role is doing; `unprotected` only with role `none`. `silent`: no acknowledgement comes, the guest
 runs and its output is held. `stopping`: protection ends, and may still hold output. `solo`: it runs
-on unprotected, output open, and a backup is looked for. `standing-down`: another host owns it, it is destroyed here."""
+on unprotected, output open, and a backup is looked for. `standing-down`: another host owns it, it is destroyed here.
+`switching`: its last epoch is on its way to the backup, which then runs it; `handed-over`: the backup was told;
+`in-doubt`: the backup has not said whether it runs it. In these three the guest is down here."""
 
 
 class Seeding(msgspec.Struct, frozen=True):

@@ -23,14 +23,18 @@ from remus_agent.machines.primary import State
 from remus_agent.observe.status import Status
 from remus_agent.ports import Domain, GuestRecord, GuestStore, OutputBuffers, Reserved
 from remus_agent.protocol.replication.messages import Refuse
+from remus_agent.services import switchover
 from remus_agent.services.backup import BackupService, refuse_on_backup
+from remus_agent.services.copy import Copy
 from remus_agent.services.disks import hello_disks
+from remus_agent.services.hand_over import HandOvers
 from remus_agent.services.primary import PrimaryService, is_over
 from remus_agent.services.primary_ports import PrimaryPorts, hello_for
 from remus_agent.services.report import copy_status, none_status, primary_status
 from remus_agent.services.roles import Roles, Seams
 from remus_agent.services.session import ask
 from remus_agent.services.settings import Settings
+from remus_agent.services.stand_down import destroy_stale
 from remus_agent.services.sweep import sweep_outputs, sweep_taps
 from remus_agent.services.watch import Progress, watch
 
@@ -65,6 +69,9 @@ class AgentService:
             seams = Seams(self._guests, self._adopt, paths or {})
             self._roles = Roles(ports.witness, settings, ports, outputs, backup, seams)
             backup.owned = self._owned
+        backup.hand_overs = HandOvers(
+            self._take_over, backup.copies_of, ports.store, ports.hypervisor, settings, ports.clock
+        )
 
     @property
     def store(self) -> GuestStore:
@@ -265,6 +272,25 @@ class AgentService:
             )
         return await self.status(name)
 
+    async def switchover(
+        self, name: str, *, timeout: float, dry_run: bool, generation: int | None, progress: Progress
+    ) -> dict[str, Any]:
+        """Move a protected guest to its backup, with nothing lost. timeout: seconds that its last epoch may take."""
+        service = self._primary(name, "switchover")
+        if is_over(service):
+            raise DomainNotFound("it is not protected on this host", operation="switchover", domain=name)
+        switchover.refuse_unless_protected(service, service.record.generation, generation)
+        peer = service.record.peer
+        if dry_run:
+            return switchover.facts(service, peer)
+        service.switchover.ask(timeout)
+        longest = timeout + self.settings.suspend + self.settings.activate + 2 * self.settings.ack
+        await self._watch(
+            service, longest, progress, "switchover", lambda: is_over(service) or not service.switchover.asked
+        )
+        switchover.raise_unless_departed(service, peer)
+        return {**switchover.facts(service, peer), "status": (await self.status(name)).as_dict()}
+
     async def failover(
         self, name: str, *, generation: int | None, session: str | None, fenced: dict[str, str]
     ) -> Status:
@@ -289,6 +315,19 @@ class AgentService:
         return await self.status(name)
 
     # Helpers
+
+    async def _take_over(self, copy: Copy) -> None:
+        """See HandOvers.run."""
+        if self._roles is not None:
+            await self._roles.hand_over(copy)
+            return
+        with self.backup.taking_over(copy.hello.domain):
+            await copy.take()
+
+    async def _depart(self, domain: Domain) -> None:
+        """The backup runs the guest by now."""
+        await destroy_stale(domain, self._ports.hypervisor, self._outputs)
+        self.backup.left(domain.name)
 
     def _guests(self) -> list[str]:
         return [service.domain.uuid for service in self._primaries.values() if not is_over(service)]
@@ -325,6 +364,7 @@ class AgentService:
             solo=roles is not None and (solo or resumed),
             ownership=None if roles is None else roles.ownership(record),
             destroy=None if roles is None else roles.destroy,
+            depart=self._depart,
         )
         self._primaries[domain.name] = service
         task = asyncio.create_task(service.run(), name=f"primary {domain.name}")

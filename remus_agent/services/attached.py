@@ -47,8 +47,11 @@ class DeviceWatch:
         """Raises DiskError or OutputBufferError when the domain has other devices now than its protection covers, and what the
         hypervisor raises. A domain that is on its way out says nothing about its devices, and is noticed elsewhere."""
         now = await self._hypervisor.devices(self._domain)
-        if now is None:
-            return
+        if now is not None:
+            self.compare(now)
+
+    def compare(self, now: Domain) -> None:
+        """The same with devices that were read already. Raises DiskError, OutputBufferError."""
         if now.vifs != self._vifs:
             raise OutputBufferError(
                 f"its interfaces are others now ({_names(now.vifs)}) than those that are held ({_names(self._vifs or ())})",

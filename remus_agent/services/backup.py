@@ -26,10 +26,12 @@ from remus_agent.machines.backup import Event, State
 from remus_agent.ports import Connection, Journal
 from remus_agent.protocol.replication.frames import FrameType
 from remus_agent.protocol.replication.messages import (
+    AskOutcome,
     Beat,
     DiskHello,
     Hello,
     Message,
+    Outcome,
     Plain,
     Reason,
     Refuse,
@@ -42,6 +44,7 @@ from remus_agent.services.copy import Copy
 from remus_agent.services.copy_disks import CopyDisks
 from remus_agent.services.disk_feed import Older
 from remus_agent.services.examine import OVERHEAD_KIB, examine
+from remus_agent.services.hand_over import HandOvers
 from remus_agent.services.heartbeats import HeardBeats
 from remus_agent.services.refusing import reason_of
 from remus_agent.services.replica_set import DomainReplicas, facts_of
@@ -60,6 +63,7 @@ class BackupService:
         self._replicas: dict[str, DomainReplicas] = {}
         self._background: set[asyncio.Task[None]] = set()
         self.beats = HeardBeats(ports.clock, settings)
+        self.hand_overs: HandOvers | None = None
         self.owned: Callable[[str], int | None] = lambda _: None
         """Of which generation this host's own sessions of a guest (UUID) are, where it is the primary; None where it is not."""
 
@@ -103,6 +107,9 @@ class BackupService:
                 copy = self._copy_with(hello)
                 _check_identity(connection, copy.hello.host, hello.domain)
                 await copy.serve_disk(connection, hello)
+            elif isinstance(hello, AskOutcome):
+                _check_identity(connection, hello.host, hello.domain)
+                await self._answer(connection, await self._need_hand_overs(hello.domain).outcome(hello))
             else:
                 _check_identity(connection, hello.host, hello.domain)
                 await self._serve(connection, hello)
@@ -212,6 +219,8 @@ class BackupService:
         except BaseException:
             await journal.close()
             raise
+        if self.hand_overs is not None:
+            await self.hand_overs.forget(hello.domain)
         copy = Copy(hello, self._ports, journal, disks, self._settings, self._supersede)
         kept = [old for old in self._copies.get(hello.domain, []) if old.state is not State.DISCARDED]
         self._copies[hello.domain] = [*kept, copy]
@@ -221,6 +230,13 @@ class BackupService:
         if copy.stop_asked_by_peer:
             await self._stopped_by_peer(hello.domain)
             await self._answer(connection, Plain(FrameType.STOPPED))
+        if copy.handed_over:
+            await self._answer(connection, await self._need_hand_overs(hello.domain).take(copy, connection))
+
+    def _need_hand_overs(self, domain: str) -> HandOvers:
+        if self.hand_overs is None:
+            raise RefusedError("this host takes no guest over", operation="switchover", domain=domain)
+        return self.hand_overs
 
     def _refuse_what_is_taken(self, hello: Hello) -> None:
         """A primary whose guest this host has taken over, or is about to."""
@@ -262,6 +278,10 @@ class BackupService:
     def taking_over(self, domain: str) -> AbstractContextManager[None]:
         """No session is taken in meanwhile."""
         return self._replicas_of(domain).failing_over()
+
+    def left(self, domain: str) -> None:
+        """The guest ran here, and was moved away: the copy that it came from is of the past."""
+        self._copies[domain] = [copy for copy in self._copies.get(domain, []) if copy.state is not State.ACTIVE]
 
     def hand_out(self, copy: Copy) -> None:
         """The copy runs, and somebody else looks after its guest from now on."""
@@ -314,7 +334,7 @@ class BackupService:
             if copy.state in (State.RECEIVING, State.READY, State.ORPHANED):
                 await copy.discard(Event.PEER_STOPS)
 
-    async def _answer(self, connection: Connection, message: Welcome | Refuse | Plain) -> None:
+    async def _answer(self, connection: Connection, message: Welcome | Refuse | Plain | Outcome) -> None:
         try:
             async with asyncio.timeout(self._settings.connect):
                 await connection.send(encode(message))
@@ -322,21 +342,24 @@ class BackupService:
             log.info("could not answer %s: %s", connection.peer, error)
 
 
-def _first(message: Message) -> Hello | DiskHello | Beat:
+def _first(message: Message) -> Hello | DiskHello | Beat | AskOutcome:
     """What a connection may begin with."""
-    if not isinstance(message, Hello | DiskHello | Beat):
+    if not isinstance(message, Hello | DiskHello | Beat | AskOutcome):
         raise ReplicationError(
-            f"expected HELLO or DISK_HELLO or BEAT, received {type(message).__name__}", operation="accept"
+            f"expected HELLO or DISK_HELLO or BEAT or ASK_OUTCOME, received {type(message).__name__}",
+            operation="accept",
         )
     return message
 
 
-def _what(first: Hello | DiskHello | Beat) -> str:
+def _what(first: Hello | DiskHello | Beat | AskOutcome) -> str:
     match first:
         case Beat():
             return f"heartbeats of {first.host}"
         case DiskHello():
             return f"{first.domain}: disk"
+        case AskOutcome():
+            return f"{first.domain}: question for a hand-over"
     return f"{first.domain}: session"
 
 

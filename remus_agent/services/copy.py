@@ -92,13 +92,16 @@ class Copy:
         self._disconnected = asyncio.Event()
         self._announcing: asyncio.Task[None] | None = None
         self.stop_asked_by_peer = False
+        self._last = False
+        self.handed_over = False
+        """The primary has handed the guest over: what becomes of it is somebody else's work (`services.hand_over`)."""
 
     async def serve(self, connection: Connection) -> None:
         """Take in the session until its connection ends, whatever ends it. Never raises RemusError."""
         self._connection = connection
         heartbeat = asyncio.create_task(self._heartbeat(connection), name=f"heartbeat {self.hello.domain}")
         try:
-            while not self.stop_asked_by_peer:
+            while not (self.stop_asked_by_peer or self.handed_over):
                 await self._take(await self._receive(connection))
         except RemusError as error:
             error = self._disk_error or error
@@ -111,7 +114,7 @@ class Copy:
             await self._disks.stop()
             await self._journal.close()  # an orphan commits nothing more, and the next session needs the journal
             self._disconnected.set()
-            if not self.stop_asked_by_peer:
+            if not (self.stop_asked_by_peer or self.handed_over):
                 await connection.close()
 
     async def serve_disk(self, connection: Connection, hello: DiskHello) -> None:
@@ -142,6 +145,11 @@ class Copy:
         )
         self._advance(Event.FAILOVER_ASKED)
         return await self._activate("failover")
+
+    @property
+    def may_have_run(self) -> bool:
+        """Whether an activation that failed went as far as to let the domain run."""
+        return self._target is not None and self._target.may_have_run
 
     def ask_to_take(self) -> None:
         """The primary seems to be gone, and the witness is asked. `take` or `refused` follows."""
@@ -239,6 +247,12 @@ class Copy:
                     await self._epoch_end(message)
             case FrameType.STOP:
                 self.stop_asked_by_peer = True
+            case FrameType.HAND_OVER:
+                decode(frame)
+                if not self._last or not TABLE.accepts(self.state, Event.HANDED_OVER):
+                    raise self._broken("HAND_OVER without a committed last checkpoint")
+                self._advance(Event.HANDED_OVER)
+                self.handed_over = True
             case FrameType.HEARTBEAT:
                 decode(frame)
             case _:
@@ -253,6 +267,7 @@ class Copy:
 
     async def _stream(self, frame: Frame) -> None:
         target = self._need_target()
+        self._refuse_after_last()
         if frame.epoch != self.committed_epoch + 1:
             raise self._broken(f"records of epoch {frame.epoch} while {self.committed_epoch + 1} is open")
         payload = frame.payload[0]
@@ -265,6 +280,7 @@ class Copy:
 
     async def _epoch_end(self, end: EpochEnd) -> None:
         target = self._need_target()
+        self._refuse_after_last()
         if end.epoch != self.committed_epoch + 1:
             raise self._broken(f"end of epoch {end.epoch} while {self.committed_epoch + 1} is open")
         digest = self._digest.digest()
@@ -287,6 +303,7 @@ class Copy:
         self._tail = [bytes(part) for part in staged.tail]
         self._emulator = [bytes(part) for part in staged.emulator]
         self.committed_epoch = end.epoch
+        self._last = end.last
         self._advance(Event.EPOCH_COMPLETE)
         lost = await self._acknowledge(MemoryAck(epoch=end.epoch, digest=digest))
         self._drop_staged()
@@ -419,6 +436,10 @@ class Copy:
     def _drop_staged(self) -> None:
         self._staged = EpochParser(LARGEST_PFN, self._guest)
         self._digest = EpochDigest()
+
+    def _refuse_after_last(self) -> None:
+        if self._last:
+            raise self._broken("something follows the last checkpoint")
 
     def _need_target(self) -> Target:
         if self._target is None:

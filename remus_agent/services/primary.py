@@ -16,9 +16,11 @@ from typing import Any
 from remus_agent.errors import (
     AnotherOwner,
     GuestEnded,
+    HypervisorError,
     OwnershipLost,
     PeerError,
     PeerRefused,
+    PeerTimeout,
     RefusedError,
     RemusError,
 )
@@ -28,6 +30,7 @@ from remus_agent.machines.primary import (
     HELD,
     STARTED_AGAIN,
     STARTED_FRESH,
+    STARTED_IN_DOUBT,
     STARTED_SOLO,
     TABLE,
     Effect,
@@ -46,6 +49,7 @@ from remus_agent.services.ownership import Ownership, Unwitnessed
 from remus_agent.services.primary_ports import PrimaryPorts, hello_for
 from remus_agent.services.session import PrimarySession, open_session
 from remus_agent.services.settings import Settings
+from remus_agent.services.switchover import SwitchoverRequest, ask_backup, resume_guest
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +73,13 @@ class PrimaryService:
         solo: bool = False,
         ownership: Ownership | None = None,
         destroy: Callable[[Domain], Awaitable[None]] | None = None,
+        depart: Callable[[Domain], Awaitable[None]] | None = None,
     ) -> None:
         self.domain = domain
         self.record = record
         self._begin = STARTED_AGAIN if record.committed else STARTED_SOLO if solo else STARTED_FRESH
+        if record.handed is not None:
+            self._begin = STARTED_IN_DOUBT
         self.state = self._begin[0]
         self.ownership: Ownership = ownership or Unwitnessed()
         self.since = ports.clock.now()
@@ -96,6 +103,8 @@ class PrimaryService:
         self._disks: DiskSet | None = None
         self._devices = DeviceWatch(domain, output, ports.hypervisor, ports.clock, resumed=resumed)
         self._asked = Asked()
+        self.switchover = SwitchoverRequest()
+        self._depart = depart
         self._resumed_at = 0.0
         self._heard_at = ports.clock.now()
         """When the backup last acknowledged anything, or this began."""
@@ -113,6 +122,11 @@ class PrimaryService:
             Effect.OPEN_OUTPUT: self._open_output,
             Effect.DESTROY_STALE_GUEST: self._leaving.destroy_stale_guest,
             Effect.FORGET: self._forget,
+            Effect.TAKE_LAST: self._take_last,
+            Effect.HAND_OVER: self._hand_over,
+            Effect.ASK_OUTCOME: self._ask_outcome,
+            Effect.RESUME_GUEST: self._resume_guest,
+            Effect.DESTROY_HANDED: self._destroy_handed,
         }
 
     @property
@@ -166,6 +180,14 @@ class PrimaryService:
     def ask_stop(self, *, force: bool) -> None:
         """End protection. Refused when the copy's end can't be confirmed and `force` doesn't vouch for it."""
         event = Event.STOP_FORCED if force else Event.STOP_ASKED
+        if not force and self.state in (State.HANDED, State.IN_DOUBT):
+            raise RefusedError(
+                f"it was handed over to {self.record.peer}, which has not said whether it runs it",
+                operation="unprotect",
+                domain=self.domain.name,
+                left="the guest is down here, its output is held",
+                hint=f"make sure that {self.record.peer} does not run it, and repeat with --force: then it goes on here",
+            )
         unsure = self.state in (State.SILENT, State.RECONNECTING)
         if not force and unsure and not isinstance(self.ownership, Unwitnessed):
             event = Event.RETIRE_ASKED
@@ -192,6 +214,7 @@ class PrimaryService:
                 **({"reason": self.reason} if self.reason else {}),
             )
         self.state = row.then
+        self.switchover.moved(row.then)
         if row.then is State.PROTECTED:
             self.reason = None
         self._touch()
@@ -301,14 +324,17 @@ class PrimaryService:
                 asked = self._asked.next() or await self._pace()
                 if asked is not None:
                     return asked
+                if self.switchover.asked:
+                    return Event.SWITCHOVER_ASKED
                 event = await self._one_epoch(self.commit.running)
                 if event is not None:
                     return event
         except RemusError as error:
             return self._failed(error)
 
-    async def _one_epoch(self, epoch: int, seeded_pages: int = 0) -> Event | None:
-        """Take, send and commit one checkpoint, then release its output. An event when an operator interrupts the wait."""
+    async def _one_epoch(self, epoch: int, seeded_pages: int = 0, *, last: bool = False) -> Event | None:
+        """Take, send and commit one checkpoint, then release its output. An event when an operator interrupts the wait. last: the
+        guest stays down."""
         session, source, disks = self._in_session()
         clock = self._ports.clock
         if epoch == 1:
@@ -319,15 +345,15 @@ class PrimaryService:
             await self._ports.store.save(self.record)
         pause_at("before-suspend")
         started = clock.now()
-        checkpoint = await source.checkpoint(epoch, self._at_barrier, self._settings.suspend)
+        checkpoint = await source.checkpoint(epoch, self._at_barrier, self._settings.suspend, stay_down=last)
         self._resumed_at = clock.now()
         pause_at("resumed")
-        sent_bytes = await self._ship(session, checkpoint, seeded_pages)
+        sent_bytes = await self._ship(session, checkpoint, seeded_pages, last=last)
         sent = clock.now()
         pause_at("awaiting-ack")
         if active(FaultName.ACK_WAIT_REMOVED):
             self.commit = replace(self.commit, memory=True, disks_acked=self.commit.disks)
-        elif epoch == 1:
+        elif epoch == 1 or last:
             # Not to be interrupted: whether the backup has committed must be known before anything else is decided.
             await self._acknowledged(session, disks, epoch)
         else:
@@ -336,6 +362,9 @@ class PrimaryService:
                 return event
         self.last_ack = self._heard_at = clock.now()
         pause_at("acked")
+        if last:
+            # A guest that is down looks like one that is on its way out, so that nobody has compared its devices.
+            self._devices.compare(await self._ports.hypervisor.domain(self.domain.name))
         await self.ownership.may_release(sent, self.record.generation)
         if self.commit.releasable == epoch:
             await self._output.release()
@@ -358,12 +387,12 @@ class PrimaryService:
             for name in await session.guard(disks.wait_ack(epoch)):
                 self.commit = self.commit.disk_ack(epoch, name)
 
-    async def _ship(self, session: PrimarySession, checkpoint: Checkpoint, seeded_pages: int) -> int:
+    async def _ship(self, session: PrimarySession, checkpoint: Checkpoint, seeded_pages: int, *, last: bool) -> int:
         sent = 0
         for group in checkpoint.records:
             sent += await session.send_records(checkpoint.epoch, group)
         pause_at("sending")
-        await session.end_epoch(checkpoint.epoch, checkpoint.pages + seeded_pages)
+        await session.end_epoch(checkpoint.epoch, checkpoint.pages + seeded_pages, last=last)
         return sent
 
     def _at_barrier(self) -> None:
@@ -379,7 +408,7 @@ class PrimaryService:
         left = self._resumed_at + self.record.interval_ms / 1000 - self._ports.clock.now()
         if left <= 0:
             return None
-        return await self._asked.interrupts(self._ports.clock.sleep(left))
+        return await self._asked.interrupts(self.switchover.cuts_short(self._ports.clock.sleep(left)))
 
     async def _abandon_session(self) -> None:
         await self.ownership.forget()
@@ -429,6 +458,87 @@ class PrimaryService:
     async def _open_output(self) -> None:
         await self._note(committed=False)
         self.reason = await self._leaving.open_output() or self.reason
+
+    # A switchover; see services/switchover.py
+
+    async def _take_last(self) -> Event:
+        seconds = self.switchover.seconds
+        try:
+            async with asyncio.timeout(seconds):
+                await self._one_epoch(self.commit.running, last=True)
+        except TimeoutError:
+            return self._failed(
+                PeerTimeout(f"the last epoch was not committed within {seconds:g} s", operation="switchover")
+            )
+        except RemusError as error:
+            return self._failed(error)
+        return Event.LAST_COMMITTED
+
+    async def _hand_over(self) -> Event:
+        session, source, _ = self._in_session()
+        try:
+            self.record = replace(self.record, handed=session.id)
+            await self._ports.store.save(self.record)
+            await source.leave_down()
+            if session.over is not None:
+                raise session.over  # nothing is sent any more
+        except RemusError as error:
+            self._failed(error)
+            return Event.DECLINED
+        if active(FaultName.SWITCHOVER_RESUMES):
+            await self._ports.hypervisor.resume(self.domain)
+        try:
+            outcome = await session.hand_over(self._settings.activate + self._settings.ack)
+        except RemusError as error:
+            self._failed(error)
+            return Event.SESSION_LOST
+        if outcome.result == "running":
+            return Event.TAKEN_OVER
+        self._failed(PeerError(f"the backup does not run it: {outcome.reason}", operation="switchover"))
+        return Event.DECLINED if outcome.result == "declined" else Event.SESSION_LOST
+
+    async def _ask_outcome(self) -> Event:
+        answer = await ask_backup(
+            self._ports.connector, self._address, self.record.handed or "", self.domain, self._settings
+        )
+        if answer is not None:
+            self.reason = answer.reason or self.reason
+            if answer.result != "unknown":
+                return Event.TAKEN_OVER if answer.result == "running" else Event.DECLINED
+        if answer is None or self.ownership.solo_due(self._heard_at):
+            event, generation = await self.ownership.alone("a switchover to a backup that does not answer")
+            if event is Event.SOLE_OWNER:
+                self._heard_at = self._ports.clock.now()
+                await self._note(generation=generation or self.record.generation, committed=False)
+            if event is not Event.WITNESS_SILENT:
+                return event
+        return Event.OUTCOME_UNKNOWN
+
+    async def _resume_guest(self) -> Event | None:
+        running = await resume_guest(
+            self.domain,
+            self._ports.hypervisor,
+            self._ports.events,
+            lambda: self._ports.clock.sleep(self._settings.retry),
+        )
+        await self._note(handed=None)
+        gone = not running and TABLE.accepts(self.state, Event.GUEST_ENDED)
+        return Event.GUEST_ENDED if gone else None
+
+    async def _destroy_handed(self) -> Event:
+        try:
+            if self._depart is None:
+                raise HypervisorError("there is nobody to destroy it", operation="switchover", domain=self.domain.name)
+            await self._depart(self.domain)
+            disks = await self._disks_to_close()
+            if disks is not None:
+                await disks.close()
+        except RemusError as error:
+            self._failed(error)
+            self._ports.events.note(self.domain.name, "handed-over-guest-stands", reason=str(error))
+            return Event.GUEST_STANDS
+        self.reason = f"it was moved to {self.record.peer}"
+        return Event.GUEST_GONE
 
     async def _disks_to_close(self) -> DiskSet | None:
         """Also those that an earlier agent has left."""

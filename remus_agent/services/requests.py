@@ -66,6 +66,14 @@ class Failover(OfDomain, kw_only=True):
     expected_generation: int | None = None
 
 
+class Switchover(OfDomain, kw_only=True):
+    """Parameters of `switchover`. timeout: seconds that the last epoch may take. dry_run: only say whether it could be done."""
+
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 60.0
+    dry_run: bool = False
+    expected_generation: int | None = None
+
+
 class Events(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Parameters of `events`."""
 
@@ -90,7 +98,9 @@ P = TypeVar("P")
 Handler = Callable[[dict[str, Any], Progress], Awaitable[Mapping[str, Any]]]
 ReadEvents = Callable[[int, str | None, int], list[dict[str, Any]]]
 DescribeTls = Callable[[], Awaitable[Mapping[str, Any]]]
-Verb = Literal["agent", "list", "status", "protect", "probe", "unprotect", "failover", "relay", "events", "records"]
+Verb = Literal[
+    "agent", "list", "status", "protect", "probe", "unprotect", "switchover", "failover", "relay", "events", "records"
+]
 
 
 def handlers(
@@ -143,6 +153,15 @@ def handlers(
         )
         return status.as_dict()
 
+    async def switchover(params: Switchover, progress: Progress) -> Mapping[str, Any]:
+        return await service.switchover(
+            params.domain,
+            timeout=params.timeout,
+            dry_run=params.dry_run,
+            generation=params.expected_generation,
+            progress=progress,
+        )
+
     async def relay(params: Relay, _: Progress) -> Mapping[str, Any]:
         return asdict(await service.reserve(params.domain, params.seconds))
 
@@ -159,6 +178,7 @@ def handlers(
         "probe": _checked(Probe, probe),
         "protect": _checked(Protect, protect),
         "unprotect": _checked(Unprotect, unprotect),
+        "switchover": _checked(Switchover, switchover),
         "failover": _checked(Failover, failover),
         "relay": _checked(Relay, relay),
         "events": _checked(Events, events),

@@ -107,6 +107,11 @@ class Roles:
         async with self.takeover.turn(name):
             return await self._failover(name, generation=generation, session=session, fenced=fenced)
 
+    async def hand_over(self, copy: Copy) -> None:
+        """Take over what its primary has handed over in a switchover; the witness is asked. Raises RemusError."""
+        async with self.takeover.turn(copy.hello.domain):
+            await self.takeover.hand_over(copy, f"{copy.hello.host} hands it over")
+
     async def _failover(
         self, name: str, *, generation: int | None, session: str | None, fenced: dict[str, str]
     ) -> Copy:

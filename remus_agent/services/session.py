@@ -18,6 +18,7 @@ from remus_agent.protocol.replication.messages import (
     EpochEnd,
     Hello,
     MemoryAck,
+    Outcome,
     Plain,
     Refuse,
     Welcome,
@@ -44,6 +45,8 @@ class PrimarySession:
         self._acked = asyncio.Event()
         self._stopped = asyncio.Event()
         self._stopping = False
+        self._handed = asyncio.Event()
+        self._outcome: Outcome | None = None
         self._end: RemusError | None = None
         self._ended = asyncio.Event()
         self.last_heard = clock.now()
@@ -64,10 +67,10 @@ class PrimarySession:
         await self._send(Frame(FrameType.STREAM, epoch, 0, tuple(group)))
         return self._digest.stream_bytes - before
 
-    async def end_epoch(self, epoch: int, pages: int) -> None:
-        """Say that the epoch is complete; after this `wait_ack` waits for it."""
+    async def end_epoch(self, epoch: int, pages: int, *, last: bool = False) -> None:
+        """Say that the epoch is complete; after this `wait_ack` waits for it. last: the guest is not resumed."""
         digest = self._digest.digest()
-        end = EpochEnd(epoch=epoch, stream_bytes=self._digest.stream_bytes, pages=pages, digest=digest)
+        end = EpochEnd(epoch=epoch, stream_bytes=self._digest.stream_bytes, pages=pages, digest=digest, last=last)
         self._digest = EpochDigest()
         self._expected = (epoch, digest)
         self._acked.clear()
@@ -82,6 +85,21 @@ class PrimarySession:
         self._stopping = True
         await self._send(encode(Plain(FrameType.STOP)))
         await self._wait(self._stopped, self._settings.ack, "word that the copy is discarded", None)
+
+    @property
+    def over(self) -> RemusError | None:
+        """What has ended the session, if it has ended: then nothing more is sent in it."""
+        return self._end
+
+    async def hand_over(self, seconds: float) -> Outcome:
+        """Tell the backup, after the last epoch's acknowledgement, that the guest is its own; what has become of it. Once only.
+        Raises PeerError when no answer comes: then the backup may run it."""
+        self._stopping = True
+        await self._send(encode(Plain(FrameType.HAND_OVER)))
+        await self._wait(self._handed, seconds, "word of what has become of the hand-over", None)
+        if self._outcome is None:
+            raise ConnectionLost("no outcome", operation="hand over", domain=self._domain)
+        return self._outcome
 
     async def ended(self) -> RemusError:
         """Wait until something ends the session; what it was. For who waits for something else meanwhile."""
@@ -173,6 +191,9 @@ class PrimarySession:
                 raise refused_by_peer(message, self._domain)
             case Plain(type=FrameType.STOPPED):
                 self._stopped.set()
+            case Outcome() if message.session == self.id:
+                self._outcome = message
+                self._handed.set()
             case Plain(type=FrameType.HEARTBEAT):
                 pass
             case _:

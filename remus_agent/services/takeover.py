@@ -121,6 +121,13 @@ class Takeover:
         await self._taken(copy)
         return copy
 
+    async def hand_over(self, copy: Copy, reason: str) -> None:
+        """Take over, in one's turn, what its primary has handed over. Raises as `take` does."""
+        with self._backup.taking_over(copy.hello.domain):
+            await self._win(copy, reason)
+            await copy.take()
+        await self._taken(copy)
+
     async def agree(self, copy: Copy, reason: str) -> None:
         """Have the witness name this host as the owner of a guest that runs here on an operator's proof. Raises WitnessError,
         AuthorityError."""

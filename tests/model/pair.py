@@ -79,11 +79,12 @@ class Pair:
         self.network.listen(f"{host.name}:1", backup.on_connection)
         return host.agent
 
-    async def protect(self) -> Status:
-        """Protect web1 from alpha to beta."""
-        return await on(self.alpha).protect(
+    async def protect(self, host: Host | None = None) -> Status:
+        """Protect web1 from alpha to beta, or from the host where it runs to the other one."""
+        host = host or self.alpha
+        return await on(host).protect(
             "web1",
-            "beta",
+            "beta" if host is self.alpha else "alpha",
             interval_ms=40,
             output_limit_bytes=1 << 20,
             wait=True,
@@ -99,6 +100,7 @@ class Pair:
         for task in agent._tasks.values():
             task.cancel()
         await asyncio.gather(*agent._tasks.values(), return_exceptions=True)
+        host.xen.revive()
         host.agent = None
 
     async def crash_backup(self) -> None:

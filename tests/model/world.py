@@ -293,6 +293,7 @@ class World:
             return
         host.node.stopped = True
         host.agent = None
+        host.xen.revive()
         for name in [name for name, guest in host.xen.guests.items() if guest.paused_copy]:
             del host.xen.guests[name]
         for connection in host.connections:

@@ -46,6 +46,8 @@ class SimGuest:
     paused_copy: bool = False
     ended: bool = False
     in_log_dirty: bool = False
+    left_down: bool = False
+    """Nobody resumes it when its agent dies."""
     emulator: tuple[Buffer, ...] = ()
 
     def write(self, pfn: int, data: bytes) -> None:
@@ -134,6 +136,18 @@ class SimHypervisor:
     async def destroy(self, name: str) -> bool:
         return self.guests.pop(name, None) is not None
 
+    async def resume(self, domain: Domain) -> bool:
+        guest = self.guests.get(domain.name)
+        if guest is None or guest.ended or guest.domain.uuid != domain.uuid:
+            raise DomainNotFound("no such domain", domain=domain.name)
+        was, guest.suspended, guest.left_down = guest.suspended, False, False
+        return was
+
+    def revive(self) -> None:
+        """What the supervisor does when an agent has died."""
+        for guest in self.guests.values():
+            guest.suspended = guest.suspended and guest.left_down
+
     async def domids(self) -> frozenset[int]:
         return frozenset(guest.domain.domid for guest in self.guests.values())
 
@@ -176,7 +190,14 @@ class SimSource:
             await asyncio.sleep(0)
             yield SeedRound(self._pages(range(start, start + count))[0], count, start + count, total)
 
-    async def checkpoint(self, epoch: int, at_barrier: Callable[[], None], timeout: float) -> Checkpoint:  # noqa: ARG002  # noqa: ASYNC109
+    async def checkpoint(
+        self,
+        epoch: int,
+        at_barrier: Callable[[], None],
+        timeout: float,  # noqa: ARG002 - the port's signature
+        *,
+        stay_down: bool = False,
+    ) -> Checkpoint:
         await asyncio.sleep(0)
         if self._guest.ended:
             raise GuestEnded("the guest has powered off", domain=self._guest.domain.name, epoch=epoch)
@@ -186,8 +207,10 @@ class SimSource:
             self._host.in_window()
             dirty, self._guest.dirty = sorted(self._guest.dirty), set()
             groups = self._pages(dirty)
-        finally:
+            self._guest.suspended = stay_down
+        except BaseException:
             self._guest.suspended = False
+            raise
         tail: list[Buffer] = [
             writer.tsc_info(0, 2_000_000, 1, 0),
             *(_pv_state() if self._pv else _hvm_state(epoch)),
@@ -199,8 +222,12 @@ class SimSource:
         await asyncio.sleep(0)
         return Checkpoint(epoch, len(dirty), [*groups, tail], _NO_TIME)
 
+    async def leave_down(self) -> None:
+        self._guest.left_down = True
+
     async def close(self) -> None:
         self._guest.in_log_dirty = False
+        self._guest.suspended = self._guest.suspended and self._guest.left_down
 
     def _pages(self, pfns: Sequence[int]) -> list[list[Buffer]]:
         content = b"".join(bytes(self._guest.memory[pfn * PAGE : (pfn + 1) * PAGE]) for pfn in pfns)
@@ -234,6 +261,7 @@ class SimTarget:
     def __init__(self, host: SimHypervisor, guest: SimGuest) -> None:
         self._host = host
         self._guest = guest
+        self.may_have_run = False
 
     async def feed(self, buffers: Sequence[Buffer]) -> None:
         if self._host.toolstack_fails:
@@ -260,6 +288,7 @@ class SimTarget:
         old = self._guest.domain
         if len(emulator) != (old.guest_type is GuestType.HVM):
             raise AssertionError("an HVM guest has one record of its device model, others none")
+        self.may_have_run = True
         self._host.guests.pop(old.name)
         self._guest.domain = Domain(name, old.domid, old.uuid, old.guest_type, old.memory_kib, old.vifs)
         self._guest.running, self._guest.paused_copy = True, False

@@ -66,6 +66,23 @@ class Guard:
             else:
                 return
 
+    def leave_down(self) -> None:
+        """The guest is to stay down, also when this process dies: end the supervisor's care, for sure. Raises
+        HypervisorError; then the care goes on."""
+        self.ensure()
+        line = self._socket
+        try:
+            if line is None:
+                raise ValueError("there is no line")
+            self._ask(line, {"unwatch": self._domid})
+        except (OSError, ValueError) as error:
+            raise HypervisorError(
+                f"the supervisor cannot be told to leave the guest down: {error}",
+                operation="switchover",
+                domain=self._name,
+                hint="see `journalctl -u remus-supervisor`",
+            ) from error
+
     def unwatch(self) -> None:
         """End the supervisor's care and the line. Safe to call twice, and without a supervisor: then one
         that comes back looks after the domain once this process has ended, which does no harm."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import select
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -171,9 +172,11 @@ class HelperSource(SourceThread):
             copied = clock()
             pause_at(Phase.COPIED)
         finally:
-            self._resume()
+            if sys.exception() is not None or not self._stay_down:
+                self._resume()
         running = clock()
-        suspender.resumed()
+        if not self._stay_down:
+            suspender.resumed()
         self._go_on(Callback.CHECKPOINT, drain=True)
         records, pages = self._epoch(epoch)
         self._incomplete = None

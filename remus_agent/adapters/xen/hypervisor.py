@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,8 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from remus_agent.adapters.xen import domains, libs, toolstack
 from remus_agent.adapters.xen import structs as s
-from remus_agent.adapters.xen.control import Control
-from remus_agent.adapters.xen.device_model import PROGRAM
+from remus_agent.adapters.xen.control import Control, DomainControl
+from remus_agent.adapters.xen.device_model import PROGRAM, DeviceModel
 from remus_agent.adapters.xen.helper_source import HelperSource
 from remus_agent.adapters.xen.save_helper import helper_path
 from remus_agent.adapters.xen.source import XenSource
@@ -27,6 +28,8 @@ from remus_agent.errors import DomainNotFound, HypervisorError, RefusedError
 from remus_agent.ports import Domain, GuestType, HostFacts
 from remus_agent.protocol.stream import writer
 from remus_agent.protocol.stream.preamble import renamed
+
+log = logging.getLogger(__name__)
 
 PROTECTED_DEVICES: Final = frozenset({"vif", "vbd", "console", "vfb", "vkbd"})
 """Device kinds whose state is in the guest's memory and in the toolstack's configuration, nowhere else. vfb and vkbd are
@@ -104,6 +107,9 @@ class XenHypervisor:
             await toolstack.run("destroy", str(domid))
         return bool(found)
 
+    async def resume(self, domain: Domain) -> bool:
+        return await self._run(self._resume, domain)
+
     async def domids(self) -> frozenset[int]:
         return await self._run(lambda: frozenset(info.domain for info in self._control.domains() if not info.dying))
 
@@ -145,6 +151,32 @@ class XenHypervisor:
             return None
         self._shown[domain.domid] = _Shown(now, ids, found)
         return found
+
+    def _resume(self, domain: Domain) -> bool:
+        info = self._control.info(domain.domid)
+        if info is None or info.dying or info.uuid != domain.uuid:
+            raise DomainNotFound(f"domain {domain.domid} is gone", operation="resume the guest", domain=domain.name)
+        if not info.suspended:
+            return False
+        if domain.guest_type is GuestType.HVM:
+            self._let_device_model_go_on(domain)
+        DomainControl(self._control, domain.domid, domain.name, domain.uuid).resume()
+        try:
+            self._store.resume_domain(domain.domid)
+        except HypervisorError as error:
+            log.warning("%s: %s", domain.name, error)  # it runs
+        return True
+
+    def _let_device_model_go_on(self, domain: Domain) -> None:
+        """Before the guest does. A guest whose device model is deaf is resumed all the same."""
+        model = DeviceModel(domain.domid, domain.name)
+        try:
+            with model.line():
+                model.cont()
+        except HypervisorError as error:
+            log.error("%s: its device model may be halted: %s", domain.name, error)
+        finally:
+            model.close()
 
     def _check_engine(self, domain: Domain) -> None:
         """Raises RefusedError when this host lacks what checkpoints of such a guest need."""

@@ -207,13 +207,14 @@ class XenSource(SourceThread):
             state = clock()
             pause_at(Phase.COPIED)
         finally:
-            if sys.exception() is None or not active(FaultName.ERROR_LEAVES_SUSPENDED):
+            if not self._stays_down(failed=sys.exception() is not None):
                 deaf = self._let_device_model_go_on()
                 self._resume()
                 if deaf is not None:
                     raise deaf
         running = clock()
-        suspender.resumed()
+        if not self._stay_down:
+            suspender.resumed()
         records = _flat(writer.page_data(gfns, pages.data))
         records += (
             writer.tsc_info(*tsc),
@@ -234,6 +235,18 @@ class XenSource(SourceThread):
             down=running - down,
         )
         return Checkpoint(epoch, len(gfns), list(writer.grouped(records, _GROUP)), timing)
+
+    def _stays_down(self, *, failed: bool) -> bool:
+        return active(FaultName.ERROR_LEAVES_SUSPENDED) if failed else self._stay_down
+
+    def _before_resume(self) -> None:
+        if self._device_model is None:
+            return
+        try:
+            with self._device_model.line():
+                self._device_model.cont()
+        except HypervisorError as error:
+            log.error("%s: its device model may be halted: %s", self._domain.name, error)
 
     def _logdirty_lost(self) -> HypervisorError:
         """A guest that suspends writes to its memory; Xen gives an empty bitmap, and no error, when

@@ -42,6 +42,9 @@ class SourceThread(ABC):
         self._closed = False
         self._incomplete: str | None = "the guest was not seeded"
         """Why no checkpoint can be taken: pages are missing that no bitmap names any more. None: one can."""
+        self._stay_down = False
+        """The checkpoint that is taken is the last one: the guest is not resumed after it."""
+        self._left_down = False
 
     async def begin(self) -> None:
         await self._run(self._begin)
@@ -51,8 +54,13 @@ class SourceThread(ABC):
         while (piece := await self._run(next, rounds, None)) is not None:
             yield piece
 
-    async def checkpoint(self, epoch: int, at_barrier: Callable[[], None], timeout: float) -> Checkpoint:
-        return await self._run(self._checkpoint, epoch, at_barrier, timeout)
+    async def checkpoint(
+        self, epoch: int, at_barrier: Callable[[], None], timeout: float, *, stay_down: bool = False
+    ) -> Checkpoint:
+        return await self._run(self._checkpoint, epoch, at_barrier, timeout, stay_down)
+
+    async def leave_down(self) -> None:
+        await self._run(self._leave_down)
 
     async def close(self) -> None:
         if self._closed:
@@ -107,7 +115,10 @@ class SourceThread(ABC):
         stack.callback(suspender.close)
         suspender.open()
 
-    def _checkpoint(self, epoch: int, at_barrier: Callable[[], None], timeout: float) -> Checkpoint:
+    def _checkpoint(
+        self, epoch: int, at_barrier: Callable[[], None], timeout: float, stay_down: bool = False
+    ) -> Checkpoint:
+        self._stay_down = stay_down
         try:
             if self._incomplete is not None or self._suspender is None:
                 raise HypervisorError(
@@ -130,10 +141,21 @@ class SourceThread(ABC):
             log.warning("%s; trying once more", error)
             self._xen.resume()
 
+    def _leave_down(self) -> None:
+        self._guard.leave_down()
+        self._left_down = True
+
+    def _before_resume(self) -> None:  # noqa: B027 - most have nothing to do
+        """What goes on before the guest does, after a checkpoint that has left it down."""
+
     def _leave_running(self) -> None:
-        """Resume the guest if it went down after a checkpoint had given up on it."""
+        """Resume the guest if it went down after a checkpoint had given up on it, or was left down by the last one and has not
+        been handed over since."""
+        if self._left_down:
+            return
         with suppress(GuestEnded):
             if self._suspender is not None and self._suspender.settle():
+                self._before_resume()
                 self._xen.resume()
                 self._suspender.resumed()
 

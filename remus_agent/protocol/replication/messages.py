@@ -1,6 +1,7 @@
 """What the frames between agents say: `encode` makes a frame of a message, `decode` reads one.
 
-HELLO, WELCOME, REFUSE, DISK_HELLO, DISK_WELCOME, BEAT, ASK_OUTCOME and OUTCOME carry JSON with exactly the fields below; the others are binary.
+HELLO, WELCOME, REFUSE, DISK_HELLO, DISK_WELCOME, BEAT, ASK_OUTCOME and OUTCOME carry JSON with exactly
+the fields below; the others are binary.
 Everything is checked here, because the other side is another host: names that end up in file names, and
 sizes.
 """
