@@ -15,12 +15,16 @@ import os
 import random
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from remus_agent.errors import RemusError
 from remus_agent.faults import VARIABLE
+from remus_agent.machines.primary import State
+from remus_agent.services.agent import AgentService
 from tests.model.scheduler import Scheduler, run_scheduled
-from tests.model.world import TIMES, Violated, World
+from tests.model.world import GUEST, TIMES, Violated, World
 
 SERVED_WITHIN: Final = 25.0
 """Seconds after the last fault within which the guest has to be served again."""
@@ -64,6 +68,8 @@ class Plan:
     faults: tuple[Fault, ...]
     solo: float = TIMES["solo"]
     """Seconds; near `detect` both hosts ask for the record at the same time."""
+    switchovers: tuple[float, ...] = ()
+    """When an operator moves the guest, from wherever it is protected then."""
 
 
 def plan_of(seed: int) -> Plan:
@@ -89,6 +95,28 @@ def plan_of(seed: int) -> Plan:
     rates = (round(rng.uniform(0.93, 1.07), 3), round(rng.uniform(0.93, 1.07), 3))
     solo = rng.choice([TIMES["detect"] + 0.5, TIMES["solo"]])
     return Plan(seed, rates, tuple(sorted(faults, key=lambda fault: fault.at)), solo)
+
+
+def moved_plan_of(seed: int) -> Plan:
+    """The same faults, and switchovers among them, one of them right before or after a fault."""
+    plan = plan_of(seed)
+    rng = random.Random(seed + 1_000_003)
+    near = rng.choice(plan.faults).at + rng.choice([-0.4, -0.2, -0.1, -0.05, 0.05])
+    times = [max(0.6, near), *(rng.uniform(1.0, 9.0) for _ in range(rng.randint(0, 2)))]
+    return replace(plan, switchovers=tuple(round(at, 3) for at in sorted(times)))
+
+
+async def _move(world: World, at: float) -> None:
+    await asyncio.sleep(at)
+    for host in world.hosts.values():
+        service = host.agent._primaries.get(GUEST) if host.agent is not None else None
+        if host.agent is not None and service is not None and service.state is State.PROTECTED:
+            host.node.spawn(_switchover(host.agent))
+
+
+async def _switchover(agent: AgentService) -> None:
+    with contextlib.suppress(RemusError):
+        await agent.switchover(GUEST, timeout=3, dry_run=False, generation=None, progress=lambda *_, **__: None)
 
 
 async def _strike(world: World, fault: Fault) -> None:  # noqa: PLR0912 - one branch a kind
@@ -168,6 +196,7 @@ async def _story(loop: Scheduler, plan: Plan, rng: random.Random) -> World:
     working = loop.create_task(_work(world))
     await world.begin()
     strikes = [loop.create_task(_strike(world, fault)) for fault in plan.faults]
+    strikes += [loop.create_task(_move(world, at)) for at in plan.switchovers]
 
     async def until(when: float) -> None:
         while loop.time() < when:
@@ -246,16 +275,17 @@ def report(plan: Plan, what: str) -> str:
     """What a person needs to see a failure again."""
     fault = os.environ.get(VARIABLE)
     command = f"python -m tests.model.simulate --seed {plan.seed}" + (f" --fault {fault}" if fault else "")
+    command += " --switchovers" if plan.switchovers else ""
     least = shrink(plan)
     return "\n".join(
         [f"seed {plan.seed}: {what}", f"again: {command}", "the least that fails:", *map(str, least.faults)]
     )
 
 
-def first_failure(seeds: range) -> str | None:
+def first_failure(seeds: range, draw: Callable[[int], Plan] = plan_of) -> str | None:
     """The report of the first seed that fails."""
     for seed in seeds:
-        plan = plan_of(seed)
+        plan = draw(seed)
         what = simulate(plan)
         if what is not None:
             return report(plan, what)
@@ -268,19 +298,21 @@ def main() -> int:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--seeds", default="0:1000")
     parser.add_argument("--fault")
+    parser.add_argument("--switchovers", action="store_true", help="an operator moves the guest meanwhile")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     if options.fault:
         os.environ[VARIABLE] = options.fault
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.disable(logging.NOTSET if options.verbose else logging.CRITICAL)
+    draw = moved_plan_of if options.switchovers else plan_of
     if options.seed is not None:
-        what = simulate(plan_of(options.seed))
-        print(f"seed {options.seed}: {what or 'holds'}", *plan_of(options.seed).faults, sep="\n  ")
+        what = simulate(draw(options.seed))
+        print(f"seed {options.seed}: {what or 'holds'}", *draw(options.seed).faults, sep="\n  ")
         return what is not None
     low, high = map(int, options.seeds.split(":"))
     started = time.perf_counter()
-    failure = first_failure(range(low, high))
+    failure = first_failure(range(low, high), draw)
     seconds = time.perf_counter() - started
     print(
         failure or f"{high - low} seeds hold, {(high - low) / seconds:.1f} a second ({TIMES['detect']:g} s to detect)"

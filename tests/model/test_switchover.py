@@ -255,7 +255,7 @@ async def struck(step: str, blow: Blow, turns: int) -> None:
     pair.network.mangler = see
     asking = asyncio.create_task(switch(pair.alpha))
     await until(lambda: bool(hit), step)
-    await until(lambda: hit[0].done(), "the blow is over")
+    await until(hit[0].done, "the blow is over")
     hit[0].result()
     await asyncio.wait({asking}, timeout=400)
     asking.cancel()

@@ -294,6 +294,11 @@ class World:
         host.node.stopped = True
         host.agent = None
         host.xen.revive()
+        owns = self.owner is not None and self.owner.owner == host.name
+        if owns and not any(inc.host == host.name for inc in self.running()):
+            # It has become the owner, and its copy is gone before it ran. Whoever stands down for it destroys the last one
+            # (adr/0006, Consequences).
+            self.lost_with_power = True
         for name in [name for name, guest in host.xen.guests.items() if guest.paused_copy]:
             del host.xen.guests[name]
         for connection in host.connections:
