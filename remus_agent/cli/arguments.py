@@ -12,7 +12,8 @@ DESCRIPTION: Final = "Protect running Xen guests with a copy on a second host, a
 EPILOG: Final = (
     "Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 3 refused, 4 no such domain,"
     " 5 protected already, 6 protocol, 7 the other host, 8 Xen, 9 output buffer, 10 journal, 11 authority,"
-    " 12 no agent here, 13 a file or the output, 14 to 16 see remusctl stream --help, 130 interrupted."
+    " 12 no agent here, 13 a file or the output, 14 to 16 see remusctl stream --help, 17 the witness,"
+    " 18 a switchover was called off (the domain runs here), 19 a switchover is in doubt (it is down here), 130 interrupted."
 )
 
 
@@ -62,6 +63,17 @@ def parser() -> argparse.ArgumentParser:
     failover.add_argument("--evidence", default="", metavar="TEXT", help="how you know that it is off; recorded")
     failover.add_argument("--expected-generation", type=_count, metavar="N", help="refuse when it is another one")
     failover.add_argument("--yes", action="store_true", help="do not ask")
+
+    switchover = verb("switchover", "move a protected domain to its backup, with nothing lost")
+    switchover.add_argument("domain")
+    switchover.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=60.0,
+        help="seconds that its last epoch may take; after that it goes on here (default: 60)",
+    )
+    switchover.add_argument("--dry-run", action="store_true", help="only say whether it could be moved now")
+    switchover.add_argument("--expected-generation", type=_count, metavar="N", help="refuse when it is another one")
 
     probe = verb("probe", "see whether a domain could be protected; changes nothing")
     probe.add_argument("domain")

@@ -26,6 +26,8 @@ MARGIN: Final = 30.0
 """Seconds that a request may take longer than the agent was given for it."""
 UNPROTECT_TIMEOUT: Final = 300.0
 FAILOVER_TIMEOUT: Final = 900.0
+SWITCHOVER_MARGIN: Final = 600.0
+"""Seconds for everything but the last epoch: to activate the copy there, to destroy the guest here."""
 FOLLOW_SECONDS: Final = 1.0
 INTERRUPTED: Final = 130
 
@@ -159,6 +161,17 @@ def _failover(client: Client, options: argparse.Namespace, progress: ProgressLin
     return 0
 
 
+def _switchover(client: Client, options: argparse.Namespace, progress: ProgressLines) -> int:
+    params: dict[str, Any] = {"domain": options.domain, "timeout": options.timeout, "dry_run": options.dry_run}
+    if options.expected_generation is not None:
+        params["expected_generation"] = options.expected_generation
+    timeout = options.timeout + SWITCHOVER_MARGIN
+    answer = client.call("switchover", params, timeout=timeout, on_progress=progress)
+    progress.end()
+    _show(options, answer, render.switchover(answer, trial=options.dry_run))
+    return 0
+
+
 def _probe(client: Client, options: argparse.Namespace, progress: ProgressLines) -> int:
     params = {"domain": options.domain, "peer": options.peer}
     answer = client.call("probe", params, timeout=60.0, on_progress=progress)
@@ -215,10 +228,11 @@ VERBS: Final[dict[str, Verb]] = {
     "protect": _protect,
     "unprotect": _unprotect,
     "failover": _failover,
+    "switchover": _switchover,
     "probe": _probe,
     "events": _events,
 }
-CHANGING: Final = frozenset({"protect", "unprotect", "failover"})
+CHANGING: Final = frozenset({"protect", "unprotect", "failover", "switchover"})
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -173,6 +173,17 @@ def _tls(found: Mapping[str, Any] | None) -> str:
     return f"certificate until {found.get('expires')}, {found.get('days_left')} days left"
 
 
+def switchover(answer: Mapping[str, Any], *, trial: bool) -> str:
+    """Where a domain runs by now, or could."""
+    domain, peer = text(answer.get("domain")), text(answer.get("to"))
+    if trial:
+        return f"{domain} could be moved to {peer} now."
+    return (
+        f"{domain} runs on {peer}, and is gone from this host.\n"
+        f"next: protect it there (remusctl protect {domain} --peer ...), or run the playbook switchover, which does both"
+    )
+
+
 def probe(answer: Mapping[str, Any], domain: str, peer: str) -> str:
     """Whether a protection would be possible, and what is against it."""
     if answer.get("ok"):

@@ -289,7 +289,8 @@ class AgentService:
             service, longest, progress, "switchover", lambda: is_over(service) or not service.switchover.asked
         )
         switchover.raise_unless_departed(service, peer)
-        return {**switchover.facts(service, peer), "status": (await self.status(name)).as_dict()}
+        status = await primary_status(service, self._ports.clock.now())
+        return {**switchover.facts(service, peer), "status": status.as_dict()}
 
     async def failover(
         self, name: str, *, generation: int | None, session: str | None, fenced: dict[str, str]
@@ -369,6 +370,7 @@ class AgentService:
         self._primaries[domain.name] = service
         task = asyncio.create_task(service.run(), name=f"primary {domain.name}")
         task.add_done_callback(lambda done: self._report_end(domain.name, done))
+        task.add_done_callback(lambda _: self._forget_departed(domain.name, service))
         self._tasks[domain.name] = task
         return service
 
@@ -379,6 +381,11 @@ class AgentService:
         if error is not None:
             log.critical("%s: its protection ended by a defect; output stays held", name, exc_info=error)
             self._ports.events.note(name, "defect", reason=repr(error))
+
+    def _forget_departed(self, name: str, service: PrimaryService) -> None:
+        """A guest that was moved away is none of this host's any more."""
+        if service.state is State.DEPARTED and self._primaries.get(name) is service:
+            del self._primaries[name], self._tasks[name]
 
     def _is_protected(self, name: str) -> bool:
         service = self._primaries.get(name)

@@ -29,7 +29,7 @@ _PRIMARY: dict[primary.State, State] = {
     primary.State.HANDED: "handed-over",
     primary.State.IN_DOUBT: "in-doubt",
     primary.State.DEPARTING: "handed-over",
-    primary.State.DEPARTED: "unprotected",
+    primary.State.DEPARTED: "handed-over",
     primary.State.STOPPED: "unprotected",
     primary.State.STOOD_DOWN: "unprotected",
     primary.State.FAILED: "failed",

@@ -69,7 +69,7 @@ class Failover(OfDomain, kw_only=True):
 class Switchover(OfDomain, kw_only=True):
     """Parameters of `switchover`. timeout: seconds that the last epoch may take. dry_run: only say whether it could be done."""
 
-    timeout: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 60.0
+    timeout: Seconds = 60.0
     dry_run: bool = False
     expected_generation: int | None = None
 

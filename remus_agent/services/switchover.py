@@ -175,5 +175,5 @@ def raise_unless_departed(service: Switched, peer: str) -> None:
 
 
 def facts(service: Switched, peer: str) -> dict[str, Any]:
-    """What a trial says."""
-    return {"domain": service.domain.name, "to": peer, "would": f"run on {peer}, and be destroyed here"}
+    """Which guest is moved, and to which host."""
+    return {"domain": service.domain.name, "to": peer}

@@ -5,6 +5,7 @@ home                the guest fresh on alpha, nowhere else, protected by nobody;
 ready               says "yes" when site.yml has nothing to do, as far as is quick to see: the agents are there, of this tree
 collect FOLDER      logs of both hosts
 replies HISTORY N   wait until the proof's client has N more replies
+switchovers FOLDER N   move the guest N times by the playbook, with replies to the proof's client after each; FOLDER/moves.json
 stop PID-FILE       tell the proof's client to end, and wait for that
 """
 
@@ -24,6 +25,7 @@ from pair.guest import come_home, ensure_running
 from pair.hosts import HOSTS, labctl, powered
 from pair.load import acknowledged
 from pair.ready import ready
+from pair.switchovers import switchovers
 
 
 def home() -> None:
@@ -76,6 +78,8 @@ def main(words: list[str]) -> int:
                 print(path)
         case ["replies", history, more]:
             replies(Path(history), int(more))
+        case ["switchovers", folder, count]:
+            switchovers(Path(folder), int(count))
         case ["stop", pid_file]:
             stop(Path(pid_file))
         case _:

@@ -108,6 +108,12 @@ def answers(pair: Pair, host: str) -> dict[str, Any]:
         pair.said[host] = status("primary", "active", peer, generation=4, proof=params["fenced"])
         return pair.said[host]
 
+    def switchover(params: dict[str, Any]) -> dict[str, Any]:
+        if not params.get("dry_run"):
+            pair.said[host] = NOT_FOUND
+            pair.said[peer] = status("primary", "active", host, generation=4)
+        return {"domain": "web1", "to": peer, "status": status("none", "handed-over", peer)}
+
     return {
         "agent": {"host": host, "version": "0.1.0", "xen_version": "4.20", "peers": {}},
         "list": listing,
@@ -116,6 +122,7 @@ def answers(pair: Pair, host: str) -> dict[str, Any]:
         "protect": protect,
         "unprotect": unprotect,
         "failover": failover,
+        "switchover": switchover,
     }
 
 
@@ -274,7 +281,30 @@ def test_failover_names_what_was_left(pair: Pair) -> None:
     assert "State left: role backup, state orphaned, committed epoch 8" in text
 
 
-@pytest.mark.parametrize("play", ["failover", "unprotect"])
+def test_switchover_and_protection_the_other_way_round(pair: Pair) -> None:
+    pair.said = {"alpha": status(), "beta": status("backup", "receiving", "alpha")}
+    words = ("-e", "remus_domain=web1", "-e", "remus_switchover_to=beta")
+    pair.play("switchover", *words, "--check", "--diff")
+    asked = [params.get("dry_run") for method, params in pair.agents["alpha"].requests if method == "switchover"]
+    assert asked == [True]
+    text = pair.play("switchover", *words)
+    assert "web1: protected, beta -> alpha" in text
+    assert pair.mutating[1:] == [("alpha", "switchover"), ("beta", "protect")]
+    before = len(pair.mutating)
+    pair.play("switchover", *words)
+    assert len(pair.mutating) == before
+
+
+def test_switchover_names_what_was_left(pair: Pair) -> None:
+    pair.said = {"alpha": status(), "beta": status("backup", "receiving", "alpha")}
+    pair.agents["alpha"].answers["switchover"] = {"error": {"code": "switchover", "message": "the journal is full"}}
+    text = pair.play("switchover", "-e", "remus_domain=web1", fails=True)
+    assert "the journal is full" in text
+    assert "alpha: role primary, state protected; beta: role backup, state receiving" in text
+    assert "protect" not in [method for _, method in pair.mutating]
+
+
+@pytest.mark.parametrize("play", ["failover", "unprotect", "switchover"])
 def test_a_guest_must_be_named(pair: Pair, play: str) -> None:
     assert "Which guest?" in pair.play(play, fails=True)
     assert "remus_domain is web2, which is not in remus_guests (web1)" in pair.play(
@@ -324,6 +354,6 @@ def test_every_reason_against_an_inventory_at_once(pair: Pair) -> None:
 
 def test_no_play_forces_its_connection_on_delegates() -> None:
     """`connection: local` on a play also holds for tasks that it delegates to hosts without ansible_connection."""
-    for name in ("site", "preflight", "protect", "unprotect", "status", "failover"):
+    for name in ("site", "preflight", "protect", "unprotect", "status", "failover", "switchover"):
         for play in yaml.safe_load((ROOT / f"playbooks/{name}.yml").read_text()):
             assert "connection" not in play, name
