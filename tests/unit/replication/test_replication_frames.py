@@ -94,7 +94,7 @@ def test_limits() -> None:
     ("data", "message"),
     [
         (b"HTTP" + bytes(20), "starts with 48545450"),
-        (header(19, 0), "unknown frame type 19"),
+        (header(22, 0), "unknown frame type 22"),
         (header(0, 0), "unknown frame type 0"),
         (header(9, 0, reserved=1), "reserved field"),
         (header(9, 0, flags=1), "unknown flags"),
