@@ -433,3 +433,13 @@ async def test_closing_while_it_begins_leaves_nothing_behind(setting: Setting) -
         with pytest.raises(HypervisorError, match="given up"):
             await beginning
     assert setting.watcher.watched == {}
+
+
+@pytest.mark.parametrize("handed_over", [False, True])
+async def test_a_last_checkpoint_leaves_the_guest_down(setting: Setting, handed_over: bool) -> None:
+    async with setting.begun() as source:
+        await source.checkpoint(1, lambda: None, 0.2, stay_down=True)
+        assert setting.xen.shutdown == s.Shutdown.SUSPEND
+        if handed_over:
+            await source.leave_down()
+    assert setting.xen.shutdown == (s.Shutdown.SUSPEND if handed_over else None)

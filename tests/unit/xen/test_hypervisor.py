@@ -282,3 +282,14 @@ async def test_an_interface_made_anew_has_another_number(
     after = (await host.domain(NAME)).vifs[0]
     assert (before.index, after.index) == (0, 42)
     assert before != after
+
+
+async def test_a_guest_that_is_down_for_suspension_is_resumed(host: XenHypervisor, xen: FakeXen) -> None:
+    domain = await host.domain(NAME)
+    assert await host.resume(domain) is False
+    xen.shutdown = s.Shutdown.SUSPEND
+    assert await host.resume(domain) is True
+    assert xen.shutdown is None
+    xen.gone = True
+    with pytest.raises(DomainNotFound):
+        await host.resume(domain)

@@ -383,3 +383,52 @@ async def test_video_memory_that_moves_ends_the_source(
             await take(source)
     assert xen.shutdown is None
     assert qemu.running
+
+
+async def test_a_last_checkpoint_leaves_the_guest_down_until_the_source_is_closed(
+    xen: FakeXen, watcher: Watcher, qemu: FakeQemu, tmp_path: Path
+) -> None:
+    async with begun_hvm(xen, watcher, tmp_path) as source:
+        xen.touch(5)
+        await source.checkpoint(1, lambda: None, 0.2, stay_down=True)
+        assert xen.shutdown == s.Shutdown.SUSPEND
+        assert not qemu.running
+        assert xen.count("xc_domain_resume") == 0
+    assert xen.shutdown is None
+    assert qemu.running
+
+
+async def test_a_guest_that_is_handed_over_stays_down(xen: FakeXen, watcher: Watcher) -> None:
+    async with begun(xen, watcher) as source:
+        xen.touch(5)
+        await source.checkpoint(1, lambda: None, 0.2, stay_down=True)
+        await source.leave_down()
+        assert watcher.watched == {}, "the supervisor would resume it"
+    assert xen.shutdown == s.Shutdown.SUSPEND
+
+
+async def test_a_supervisor_that_cannot_be_told_leaves_everything_as_it_is(
+    xen: FakeXen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "_AGAIN", 0.1)
+    with Watcher(tmp_path / "supervisor.sock") as first:
+        source = source_of(xen, first.path)
+        await source.begin()
+        async for _ in source.seed():
+            pass
+        xen.touch(5)
+        await source.checkpoint(1, lambda: None, 0.2, stay_down=True)
+    with pytest.raises(HypervisorError, match="supervisor"):
+        await source.leave_down()
+    await source.close()
+    assert xen.shutdown is None
+
+
+async def test_a_last_checkpoint_that_fails_resumes_the_guest(xen: FakeXen, watcher: Watcher) -> None:
+    def broken() -> None:
+        raise OutputBufferError("no")
+
+    async with begun(xen, watcher) as source:
+        with pytest.raises(OutputBufferError):
+            await source.checkpoint(1, broken, 0.2, stay_down=True)
+        assert xen.shutdown is None
