@@ -94,6 +94,7 @@ def stages(*, every: bool) -> tuple[Stage, ...]:
         scenario("protect"),
         Stage("guarantees on the live pair", LAB_ALL if every else LAB, report="lab", lab=True, minutes=180),
         failover("pvh"),
+        *((scenario("switchover"),) if every else ()),
         *((failover("hvm"),) if every else ()),
     )
 

@@ -15,6 +15,7 @@ import pytest
 
 from remus_agent.cli import main as cli
 from remus_agent.cli import progress, render
+from remus_agent.errors import SwitchoverError, SwitchoverInDoubt
 from remus_agent.protocol import control
 from remus_agent.protocol.control import Progress
 
@@ -459,3 +460,24 @@ def test_durations(seconds: float, text: str) -> None:
 @pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 30, "5.0 GiB")])
 def test_sizes(count: int, text: str) -> None:
     assert render.size(count) == text
+
+
+def test_switchover_asks_for_what_it_is_told(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    agent.answers = lambda r: [control.encode_result(r.id, {"domain": "redis1", "to": "beta"})]
+    assert cli.main(["switchover", "redis1", "--timeout", "20", "--dry-run"]) == 0
+    assert "could be moved to beta" in capsys.readouterr().out
+    assert cli.main(["switchover", "redis1", "--expected-generation", "3"]) == 0
+    assert "runs on beta" in capsys.readouterr().out
+    assert [request.params for request in agent.requests] == [
+        {"domain": "redis1", "timeout": 20.0, "dry_run": True},
+        {"domain": "redis1", "timeout": 60.0, "dry_run": False, "expected_generation": 3},
+    ]
+
+
+@pytest.mark.parametrize(("error", "exit_code"), [(SwitchoverError, 18), (SwitchoverInDoubt, 19)])
+def test_switchover_tells_by_its_exit_code_what_was_left(
+    agent: FakeAgent, error: type[SwitchoverError], exit_code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agent.answers = lambda r: [control.encode_error(r.id, error("why", left="what was left"))]
+    assert cli.main(["switchover", "redis1"]) == exit_code
+    assert "what was left" in capsys.readouterr().err

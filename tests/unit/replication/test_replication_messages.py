@@ -9,6 +9,7 @@ from remus_agent.errors import ReplicationError
 from remus_agent.protocol.replication import messages
 from remus_agent.protocol.replication.frames import FLAG_LAST, Frame, FrameType
 from remus_agent.protocol.replication.messages import (
+    AskOutcome,
     DiskAck,
     DiskAsk,
     DiskDigests,
@@ -19,6 +20,7 @@ from remus_agent.protocol.replication.messages import (
     Hello,
     HelloDisk,
     MemoryAck,
+    Outcome,
     Plain,
     Reason,
     Refuse,
@@ -73,6 +75,9 @@ EVERY: list[messages.Message] = [
     Plain(FrameType.HEARTBEAT, 4),
     Plain(FrameType.STOP),
     Plain(FrameType.STOPPED),
+    Plain(FrameType.HAND_OVER),
+    AskOutcome(session=SESSION, domain="redis1", uuid=SESSION, host="alpha"),
+    Outcome(session=SESSION, result="declined", reason="the journal is full"),
 ]
 
 
