@@ -112,6 +112,20 @@ class BackupService:
         finally:
             await connection.close()
 
+    async def on_beats(self, connection: Connection) -> None:
+        """A peer has connected over the second path, which carries heartbeats and nothing else. Never raises RemusError."""
+        try:
+            async with asyncio.timeout(self._settings.connect):
+                first = decode(await connection.receive())
+            if not isinstance(first, Beat):
+                raise ReplicationError(f"expected BEAT, received {type(first).__name__}", operation="second path")
+            _check_identity(connection, first.host)
+            await self.beats.serve(connection, first)
+        except (TimeoutError, RemusError) as error:
+            log.warning("second path from %s: %s", connection.peer, error or "no heartbeat in time")
+        finally:
+            await connection.close()
+
     async def failover(
         self, domain: str, *, generation: int | None, session: str | None, fenced: dict[str, str]
     ) -> Copy:

@@ -24,6 +24,8 @@ class PrimaryPorts:
     taps: Taps
     witness: Witness | None = None
     """None: authority is an operator's proof of fencing only."""
+    second: Connector | None = None
+    """From this host's second address, for heartbeats; None: as `connector`."""
 
 
 def hello_for(

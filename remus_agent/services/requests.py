@@ -97,12 +97,11 @@ def handlers(
     service: AgentService,
     read_events: ReadEvents,
     *,
-    interval_ms: int,
-    output_limit_bytes: int,
     describe_tls: DescribeTls | None = None,
 ) -> dict[str, Handler]:
-    """One handler a verb. interval_ms, output_limit_bytes: what applies when a request names none. describe_tls: what is to
-    be said of this host's certificate; None where connections are not encrypted."""
+    """One handler a verb. describe_tls: what is to be said of this host's certificate; None where connections are not
+    encrypted."""
+    usual = service.settings
 
     async def agent(_: Nothing, __: Progress) -> Mapping[str, Any]:
         return {**await service.agent(), "tls": None if describe_tls is None else await describe_tls()}
@@ -120,8 +119,10 @@ def handlers(
         status = await service.protect(
             params.domain,
             params.peer,
-            interval_ms=interval_ms if params.interval_ms is None else params.interval_ms,
-            output_limit_bytes=output_limit_bytes if params.output_limit_bytes is None else params.output_limit_bytes,
+            interval_ms=usual.interval_ms if params.interval_ms is None else params.interval_ms,
+            output_limit_bytes=usual.output_limit_bytes
+            if params.output_limit_bytes is None
+            else params.output_limit_bytes,
             wait=params.wait,
             timeout=params.timeout,
             progress=progress,

@@ -36,7 +36,7 @@ class Seams:
 
 
 class Roles:
-    """Of one host. interval_ms, output_limit_bytes: for guests that are taken over."""
+    """Of one host."""
 
     def __init__(
         self,
@@ -46,9 +46,6 @@ class Roles:
         outputs: OutputBuffers,
         backup: BackupService,
         seams: Seams,
-        *,
-        interval_ms: int = 40,
-        output_limit_bytes: int = 64 * 1024 * 1024,
     ) -> None:
         self.overrides: dict[str, str] = {}
         """Guests that run here on an operator's word, and what the witness says to it."""
@@ -59,8 +56,6 @@ class Roles:
         self._outputs = outputs
         self._backup = backup
         self._seams = seams
-        self._interval_ms = interval_ms
-        self._limit = output_limit_bytes
         self.takeover = Takeover(
             backup,
             self._authority,
@@ -77,7 +72,11 @@ class Roles:
         self._spawn(self.takeover.run(), "takeover")
         for name, address in self._seams.paths.items():
             sender = HeartbeatSender(
-                self._ports.connector, address, self._settings, self._ports.clock, self._seams.guests
+                self._ports.second or self._ports.connector,
+                address,
+                self._settings,
+                self._ports.clock,
+                self._seams.guests,
             )
             self._spawn(sender.run(), f"heartbeats to {name}")
 
@@ -166,8 +165,8 @@ class Roles:
             # After a takeover of generation g the record is of g+1; sessions are of the one after that.
             generation=hello.generation + 2,
             committed=False,
-            interval_ms=self._interval_ms,
-            output_limit_bytes=self._limit,
+            interval_ms=self._settings.interval_ms,
+            output_limit_bytes=self._settings.output_limit_bytes,
         )
         try:
             await self._ports.store.save(record)

@@ -98,7 +98,7 @@ async def agents(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     found = Agents(folder, listener.address.port)
     control = ControlServer(
         folder / "agent.sock",
-        handlers(on(found.pair.alpha), lambda *_: [], interval_ms=0, output_limit_bytes=1 << 20),
+        handlers(on(found.pair.alpha), lambda *_: []),
     )
     await control.start()
     try:
