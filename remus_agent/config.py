@@ -8,6 +8,7 @@ a default.
     [pacing]       interval_ms
     [paths]        state run
     [tls]          ca certificate key                              (absolute paths; without the section: plain TCP)
+    [fencing.NAME]                                                 (see `fence_config`)
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from typing import Any, Final
 
 import msgspec
 
+from remus_agent import fence_config
 from remus_agent.errors import ConfigError
+from remus_agent.fence_config import FenceAgent
 
 DEFAULT_PATH: Final = Path("/etc/remus/agent.toml")
 MAX_SECONDS: Final = 86400.0
@@ -176,6 +179,8 @@ class Config:
     pacing: Pacing = field(default_factory=Pacing)
     paths: Paths = field(default_factory=Paths)
     tls: Tls | None = None
+    fencing: Mapping[str, FenceAgent] = field(default_factory=lambda: MappingProxyType({}))
+    """By the name of the peer that is switched off."""
 
 
 _SECTIONS: Final[Mapping[str, type[Any]]] = MappingProxyType(
@@ -203,9 +208,11 @@ def load(path: Path) -> Config:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text") from error
     try:
-        return parse(text)
+        config = parse(text)
+        fence_config.check_secrets(config.fencing)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.message}", hint=error.hint) from error
+    return config
 
 
 def parse(text: str) -> Config:
@@ -214,7 +221,8 @@ def parse(text: str) -> Config:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not valid TOML: {error}") from error
-    _known("the file", data, _SECTIONS, "section")
+    _known("the file", data, (*_SECTIONS, "fencing"), "section")
+    fencing = data.pop("fencing", {})
     for name, section in data.items():
         if not isinstance(section, dict):
             raise ConfigError(f"{name} must be a section", hint=f"write [{name}] on a line of its own")
@@ -222,14 +230,16 @@ def parse(text: str) -> Config:
     for name, key in (("host", "name"), ("replication", "listen")):
         if key not in data.get(name, {}):
             raise ConfigError(f"{name}.{key} is missing", hint=f"set {key} in section [{name}]")
+    replication = _replication(data["replication"])
     config = Config(
         host=Host(_text("host.name", data["host"]["name"])),
-        replication=_replication(data["replication"]),
+        replication=replication,
         timeouts=_convert("timeouts", data.get("timeouts", {}), Timeouts),
         output=_convert("output", data.get("output", {}), Output),
         pacing=_convert("pacing", data.get("pacing", {}), Pacing),
         paths=Paths(**_files("paths", data.get("paths", {}))),
         tls=_tls(data["tls"]) if "tls" in data else None,
+        fencing=fence_config.parse(fencing, replication.peers),
     )
     _check(config)
     return config
