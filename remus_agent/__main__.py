@@ -17,6 +17,7 @@ from remus_agent.adapters.clock import SystemClock
 from remus_agent.adapters.disk.layers import DiskMapping
 from remus_agent.adapters.disk.replicas import FileReplicas
 from remus_agent.adapters.disk.tap import DiskTaps, TapLimits
+from remus_agent.adapters.fence.agents import FenceAgents
 from remus_agent.adapters.journal.file import FileJournals
 from remus_agent.adapters.journal.guests import GuestFiles
 from remus_agent.adapters.net.announce import BridgeAnnouncer
@@ -137,6 +138,7 @@ def _compose(settings: Config, events: EventLog, encryption: tls.MutualTls | Non
         events=events,
         clock=clock,
         taps=DiskTaps(disks, settings.paths.run, TapLimits()),
+        fencing=FenceAgents(settings.fencing, clock) if settings.fencing else None,
     )
     return AgentService(numbers, peers, ports, PlugOutputBuffers(), backup)
 
