@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
-from remus_agent.errors import AuthorityError
+from remus_agent.errors import AuthorityError, ConfigError, FencingError
 from remus_agent.faults import VARIABLE, FaultName
 from tests.model.test_authority import BOTH, FENCED, ask, play, standing, status, until
 from tests.model.world import GUEST, World
@@ -175,5 +175,28 @@ def test_an_agent_that_stops_while_it_waits_activates_nothing() -> None:
         await asyncio.sleep(20)
         assert runs_on(world) == []
         assert not [guest for guest in world.hosts["beta"].xen.guests.values() if guest.paused_copy]
+
+    play(story)
+
+
+def test_a_check_asks_and_switches_nothing() -> None:
+    async def story(world: World) -> None:
+        check = lambda agent: agent.fence_check("alpha")  # noqa: E731
+        with pytest.raises(ConfigError, match="no fence agent is configured for alpha"):
+            await ask(world, "beta", check)
+        world.fencing.must = {"alpha"}
+        assert await ask(world, "beta", check) == {
+            "host": "alpha",
+            "agent": "fence_sim",
+            "required": True,
+            "power": "on",
+            "unknown_options": [],
+        }
+        world.fencing.broken = True
+        with pytest.raises(FencingError):
+            await ask(world, "beta", check)
+        with pytest.raises(ConfigError, match="no peer 'gamma'"):
+            await ask(world, "beta", lambda agent: agent.fence_check("gamma"))
+        assert not world.fencing.asked
 
     play(story)
