@@ -72,7 +72,10 @@ def test_tls() -> None:
     ("text", "message"),
     [
         (MINIMAL + "[timeouts]\nconect = 1\n", r"\[timeouts\] has no key 'conect'; allowed: ack, activate, connect"),
-        (MINIMAL + "[time]\n", r"no section 'time'; allowed: fencing, host, output, pacing, paths, replication, timeouts, tls"),
+        (
+            MINIMAL + "[time]\n",
+            r"no section 'time'; allowed: fencing, host, output, pacing, paths, replication, timeouts, tls",
+        ),
         (MINIMAL + "[replication.extra]\n", r"\[replication\] has no key 'extra'; allowed: listen, peers"),
         ("", "host.name is missing"),
         ("host = 1", "host must be a section"),
