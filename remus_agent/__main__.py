@@ -17,6 +17,7 @@ from remus_agent.adapters.clock import SystemClock
 from remus_agent.adapters.disk.layers import DiskMapping
 from remus_agent.adapters.disk.replicas import FileReplicas
 from remus_agent.adapters.disk.tap import DiskTaps, TapLimits
+from remus_agent.adapters.fence.agents import FenceAgents
 from remus_agent.adapters.journal.file import FileJournals
 from remus_agent.adapters.journal.guests import GuestFiles
 from remus_agent.adapters.net.announce import BridgeAnnouncer
@@ -156,6 +157,7 @@ def _compose(settings: Config, events: EventLog, encryption: tls.MutualTls | Non
         taps=DiskTaps(disks, settings.paths.run, TapLimits()),
         witness=_witness(settings),
         second=_second(settings, encryption),
+        fencing=FenceAgents(settings.fencing, clock) if settings.fencing else None,
     )
     paths = {name: str(address) for name, address in settings.replication.second_paths.items()}
     return AgentService(numbers, peers, ports, PlugOutputBuffers(), backup, paths)

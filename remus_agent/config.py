@@ -11,6 +11,7 @@ a default.
     [pacing]       interval_ms
     [paths]        state run
     [tls]          ca certificate key                              (absolute paths; without the section: plain TCP)
+    [fencing.NAME]                                                 (see `fence_config`)
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ from typing import Any, Final
 
 import msgspec
 
+from remus_agent import fence_config
 from remus_agent.config_rules import check
 from remus_agent.errors import ConfigError
+from remus_agent.fence_config import FenceAgent
 
 DEFAULT_PATH: Final = Path("/etc/remus/agent.toml")
 _NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -211,6 +214,8 @@ class Config:
     tls: Tls | None = None
     witness: Witness | None = None
     automatic: Automatic = field(default_factory=Automatic)
+    fencing: Mapping[str, FenceAgent] = field(default_factory=lambda: MappingProxyType({}))
+    """By the name of the peer that is switched off."""
 
 
 _SECTIONS: Final[Mapping[str, type[Any]]] = MappingProxyType(
@@ -240,9 +245,11 @@ def load(path: Path) -> Config:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text") from error
     try:
-        return parse(text)
+        config = parse(text)
+        fence_config.check_secrets(config.fencing)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.message}", hint=error.hint) from error
+    return config
 
 
 def parse(text: str) -> Config:
@@ -251,7 +258,8 @@ def parse(text: str) -> Config:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not valid TOML: {error}") from error
-    _known("the file", data, _SECTIONS, "section")
+    _known("the file", data, (*_SECTIONS, "fencing"), "section")
+    fencing = data.pop("fencing", {})
     for name, section in data.items():
         if not isinstance(section, dict):
             raise ConfigError(f"{name} must be a section", hint=f"write [{name}] on a line of its own")
@@ -259,9 +267,10 @@ def parse(text: str) -> Config:
     for name, key in (("host", "name"), ("replication", "listen")):
         if key not in data.get(name, {}):
             raise ConfigError(f"{name}.{key} is missing", hint=f"set {key} in section [{name}]")
+    replication = _replication(data["replication"])
     config = Config(
         host=Host(_text("host.name", data["host"]["name"])),
-        replication=_replication(data["replication"]),
+        replication=replication,
         timeouts=_convert("timeouts", data.get("timeouts", {}), Timeouts),
         output=_convert("output", data.get("output", {}), Output),
         pacing=_convert("pacing", data.get("pacing", {}), Pacing),
@@ -269,6 +278,7 @@ def parse(text: str) -> Config:
         tls=_tls(data["tls"]) if "tls" in data else None,
         witness=_witness(data["witness"]) if "witness" in data else None,
         automatic=_convert("automatic", data.get("automatic", {}), Automatic),
+        fencing=fence_config.parse(fencing, replication.peers),
     )
     check(config)
     return config

@@ -25,6 +25,9 @@
     │   ├── WitnessUnreachable  it could not be asked; nothing was changed
     │   ├── WitnessConflict     the record is not what it was taken for; nothing was changed
     │   └── WitnessUnknown      whether a change was made is not known
+    ├── FencingError            a host could not be switched off, or its fence agent does not work
+    │   ├── FenceTimeout        the fence agent did not end in time
+    │   └── FenceUnconfirmed    the host was told to go off, and is not seen to be off
     └── FileError               a file or a pipe that a command was given
 
 Each carries what a person needs: the operation, the domain, the epoch, the state that was left behind and the next
@@ -319,6 +322,25 @@ class WitnessUnknown(WitnessError):
     """A change was asked for and no answer came: it may have been made, and may still be made. Only reading tells."""
 
     code = "witness-unknown"
+
+
+class FencingError(RemusError):
+    """A host could not be fenced, or the state of its power is not known."""
+
+    code = "fencing"
+    exit_code = 18
+
+
+class FenceTimeout(FencingError):
+    """The fence agent did not end in time, and was killed. What it was told to do may be done, or half done."""
+
+    code = "fence-timeout"
+
+
+class FenceUnconfirmed(FencingError):
+    """The host was told to go off, and is not seen to be off: it may be on."""
+
+    code = "fence-unconfirmed"
 
 
 class FileError(RemusError):

@@ -12,7 +12,8 @@ DESCRIPTION: Final = "Protect running Xen guests with a copy on a second host, a
 EPILOG: Final = (
     "Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 3 refused, 4 no such domain,"
     " 5 protected already, 6 protocol, 7 the other host, 8 Xen, 9 output buffer, 10 journal, 11 authority,"
-    " 12 no agent here, 13 a file or the output, 14 to 16 see remusctl stream --help, 130 interrupted."
+    " 12 no agent here, 13 a file or the output, 14 to 16 see remusctl stream --help, 17 witness,"
+    " 18 fencing, 130 interrupted."
 )
 
 
@@ -66,6 +67,9 @@ def parser() -> argparse.ArgumentParser:
     probe = verb("probe", "see whether a domain could be protected; changes nothing")
     probe.add_argument("domain")
     probe.add_argument("--peer", required=True, help="host that would keep the copy")
+
+    fence = verb("fence-check", "ask the fence agent of a peer whether it works; switches nothing")
+    fence.add_argument("host", help="peer that it would switch off, as the configuration names it")
 
     events = verb("events", "show what happened")
     events.add_argument("domain", nargs="?")

@@ -26,6 +26,8 @@ MARGIN: Final = 30.0
 """Seconds that a request may take longer than the agent was given for it."""
 UNPROTECT_TIMEOUT: Final = 300.0
 FAILOVER_TIMEOUT: Final = 900.0
+FENCE_TIMEOUT: Final = 3 * 3600.0 + MARGIN
+"""Three runs of a fence agent with the longest timeout that can be configured."""
 FOLLOW_SECONDS: Final = 1.0
 INTERRUPTED: Final = 130
 
@@ -167,6 +169,12 @@ def _probe(client: Client, options: argparse.Namespace, progress: ProgressLines)
     return 0 if answer.get("ok") else RefusedError.exit_code
 
 
+def _fence_check(client: Client, options: argparse.Namespace, _: ProgressLines) -> int:
+    answer = client.call("fence-check", {"host": options.host}, timeout=FENCE_TIMEOUT)
+    _show(options, answer, render.fence_check(answer))
+    return ConfigError.exit_code if answer.get("unknown_options") else 0
+
+
 def _events(client: Client, options: argparse.Namespace, _: ProgressLines) -> int:
     params: dict[str, Any] = {"since": options.since, "limit": options.limit}
     if options.domain is not None:
@@ -216,6 +224,7 @@ VERBS: Final[dict[str, Verb]] = {
     "unprotect": _unprotect,
     "failover": _failover,
     "probe": _probe,
+    "fence-check": _fence_check,
     "events": _events,
 }
 CHANGING: Final = frozenset({"protect", "unprotect", "failover"})

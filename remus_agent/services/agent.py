@@ -173,6 +173,18 @@ class AgentService:
             reasons.append({"code": error.code, "message": error.message, "hint": error.hint or ""})
         return {"ok": not reasons, "reasons": reasons, "facts": facts}
 
+    async def fence_check(self, host: str) -> dict[str, Any]:
+        """What the fence agent of a peer says; nothing is ever switched. Raises ConfigError when none is configured for it,
+        FencingError when it does not work."""
+        self._address(host)
+        fencing = self._ports.fencing
+        if fencing is None or not fencing.covers(host):
+            raise ConfigError(
+                f"no fence agent is configured for {host}", operation="fence-check", hint=f"add [fencing.{host}]"
+            )
+        found = await fencing.check(host)
+        return {**asdict(found), "power": found.power.value, "unknown_options": list(found.unknown_options)}
+
     # Acting
 
     async def protect(

@@ -42,6 +42,7 @@ from remus_agent.services.copy import Copy
 from remus_agent.services.copy_disks import CopyDisks
 from remus_agent.services.disk_feed import Older
 from remus_agent.services.examine import OVERHEAD_KIB, examine
+from remus_agent.services.fencing import check_proof
 from remus_agent.services.heartbeats import HeardBeats
 from remus_agent.services.refusing import reason_of
 from remus_agent.services.replica_set import DomainReplicas, facts_of
@@ -140,23 +141,7 @@ class BackupService:
             )
         if copy.state is State.ACTIVE:
             return copy
-        missing = [key for key in ("host", "method", "evidence") if not fenced.get(key)]
-        if missing:
-            raise AuthorityError(
-                f"no proof that the primary is dead ({', '.join(missing)} of `fenced` missing)",
-                operation="failover",
-                domain=domain,
-                left="nothing was changed",
-                hint="fence the primary's host and name it with the method and what confirmed it",
-            )
-        if fenced["host"] != copy.hello.host:
-            raise AuthorityError(
-                f"{fenced['host']} was fenced, but the primary runs on {copy.hello.host}",
-                operation="failover",
-                domain=domain,
-                left="nothing was changed",
-                hint=f"confirm that {copy.hello.host} is dead",
-            )
+        check_proof(domain, copy.hello.host, fenced)
         refuse_another(copy, generation, session)
         with self._replicas_of(domain).failing_over():
             await self._silence_newer(copy)

@@ -66,6 +66,12 @@ class Failover(OfDomain, kw_only=True):
     expected_generation: int | None = None
 
 
+class FenceCheck(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of `fence-check`. host: a peer."""
+
+    host: Name
+
+
 class Events(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Parameters of `events`."""
 
@@ -90,7 +96,9 @@ P = TypeVar("P")
 Handler = Callable[[dict[str, Any], Progress], Awaitable[Mapping[str, Any]]]
 ReadEvents = Callable[[int, str | None, int], list[dict[str, Any]]]
 DescribeTls = Callable[[], Awaitable[Mapping[str, Any]]]
-Verb = Literal["agent", "list", "status", "protect", "probe", "unprotect", "failover", "relay", "events", "records"]
+Verb = Literal[
+    "agent", "list", "status", "protect", "probe", "unprotect", "failover", "fence-check", "relay", "events", "records"
+]
 
 
 def handlers(
@@ -144,6 +152,9 @@ def handlers(
         )
         return status.as_dict()
 
+    async def fence_check(params: FenceCheck, _: Progress) -> Mapping[str, Any]:
+        return await service.fence_check(params.host)
+
     async def relay(params: Relay, _: Progress) -> Mapping[str, Any]:
         return asdict(await service.reserve(params.domain, params.seconds))
 
@@ -161,6 +172,7 @@ def handlers(
         "protect": _checked(Protect, protect),
         "unprotect": _checked(Unprotect, unprotect),
         "failover": _checked(Failover, failover),
+        "fence-check": _checked(FenceCheck, fence_check),
         "relay": _checked(Relay, relay),
         "events": _checked(Events, events),
         "records": _checked(Records, records),

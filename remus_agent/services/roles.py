@@ -14,6 +14,7 @@ from remus_agent.ports import Domain, GuestRecord, OutputBuffers
 from remus_agent.services.authority import Authority
 from remus_agent.services.backup import BackupService, refuse_another
 from remus_agent.services.copy import Copy
+from remus_agent.services.fencing import Fencer, check_proof
 from remus_agent.services.heartbeats import HeartbeatSender
 from remus_agent.services.ownership import Witnessed, claim
 from remus_agent.services.primary_ports import PrimaryPorts
@@ -56,6 +57,7 @@ class Roles:
         self._outputs = outputs
         self._backup = backup
         self._seams = seams
+        self._fencer = Fencer(ports.fencing, settings, ports.clock, ports.events)
         self.takeover = Takeover(
             backup,
             self._authority,
@@ -64,6 +66,7 @@ class Roles:
             ports.clock,
             ports.events,
             self._taken,
+            self._fencer,
         )
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -86,6 +89,7 @@ class Roles:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.takeover.close()
+        await self._fencer.close()
         await self._witness.close()
 
     async def claim(self, domain: Domain, peer: str) -> int:
@@ -102,7 +106,11 @@ class Roles:
 
     async def failover(self, name: str, *, generation: int | None, session: str | None, fenced: dict[str, str]) -> Copy:
         """Activate this host's copy on an operator's word: by the witness, or where that cannot be reached by a proof of
-        fencing, which is recorded, and reported until the witness agrees."""
+        fencing, which is recorded, and reported until the witness agrees. Where only fencing is waited for, a proof ends that."""
+        waiting = self._fencer.waiting(name)
+        if waiting is not None:
+            refuse_another(waiting.copy, generation, session)
+            return await self._fencer.prove(waiting, fenced)
         async with self.takeover.turn(name):
             return await self._failover(name, generation=generation, session=session, fenced=fenced)
 
@@ -113,9 +121,11 @@ class Roles:
         if copy is None or copy.state in (backup_machine.State.DISCARDED, backup_machine.State.ACTIVE):
             return await self._backup.failover(name, generation=generation, session=session, fenced=fenced)
         refuse_another(copy, generation, session)
+        if fenced:
+            check_proof(name, copy.hello.host, fenced)
         await self._backup.expect_silence(name, max(3 * self._settings.heartbeat, self._settings.detect))
         try:
-            return await self.takeover.take(name, "an operator asked for a failover")
+            return await self.takeover.take(name, "an operator asked for a failover", fenced)
         except WitnessUnreachable as error:
             if not fenced:
                 raise AuthorityError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from remus_agent.errors import AuthorityError, RemusError
 from remus_agent.faults import FaultName, active
@@ -15,6 +15,7 @@ from remus_agent.ports import Clock, EventSink
 from remus_agent.services.authority import Authority, Settled
 from remus_agent.services.backup import BackupService
 from remus_agent.services.copy import Copy
+from remus_agent.services.fencing import Fencer
 from remus_agent.services.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class Takeover:
         clock: Clock,
         events: EventSink,
         taken: Callable[[Copy], Awaitable[None]],
+        fencer: Fencer,
     ) -> None:
         self._backup = backup
         self._authority = authority
@@ -41,6 +43,7 @@ class Takeover:
         self._clock = clock
         self._events = events
         self._taken = taken
+        self._fencer = fencer
         self._detectors: dict[str, Detector] = {}
         self._seen: dict[str, tuple[float, float]] = {}
         self._turns: dict[str, asyncio.Lock] = {}
@@ -103,23 +106,35 @@ class Takeover:
         """For whoever is about to activate a copy of this domain: one at a time."""
         return self._turns.setdefault(domain, asyncio.Lock())
 
-    async def take(self, domain: str, reason: str) -> Copy:
-        """Take over the committed copy of a guest in one's turn, if the witness allows it. Raises AuthorityError, WitnessError
-        when it does not; then the copy stands, unless it is stale. Raises another RemusError when it could not be activated."""
-        with self._backup.taking_over(domain):
-            copy = await self._backup.silence(domain)
-            if copy is None:
-                raise AuthorityError(
-                    "no committed copy is left that may be activated", operation="take over", domain=domain
-                )
-            copy.ask_to_take()
-            await self._win(copy, reason)
-            for other in self._backup.copies_of(domain):
-                if other is not copy and other.state is State.ORPHANED:
-                    await other.discard(Event.SUPERSEDED)
-            await copy.take()
-        await self._taken(copy)
+    async def take(self, domain: str, reason: str, proof: Mapping[str, str] | None = None) -> Copy:
+        """Take over the committed copy of a guest in one's turn, if the witness allows it. proof: an operator's, checked, that
+        the primary's host is dead; without one it is fenced, which may have to be waited for. Raises AuthorityError,
+        WitnessError when the witness does not allow it; then the copy stands, unless it is stale. Raises another RemusError when
+        the copy could not be activated."""
+        with self._fencer.activation(domain):
+            with self._backup.taking_over(domain):
+                copy = await self._backup.silence(domain)
+                if copy is None:
+                    raise AuthorityError(
+                        "no committed copy is left that may be activated", operation="take over", domain=domain
+                    )
+                copy.ask_to_take()
+                await self._win(copy, reason)
+                for other in self._backup.copies_of(domain):
+                    if other is not copy and other.state is State.ORPHANED:
+                        await other.discard(Event.SUPERSEDED)
+                await self._fence(copy, proof or {})
+                await copy.take()
+            await self._taken(copy)
         return copy
+
+    async def _fence(self, copy: Copy, proof: Mapping[str, str]) -> None:
+        """Return when the copy may be activated, as far as its former owner's host is concerned."""
+        try:
+            await self._fencer.before_activation(copy, proof)
+        except BaseException:  # the agent stops: what the copy is now has to be true
+            copy.refused(Event.OWNERSHIP_REFUSED)
+            raise
 
     async def agree(self, copy: Copy, reason: str) -> None:
         """Have the witness name this host as the owner of a guest that runs here on an operator's proof. Raises WitnessError,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from remus_agent.adapters.sim.disk import SimTaps
+from remus_agent.adapters.sim.fencing import SimFencing
 from remus_agent.adapters.sim.hypervisor import SimGuest, SimHypervisor, SimTarget
 from remus_agent.adapters.sim.local import SimAnnouncer, SimDisk, SimEvents, SimJournal, SimOutput, SimOutputs
 from remus_agent.adapters.sim.net import SimConnection
@@ -211,6 +212,7 @@ class World:
         self.solo = solo
         self.witness = SimWitness(delay=lambda _: self.rng.random() * self.witness_delay, changed=self._changed)
         self.witness_delay = 0.1
+        self.fencing = SimFencing()
         self.owner: Ownership | None = None
         self.owner_since = 0.0
         self.incarnations: list[Incarnation] = []
@@ -279,7 +281,14 @@ class World:
             settings,
             {host.peer: f"{host.peer}/channel"},
             PrimaryPorts(
-                host.xen, connector, host.disk, host.events, host.clock, SimTaps({}), self.witness.of(host.name)
+                host.xen,
+                connector,
+                host.disk,
+                host.events,
+                host.clock,
+                SimTaps({}),
+                self.witness.of(host.name),
+                self.fencing,
             ),
             host.outputs,
             backup,

@@ -15,6 +15,7 @@ import pytest
 
 from remus_agent.cli import main as cli
 from remus_agent.cli import progress, render
+from remus_agent.errors import FenceTimeout
 from remus_agent.protocol import control
 from remus_agent.protocol.control import Progress
 
@@ -304,6 +305,23 @@ def test_unprotect_without_force_asks_nothing(agent: FakeAgent) -> None:
     assert cli.main(["unprotect", "redis1"]) == 0
     assert cli.main(["unprotect", "redis1", "--force", "--yes"]) == 0
     assert [(r.method, r.params["force"]) for r in agent.requests] == [("unprotect", False), ("unprotect", True)]
+
+
+def test_fence_check(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    found = {"host": "beta", "agent": "fence_ipmilan", "required": True, "power": "on", "unknown_options": []}
+    agent.answers = lambda request: [control.encode_result(request.id, found)]
+    assert cli.main(["fence-check", "beta"]) == 0
+    assert (agent.requests[-1].method, agent.requests[-1].params) == ("fence-check", {"host": "beta"})
+    shown = capsys.readouterr().out
+    assert "fence_ipmilan, which works" in shown
+    assert "power:" in shown
+    found["unknown_options"] = ["ipaddres"]
+    assert cli.main(["fence-check", "beta"]) == 2
+    assert "ipaddres" in capsys.readouterr().out
+    failure = FenceTimeout("fence_ipmilan did not end within 60 s and was killed", operation="monitor of beta")
+    agent.answers = lambda request: [control.encode_error(request.id, failure)]
+    assert cli.main(["fence-check", "beta"]) == 18
+    assert "did not end within 60 s" in capsys.readouterr().err
 
 
 def test_probe(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:

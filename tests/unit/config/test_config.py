@@ -118,7 +118,7 @@ def test_a_witness_without_second_paths_never_fails_over_by_itself() -> None:
         (MINIMAL + "[timeouts]\nconect = 1\n", r"\[timeouts\] has no key 'conect'; allowed: ack, activate, connect"),
         (
             MINIMAL + "[time]\n",
-            r"no section 'time'; allowed: automatic, host, output, pacing, paths, replication, timeouts, tls, witness",
+            r"no section 'time'; allowed: automatic, fencing, host, output, pacing, paths, replication, timeouts, tls, witness",
         ),
         (MINIMAL + "[replication.extra]\n", r"\[replication\] has no key 'extra'; allowed: listen, peers"),
         ("", "host.name is missing"),
