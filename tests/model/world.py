@@ -288,7 +288,7 @@ class World:
                 host.clock,
                 SimTaps({}),
                 self.witness.of(host.name),
-                self.fencing,
+                fencing=self.fencing,
             ),
             host.outputs,
             backup,
