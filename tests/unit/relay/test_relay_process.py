@@ -69,7 +69,7 @@ class Agents:
         return self.copy.committed_epoch if self.copy else 0
 
     async def start(self, *words: str | Path, stdin: Any = None) -> asyncio.subprocess.Process:
-        heed = ["env", "--default-signal=INT"]
+        heed = ["env", "--default-signal=INT,HUP,TERM"]
         command = [*heed, sys.executable, "-m", "remus_agent.remusctl", "--socket", self.folder / "agent.sock"]
         return await asyncio.create_subprocess_exec(
             *map(str, [*command, "stream", "send", "--config", self.config, *words]),
