@@ -16,6 +16,7 @@ The environment variable REMUS_SEEDED_FAULT names them, separated by commas. Thi
     generation-unchecked-on-release   output is released without looking whether its host still owns the guest, also by a
                              process that was frozen
     wall-clock               the detector measures silence with a clock that can be set
+    destroy-at-once          a host that learns that another one owns its guest destroys it, without waiting until it runs there
     pause-at:<phase>         the primary's agent stops itself (SIGSTOP), once, when an epoch is in that phase, so
                              that a test can kill it exactly there; the phases are those of `Phase`;
                              `pause-at:<phase>:<n>` does so when it gets there for the n-th time
@@ -53,6 +54,7 @@ class FaultName(Enum):
     SOLO_WITHOUT_CAS = "solo-without-cas"
     GENERATION_UNCHECKED = "generation-unchecked-on-release"
     WALL_CLOCK = "wall-clock"
+    DESTROY_AT_ONCE = "destroy-at-once"
 
 
 class Phase(StrEnum):

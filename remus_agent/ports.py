@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from remus_agent.errors import JournalError
 from remus_agent.protocol.replication.frames import Buffer as Buffer  # noqa: PLC0414 - for implementers of ports
@@ -210,6 +210,14 @@ class Hypervisor(Protocol):
         """Destroy a domain by name; False if there is none."""
         ...
 
+    async def pause(self, domain: Domain) -> None:
+        """It runs no more until `unpause`. Safe to call twice. Raises DomainNotFound when it is gone, or another one by now."""
+        ...
+
+    async def unpause(self, domain: Domain) -> None:
+        """It runs on. Safe to call twice. Raises as `pause` does."""
+        ...
+
     async def domids(self) -> frozenset[int]:
         """Ids of all domains, those included that are being built. One that is dying runs no more; Xen keeps it for as long as
         somebody holds its memory, and frames that it sent are such memory."""
@@ -252,6 +260,11 @@ class OutputBuffer(Protocol):
 
     async def remove(self) -> None:
         """Open, wait until nothing is held, take the plumbing away."""
+        ...
+
+    async def drop(self) -> None:
+        """Throw away all that is held, and hold whatever comes from now on. Called while the guest does not run; also for what an
+        earlier agent has left."""
         ...
 
     async def state(self) -> BufferState: ...
@@ -332,10 +345,14 @@ class Journals(Protocol):
     async def open(self, domain: str) -> Journal: ...
 
 
+STOOD_DOWN: Final = "stood-down"
+
+
 @dataclass(frozen=True, slots=True)
 class GuestRecord:
-    """What an agent must know of a domain after a restart. role: `primary` (this host protects it) or `active` (this host
-    took it over). committed: a backup may hold a committed copy, so output stays held until a new commit."""
+    """What an agent must know of a domain after a restart. role: `primary` (this host protects it), `active` (this host
+    took it over) or `stood-down` (another host owns it, it is paused here). committed: a backup may hold a committed
+    copy, so output stays held until a new commit."""
 
     name: str
     uuid: str

@@ -39,6 +39,7 @@ class Want(Enum):
     RELEASE = "release output although the acknowledged epoch was sent long ago"
     ALONE = "run on without a backup, output open"
     TAKE = "activate a copy"
+    RESUME = "let the guest go on that was paused because another host owned it"
 
 
 class Reading(Enum):
@@ -54,6 +55,7 @@ class Reading(Enum):
     NOT_YET = "another host may run it, and has not registered the copy that this one has"
     TAKEN = "this host has taken over the copy that it has"
     THEIRS = "another host may run it, and the copy that this one has is stale"
+    HANDED_BACK = "only this host may run it, because the one that owned it meanwhile has never run it"
 
 
 class Verdict(Enum):
@@ -147,6 +149,15 @@ RULES: tuple[Rule, ...] = (
     Rule(_W.TAKE, _R.NOT_YET, _V.REFUSE, "Until the primary has named it, its output may be open."),
     Rule(_W.TAKE, _R.TAKEN, _V.GO, "A change of ours whose answer was lost, or an activation that did not end well."),
     Rule(_W.TAKE, _R.THEIRS, _V.STAND_DOWN, "The primary has run on without it: the copy is of another past."),
+    Rule(_W.RESUME, _R.HANDED_BACK, _V.GO, "Nobody has run it since it was paused: it is the newest there is."),
+    Rule(_W.RESUME, _R.THEIRS, _V.REFUSE, "The owner may run it at any moment."),
+    Rule(_W.RESUME, _R.NONE, _V.REFUSE, "Without a record nobody knows whether another host has run it."),
+    *_rules(
+        _W.RESUME,
+        (_R.MINE_SOLO, _R.MINE_PROTECTED),
+        _V.REFUSE,
+        "It says what it said before another host took the guest by an operator's word: that one will write itself in.",
+    ),
 )
 """Readings that cannot be met by a role that wants something are not in it: `decide` takes them for defects."""
 
@@ -191,10 +202,19 @@ class Stake:
             return self._of_copy(record)
         if record.owner != self.host:
             return Reading.THEIRS
+        if self.want is Want.RESUME:
+            return self._of_paused(record)
         if record.state == "solo":
             return Reading.MINE_SOLO_OF_IT if record.generation + 1 == self.generation else Reading.MINE_SOLO
         same = (record.generation, record.backup) == (self.generation, self.peer)
         return Reading.MINE_PROTECTED_OF_IT if same else Reading.MINE_PROTECTED
+
+    def _of_paused(self, record: Ownership) -> Reading:
+        if record.state == "protected":
+            return Reading.MINE_PROTECTED
+        # The host that gives a guest back writes that; and later than anything that this one knew when it stood down.
+        back = record.changed_by != self.host and record.generation > self.generation
+        return Reading.HANDED_BACK if back else Reading.MINE_SOLO
 
     def _of_copy(self, record: Ownership) -> Reading:
         if record.owner == self.host:

@@ -7,7 +7,9 @@ from typing import Literal
 import msgspec
 
 Role = Literal["primary", "backup", "none"]
-PrimaryState = Literal["connecting", "seeding", "protected", "silent", "solo", "stopping", "standing-down", "failed"]
+PrimaryState = Literal[
+    "connecting", "seeding", "protected", "silent", "solo", "stopping", "standing-down", "stood-down", "failed"
+]
 BackupState = Literal["receiving", "ready", "orphaned", "activating", "active", "discarded"]
 State = Literal[
     "connecting",
@@ -17,6 +19,7 @@ State = Literal[
     "solo",
     "stopping",
     "standing-down",
+    "stood-down",
     "failed",
     "receiving",
     "ready",
@@ -28,7 +31,8 @@ State = Literal[
 ]
 """What a role is doing; `unprotected` only with role `none`. `silent`: no acknowledgement comes, the guest
 runs and its output is held. `stopping`: protection ends, and may still hold output. `solo`: it runs
-on unprotected, output open, and a backup is looked for. `standing-down`: another host owns it, it is destroyed here."""
+on unprotected, output open, and a backup is looked for. `standing-down`: another host owns it, it is being paused or
+destroyed here. `stood-down`: it is paused here, until the owner has shown that it runs it; `reason` says what is waited for."""
 
 
 class Seeding(msgspec.Struct, frozen=True):

@@ -19,10 +19,10 @@ from remus_agent.errors import (
     RefusedError,
     RemusError,
 )
-from remus_agent.machines.primary import State
+from remus_agent.machines.primary import NOT_OURS, State
 from remus_agent.observe.status import Status
-from remus_agent.ports import Domain, GuestRecord, GuestStore, OutputBuffers, Reserved
-from remus_agent.protocol.replication.messages import Refuse
+from remus_agent.ports import STOOD_DOWN, Domain, GuestRecord, GuestStore, OutputBuffers, Reserved
+from remus_agent.protocol.replication.messages import Hello, Refuse
 from remus_agent.services.backup import BackupService, refuse_on_backup
 from remus_agent.services.disks import hello_disks
 from remus_agent.services.primary import PrimaryService, is_over
@@ -31,6 +31,7 @@ from remus_agent.services.report import copy_status, none_status, primary_status
 from remus_agent.services.roles import Roles, Seams
 from remus_agent.services.session import ask
 from remus_agent.services.settings import Settings
+from remus_agent.services.stand_down import destroy_stale
 from remus_agent.services.sweep import sweep_outputs, sweep_taps
 from remus_agent.services.watch import Progress, watch
 
@@ -63,8 +64,9 @@ class AgentService:
         self._roles: Roles | None = None
         if ports.witness is not None:
             seams = Seams(self._guests, self._adopt, paths or {})
-            self._roles = Roles(ports.witness, settings, ports, outputs, backup, seams)
+            self._roles = Roles(ports.witness, settings, ports, backup, seams)
             backup.owned = self._owned
+        backup.make_way = self._make_way
 
     @property
     def store(self) -> GuestStore:
@@ -82,7 +84,7 @@ class AgentService:
             log.error("%s", error)
             self._ports.events.note(error.domain or "?", "record-damaged", reason=str(error))
         for record in loaded.records:
-            if record.role != "primary":
+            if record.role not in ("primary", STOOD_DOWN):
                 continue
             try:
                 domain = await self._ports.hypervisor.domain(record.name)
@@ -291,14 +293,34 @@ class AgentService:
     # Helpers
 
     def _guests(self) -> list[str]:
-        return [service.domain.uuid for service in self._primaries.values() if not is_over(service)]
+        return [service.domain.uuid for service in self._running()]
+
+    def _running(self) -> list[PrimaryService]:
+        return [each for each in self._primaries.values() if not is_over(each) and each.state not in NOT_OURS]
 
     def _owned(self, uuid: str) -> int | None:
         """See `BackupService.owned`."""
-        running = [
-            service for service in self._primaries.values() if service.domain.uuid == uuid and not is_over(service)
-        ]
-        return max((service.record.generation for service in running), default=None)
+        mine = [each.record.generation for each in self._running() if each.domain.uuid == uuid]
+        return max(mine, default=None)
+
+    async def _make_way(self, hello: Hello) -> None:
+        """See `BackupService.make_way`: a session of the new owner of a guest that is paused here shows that it runs there."""
+        for name, service in self._primaries.items():
+            if service.domain.uuid != hello.uuid or service.state not in NOT_OURS:
+                continue
+            if hello.generation <= service.record.generation:
+                raise RefusedError(
+                    f"the session is of generation {hello.generation}, older than the guest that is paused here",
+                    operation="open session",
+                    domain=name,
+                )
+            log.info("%s: %s runs it, so it is destroyed here", name, hello.host)
+            service.owner_runs()
+            await asyncio.wait({self._tasks[name]}, timeout=self.settings.connect / 2)
+            if not is_over(service):
+                raise RefusedError(
+                    "the guest that was given up here is not destroyed yet", operation="open session", domain=name
+                )
 
     def _adopt(self, domain: Domain, record: GuestRecord) -> None:
         if record.peer in self.peers:
@@ -324,7 +346,7 @@ class AgentService:
             resumed=resumed,
             solo=roles is not None and (solo or resumed),
             ownership=None if roles is None else roles.ownership(record),
-            destroy=None if roles is None else roles.destroy,
+            destroy=lambda domain: destroy_stale(domain, self._ports.hypervisor, self._outputs),
         )
         self._primaries[domain.name] = service
         task = asyncio.create_task(service.run(), name=f"primary {domain.name}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 
 from remus_agent.errors import (
@@ -62,6 +62,9 @@ class BackupService:
         self.beats = HeardBeats(ports.clock, settings)
         self.owned: Callable[[str], int | None] = lambda _: None
         """Of which generation this host's own sessions of a guest (UUID) are, where it is the primary; None where it is not."""
+
+        self.make_way: Callable[[Hello], Awaitable[None]] = _nothing_in_the_way
+        """Called with each session's HELLO: what this host still has of a guest that the other one owns has to go."""
 
     def names(self) -> list[str]:
         """Domains of which this host has a copy, or has had one since the agent started."""
@@ -193,6 +196,8 @@ class BackupService:
     async def _serve(self, connection: Connection, hello: Hello) -> None:
         turn = self._replicas_of(hello.domain).turn
         self._refuse_what_is_taken(hello)
+        if hello.purpose != "probe":
+            await self.make_way(hello)
         reasons, free_kib = await self.examine(hello)
         if reasons:
             await self._answer(connection, Refuse(reasons=tuple(reasons)))
@@ -320,6 +325,10 @@ class BackupService:
                 await connection.send(encode(message))
         except (PeerError, TimeoutError) as error:
             log.info("could not answer %s: %s", connection.peer, error)
+
+
+async def _nothing_in_the_way(_: Hello) -> None:
+    """Without an agent around it."""
 
 
 def _first(message: Message) -> Hello | DiskHello | Beat:

@@ -10,7 +10,7 @@ from typing import Any
 
 from remus_agent.errors import AuthorityError, DomainNotFound, RemusError, WitnessError, WitnessUnreachable
 from remus_agent.machines import backup as backup_machine
-from remus_agent.ports import Domain, GuestRecord, OutputBuffers
+from remus_agent.ports import Domain, GuestRecord
 from remus_agent.services.authority import Authority
 from remus_agent.services.backup import BackupService, refuse_another
 from remus_agent.services.copy import Copy
@@ -18,7 +18,6 @@ from remus_agent.services.heartbeats import HeartbeatSender
 from remus_agent.services.ownership import Witnessed, claim
 from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.settings import Settings
-from remus_agent.services.stand_down import destroy_stale
 from remus_agent.services.takeover import Takeover
 from remus_agent.witness_ports import Witness
 
@@ -43,7 +42,6 @@ class Roles:
         witness: Witness,
         settings: Settings,
         ports: PrimaryPorts,
-        outputs: OutputBuffers,
         backup: BackupService,
         seams: Seams,
         *,
@@ -56,7 +54,6 @@ class Roles:
         self._authority = Authority(witness, settings.host, ports.clock, ports.events)
         self._settings = settings
         self._ports = ports
-        self._outputs = outputs
         self._backup = backup
         self._seams = seams
         self._interval_ms = interval_ms
@@ -96,10 +93,6 @@ class Roles:
     def ownership(self, record: GuestRecord) -> Witnessed:
         """For a guest that this host protects."""
         return Witnessed(self._authority, record, self._settings, self._ports.clock)
-
-    async def destroy(self, domain: Domain) -> None:
-        """A guest that another host owns."""
-        await destroy_stale(domain, self._ports.hypervisor, self._outputs)
 
     async def failover(self, name: str, *, generation: int | None, session: str | None, fenced: dict[str, str]) -> Copy:
         """Activate this host's copy on an operator's word: by the witness, or where that cannot be reached by a proof of

@@ -304,8 +304,8 @@ class World:
         """Nothing of its memory is left, and nobody is told."""
         host.connections = []
         self.kill_agent(host)
-        if any(inc.host == host.name for inc in self.running()):
-            self.lost_with_power = True
+        if any(not guest.paused_copy for guest in host.xen.guests.values()):
+            self.lost_with_power = True  # also with one that is paused, which may be the only one
         for guest in host.xen.guests.values():
             guest.running = False
         host.xen.guests.clear()

@@ -134,6 +134,18 @@ class SimHypervisor:
     async def destroy(self, name: str) -> bool:
         return self.guests.pop(name, None) is not None
 
+    async def pause(self, domain: Domain) -> None:
+        self._same(domain).running = False
+
+    async def unpause(self, domain: Domain) -> None:
+        self._same(domain).running = True
+
+    def _same(self, domain: Domain) -> SimGuest:
+        guest = self.guests.get(domain.name)
+        if guest is None or guest.ended or guest.domain.uuid != domain.uuid:
+            raise DomainNotFound("it is gone, or another one by now", domain=domain.name)
+        return guest
+
     async def domids(self) -> frozenset[int]:
         return frozenset(guest.domain.domid for guest in self.guests.values())
 

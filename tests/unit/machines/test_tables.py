@@ -12,7 +12,10 @@ from remus_agent.machines.table import IllegalEvent, Table
 
 DOCS = Path(__file__).parents[3] / "docs"
 TABLES: list[tuple[Table[Any, Any, Any], Any]] = [
-    (primary.TABLE, {primary.State.CONNECTING, primary.State.RECONNECTING, primary.State.SOLO}),
+    (
+        primary.TABLE,
+        {primary.State.CONNECTING, primary.State.RECONNECTING, primary.State.SOLO, primary.State.STANDING_DOWN},
+    ),
     (backup.TABLE, {backup.State.RECEIVING}),
 ]
 
