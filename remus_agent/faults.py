@@ -17,6 +17,7 @@ The environment variable REMUS_SEEDED_FAULT names them, separated by commas. Thi
                              process that was frozen
     wall-clock               the detector measures silence with a clock that can be set
     destroy-at-once          a host that learns that another one owns its guest destroys it, without waiting until it runs there
+    runs-unnoted             a backup makes a guest run without having noted that it does
     pause-at:<phase>         the primary's agent stops itself (SIGSTOP), once, when an epoch is in that phase, so
                              that a test can kill it exactly there; the phases are those of `Phase`;
                              `pause-at:<phase>:<n>` does so when it gets there for the n-th time
@@ -55,6 +56,7 @@ class FaultName(Enum):
     GENERATION_UNCHECKED = "generation-unchecked-on-release"
     WALL_CLOCK = "wall-clock"
     DESTROY_AT_ONCE = "destroy-at-once"
+    RUNS_UNNOTED = "runs-unnoted"
 
 
 class Phase(StrEnum):

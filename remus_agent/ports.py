@@ -178,6 +178,11 @@ class Target(Protocol):
         real name and unpause it. emulator: those of an HVM guest's device model, else none."""
         ...
 
+    @property
+    def may_have_run(self) -> bool:
+        """Whether the guest was unpaused, or an attempt was made to."""
+        ...
+
     async def abort(self) -> None:
         """Destroy the half-built copy and wait until it is gone. Safe to call twice."""
         ...
@@ -346,13 +351,14 @@ class Journals(Protocol):
 
 
 STOOD_DOWN: Final = "stood-down"
+TAKING: Final = "taking"
 
 
 @dataclass(frozen=True, slots=True)
 class GuestRecord:
     """What an agent must know of a domain after a restart. role: `primary` (this host protects it), `active` (this host
-    took it over) or `stood-down` (another host owns it, it is paused here). committed: a backup may hold a committed
-    copy, so output stays held until a new commit."""
+    took it over), `stood-down` (another host owns it, it is paused here) or `taking` (this host has asked to take it over, and
+    has never made it run since). committed: a backup may hold a committed copy, so output stays held until a new commit."""
 
     name: str
     uuid: str

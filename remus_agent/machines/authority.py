@@ -39,6 +39,7 @@ class Want(Enum):
     RELEASE = "release output although the acknowledged epoch was sent long ago"
     ALONE = "run on without a backup, output open"
     TAKE = "activate a copy"
+    GIVE = "give back a guest that was taken over, has never run here, and whose copy is lost"
     RESUME = "let the guest go on that was paused because another host owned it"
 
 
@@ -66,6 +67,7 @@ class Verdict(Enum):
     BE_ALONE = "first ask to be the sole owner, of the next generation"
     PROTECT = "first ask for the backup to be named"
     BECOME_OWNER = "first ask to be the owner, of the next generation"
+    GIVE_BACK = "first ask for the host that the copy came from to be the owner, of the next generation"
     REFUSE = "do not do it now; nothing is wrong"
     AGAIN = "end the session and open one of the right generation"
     STAND_DOWN = "another host owns it: give up the guest or the copy"
@@ -149,6 +151,16 @@ RULES: tuple[Rule, ...] = (
     Rule(_W.TAKE, _R.NOT_YET, _V.REFUSE, "Until the primary has named it, its output may be open."),
     Rule(_W.TAKE, _R.TAKEN, _V.GO, "A change of ours whose answer was lost, or an activation that did not end well."),
     Rule(_W.TAKE, _R.THEIRS, _V.STAND_DOWN, "The primary has run on without it: the copy is of another past."),
+    Rule(
+        _W.GIVE, _R.TAKEN, _V.GIVE_BACK, "It ran nowhere since: the guest that is paused there is the newest there is."
+    ),
+    *_rules(
+        _W.GIVE,
+        (_R.OFFERED, _R.NOT_YET),
+        _V.REFUSE,
+        "This host has asked for it, and that request may still be under way: look again.",
+    ),
+    *_rules(_W.GIVE, (_R.THEIRS, _R.NONE), _V.STAND_DOWN, "The record has moved on: there is nothing to give back."),
     Rule(_W.RESUME, _R.HANDED_BACK, _V.GO, "Nobody has run it since it was paused: it is the newest there is."),
     Rule(_W.RESUME, _R.THEIRS, _V.REFUSE, "The owner may run it at any moment."),
     Rule(_W.RESUME, _R.NONE, _V.REFUSE, "Without a record nobody knows whether another host has run it."),
@@ -188,6 +200,8 @@ class Stake:
         match verdict:
             case Verdict.CREATE | Verdict.BE_ALONE | Verdict.BECOME_OWNER:
                 return self._record(generation, "solo", None)
+            case Verdict.GIVE_BACK:
+                return Ownership(self.peer, generation, "solo", None, self.guest, self.reason, self.host)
             case Verdict.PROTECT:
                 return self._record(generation, "protected", self.peer)
         return None
@@ -198,7 +212,7 @@ class Stake:
     def _reading(self, record: Ownership | None) -> Reading:
         if record is None:
             return Reading.NONE
-        if self.want is Want.TAKE:
+        if self.want in (Want.TAKE, Want.GIVE):
             return self._of_copy(record)
         if record.owner != self.host:
             return Reading.THEIRS

@@ -38,7 +38,7 @@ class Event(Enum):
     STALE = "the record has moved on: the primary ran on without this copy"
     COPY_BROKEN = "the toolstack process that holds the copy failed"
     ACTIVATED = "the domain runs here"
-    DISKS_KEPT = "its disks could not be handed over"
+    NOT_READY = "its disks could not be handed over, or it could not be noted that it runs"
     ACTIVATION_FAILED = "the toolstack could not finish the domain"
 
 
@@ -164,7 +164,7 @@ TABLE: Table[State, Event, Effect] = Table(
         Row(_S.ACTIVATING, _E.ACTIVATED, _S.ACTIVE, (), "This host runs the guest now."),
         Row(
             _S.ACTIVATING,
-            _E.DISKS_KEPT,
+            _E.NOT_READY,
             _S.ORPHANED,
             (),
             "Nothing was activated, the copy is whole: an operator can ask again.",

@@ -104,7 +104,7 @@ class AgentService:
         # Last, so that nobody who waits for a tap waits for this too.
         await sweep_taps(self._ports.taps, frozenset(kept), self._ports.events)
         if self._roles is not None:
-            self._roles.start()
+            self._roles.start(loaded.records)
 
     async def close(self) -> None:
         """The agent stops. Guests run on; held output stays held."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from remus_agent.errors import (
     AuthorityError,
@@ -151,18 +151,25 @@ class Copy:
         """The witness has no word for this copy (OWNERSHIP_REFUSED), or says that it is stale, which `clear_up` follows."""
         self._advance(event)
 
-    async def take(self) -> Domain:
-        """Activate the last committed epoch on the witness's word."""
+    async def take(self, before_run: Callable[[], Awaitable[None]]) -> Domain:
+        """Activate the last committed epoch on the witness's word. before_run: what has to be done before the guest may run."""
         self._advance(Event.OWNERSHIP_WON)
-        return await self._activate("take over")
+        return await self._activate("take over", before_run)
 
-    async def _activate(self, operation: str) -> Domain:
+    @property
+    def may_have_run(self) -> bool:
+        """Whether the guest was made to run from this copy."""
+        return self._target is not None and self._target.may_have_run
+
+    async def _activate(self, operation: str, before_run: Callable[[], Awaitable[None]] | None = None) -> Domain:
         target = self._need_target()
         try:
+            if before_run is not None:
+                await before_run()
             await self._disks.hand_over(self._commit)
         except RemusError as error:
             self.reason = str(error)
-            self._advance(Event.DISKS_KEPT)
+            self._advance(Event.NOT_READY)
             error.left = error.left or "nothing was activated, the copy stands"
             raise
         try:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from remus_agent.errors import AuthorityError, DomainNotFound, RemusError, WitnessError, WitnessUnreachable
+from remus_agent.errors import AuthorityError, DomainNotFound, WitnessError, WitnessUnreachable
 from remus_agent.machines import backup as backup_machine
 from remus_agent.ports import Domain, GuestRecord
 from remus_agent.services.authority import Authority
 from remus_agent.services.backup import BackupService, refuse_another
 from remus_agent.services.copy import Copy
+from remus_agent.services.giving_back import GivingBack
 from remus_agent.services.heartbeats import HeartbeatSender
 from remus_agent.services.ownership import Witnessed, claim
 from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.settings import Settings
 from remus_agent.services.takeover import Takeover
+from remus_agent.services.takeover_notes import TakeoverNotes
 from remus_agent.witness_ports import Witness
 
 log = logging.getLogger(__name__)
@@ -56,8 +58,7 @@ class Roles:
         self._ports = ports
         self._backup = backup
         self._seams = seams
-        self._interval_ms = interval_ms
-        self._limit = output_limit_bytes
+        self._notes = TakeoverNotes(ports.store, interval_ms=interval_ms, output_limit_bytes=output_limit_bytes)
         self.takeover = Takeover(
             backup,
             self._authority,
@@ -66,11 +67,15 @@ class Roles:
             ports.clock,
             ports.events,
             self._taken,
+            self._notes,
         )
+        self._giving_back = GivingBack(self._authority, self._notes, backup, ports, self.takeover.turn, settings.retry)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self) -> None:
-        """Begin to listen for primaries that die, and to tell peers that this host lives."""
+    def start(self, records: Sequence[GuestRecord] = ()) -> None:
+        """Begin to listen for primaries that die, and to tell peers that this host lives. records: what an earlier agent left."""
+        self._notes.remember(records)
+        self._spawn(self._giving_back.run(), "giving back")
         self._spawn(self.takeover.run(), "takeover")
         for name, address in self._seams.paths.items():
             sender = HeartbeatSender(
@@ -151,22 +156,7 @@ class Roles:
         domain, hello = copy.running, copy.hello
         if domain is None:
             raise DomainNotFound("the copy does not run", operation="take over", domain=hello.domain)
-        record = GuestRecord(
-            name=hello.domain,
-            uuid=hello.uuid,
-            role="primary",
-            peer=hello.host,
-            # After a takeover of generation g the record is of g+1; sessions are of the one after that.
-            generation=hello.generation + 2,
-            committed=False,
-            interval_ms=self._interval_ms,
-            output_limit_bytes=self._limit,
-        )
-        try:
-            await self._ports.store.save(record)
-        except RemusError as error:
-            log.error("%s: will not be protected again after a restart: %s", hello.domain, error)
-        self._seams.adopt(domain, record)
+        self._seams.adopt(domain, self._notes.record(copy, "primary", hello.generation + 2))
         self._backup.hand_out(copy)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:

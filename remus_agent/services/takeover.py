@@ -16,6 +16,7 @@ from remus_agent.services.authority import Authority, Settled
 from remus_agent.services.backup import BackupService
 from remus_agent.services.copy import Copy
 from remus_agent.services.settings import Settings
+from remus_agent.services.takeover_notes import TakeoverNotes
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ class Takeover:
         clock: Clock,
         events: EventSink,
         taken: Callable[[Copy], Awaitable[None]],
+        notes: TakeoverNotes,
     ) -> None:
         self._backup = backup
         self._authority = authority
@@ -41,6 +43,7 @@ class Takeover:
         self._clock = clock
         self._events = events
         self._taken = taken
+        self._notes = notes
         self._detectors: dict[str, Detector] = {}
         self._seen: dict[str, tuple[float, float]] = {}
         self._turns: dict[str, asyncio.Lock] = {}
@@ -113,13 +116,23 @@ class Takeover:
                     "no committed copy is left that may be activated", operation="take over", domain=domain
                 )
             copy.ask_to_take()
+            await self._notes.asks(copy)
             await self._win(copy, reason)
             for other in self._backup.copies_of(domain):
                 if other is not copy and other.state is State.ORPHANED:
                     await other.discard(Event.SUPERSEDED)
-            await copy.take()
+            await self._run_here(copy)
         await self._taken(copy)
         return copy
+
+    async def _run_here(self, copy: Copy) -> None:
+        """Activate the copy of a guest that this host owns."""
+        try:
+            await copy.take(lambda: self._notes.runs(copy))
+        except RemusError:
+            if not copy.may_have_run:
+                await self._notes.asks(copy)  # if the copy is lost with it, the guest is given back
+            raise
 
     async def agree(self, copy: Copy, reason: str) -> None:
         """Have the witness name this host as the owner of a guest that runs here on an operator's proof. Raises WitnessError,

@@ -39,6 +39,7 @@ KINDS: Final = (
     "answer-late",
     *("set-clock",) * 2,
     *("damage",) * 2,
+    *("toolstack-fails",) * 2,
 )
 
 
@@ -149,6 +150,10 @@ async def _strike(world: World, fault: Fault) -> None:  # noqa: PLR0912 - one br
             for _ in range(round(fault.seconds / 0.1)):
                 host.clock.set_by += 0.23
                 await asyncio.sleep(0.1)
+        case "toolstack-fails":
+            host.xen.toolstack_fails = True
+            await asyncio.sleep(fault.seconds)
+            host.xen.toolstack_fails = False
         case "damage":
             world.damage += 3
         case _:
@@ -176,6 +181,8 @@ async def _story(loop: Scheduler, plan: Plan, rng: random.Random) -> World:
                 if task.done():
                     task.result()
             for host in world.hosts.values():
+                if host.starting is not None and host.starting.done():
+                    host.starting.result()  # a defect there leaves an agent that does nothing
                 for task in host.agent._tasks.values() if host.agent is not None else ():
                     if task.done() and not task.cancelled() and task.exception() is not None:
                         raise task.exception() or RuntimeError

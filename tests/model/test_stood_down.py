@@ -17,6 +17,7 @@ async def taken_over_unseen(world: World) -> None:
     world.cut |= BOTH
     await until(world, lambda: standing(world)[0] == "beta", 10)
     await until(world, lambda: [inc.host for inc in world.running()] == ["beta"], 20)
+    await asyncio.sleep(0.2)
     assert await status(world, "alpha") == "stood-down"
 
 

@@ -183,6 +183,7 @@ class Machine:
     node: Node
     up: bool = True
     agent: AgentService | None = None
+    starting: asyncio.Task[None] | None = None
     connections: list[SimConnection] = field(default_factory=list)
 
 
@@ -285,7 +286,7 @@ class World:
             backup,
             {host.peer: f"{host.peer}/second"},
         )
-        host.node.spawn(host.agent.resume())
+        host.starting = host.node.spawn(host.agent.resume())
 
     def kill_agent(self, host: Machine) -> None:
         """SIGKILL. Its copies go with it; guests and plugs stay as they are."""
@@ -310,6 +311,7 @@ class World:
             guest.running = False
         host.xen.guests.clear()
         host.outputs.by_name.clear()
+        host.outputs._domids.clear()
         host.up = False
 
     def power_on(self, host: Machine) -> None:
@@ -430,7 +432,8 @@ class World:
             if machine.up and data is not None and to.other is not None:
                 self.put(to.other, None)  # nobody has this connection: a reset
             return
-        if data is not None and not to._closed:
+        runs_it = any(inc.host == sender for inc in self.running())  # a host that came back without it is no primary
+        if data is not None and not to._closed and runs_it:
             self.arrived[path, sender] = self.loop.time()
         to.arrive(data)
 
