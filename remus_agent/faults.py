@@ -18,6 +18,8 @@ The environment variable REMUS_SEEDED_FAULT names them, separated by commas. Thi
     wall-clock               the detector measures silence with a clock that can be set
     destroy-at-once          a host that learns that another one owns its guest destroys it, without waiting until it runs there
     runs-unnoted             a backup makes a guest run without having noted that it does
+    older-copy-kept          a backup keeps an older copy that may be activated when a newer session has committed
+    override-unrecorded      what an operator's word has activated is not written into the record in the witness
     pause-at:<phase>         the primary's agent stops itself (SIGSTOP), once, when an epoch is in that phase, so
                              that a test can kill it exactly there; the phases are those of `Phase`;
                              `pause-at:<phase>:<n>` does so when it gets there for the n-th time
@@ -57,6 +59,8 @@ class FaultName(Enum):
     WALL_CLOCK = "wall-clock"
     DESTROY_AT_ONCE = "destroy-at-once"
     RUNS_UNNOTED = "runs-unnoted"
+    OLDER_COPY_KEPT = "older-copy-kept"
+    OVERRIDE_UNRECORDED = "override-unrecorded"
 
 
 class Phase(StrEnum):

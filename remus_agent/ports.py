@@ -358,7 +358,8 @@ TAKING: Final = "taking"
 class GuestRecord:
     """What an agent must know of a domain after a restart. role: `primary` (this host protects it), `active` (this host
     took it over), `stood-down` (another host owns it, it is paused here) or `taking` (this host has asked to take it over, and
-    has never made it run since). committed: a backup may hold a committed copy, so output stays held until a new commit."""
+    has never made it run since). committed: a backup may hold a committed copy, so output stays held until a new commit.
+    override: an operator's proof by which it runs here, as long as the record in the witness does not say so."""
 
     name: str
     uuid: str
@@ -368,6 +369,7 @@ class GuestRecord:
     committed: bool
     interval_ms: int
     output_limit_bytes: int
+    override: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,6 +131,12 @@ def _unprotect(client: Client, options: argparse.Namespace, progress: ProgressLi
     return 0
 
 
+_LOSS: Final = (
+    " Clients may have been told more than this copy knows, without the witness's word that they were not: you accept that loss,"
+    " and it is recorded."
+)
+
+
 def _failover(client: Client, options: argparse.Namespace, progress: ProgressLines) -> int:
     params: dict[str, Any] = {
         "domain": options.domain,
@@ -142,12 +148,15 @@ def _failover(client: Client, options: argparse.Namespace, progress: ProgressLin
     }
     if options.expected_generation is not None:
         params["expected_generation"] = options.expected_generation
+    if options.accept_loss:
+        params["accept_loss"] = True
     if not options.yes:
         status = client.call("status", {"domain": options.domain})
         _confirm(
             f"{options.domain} is {status.get('role')} here ({status.get('state')}). It will run on this host"
             f" from epoch {status.get('committed_epoch')} of generation {status.get('generation')}; whatever"
             f" came after that is lost. If {options.fenced_host} still runs it, its data will be damaged."
+            + (_LOSS if options.accept_loss else "")
         )
         # What was confirmed is what may happen, nothing newer.
         params.setdefault("expected_generation", status.get("generation"))

@@ -39,6 +39,7 @@ class Want(Enum):
     RELEASE = "release output although the acknowledged epoch was sent long ago"
     ALONE = "run on without a backup, output open"
     TAKE = "activate a copy"
+    OVERRIDE = "have the record say that the guest runs here by an operator's proof of fencing"
     GIVE = "give back a guest that was taken over, has never run here, and whose copy is lost"
     RESUME = "let the guest go on that was paused because another host owned it"
 
@@ -161,6 +162,20 @@ RULES: tuple[Rule, ...] = (
         "This host has asked for it, and that request may still be under way: look again.",
     ),
     *_rules(_W.GIVE, (_R.THEIRS, _R.NONE), _V.STAND_DOWN, "The record has moved on: there is nothing to give back."),
+    Rule(_W.OVERRIDE, _R.NONE, _V.CREATE, "Somebody has forgotten the record."),
+    *_rules(_W.OVERRIDE, (_R.MINE_SOLO, _R.MINE_SOLO_OF_IT), _V.GO, "It says so: a change of ours was made after all."),
+    *_rules(
+        _W.OVERRIDE,
+        (_R.MINE_PROTECTED, _R.MINE_PROTECTED_OF_IT),
+        _V.BE_ALONE,
+        "It is of an earlier time when this host was the primary: that copy must not be activated.",
+    ),
+    Rule(
+        _W.OVERRIDE,
+        _R.THEIRS,
+        _V.BECOME_OWNER,
+        "Whoever it is: an operator has proof that the other host is off, and this is the only guest that runs.",
+    ),
     Rule(_W.RESUME, _R.HANDED_BACK, _V.GO, "Nobody has run it since it was paused: it is the newest there is."),
     Rule(_W.RESUME, _R.THEIRS, _V.REFUSE, "The owner may run it at any moment."),
     Rule(_W.RESUME, _R.NONE, _V.REFUSE, "Without a record nobody knows whether another host has run it."),

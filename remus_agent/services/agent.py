@@ -84,7 +84,8 @@ class AgentService:
             log.error("%s", error)
             self._ports.events.note(error.domain or "?", "record-damaged", reason=str(error))
         for record in loaded.records:
-            if record.role not in ("primary", STOOD_DOWN):
+            overridden = bool(record.override) and self._roles is not None
+            if record.role not in ("primary", STOOD_DOWN) and not overridden:
                 continue
             try:
                 domain = await self._ports.hypervisor.domain(record.name)
@@ -96,6 +97,9 @@ class AgentService:
                 await self._ports.store.remove(record.name)
                 continue
             kept.add(record.name)
+            if overridden and self._roles is not None:
+                self._roles.resume_override(record)
+                continue
             if record.peer not in self.peers:
                 log.error("%s: its peer %s is no longer configured", record.name, record.peer)
                 self._ports.events.note(record.name, "peer-unknown", peer=record.peer)
@@ -131,7 +135,8 @@ class AgentService:
 
     async def overview(self) -> list[Status]:
         """Every domain this agent has to do with."""
-        names = sorted({*self._primaries, *self.backup.names()})
+        overrides = self._roles.overrides if self._roles is not None else ()
+        names = sorted({*self._primaries, *self.backup.names(), *overrides})
         return [await self.status(name) for name in names]
 
     async def status(self, name: str) -> Status:
@@ -144,7 +149,9 @@ class AgentService:
             override = self._roles.overrides.get(name) if self._roles is not None else None
             return copy_status(copy, self._ports.clock.now(), override)
         domain = await self._ports.hypervisor.domain(name)
-        return none_status(domain.name, "left to a relay of its checkpoints" if self._is_reserved(name) else None)
+        override = self._roles.overrides.get(name) if self._roles is not None else None
+        relayed = "left to a relay of its checkpoints" if self._is_reserved(name) else None
+        return none_status(domain.name, override or relayed)
 
     def records(self, name: str, limit: int) -> list[dict[str, Any]]:
         """Figures of the last epochs of a domain that is protected here."""
@@ -239,7 +246,7 @@ class AgentService:
         service = self._primaries.get(name)
         if service is None or is_over(service):
             copy = self.backup.copy_of(name)
-            if copy is not None and copy.state.value in ("receiving", "ready", "orphaned"):
+            if copy is not None and copy.state.value in ("receiving", "ready", "orphaned", "stale"):
                 if not force:
                     raise refuse_on_backup(name)
                 await self.backup.discard(name)
@@ -268,13 +275,23 @@ class AgentService:
         return await self.status(name)
 
     async def failover(
-        self, name: str, *, generation: int | None, session: str | None, fenced: dict[str, str]
+        self,
+        name: str,
+        *,
+        generation: int | None,
+        session: str | None,
+        fenced: dict[str, str],
+        accept_loss: bool = False,
     ) -> Status:
-        """Activate this host's copy; see `BackupService.failover`."""
-        activate = self.backup.failover if self._roles is None else self._roles.failover
-        copy = await activate(name, generation=generation, session=session, fenced=fenced)
-        if self._is_protected(name):
-            return await self.status(name)  # the witness knows of it, and a new backup is looked for
+        """Activate this host's copy; see `BackupService.failover`, and with a witness `Roles.failover`."""
+        if self._roles is not None:
+            await self._roles.failover(
+                name, generation=generation, session=session, fenced=fenced, accept_loss=accept_loss
+            )
+            return await self.status(
+                name
+            )  # it is on record, and a new backup is looked for when the witness knows of it
+        copy = await self.backup.failover(name, generation=generation, session=session, fenced=fenced)
         domain = copy.running
         await self._ports.store.save(
             GuestRecord(
@@ -393,7 +410,7 @@ class AgentService:
 
     def _refuse_copies(self, name: str, operation: str) -> None:
         copy = self.backup.copy_of(name)
-        if copy is not None and copy.state.value in ("receiving", "ready", "orphaned", "activating"):
+        if copy is not None and copy.state.value in ("receiving", "ready", "orphaned", "stale", "activating"):
             raise RefusedError(
                 "this host holds a copy of it as backup",
                 operation=operation,

@@ -118,14 +118,15 @@ class Copy:
         """Take in one of the session's disks until its connection ends. Raises RefusedError when it is none of them."""
         await self._disks.serve(connection, hello)
 
-    async def failover(self, host: str, method: str, evidence: str) -> Domain:
+    async def failover(self, host: str, method: str, evidence: str, *, accept_loss: bool = False) -> Domain:
         """Activate the last committed epoch. The caller has a proof that the primary is dead; a primary that still talks
-        disproves it, and the request is refused."""
+        disproves it, and the request is refused. accept_loss: also one that the record has left behind."""
         if self.state is State.ACTIVE and self.running is not None:
             return self.running
         if self.state is State.READY:
             await self.expect_silence()
-        if not TABLE.accepts(self.state, Event.FAILOVER_ASKED):
+        event = Event.LOSS_ACCEPTED if accept_loss and self.state is State.STALE else Event.FAILOVER_ASKED
+        if not TABLE.accepts(self.state, event):
             raise AuthorityError(
                 f"this copy is {self.state.value} and holds no committed epoch that may be activated",
                 operation="failover",
@@ -140,7 +141,7 @@ class Copy:
             method=method,
             evidence=evidence,
         )
-        self._advance(Event.FAILOVER_ASKED)
+        self._advance(event)
         return await self._activate("failover")
 
     def ask_to_take(self) -> None:

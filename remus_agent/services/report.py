@@ -39,6 +39,7 @@ _BACKUP: dict[backup.State, State] = {
     backup.State.READY: "ready",
     backup.State.ORPHANED: "orphaned",
     backup.State.TAKING: "orphaned",
+    backup.State.STALE: "stale",
     backup.State.ACTIVATING: "activating",
     backup.State.ACTIVE: "active",
     backup.State.DISCARDED: "discarded",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from remus_agent.errors import AuthorityError, DomainNotFound, WitnessError, WitnessUnreachable
+from remus_agent.errors import AuthorityError, DomainNotFound, RemusError, WitnessUnreachable
 from remus_agent.machines import backup as backup_machine
 from remus_agent.ports import Domain, GuestRecord
 from remus_agent.services.authority import Authority
@@ -16,6 +16,7 @@ from remus_agent.services.backup import BackupService, refuse_another
 from remus_agent.services.copy import Copy
 from remus_agent.services.giving_back import GivingBack
 from remus_agent.services.heartbeats import HeartbeatSender
+from remus_agent.services.override import Overrides, refused
 from remus_agent.services.ownership import Witnessed, claim
 from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.settings import Settings
@@ -50,8 +51,6 @@ class Roles:
         interval_ms: int = 40,
         output_limit_bytes: int = 64 * 1024 * 1024,
     ) -> None:
-        self.overrides: dict[str, str] = {}
-        """Guests that run here on an operator's word, and what the witness says to it."""
         self._witness = witness
         self._authority = Authority(witness, settings.host, ports.clock, ports.events)
         self._settings = settings
@@ -70,6 +69,7 @@ class Roles:
             self._notes,
         )
         self._giving_back = GivingBack(self._authority, self._notes, backup, ports, self.takeover.turn, settings.retry)
+        self._overrides = Overrides(self._authority, self._notes, backup, ports, seams.adopt, settings.retry)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, records: Sequence[GuestRecord] = ()) -> None:
@@ -99,57 +99,51 @@ class Roles:
         """For a guest that this host protects."""
         return Witnessed(self._authority, record, self._settings, self._ports.clock)
 
-    async def failover(self, name: str, *, generation: int | None, session: str | None, fenced: dict[str, str]) -> Copy:
-        """Activate this host's copy on an operator's word: by the witness, or where that cannot be reached by a proof of
-        fencing, which is recorded, and reported until the witness agrees."""
+    async def failover(
+        self, name: str, *, generation: int | None, session: str | None, fenced: dict[str, str], accept_loss: bool
+    ) -> Copy:
+        """Activate this host's copy on an operator's word: by the witness, or where that gives no word by a proof of fencing and
+        with a loss that is accepted; that is recorded, and reported until the witness says so."""
         async with self.takeover.turn(name):
-            return await self._failover(name, generation=generation, session=session, fenced=fenced)
+            return await self._failover(
+                name, generation=generation, session=session, fenced=fenced, accept_loss=accept_loss
+            )
 
     async def _failover(
-        self, name: str, *, generation: int | None, session: str | None, fenced: dict[str, str]
+        self, name: str, *, generation: int | None, session: str | None, fenced: dict[str, str], accept_loss: bool
     ) -> Copy:
         copy = self._backup.copy_of(name)
         if copy is None or copy.state in (backup_machine.State.DISCARDED, backup_machine.State.ACTIVE):
             return await self._backup.failover(name, generation=generation, session=session, fenced=fenced)
         refuse_another(copy, generation, session)
         await self._backup.expect_silence(name, max(3 * self._settings.heartbeat, self._settings.detect))
+        why: RemusError
         try:
-            return await self.takeover.take(name, "an operator asked for a failover")
-        except WitnessUnreachable as error:
-            if not fenced:
-                raise AuthorityError(
-                    f"the witness cannot be asked: {error.message}",
-                    operation="failover",
-                    domain=name,
-                    left="nothing was changed",
-                    hint="repair the witness; or fence the primary's host and give the proof of it",
-                ) from error
-        copy = await self._backup.failover(name, generation=generation, session=session, fenced=fenced)
-        self.overrides[name] = (
-            f"runs on an operator's word that {fenced['host']} is dead; the witness does not know of it"
-        )
-        self._ports.events.note(name, "override", generation=copy.generation, fenced=fenced)
-        self._spawn(self._reconcile(copy), f"reconcile {name}")
+            if copy.state is not backup_machine.State.STALE:
+                return await self.takeover.take(name, "an operator asked for a failover")
+            why = AuthorityError("the guest ran on without this copy", operation="failover", domain=name)
+        except (WitnessUnreachable, AuthorityError) as error:
+            why = error
+        if not fenced or not accept_loss:
+            raise refused(why, name) from why
+
+        def activate() -> Awaitable[Copy]:
+            return self._backup.failover(
+                name, generation=generation, session=session, fenced=fenced, accept_loss=accept_loss
+            )
+
+        record = await self._overrides.activate(copy, activate, fenced, why)
+        self._spawn(self._overrides.reconcile(record), f"reconcile {name}")
         return copy
 
-    async def _reconcile(self, copy: Copy) -> None:
-        """After an override: have the witness agree, as soon as it can be asked."""
-        name = copy.hello.domain
-        while True:
-            await self._ports.clock.sleep(self._settings.retry)
-            try:
-                await self.takeover.agree(copy, "an operator had proof of fencing")
-            except WitnessError as error:
-                log.warning("%s: %s: %s", name, self.overrides[name], error)
-            except AuthorityError as error:
-                self.overrides[name] = f"runs on an operator's word, which the witness contradicts: {error.message}"
-                self._ports.events.note(name, "override-contradicted", reason=str(error))
-                log.critical("%s: %s", name, self.overrides[name])
-                return
-            else:
-                del self.overrides[name]
-                await self._taken(copy)
-                return
+    def resume_override(self, record: GuestRecord) -> None:
+        """A guest that an earlier agent has activated by override, and that runs here."""
+        self._spawn(self._overrides.reconcile(record), f"reconcile {record.name}")
+
+    @property
+    def overrides(self) -> Mapping[str, str]:
+        """Guests that run here on an operator's word, and what the witness says to it."""
+        return self._overrides.words
 
     async def _taken(self, copy: Copy) -> None:
         """The guest runs here, and the witness knows: this host is its primary now, without a backup yet."""

@@ -119,7 +119,7 @@ class Takeover:
             await self._notes.asks(copy)
             await self._win(copy, reason)
             for other in self._backup.copies_of(domain):
-                if other is not copy and other.state is State.ORPHANED:
+                if other is not copy and other.state in (State.ORPHANED, State.STALE):
                     await other.discard(Event.SUPERSEDED)
             await self._run_here(copy)
         await self._taken(copy)
@@ -134,13 +134,6 @@ class Takeover:
                 await self._notes.asks(copy)  # if the copy is lost with it, the guest is given back
             raise
 
-    async def agree(self, copy: Copy, reason: str) -> None:
-        """Have the witness name this host as the owner of a guest that runs here on an operator's proof. Raises WitnessError,
-        AuthorityError."""
-        settled = await self._settle(copy, reason)
-        if settled.verdict is not Verdict.GO:
-            raise _not_offered(copy, settled)
-
     async def _win(self, copy: Copy, reason: str) -> None:
         """Return when this host owns the guest; otherwise the copy is told why not."""
         try:
@@ -153,8 +146,7 @@ class Takeover:
         error = _not_offered(copy, settled)
         if settled.verdict is Verdict.STAND_DOWN:
             copy.refused(Event.STALE)
-            error.left = "the copy was discarded: the guest ran on without it"
-            await copy.clear_up()
+            error.left = "the copy is kept, but is stale: the guest ran on without it"
         else:
             copy.refused(Event.OWNERSHIP_REFUSED)
         raise error

@@ -72,6 +72,12 @@ class TakeoverNotes:
             await self._store.remove(record.name)
         self._taking.pop(record.name, None)
 
+    async def overridden(self, record: GuestRecord) -> None:
+        """The guest is about to run here by an operator's word. Raises RemusError when that can't be noted."""
+        if not active(FaultName.OVERRIDE_UNRECORDED):
+            await self._store.save(record)
+        self._taking.pop(record.name, None)
+
     async def forget(self, record: GuestRecord) -> None:
         """Another host owns it. Raises RemusError."""
         if self._taking.get(record.name) == record:

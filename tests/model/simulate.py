@@ -18,9 +18,10 @@ import time
 from dataclasses import dataclass, replace
 from typing import Final
 
+from remus_agent.errors import RemusError
 from remus_agent.faults import VARIABLE
 from tests.model.scheduler import Scheduler, run_scheduled
-from tests.model.world import TIMES, Violated, World
+from tests.model.world import GUEST, TIMES, Machine, Violated, World
 
 SERVED_WITHIN: Final = 25.0
 """Seconds after the last fault within which the guest has to be served again."""
@@ -40,6 +41,7 @@ KINDS: Final = (
     *("set-clock",) * 2,
     *("damage",) * 2,
     *("toolstack-fails",) * 2,
+    "override",
 )
 
 
@@ -154,10 +156,32 @@ async def _strike(world: World, fault: Fault) -> None:  # noqa: PLR0912 - one br
             host.xen.toolstack_fails = True
             await asyncio.sleep(fault.seconds)
             host.xen.toolstack_fails = False
+        case "override":
+            await _override(world, host, fault.seconds)
         case "damage":
             world.damage += 3
         case _:
             raise ValueError(fault.kind)
+
+
+async def _override(world: World, dead: Machine, seconds: float) -> None:
+    """An operator, rightly sure that a host is off, has the other one run the guest, though the witness can't be asked."""
+    there = world.hosts[dead.peer]
+    world.witness.down = True
+    world.power_off(dead)
+    await asyncio.sleep(TIMES["detect"])
+    if there.agent is not None:
+        fenced = {"host": dead.name, "method": "power", "evidence": "the socket is switched off"}
+        failover = there.agent.failover(GUEST, generation=None, session=None, fenced=fenced, accept_loss=True)
+        world.overriding = there.name
+        asking = there.node.spawn(failover)
+        await asyncio.wait({asking}, timeout=10)
+        world.overriding = None
+        if asking.done() and not asking.cancelled() and not isinstance(asking.exception(), RemusError | None):
+            asking.result()  # a defect
+    await asyncio.sleep(seconds)
+    world.witness.down = False
+    world.power_on(dead)
 
 
 async def _work(world: World) -> None:
@@ -223,6 +247,8 @@ def _served_again(world: World, before: dict[int, int]) -> None:
             raise Violated("G5: nobody runs the guest any more, and no host with it lost power")
         return
     (inc,) = running
+    if world.owner is not None and world.owner.owner != inc.host:
+        raise Violated(f"G3: {inc.host} runs the guest for good, and the record says {world.owner.owner}")
     if inc.seen <= before.get(inc.number, 0):
         raise Violated("G5: the guest runs, and its clients hear nothing")
 

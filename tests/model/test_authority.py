@@ -16,6 +16,13 @@ from tests.model.scheduler import Scheduler, run_scheduled
 from tests.model.world import GUEST, UUID, Violated, World
 
 BOTH = {(path, host) for path in ("channel", "second") for host in ("alpha", "beta")}
+
+
+def override(agent: Any) -> Any:
+    """An operator's failover with everything that it takes where the witness gives no word."""
+    return agent.failover(GUEST, generation=None, session=None, fenced=FENCED, accept_loss=True)
+
+
 FENCED = {"host": "alpha", "method": "power", "evidence": "the socket is switched off"}
 
 
@@ -190,11 +197,13 @@ def test_an_operators_proof_counts_where_the_witness_is_silent_until_it_agrees()
         world.power_off(world.hosts["alpha"])
         with pytest.raises(AuthorityError, match="the witness cannot be asked"):
             await ask(world, "beta", lambda agent: agent.failover(GUEST, generation=None, session=None, fenced={}))
+        with pytest.raises(AuthorityError, match="the witness cannot be asked") as caught:
+            await ask(world, "beta", lambda agent: agent.failover(GUEST, generation=None, session=None, fenced=FENCED))
+        assert "accept" in (caught.value.hint or ""), "a proof does not make a copy new"
         # The override is the one way to two owners, if the proof is wrong; here it is right.
-        world.owner = None
-        shown = await ask(
-            world, "beta", lambda agent: agent.failover(GUEST, generation=None, session=None, fenced=FENCED)
-        )
+        world.overriding = "beta"
+        shown = await ask(world, "beta", override)
+        world.overriding = None
         assert shown.state == "active"
         assert "operator's word" in shown.reason
         world.witness.down = False

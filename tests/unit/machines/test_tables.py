@@ -71,6 +71,7 @@ def test_a_copy_is_activated_only_on_an_operators_proof_or_the_witnesses_word() 
     assert ways == {
         (backup.State.ORPHANED, backup.Event.FAILOVER_ASKED),
         (backup.State.TAKING, backup.Event.OWNERSHIP_WON),
+        (backup.State.STALE, backup.Event.LOSS_ACCEPTED),
     }
 
 
