@@ -122,7 +122,7 @@ def _unprotect(client: Client, options: argparse.Namespace, progress: ProgressLi
         status = client.call("status", {"domain": options.domain})
         _confirm(
             f"{options.domain} is {status.get('role')} here ({status.get('state')}). Its protection ends,"
-            " and a copy on this host is discarded for good."
+            " and a copy on this host is discarded for good; so is a guest that is paused here because another host owns it."
         )
     params = {"domain": options.domain, "force": options.force}
     answer = client.call("unprotect", params, timeout=UNPROTECT_TIMEOUT, on_progress=progress)

@@ -251,7 +251,8 @@ class AgentService:
                     raise refuse_on_backup(name)
                 await self.backup.discard(name)
             return await self.status(name)
-        await service.require_local_disks()
+        if service.state not in NOT_OURS:
+            await service.require_local_disks()
         service.ask_stop(force=force)
         await self._watch(service, timeout, progress, "unprotect", lambda: is_over(service))
         if service.held_because is not None:
@@ -322,7 +323,7 @@ class AgentService:
 
     async def _make_way(self, hello: Hello) -> None:
         """See `BackupService.make_way`: a session of the new owner of a guest that is paused here shows that it runs there."""
-        for name, service in self._primaries.items():
+        for name, service in list(self._primaries.items()):
             if service.domain.uuid != hello.uuid or service.state not in NOT_OURS:
                 continue
             if hello.generation <= service.record.generation:
@@ -393,8 +394,11 @@ class AgentService:
 
     def _refuse_what_is_taken(self, name: str, operation: str) -> None:
         if self._is_protected(name):
+            service = self._primaries[name]
             raise AlreadyProtected(
-                f"it is protected already, to {self._primaries[name].record.peer}",
+                f"it is protected already, to {service.record.peer}"
+                if service.state not in NOT_OURS
+                else f"{service.record.peer} owns it, and what is paused here may be the only one there is",
                 operation=operation,
                 domain=name,
                 left="nothing was changed",

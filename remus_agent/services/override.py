@@ -92,7 +92,6 @@ class Overrides:
         if settled.record is None:
             raise AssertionError("a record that was written stands there")
         self._ports.events.note(name, "override-recorded", generation=settled.record.generation, reason=reason)
-        del self.words[name]
         await self._hand_over(
             replace(record, role="primary", override="", generation=session_generation(settled.record))
         )
@@ -103,6 +102,7 @@ class Overrides:
         except DomainNotFound as error:
             log.warning("%s: no longer runs here: %s", record.name, error)
             self._ports.events.note(record.name, "guest-gone", reason=str(error))
+            self.words.pop(record.name)
             await self._ports.store.remove(record.name)
             return
         try:
@@ -110,6 +110,7 @@ class Overrides:
         except RemusError as error:
             log.error("%s: will be written into the record once more after a restart: %s", record.name, error)
         self._adopt(domain, record)
+        self.words.pop(record.name)
         for copy in self._backup.copies_of(record.name):
             if copy.running is not None:
                 self._backup.hand_out(copy)

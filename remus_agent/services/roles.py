@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from remus_agent.errors import AuthorityError, DomainNotFound, RemusError, WitnessUnreachable
+from remus_agent.errors import AuthorityError, DomainNotFound, RemusError, WitnessError
 from remus_agent.machines import backup as backup_machine
 from remus_agent.ports import Domain, GuestRecord
 from remus_agent.services.authority import Authority
@@ -104,6 +104,8 @@ class Roles:
     ) -> Copy:
         """Activate this host's copy on an operator's word: by the witness, or where that gives no word by a proof of fencing and
         with a loss that is accepted; that is recorded, and reported until the witness says so."""
+        if fenced and accept_loss:
+            await self.takeover.stop_attempt(name)
         async with self.takeover.turn(name):
             return await self._failover(
                 name, generation=generation, session=session, fenced=fenced, accept_loss=accept_loss
@@ -118,11 +120,12 @@ class Roles:
         refuse_another(copy, generation, session)
         await self._backup.expect_silence(name, max(3 * self._settings.heartbeat, self._settings.detect))
         why: RemusError
+        patience = self._settings.connect if fenced and accept_loss else None
         try:
             if copy.state is not backup_machine.State.STALE:
-                return await self.takeover.take(name, "an operator asked for a failover")
+                return await self.takeover.take(name, "an operator asked for a failover", patience)
             why = AuthorityError("the guest ran on without this copy", operation="failover", domain=name)
-        except (WitnessUnreachable, AuthorityError) as error:
+        except (WitnessError, AuthorityError) as error:
             why = error
         if not fenced or not accept_loss:
             raise refused(why, name) from why

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from remus_agent.errors import AuthorityError, RemusError
+from remus_agent.errors import AuthorityError, RemusError, WitnessUnknown
 from remus_agent.faults import FaultName, active
 from remus_agent.machines.authority import Stake, Verdict, Want
 from remus_agent.machines.backup import Event, State
@@ -106,9 +106,18 @@ class Takeover:
         """For whoever is about to activate a copy of this domain: one at a time."""
         return self._turns.setdefault(domain, asyncio.Lock())
 
-    async def take(self, domain: str, reason: str) -> Copy:
-        """Take over the committed copy of a guest in one's turn, if the witness allows it. Raises AuthorityError, WitnessError
-        when it does not; then the copy stands, unless it is stale. Raises another RemusError when it could not be activated."""
+    async def stop_attempt(self, domain: str) -> None:
+        """An operator takes it into his own hands. What was asked of the witness may still be granted."""
+        attempt = self._attempts.get(domain)
+        copy = self._backup.copy_of(domain)
+        if attempt is not None and copy is not None and copy.state is State.TAKING:
+            attempt.cancel()
+            await asyncio.gather(attempt, return_exceptions=True)
+
+    async def take(self, domain: str, reason: str, patience: float | None = None) -> Copy:
+        """Take over the committed copy of a guest in one's turn, if the witness allows it. patience: seconds to wait for its
+        word; None: as long as it takes. Raises AuthorityError, WitnessError when it does not; then the copy stands, and may be
+        stale. Raises another RemusError when it could not be activated."""
         with self._backup.taking_over(domain):
             copy = await self._backup.silence(domain)
             if copy is None:
@@ -117,7 +126,7 @@ class Takeover:
                 )
             copy.ask_to_take()
             await self._notes.asks(copy)
-            await self._win(copy, reason)
+            await self._win(copy, reason, patience)
             for other in self._backup.copies_of(domain):
                 if other is not copy and other.state in (State.ORPHANED, State.STALE):
                     await other.discard(Event.SUPERSEDED)
@@ -134,10 +143,16 @@ class Takeover:
                 await self._notes.asks(copy)  # if the copy is lost with it, the guest is given back
             raise
 
-    async def _win(self, copy: Copy, reason: str) -> None:
+    async def _win(self, copy: Copy, reason: str, patience: float | None) -> None:
         """Return when this host owns the guest; otherwise the copy is told why not."""
         try:
-            settled = await self._settle(copy, reason)
+            async with asyncio.timeout(patience):
+                settled = await self._settle(copy, reason)
+        except TimeoutError:
+            copy.refused(Event.OWNERSHIP_REFUSED)
+            raise WitnessUnknown(
+                f"no word within {patience:g} s", operation="take over", domain=copy.hello.domain
+            ) from None
         except BaseException:  # also when the agent stops: what the copy is now has to be true
             copy.refused(Event.OWNERSHIP_REFUSED)
             raise

@@ -63,8 +63,30 @@ def test_the_next_agent_writes_it_into_the_record_as_well() -> None:
         assert ["operator's word" in (each.reason or "") for each in shown] == [True]
         world.witness.down = False
         await until(world, lambda: standing(world) == ("beta", 4, "solo", None), 5)
+        await asyncio.sleep(1)
         assert await status(world, "beta") == "solo"
         assert beta.disk.guests[GUEST].override == ""
+
+    play(story)
+
+
+def test_an_override_does_not_wait_for_a_word_that_does_not_come() -> None:
+    async def story(world: World) -> None:
+        world.witness.late = lambda host: 60.0 if host == "beta" else None
+        world.power_off(world.hosts["alpha"])
+        await until(world, lambda: ("web1", "taking") in world.hosts["beta"].events.noted, 10)
+        await asyncio.sleep(3)
+        world.witness.down = True
+        assert not world.running(), "nobody knows whether beta owns it"
+        world.overriding = "beta"
+        await ask(world, "beta", override)
+        world.overriding = None
+        assert [inc.host for inc in world.running()] == ["beta"]
+        world.witness.late = lambda _: None
+        world.witness.down = False
+        await until(world, lambda: standing(world) == ("beta", 3, "solo", None), 5)
+        await asyncio.sleep(80)
+        assert standing(world) == ("beta", 3, "solo", None), "the late request is void"
 
     play(story)
 
@@ -98,6 +120,7 @@ def test_a_stale_copy_is_kept_and_activated_only_by_who_accepts_the_loss() -> No
         await ask(world, "beta", override)
         world.overriding = None
         await until(world, lambda: standing(world) == ("beta", 4, "solo", None), 5)
+        await asyncio.sleep(1)
         assert await status(world, "beta") == "solo"
 
     play(story)
