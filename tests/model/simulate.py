@@ -234,7 +234,9 @@ def _settled(world: World, before: dict[int, int]) -> bool:
         there = world.hosts[owner.owner]
         lost = owner.state == "solo" and there.agent is not None and not there.agent.backup.names()
         return lost and world.lost_with_power
-    return len(running) == 1 and owner.state == "protected" and running[0].seen > before.get(running[0].number, 0)
+    (inc, *others) = running
+    served = inc.seen > before.get(inc.number, 0)
+    return not others and owner.owner == inc.host and owner.state == "protected" and served
 
 
 def _served_again(world: World, before: dict[int, int]) -> None:

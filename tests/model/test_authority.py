@@ -208,6 +208,7 @@ def test_an_operators_proof_counts_where_the_witness_is_silent_until_it_agrees()
         assert "operator's word" in shown.reason
         world.witness.down = False
         await until(world, lambda: world.owner is not None and standing(world)[:3] == ("beta", 3, "solo"), 15)
+        await asyncio.sleep(1)  # the answer is on its way
         assert await status(world, "beta") == "solo"
 
     play(story)
