@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from remus_agent.errors import JournalError
 from remus_agent.protocol.replication.frames import Buffer as Buffer  # noqa: PLC0414 - for implementers of ports
@@ -178,6 +178,11 @@ class Target(Protocol):
         real name and unpause it. emulator: those of an HVM guest's device model, else none."""
         ...
 
+    @property
+    def may_have_run(self) -> bool:
+        """Whether the guest was unpaused, or an attempt was made to."""
+        ...
+
     async def abort(self) -> None:
         """Destroy the half-built copy and wait until it is gone. Safe to call twice."""
         ...
@@ -208,6 +213,14 @@ class Hypervisor(Protocol):
 
     async def destroy(self, name: str) -> bool:
         """Destroy a domain by name; False if there is none."""
+        ...
+
+    async def pause(self, domain: Domain) -> None:
+        """It runs no more until `unpause`. Safe to call twice. Raises DomainNotFound when it is gone, or another one by now."""
+        ...
+
+    async def unpause(self, domain: Domain) -> None:
+        """It runs on. Safe to call twice. Raises as `pause` does."""
         ...
 
     async def domids(self) -> frozenset[int]:
@@ -252,6 +265,11 @@ class OutputBuffer(Protocol):
 
     async def remove(self) -> None:
         """Open, wait until nothing is held, take the plumbing away."""
+        ...
+
+    async def drop(self) -> None:
+        """Throw away all that is held, and hold whatever comes from now on. Called while the guest does not run; also for what an
+        earlier agent has left."""
         ...
 
     async def state(self) -> BufferState: ...
@@ -332,10 +350,16 @@ class Journals(Protocol):
     async def open(self, domain: str) -> Journal: ...
 
 
+STOOD_DOWN: Final = "stood-down"
+TAKING: Final = "taking"
+
+
 @dataclass(frozen=True, slots=True)
 class GuestRecord:
-    """What an agent must know of a domain after a restart. role: `primary` (this host protects it) or `active` (this host
-    took it over). committed: a backup may hold a committed copy, so output stays held until a new commit."""
+    """What an agent must know of a domain after a restart. role: `primary` (this host protects it), `active` (this host
+    took it over), `stood-down` (another host owns it, it is paused here) or `taking` (this host has asked to take it over, and
+    has never made it run since). committed: a backup may hold a committed copy, so output stays held until a new commit.
+    override: an operator's proof by which it runs here, as long as the record in the witness does not say so."""
 
     name: str
     uuid: str
@@ -345,6 +369,7 @@ class GuestRecord:
     committed: bool
     interval_ms: int
     output_limit_bytes: int
+    override: str = ""
 
 
 @dataclass(frozen=True, slots=True)

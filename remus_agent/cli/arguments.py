@@ -61,6 +61,12 @@ def parser() -> argparse.ArgumentParser:
         "--fenced-method", required=True, metavar="METHOD", help="how it was fenced, for example power-off"
     )
     failover.add_argument("--evidence", default="", metavar="TEXT", help="how you know that it is off; recorded")
+    failover.add_argument(
+        "--accept-loss",
+        action="store_true",
+        help="where the witness can't be asked or does not offer this copy: run it all the same. The old host may have run on"
+        " alone; what it has told clients since this copy was made is lost then. Recorded as a possible loss",
+    )
     failover.add_argument("--expected-generation", type=_count, metavar="N", help="refuse when it is another one")
     failover.add_argument("--yes", action="store_true", help="do not ask")
 

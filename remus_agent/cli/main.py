@@ -124,13 +124,19 @@ def _unprotect(client: Client, options: argparse.Namespace, progress: ProgressLi
         status = client.call("status", {"domain": options.domain})
         _confirm(
             f"{options.domain} is {status.get('role')} here ({status.get('state')}). Its protection ends,"
-            " and a copy on this host is discarded for good."
+            " and a copy on this host is discarded for good; so is a guest that is paused here because another host owns it."
         )
     params = {"domain": options.domain, "force": options.force}
     answer = client.call("unprotect", params, timeout=UNPROTECT_TIMEOUT, on_progress=progress)
     progress.end()
     _show(options, answer, render.status(answer))
     return 0
+
+
+_LOSS: Final = (
+    " Clients may have been told more than this copy knows, without the witness's word that they were not: you accept that loss,"
+    " and it is recorded."
+)
 
 
 def _failover(client: Client, options: argparse.Namespace, progress: ProgressLines) -> int:
@@ -144,12 +150,15 @@ def _failover(client: Client, options: argparse.Namespace, progress: ProgressLin
     }
     if options.expected_generation is not None:
         params["expected_generation"] = options.expected_generation
+    if options.accept_loss:
+        params["accept_loss"] = True
     if not options.yes:
         status = client.call("status", {"domain": options.domain})
         _confirm(
             f"{options.domain} is {status.get('role')} here ({status.get('state')}). It will run on this host"
             f" from epoch {status.get('committed_epoch')} of generation {status.get('generation')}; whatever"
             f" came after that is lost. If {options.fenced_host} still runs it, its data will be damaged."
+            + (_LOSS if options.accept_loss else "")
         )
         # What was confirmed is what may happen, nothing newer.
         params.setdefault("expected_generation", status.get("generation"))

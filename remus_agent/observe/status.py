@@ -7,8 +7,10 @@ from typing import Literal
 import msgspec
 
 Role = Literal["primary", "backup", "none"]
-PrimaryState = Literal["connecting", "seeding", "protected", "silent", "solo", "stopping", "standing-down", "failed"]
-BackupState = Literal["receiving", "ready", "orphaned", "activating", "active", "discarded"]
+PrimaryState = Literal[
+    "connecting", "seeding", "protected", "silent", "solo", "stopping", "standing-down", "stood-down", "failed"
+]
+BackupState = Literal["receiving", "ready", "orphaned", "stale", "activating", "active", "discarded"]
 State = Literal[
     "connecting",
     "seeding",
@@ -17,10 +19,12 @@ State = Literal[
     "solo",
     "stopping",
     "standing-down",
+    "stood-down",
     "failed",
     "receiving",
     "ready",
     "orphaned",
+    "stale",
     "activating",
     "active",
     "discarded",
@@ -28,7 +32,9 @@ State = Literal[
 ]
 """What a role is doing; `unprotected` only with role `none`. `silent`: no acknowledgement comes, the guest
 runs and its output is held. `stopping`: protection ends, and may still hold output. `solo`: it runs
-on unprotected, output open, and a backup is looked for. `standing-down`: another host owns it, it is destroyed here."""
+on unprotected, output open, and a backup is looked for. `standing-down`: another host owns it, it is being paused or
+destroyed here. `stood-down`: it is paused here, until the owner has shown that it runs it; `reason` says what is waited for.
+`stale`: a copy without which the guest ran on; only an operator who accepts the loss may activate it."""
 
 
 class Seeding(msgspec.Struct, frozen=True):

@@ -26,16 +26,18 @@ from remus_agent.faults import FaultName, active, pause_at
 from remus_agent.machines.epoch import OutputCommit
 from remus_agent.machines.primary import (
     HELD,
+    NOT_OURS,
     STARTED_AGAIN,
     STARTED_FRESH,
     STARTED_SOLO,
+    STARTED_STOOD_DOWN,
     TABLE,
     Effect,
     Event,
     State,
 )
 from remus_agent.observe.status import DiskStatus, Seeding
-from remus_agent.ports import BufferState, Checkpoint, Domain, GuestRecord, OutputBuffer, Source
+from remus_agent.ports import STOOD_DOWN, BufferState, Checkpoint, Domain, GuestRecord, OutputBuffer, Source
 from remus_agent.services.asking import Asked
 from remus_agent.services.attached import DeviceWatch
 from remus_agent.services.copying import CopyMeter
@@ -46,6 +48,7 @@ from remus_agent.services.ownership import Ownership, Unwitnessed
 from remus_agent.services.primary_ports import PrimaryPorts, hello_for
 from remus_agent.services.session import PrimarySession, open_session
 from remus_agent.services.settings import Settings
+from remus_agent.services.stand_down import StandDown
 
 log = logging.getLogger(__name__)
 
@@ -68,11 +71,11 @@ class PrimaryService:
         resumed: bool = False,
         solo: bool = False,
         ownership: Ownership | None = None,
-        destroy: Callable[[Domain], Awaitable[None]] | None = None,
+        destroy: Callable[[Domain], Awaitable[None]],
     ) -> None:
         self.domain = domain
         self.record = record
-        self._begin = STARTED_AGAIN if record.committed else STARTED_SOLO if solo else STARTED_FRESH
+        self._begin = _begin(record, solo=solo)
         self.state = self._begin[0]
         self.ownership: Ownership = ownership or Unwitnessed()
         self.since = ports.clock.now()
@@ -99,7 +102,18 @@ class PrimaryService:
         self._resumed_at = 0.0
         self._heard_at = ports.clock.now()
         """When the backup last acknowledged anything, or this began."""
-        self._leaving = Leaving(domain, output, ports.events, self.ownership, self._disks_to_close, destroy)
+        self._leaving = Leaving(domain, output, ports.events, self.ownership, self._disks_left)
+        self._stand_down = StandDown(
+            domain,
+            output,
+            ports.hypervisor,
+            ports.events,
+            self.ownership,
+            self._disks_left,
+            destroy,
+            self._asked,
+            lambda: ports.clock.sleep(settings.retry),
+        )
         self._perform: dict[Effect, Callable[[], Awaitable[Event | None]]] = {
             Effect.OPEN_SESSION: self._open_session,
             Effect.SEED: self._seed,
@@ -111,7 +125,10 @@ class PrimaryService:
             Effect.REGISTER: self._register,
             Effect.BECOME_SOLE_OWNER: self._become_sole_owner,
             Effect.OPEN_OUTPUT: self._open_output,
-            Effect.DESTROY_STALE_GUEST: self._leaving.destroy_stale_guest,
+            Effect.PAUSE_GUEST: self._pause_guest,
+            Effect.AWAIT_OWNER: self._await_owner,
+            Effect.RESUME_GUEST: self._resume_guest,
+            Effect.DESTROY_STALE_GUEST: self._stand_down.destroy,
             Effect.FORGET: self._forget,
         }
 
@@ -167,6 +184,15 @@ class PrimaryService:
         """End protection. Refused when the copy's end can't be confirmed and `force` doesn't vouch for it."""
         event = Event.STOP_FORCED if force else Event.STOP_ASKED
         unsure = self.state in (State.SILENT, State.RECONNECTING)
+        if not force and self.state in NOT_OURS:
+            raise RefusedError(
+                "another host owns it, and has not shown that it runs it: the guest that is paused here may be the only one",
+                operation="unprotect",
+                domain=self.domain.name,
+                left="the guest is paused here",
+                hint="see `remusctl status` on the other host; where it runs there, or is not wanted any more, --force destroys"
+                " the paused guest here",
+            )
         if not force and unsure and not isinstance(self.ownership, Unwitnessed):
             event = Event.RETIRE_ASKED
         elif not force and unsure:
@@ -430,7 +456,31 @@ class PrimaryService:
         await self._note(committed=False)
         self.reason = await self._leaving.open_output() or self.reason
 
-    async def _disks_to_close(self) -> DiskSet | None:
+    async def _pause_guest(self) -> Event:
+        # First what a restart must find: whatever comes, this guest is another host's.
+        await self._note(role=STOOD_DOWN, committed=True)
+        return await self._stand_down.pause()
+
+    async def _await_owner(self) -> Event:
+        self.reason = (
+            f"another host owns it; the guest is paused here until {self.record.peer} opens a session, which shows that it"
+            " runs it, or gives it back"
+        )
+        return await self._stand_down.await_owner(self.record.generation)
+
+    async def _resume_guest(self) -> Event:
+        event = await self._stand_down.resume()
+        if event is Event.GUEST_RESUMED:
+            self.reason = None
+            self._heard_at = self._ports.clock.now()
+            await self._note(role="primary")
+        return event
+
+    def owner_runs(self) -> None:
+        """The owner of the guest that was given up here has opened a session."""
+        self._stand_down.owner_runs()
+
+    async def _disks_left(self) -> DiskSet | None:
         """Also those that an earlier agent has left."""
         if self._disks is None and self._resumed:
             try:
@@ -471,6 +521,12 @@ class PrimaryService:
         if isinstance(error, OwnershipLost) or (isinstance(error, PeerRefused) and AnotherOwner.code in error.reasons):
             return Event.ANOTHER_OWNS
         return Event.GUEST_ENDED if isinstance(error, GuestEnded) else Event.SESSION_LOST
+
+
+def _begin(record: GuestRecord, *, solo: bool) -> tuple[State, tuple[Effect, ...]]:
+    if record.role == STOOD_DOWN:
+        return STARTED_STOOD_DOWN
+    return STARTED_AGAIN if record.committed else STARTED_SOLO if solo else STARTED_FRESH
 
 
 def is_over(service: PrimaryService) -> bool:

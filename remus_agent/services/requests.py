@@ -59,9 +59,11 @@ class Fenced(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Failover(OfDomain, kw_only=True):
-    """Parameters of `failover`."""
+    """Parameters of `failover`. accept_loss: where the witness gives no word, activate a copy that clients may have been told
+    more than it knows; recorded as a possible loss."""
 
     fenced: Fenced | None = None
+    accept_loss: bool = False
     expected_session: str | None = None
     expected_generation: int | None = None
 
@@ -149,6 +151,7 @@ def handlers(
             generation=params.expected_generation,
             session=params.expected_session,
             fenced=fenced,
+            accept_loss=params.accept_loss,
         )
         return status.as_dict()
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
-from remus_agent.errors import AuthorityError, RemusError
+from remus_agent.errors import AuthorityError, RemusError, WitnessUnknown
 from remus_agent.faults import FaultName, active
 from remus_agent.machines.authority import Stake, Verdict, Want
 from remus_agent.machines.backup import Event, State
@@ -17,6 +17,7 @@ from remus_agent.services.backup import BackupService
 from remus_agent.services.copy import Copy
 from remus_agent.services.fencing import Fencer
 from remus_agent.services.settings import Settings
+from remus_agent.services.takeover_notes import TakeoverNotes
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class Takeover:
         events: EventSink,
         taken: Callable[[Copy], Awaitable[None]],
         fencer: Fencer,
+        notes: TakeoverNotes,
     ) -> None:
         self._backup = backup
         self._authority = authority
@@ -44,6 +46,7 @@ class Takeover:
         self._events = events
         self._taken = taken
         self._fencer = fencer
+        self._notes = notes
         self._detectors: dict[str, Detector] = {}
         self._seen: dict[str, tuple[float, float]] = {}
         self._turns: dict[str, asyncio.Lock] = {}
@@ -106,11 +109,21 @@ class Takeover:
         """For whoever is about to activate a copy of this domain: one at a time."""
         return self._turns.setdefault(domain, asyncio.Lock())
 
-    async def take(self, domain: str, reason: str, proof: Mapping[str, str] | None = None) -> Copy:
+    async def stop_attempt(self, domain: str) -> None:
+        """An operator takes it into his own hands. What was asked of the witness may still be granted."""
+        attempt = self._attempts.get(domain)
+        copy = self._backup.copy_of(domain)
+        if attempt is not None and copy is not None and copy.state is State.TAKING:
+            attempt.cancel()
+            await asyncio.gather(attempt, return_exceptions=True)
+
+    async def take(
+        self, domain: str, reason: str, proof: Mapping[str, str] | None = None, patience: float | None = None
+    ) -> Copy:
         """Take over the committed copy of a guest in one's turn, if the witness allows it. proof: an operator's, checked, that
-        the primary's host is dead; without one it is fenced, which may have to be waited for. Raises AuthorityError,
-        WitnessError when the witness does not allow it; then the copy stands, unless it is stale. Raises another RemusError when
-        the copy could not be activated."""
+        the primary's host is dead; without one it is fenced, which may have to be waited for. patience: seconds to wait for the
+        witness's word; None: as long as it takes. Raises AuthorityError, WitnessError when it does not allow it; then the copy
+        stands, and may be stale. Raises another RemusError when the copy could not be activated."""
         with self._fencer.activation(domain):
             with self._backup.taking_over(domain):
                 copy = await self._backup.silence(domain)
@@ -119,12 +132,13 @@ class Takeover:
                         "no committed copy is left that may be activated", operation="take over", domain=domain
                     )
                 copy.ask_to_take()
-                await self._win(copy, reason)
+                await self._notes.asks(copy)
+                await self._win(copy, reason, patience)
                 for other in self._backup.copies_of(domain):
-                    if other is not copy and other.state is State.ORPHANED:
+                    if other is not copy and other.state in (State.ORPHANED, State.STALE):
                         await other.discard(Event.SUPERSEDED)
                 await self._fence(copy, proof or {})
-                await copy.take()
+                await self._run_here(copy)
             await self._taken(copy)
         return copy
 
@@ -136,17 +150,25 @@ class Takeover:
             copy.refused(Event.OWNERSHIP_REFUSED)
             raise
 
-    async def agree(self, copy: Copy, reason: str) -> None:
-        """Have the witness name this host as the owner of a guest that runs here on an operator's proof. Raises WitnessError,
-        AuthorityError."""
-        settled = await self._settle(copy, reason)
-        if settled.verdict is not Verdict.GO:
-            raise _not_offered(copy, settled)
+    async def _run_here(self, copy: Copy) -> None:
+        """Activate the copy of a guest that this host owns."""
+        try:
+            await copy.take(lambda: self._notes.runs(copy))
+        except RemusError:
+            if not copy.may_have_run:
+                await self._notes.asks(copy)  # if the copy is lost with it, the guest is given back
+            raise
 
-    async def _win(self, copy: Copy, reason: str) -> None:
+    async def _win(self, copy: Copy, reason: str, patience: float | None) -> None:
         """Return when this host owns the guest; otherwise the copy is told why not."""
         try:
-            settled = await self._settle(copy, reason)
+            async with asyncio.timeout(patience):
+                settled = await self._settle(copy, reason)
+        except TimeoutError:
+            copy.refused(Event.OWNERSHIP_REFUSED)
+            raise WitnessUnknown(
+                f"no word within {patience:g} s", operation="take over", domain=copy.hello.domain
+            ) from None
         except BaseException:  # also when the agent stops: what the copy is now has to be true
             copy.refused(Event.OWNERSHIP_REFUSED)
             raise
@@ -155,8 +177,7 @@ class Takeover:
         error = _not_offered(copy, settled)
         if settled.verdict is Verdict.STAND_DOWN:
             copy.refused(Event.STALE)
-            error.left = "the copy was discarded: the guest ran on without it"
-            await copy.clear_up()
+            error.left = "the copy is kept, but is stale: the guest ran on without it"
         else:
             copy.refused(Event.OWNERSHIP_REFUSED)
         raise error

@@ -134,6 +134,18 @@ class SimHypervisor:
     async def destroy(self, name: str) -> bool:
         return self.guests.pop(name, None) is not None
 
+    async def pause(self, domain: Domain) -> None:
+        self._same(domain).running = False
+
+    async def unpause(self, domain: Domain) -> None:
+        self._same(domain).running = True
+
+    def _same(self, domain: Domain) -> SimGuest:
+        guest = self.guests.get(domain.name)
+        if guest is None or guest.ended or guest.domain.uuid != domain.uuid:
+            raise DomainNotFound("it is gone, or another one by now", domain=domain.name)
+        return guest
+
     async def domids(self) -> frozenset[int]:
         return frozenset(guest.domain.domid for guest in self.guests.values())
 
@@ -234,6 +246,7 @@ class SimTarget:
     def __init__(self, host: SimHypervisor, guest: SimGuest) -> None:
         self._host = host
         self._guest = guest
+        self.may_have_run = False
 
     async def feed(self, buffers: Sequence[Buffer]) -> None:
         if self._host.toolstack_fails:
@@ -262,6 +275,7 @@ class SimTarget:
             raise AssertionError("an HVM guest has one record of its device model, others none")
         self._host.guests.pop(old.name)
         self._guest.domain = Domain(name, old.domid, old.uuid, old.guest_type, old.memory_kib, old.vifs)
+        self.may_have_run = True
         self._guest.running, self._guest.paused_copy = True, False
         self._host.guests[name] = self._guest
         return self._guest.domain

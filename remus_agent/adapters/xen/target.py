@@ -45,6 +45,7 @@ class XenTarget:
         self._feeder: Feeder | None = None
         self._built: tuple[int, str] | None = None
         self._revoked = threading.Event()
+        self.may_have_run = False
         self._closed = False
 
     async def start(self, preamble: bytes) -> None:
@@ -124,6 +125,7 @@ class XenTarget:
                 raise HypervisorError("the activation was given up", domain=self._name)
             domains.rename(store, found[0], self._name, name)
             self._built = (found[0], name)
+            self.may_have_run = True
             control.unpause(found[0])
             unpaused = time.monotonic()
             log.info(

@@ -271,6 +271,15 @@ def test_failover_with_yes_asks_nothing(agent: FakeAgent) -> None:
     }
 
 
+def test_a_loss_is_accepted_only_where_that_is_said_and_confirmed(
+    agent: FakeAgent, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal("yes\n"))
+    assert cli.main(failover("--accept-loss")) == 0
+    assert agent.requests[1].params["accept_loss"] is True
+    assert "you accept that loss" in capsys.readouterr().err
+
+
 def test_failover_carries_out_what_was_confirmed(
     agent: FakeAgent, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

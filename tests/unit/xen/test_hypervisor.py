@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -282,3 +283,14 @@ async def test_an_interface_made_anew_has_another_number(
     after = (await host.domain(NAME)).vifs[0]
     assert (before.index, after.index) == (0, 42)
     assert before != after
+
+
+async def test_a_guest_is_paused_once_and_unpaused_once(host: XenHypervisor, tmp_path: Path) -> None:
+    """Xen counts how often it was paused."""
+    domain = await host.domain(NAME)
+    await host.unpause(domain)
+    assert not (tmp_path / "arguments").exists(), "it runs"
+    await host.pause(domain)
+    assert (tmp_path / "arguments").read_text() == f"pause {DOMID}\n"
+    with pytest.raises(DomainNotFound, match="another one by now"):
+        await host.pause(replace(domain, uuid="another"))
