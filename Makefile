@@ -8,6 +8,8 @@ lab_debian ?= $(or $(LAB_DEBIAN),13)
 lab_guest ?= $(or $(LAB_GUEST),pvh)
 export LAB_DEBIAN := $(lab_debian)
 export LAB_GUEST := $(lab_guest)
+lab_witness ?= $(or $(LAB_WITNESS),false)
+export LAB_WITNESS := $(lab_witness)
 
 .PHONY: help setup verifier demo test test-all test-failovers check lint unit lab-test lab-up lab-down bench bench-disks bench-streams requirements clean
 
@@ -46,7 +48,7 @@ lint: setup ## Check style, types, import contracts and Ansible content
 unit: setup verifier ## Run the fast tests: unit, property and model
 	@python -m pytest -n auto -m "not lab and not playbooks"
 
-lab-up: setup ## Boot two nested Xen hosts (lab_debian=13 or 12, lab_guest=pvh, hvm or pv; also for all of the above)
+lab-up: setup ## Boot two nested Xen hosts (lab_debian=13 or 12, lab_guest=pvh, hvm or pv; also for all of the above; lab_witness=true: and a witness)
 	@ansible-playbook playbooks/lab.yml -e lab_state=present
 
 lab-down: setup ## Stop what lab-up started

@@ -11,9 +11,9 @@ module: remus_certificate
 short_description: Make the certificate of one host, and the CA that signs it
 description:
   - Runs on the controller. Makes a CA where there is none, and for a host a key and a certificate for client and server, whose
-    subjectAltName has its name.
-  - A certificate is made again when it is missing or damaged, expires soon, has another name or was signed by another CA than the
-    current one.
+    subjectAltName has its name, and its addresses where others reach it by them.
+  - A certificate is made again when it is missing or damaged, expires soon, has another name or other addresses, or was signed by
+    another CA than the current one.
   - To replace the CA without a moment in which hosts do not trust each other, use O(rotation) with V(prepare), V(switch) and
     V(finish), each on all hosts before the next.
   - Keys are never part of the result.
@@ -40,6 +40,11 @@ options:
     description: Name of the host, as its peers call it.
     type: str
     required: true
+  addresses:
+    description: Addresses of the host that its certificate names, too. Agents need none; a witness is reached by its own.
+    type: list
+    elements: str
+    default: []
   days:
     description: How long a new certificate is valid, but never longer than the CA.
     type: int
@@ -95,6 +100,7 @@ days_left:
 import contextlib
 import datetime
 import fcntl
+import ipaddress
 import os
 import re
 
@@ -186,18 +192,19 @@ class Authority:
             raise CertificateError(f"the key in {path} is not that of its certificate. State left: nothing was changed")
         return cls(certificate, key, content)
 
-    def issue(self, name, days):
+    def issue(self, name, addresses, days):
         """(certificate, key) for a host."""
         key = ec.generate_private_key(ec.SECP256R1())
         ends = min(now() + datetime.timedelta(days=days), self.certificate.not_valid_after_utc)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         builder = _builder(subject, self.certificate.subject, key.public_key(), ends)
+        names = [x509.DNSName(name), *(x509.IPAddress(address) for address in addresses)]
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
         for extension, critical in (
             (x509.BasicConstraints(ca=False, path_length=None), True),
             (_usage(ca=False), True),
             (x509.ExtendedKeyUsage(usages), False),
-            (x509.SubjectAlternativeName([x509.DNSName(name)]), False),
+            (x509.SubjectAlternativeName(names), False),
             (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
             (x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), False),
         ):
@@ -232,7 +239,16 @@ def _usage(ca):
     return x509.KeyUsage(digital_signature=not ca, key_cert_sign=ca, crl_sign=ca, **unused)
 
 
-def reason_to_issue(folder, name, authority, renew_days):
+def other_names(names, name, addresses):
+    """What a subjectAltName does not say as it should, or None."""
+    if names.get_values_for_type(x509.DNSName) != [name]:
+        return "it has another name"
+    if set(names.get_values_for_type(x509.IPAddress)) != set(addresses):
+        return "it has other addresses"
+    return None
+
+
+def reason_to_issue(folder, name, addresses, authority, renew_days):
     """(why a host needs a new certificate or "", days that the present one has left or None)."""
     certificate, key = files.read(os.path.join(folder, "host.pem")), files.read(os.path.join(folder, "host.key"))
     if certificate is None or key is None:
@@ -246,8 +262,8 @@ def reason_to_issue(folder, name, authority, renew_days):
     left = days_until(found)
     if not fits:
         return "damaged", left
-    if names.get_values_for_type(x509.DNSName) != [name]:
-        return "it has another name", left
+    if (other := other_names(names, name, addresses)) is not None:
+        return other, left
     try:
         found.verify_directly_issued_by(authority.certificate)
     except (InvalidSignature, TypeError, ValueError):
@@ -341,17 +357,18 @@ def describe(path, content):
 def ensure(params, check_mode):
     """Compare, then write what differs. The order is one in which a run that is cut short leaves a usable CA."""
     directory, name = params["directory"], params["name"]
+    addresses = list(dict.fromkeys(ipaddress.ip_address(address) for address in params["addresses"]))
     folder = os.path.join(directory, "hosts", name)
     site = Site(directory)
     site.plan(params)
-    reason, left = reason_to_issue(folder, name, site.current, params["renew_days"])
+    reason, left = reason_to_issue(folder, name, addresses, site.current, params["renew_days"])
     left_ca = days_until(site.current.certificate)
     if reason.startswith("it expires") and left_ca < params["renew_days"]:
         reason = ""  # a new one could not live longer; the warning says what to do
     wanted = site.files()
     wanted[os.path.join(folder, "ca.pem")] = site.bundle()
     if reason:
-        certificate, key = site.current.issue(name, params["days"])
+        certificate, key = site.current.issue(name, addresses, params["days"])
         wanted[os.path.join(folder, "host.key")] = pem_of_key(key)
         wanted[os.path.join(folder, "host.pem")] = pem_of(certificate)
     comparison = Comparison(directory)
@@ -396,6 +413,7 @@ def main():
         argument_spec={
             "directory": {"type": "path", "required": True},
             "name": {"type": "str", "required": True},
+            "addresses": {"type": "list", "elements": "str", "default": []},
             "days": {"type": "int", "default": 365},
             "renew_days": {"type": "int", "default": 60},
             "ca_days": {"type": "int", "default": 3650},
@@ -410,6 +428,11 @@ def main():
         module.fail_json(
             msg="{!r} is not a host name. Next: see remus_agent_name in the inventory".format(params["name"])
         )
+    for address in params["addresses"]:
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            module.fail_json(msg=f"{address!r} is not an IP address. Next: see remus_pki_addresses in the inventory")
     if not 0 < params["renew_days"] < params["days"] <= params["ca_days"]:
         module.fail_json(msg="It must be 0 < renew_days < days <= ca_days, else each run would make new certificates")
     try:

@@ -48,6 +48,13 @@ options:
         description: What was seen, in words for the record.
         type: str
         required: true
+  accept_loss:
+    description:
+      - Where the witness cannot be asked, or does not offer the copy, start it all the same. The old host may have run on alone;
+        whatever it has told clients since the copy was made is lost then. It is recorded as a possible loss.
+      - Changes nothing where there is no witness, or where it gives its word.
+    type: bool
+    default: false
   expected_generation:
     description: Refuse when the copy has another generation, that is when ownership changed since it was looked at.
     type: int
@@ -158,6 +165,8 @@ def failover(client, params, check_mode):
     if check_mode:
         return result
     request = {"domain": name, "fenced": params["fenced"]}
+    if params["accept_loss"]:
+        request["accept_loss"] = True
     for option, fact in (("expected_generation", "generation"), ("expected_session", "session")):
         if status.get(fact) is not None:
             request[option] = status[fact]
@@ -182,6 +191,7 @@ def main():
                     "evidence": {"type": "str", "required": True},
                 },
             },
+            accept_loss={"type": "bool", "default": False},
             expected_generation={"type": "int"},
             expected_session={"type": "str"},
             timeout={"type": "int", "default": 180},

@@ -17,12 +17,15 @@ from remus_agent.adapters.clock import SystemClock
 from remus_agent.adapters.disk.layers import DiskMapping
 from remus_agent.adapters.disk.replicas import FileReplicas
 from remus_agent.adapters.disk.tap import DiskTaps, TapLimits
+from remus_agent.adapters.fence.agents import FenceAgents
 from remus_agent.adapters.journal.file import FileJournals
 from remus_agent.adapters.journal.guests import GuestFiles
 from remus_agent.adapters.net.announce import BridgeAnnouncer
 from remus_agent.adapters.net.output_buffer import PlugOutputBuffers
 from remus_agent.adapters.transport import tcp, tls
 from remus_agent.adapters.transport.control_server import ControlServer
+from remus_agent.adapters.witness.etcd import EtcdWitness
+from remus_agent.adapters.witness.gateway import EtcdAccess
 from remus_agent.adapters.xen.hypervisor import XenHypervisor
 from remus_agent.config import Config
 from remus_agent.errors import RemusError
@@ -77,14 +80,21 @@ async def _run(settings: Config) -> None:
             tls=encryption,
         )
         stack.push_async_callback(listener.close)
+        if settings.replication.second is not None:
+            second = await tcp.serve(
+                str(settings.replication.second),
+                settings.replication.second_ips,
+                service.backup.on_beats,
+                silence=settings.timeouts.silence,
+                tls=encryption,
+            )
+            stack.push_async_callback(second.close)
         stack.push_async_callback(service.close)
         control = ControlServer(
             settings.paths.agent_socket,
             handlers(
                 service,
                 _reader(events),
-                interval_ms=settings.pacing.interval_ms,
-                output_limit_bytes=settings.output.limit_bytes,
                 describe_tls=None if encryption is None else encryption.describe,
             ),
         )
@@ -109,6 +119,14 @@ def _compose(settings: Config, events: EventLog, encryption: tls.MutualTls | Non
         silence=settings.timeouts.silence,
         heartbeat=settings.timeouts.heartbeat,
         activate=settings.timeouts.activate,
+        retry=settings.timeouts.retry,
+        detect=settings.timeouts.detect,
+        solo=settings.timeouts.solo,
+        interval_ms=settings.pacing.interval_ms,
+        output_limit_bytes=settings.output.limit_bytes,
+        automatic_failover=settings.automatic.failover,
+        automatic_solo=settings.automatic.solo,
+        automatic_reprotect=settings.automatic.reprotect,
     )
     disks = disk_config.load(disk_config.DEFAULT_PATH, settings.paths.state)
     if disks:
@@ -137,8 +155,24 @@ def _compose(settings: Config, events: EventLog, encryption: tls.MutualTls | Non
         events=events,
         clock=clock,
         taps=DiskTaps(disks, settings.paths.run, TapLimits()),
+        witness=_witness(settings),
+        second=_second(settings, encryption),
+        fencing=FenceAgents(settings.fencing, clock) if settings.fencing else None,
     )
-    return AgentService(numbers, peers, ports, PlugOutputBuffers(), backup)
+    paths = {name: str(address) for name, address in settings.replication.second_paths.items()}
+    return AgentService(numbers, peers, ports, PlugOutputBuffers(), backup, paths)
+
+
+def _second(settings: Config, encryption: tls.MutualTls | None) -> tcp.TcpConnector | None:
+    if settings.replication.second is None:
+        return None
+    return tcp.TcpConnector(silence=settings.timeouts.silence, source=settings.replication.second.ip, tls=encryption)
+
+
+def _witness(settings: Config) -> EtcdWitness | None:
+    if settings.witness is None or settings.tls is None:
+        return None
+    return EtcdWitness(EtcdAccess(settings.witness.endpoints, settings.tls, settings.witness.timeout))
 
 
 def _reader(events: EventLog) -> Callable[[int, str | None, int], list[dict[str, object]]]:

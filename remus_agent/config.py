@@ -2,21 +2,25 @@
 a default.
 
     [host]         name
-    [replication]  listen                      [replication.peers]  NAME = "ADDRESS:PORT"
-    [timeouts]     connect suspend ack silence heartbeat activate      (seconds, above 0)
+    [replication]  listen second               [replication.peers]         NAME = "ADDRESS:PORT"
+                                               [replication.second_paths]  NAME = "ADDRESS:PORT"
+    [timeouts]     connect suspend ack silence heartbeat activate detect solo retry      (seconds, above 0)
+    [witness]      endpoints timeout           (without the section: roles change on an operator's word alone)
+    [automatic]    failover solo reprotect
     [output]       limit_bytes
     [pacing]       interval_ms
     [paths]        state run
     [tls]          ca certificate key                              (absolute paths; without the section: plain TCP)
+    [fencing.NAME]                                                 (see `fence_config`)
 """
 
 from __future__ import annotations
 
 import difflib
 import ipaddress
-import math
 import re
 import tomllib
+import urllib.parse
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -25,12 +29,12 @@ from typing import Any, Final
 
 import msgspec
 
+from remus_agent import fence_config
+from remus_agent.config_rules import check
 from remus_agent.errors import ConfigError
+from remus_agent.fence_config import FenceAgent
 
 DEFAULT_PATH: Final = Path("/etc/remus/agent.toml")
-MAX_SECONDS: Final = 86400.0
-MIN_OUTPUT_BYTES: Final = 65536
-MAX_INTERVAL_MS: Final = 60_000
 _NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -82,22 +86,32 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Replication:
-    """Where this agent listens for replication, and the agents it may replicate with."""
+    """Where this agent listens for replication, and the agents it may replicate with. second, second_paths: the same over another
+    network, for heartbeats alone."""
 
     listen: Address
     peers: Mapping[str, Address]
+    second: Address | None = None
+    second_paths: Mapping[str, Address] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def peer_ips(self) -> frozenset[str]:
         """Addresses from which connections are accepted."""
         return frozenset(address.ip for address in self.peers.values())
 
+    @property
+    def second_ips(self) -> frozenset[str]:
+        """Addresses from which heartbeats are accepted."""
+        return frozenset(address.ip for address in self.second_paths.values())
+
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """Durations in seconds. connect: to reach a peer. suspend: for a guest to suspend. ack: for a memory
     acknowledgement. silence: without any frame before a connection counts as ended. heartbeat: between
-    heartbeats. activate: for the toolstack to finish a domain."""
+    heartbeats. activate: for the toolstack to finish a domain. retry: between attempts to find a lost backup. With a witness:
+    detect: silence on both paths after which a backup asks to take over. solo: without an acknowledgement, after which a
+    primary asks to run on alone."""
 
     connect: float = 10.0
     suspend: float = 10.0
@@ -105,6 +119,28 @@ class Timeouts:
     silence: float = 30.0
     heartbeat: float = 2.0
     activate: float = 120.0
+    retry: float = 5.0
+    detect: float = 10.0
+    solo: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """An etcd cluster that records who owns which guest. endpoints: `https://HOST:PORT` of each of its nodes. timeout: seconds to
+    connect, and as many for an answer. It is shown the certificates of [tls]."""
+
+    endpoints: tuple[str, ...]
+    timeout: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Automatic:
+    """What an agent with a witness does by itself. failover: take over from a primary that is silent. solo: run on without a
+    backup that is silent. reprotect: replicate to the old primary as soon as it answers again."""
+
+    failover: bool = True
+    solo: bool = True
+    reprotect: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +212,10 @@ class Config:
     pacing: Pacing = field(default_factory=Pacing)
     paths: Paths = field(default_factory=Paths)
     tls: Tls | None = None
+    witness: Witness | None = None
+    automatic: Automatic = field(default_factory=Automatic)
+    fencing: Mapping[str, FenceAgent] = field(default_factory=lambda: MappingProxyType({}))
+    """By the name of the peer that is switched off."""
 
 
 _SECTIONS: Final[Mapping[str, type[Any]]] = MappingProxyType(
@@ -187,6 +227,8 @@ _SECTIONS: Final[Mapping[str, type[Any]]] = MappingProxyType(
         "pacing": Pacing,
         "paths": Paths,
         "tls": Tls,
+        "witness": Witness,
+        "automatic": Automatic,
     }
 )
 
@@ -203,9 +245,11 @@ def load(path: Path) -> Config:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text") from error
     try:
-        return parse(text)
+        config = parse(text)
+        fence_config.check_secrets(config.fencing)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.message}", hint=error.hint) from error
+    return config
 
 
 def parse(text: str) -> Config:
@@ -214,7 +258,8 @@ def parse(text: str) -> Config:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not valid TOML: {error}") from error
-    _known("the file", data, _SECTIONS, "section")
+    _known("the file", data, (*_SECTIONS, "fencing"), "section")
+    fencing = data.pop("fencing", {})
     for name, section in data.items():
         if not isinstance(section, dict):
             raise ConfigError(f"{name} must be a section", hint=f"write [{name}] on a line of its own")
@@ -222,16 +267,20 @@ def parse(text: str) -> Config:
     for name, key in (("host", "name"), ("replication", "listen")):
         if key not in data.get(name, {}):
             raise ConfigError(f"{name}.{key} is missing", hint=f"set {key} in section [{name}]")
+    replication = _replication(data["replication"])
     config = Config(
         host=Host(_text("host.name", data["host"]["name"])),
-        replication=_replication(data["replication"]),
+        replication=replication,
         timeouts=_convert("timeouts", data.get("timeouts", {}), Timeouts),
         output=_convert("output", data.get("output", {}), Output),
         pacing=_convert("pacing", data.get("pacing", {}), Pacing),
         paths=Paths(**_files("paths", data.get("paths", {}))),
         tls=_tls(data["tls"]) if "tls" in data else None,
+        witness=_witness(data["witness"]) if "witness" in data else None,
+        automatic=_convert("automatic", data.get("automatic", {}), Automatic),
+        fencing=fence_config.parse(fencing, replication.peers),
     )
-    _check(config)
+    check(config)
     return config
 
 
@@ -277,14 +326,42 @@ def _address(key: str, value: object) -> Address:
 
 
 def _replication(table: dict[str, object]) -> Replication:
-    peers = table.get("peers", {})
-    if not isinstance(peers, dict):
-        raise ConfigError("replication.peers must be a section", hint='write NAME = "ADDRESS:PORT" lines in it')
+    return Replication(
+        _address("replication.listen", table["listen"]),
+        _addresses("replication.peers", table.get("peers", {})),
+        _address("replication.second", table["second"]) if "second" in table else None,
+        _addresses("replication.second_paths", table.get("second_paths", {})),
+    )
+
+
+def _addresses(key: str, table: object) -> Mapping[str, Address]:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{key} must be a section", hint='write NAME = "ADDRESS:PORT" lines in it')
     found = {}
-    for name, value in peers.items():
-        _text("a name in replication.peers", name)
-        found[name] = _address(f"replication.peers.{name}", value)
-    return Replication(_address("replication.listen", table["listen"]), MappingProxyType(found))
+    for name, value in table.items():
+        _text(f"a name in {key}", name)
+        found[name] = _address(f"{key}.{name}", value)
+    return MappingProxyType(found)
+
+
+def _witness(table: dict[str, object]) -> Witness:
+    if not table.get("endpoints"):
+        raise ConfigError(
+            "witness.endpoints is missing", hint='write endpoints = ["https://ADDRESS:2379"] with every node of etcd'
+        )
+    found: Witness = _convert("witness", table, Witness)
+    for endpoint in found.endpoints:
+        where = urllib.parse.urlsplit(endpoint)
+        try:
+            right = where.scheme == "https" and where.hostname and where.port and where.path in ("", "/")
+        except ValueError:
+            right = False
+        if not right or where.query or where.fragment or where.username:
+            raise ConfigError(f"witness.endpoints: {endpoint!r} is not https://HOST:PORT")
+    endpoints = tuple(endpoint.rstrip("/") for endpoint in found.endpoints)
+    if len(set(endpoints)) != len(endpoints):
+        raise ConfigError("witness.endpoints names a node twice")
+    return Witness(endpoints, found.timeout)
 
 
 def _files(section: str, table: dict[str, object]) -> dict[str, Path]:
@@ -300,32 +377,3 @@ def _tls(table: dict[str, object]) -> Tls:
         if item.name not in table:
             raise ConfigError(f"tls.{item.name} is missing", hint="[tls] needs ca, certificate and key")
     return Tls(**_files("tls", table))
-
-
-def _check(config: Config) -> None:
-    """What no single key can show."""
-    for item in fields(config.timeouts):
-        seconds = getattr(config.timeouts, item.name)
-        if not (math.isfinite(seconds) and 0 < seconds <= MAX_SECONDS):
-            raise ConfigError(
-                f"timeouts.{item.name} is {seconds}; it must be above 0 and at most {MAX_SECONDS:.0f} seconds"
-            )
-    if config.timeouts.heartbeat * 2 > config.timeouts.silence:
-        raise ConfigError(
-            f"timeouts.silence ({config.timeouts.silence}) must be at least twice timeouts.heartbeat"
-            f" ({config.timeouts.heartbeat})",
-            hint="otherwise one late heartbeat ends a connection",
-        )
-    if config.output.limit_bytes < MIN_OUTPUT_BYTES:
-        raise ConfigError(f"output.limit_bytes is {config.output.limit_bytes}; it must be at least {MIN_OUTPUT_BYTES}")
-    if not 0 <= config.pacing.interval_ms <= MAX_INTERVAL_MS:
-        raise ConfigError(f"pacing.interval_ms is {config.pacing.interval_ms}; it must be from 0 to {MAX_INTERVAL_MS}")
-    seen: dict[Address, str] = {config.replication.listen: "replication.listen"}
-    for name, address in config.replication.peers.items():
-        if name == config.host.name:
-            raise ConfigError(f"replication.peers has this host itself ({name})", hint="list only the others")
-        if address.unspecified:
-            raise ConfigError(f"replication.peers.{name}: {address} is not the address of one host")
-        if address in seen:
-            raise ConfigError(f"replication.peers.{name} has the same address as {seen[address]}")
-        seen[address] = f"replication.peers.{name}"

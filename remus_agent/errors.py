@@ -25,6 +25,9 @@
     │   ├── WitnessUnreachable  it could not be asked; nothing was changed
     │   ├── WitnessConflict     the record is not what it was taken for; nothing was changed
     │   └── WitnessUnknown      whether a change was made is not known
+    ├── FencingError            a host could not be switched off, or its fence agent does not work
+    │   ├── FenceTimeout        the fence agent did not end in time
+    │   └── FenceUnconfirmed    the host was told to go off, and is not seen to be off
     ├── SwitchoverError         a planned move was called off; the guest runs where it was
     │   └── SwitchoverInDoubt   handed over, and the backup has not said whether it runs it
     └── FileError               a file or a pipe that a command was given
@@ -323,18 +326,37 @@ class WitnessUnknown(WitnessError):
     code = "witness-unknown"
 
 
+class FencingError(RemusError):
+    """A host could not be fenced, or the state of its power is not known."""
+
+    code = "fencing"
+    exit_code = 18
+
+
+class FenceTimeout(FencingError):
+    """The fence agent did not end in time, and was killed. What it was told to do may be done, or half done."""
+
+    code = "fence-timeout"
+
+
+class FenceUnconfirmed(FencingError):
+    """The host was told to go off, and is not seen to be off: it may be on."""
+
+    code = "fence-unconfirmed"
+
+
 class SwitchoverError(RemusError):
     """A switchover was called off: the guest runs where it was."""
 
     code = "switchover"
-    exit_code = 18
+    exit_code = 19
 
 
 class SwitchoverInDoubt(SwitchoverError):
     """The guest was handed over, and it is not known yet whether the backup runs it: it is down here."""
 
     code = "switchover-in-doubt"
-    exit_code = 19
+    exit_code = 20
 
 
 class FileError(RemusError):

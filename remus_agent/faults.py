@@ -17,6 +17,11 @@ The environment variable REMUS_SEEDED_FAULT names them, separated by commas. Thi
                              process that was frozen
     switchover-resumes       a primary that has handed its guest over resumes it all the same
     wall-clock               the detector measures silence with a clock that can be set
+    fence-not-awaited        a copy is activated without waiting for the fencing that is required
+    destroy-at-once          a host that learns that another one owns its guest destroys it, without waiting until it runs there
+    runs-unnoted             a backup makes a guest run without having noted that it does
+    older-copy-kept          a backup keeps an older copy that may be activated when a newer session has committed
+    override-unrecorded      what an operator's word has activated is not written into the record in the witness
     pause-at:<phase>         the primary's agent stops itself (SIGSTOP), once, when an epoch is in that phase, so
                              that a test can kill it exactly there; the phases are those of `Phase`;
                              `pause-at:<phase>:<n>` does so when it gets there for the n-th time
@@ -55,6 +60,11 @@ class FaultName(Enum):
     GENERATION_UNCHECKED = "generation-unchecked-on-release"
     WALL_CLOCK = "wall-clock"
     SWITCHOVER_RESUMES = "switchover-resumes"
+    FENCE_NOT_AWAITED = "fence-not-awaited"
+    DESTROY_AT_ONCE = "destroy-at-once"
+    RUNS_UNNOTED = "runs-unnoted"
+    OLDER_COPY_KEPT = "older-copy-kept"
+    OVERRIDE_UNRECORDED = "override-unrecorded"
 
 
 class Phase(StrEnum):

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from remus_agent.errors import JournalError
 from remus_agent.protocol.replication.frames import Buffer as Buffer  # noqa: PLC0414 - for implementers of ports
@@ -224,7 +224,16 @@ class Hypervisor(Protocol):
         ...
 
     async def resume(self, domain: Domain) -> bool:
-        """Set a guest going that is down for suspension; False when it runs. Raises DomainNotFound when it is gone."""
+        """Set a guest going that is down for suspension; False when it is not. One that is paused as well stays paused. Raises
+        DomainNotFound when it is gone, or another one by now."""
+        ...
+
+    async def pause(self, domain: Domain) -> None:
+        """It runs no more until `unpause`. Safe to call twice. Raises as `resume` does."""
+        ...
+
+    async def unpause(self, domain: Domain) -> None:
+        """It runs on, unless it is down for suspension. Safe to call twice. Raises as `resume` does."""
         ...
 
     async def domids(self) -> frozenset[int]:
@@ -269,6 +278,11 @@ class OutputBuffer(Protocol):
 
     async def remove(self) -> None:
         """Open, wait until nothing is held, take the plumbing away."""
+        ...
+
+    async def drop(self) -> None:
+        """Throw away all that is held, and hold whatever comes from now on. Called while the guest does not run; also for what an
+        earlier agent has left."""
         ...
 
     async def state(self) -> BufferState: ...
@@ -349,11 +363,18 @@ class Journals(Protocol):
     async def open(self, domain: str) -> Journal: ...
 
 
+STOOD_DOWN: Final = "stood-down"
+TAKING: Final = "taking"
+
+
 @dataclass(frozen=True, slots=True)
 class GuestRecord:
-    """What an agent must know of a domain after a restart. role: `primary` (this host protects it) or `active` (this host
-    took it over, or was about to). committed: a backup may hold a committed copy, so output stays held until a new commit.
-    handed: session in which a primary has handed it over, or was about to: the guest is not resumed before somebody knows."""
+    """What an agent must know of a domain after a restart. role: `primary` (this host protects it), `active` (this host
+    took it over without a witness's word, or was about to), `stood-down` (another host owns it, it is paused here) or `taking`
+    (this host has asked to take it over, and has never made it run since). committed: a backup may hold a committed copy, so
+    output stays held until a new commit. override: an operator's proof by which it runs here, as long as the record in the
+    witness does not say so. handed: session in which a primary has handed it over, or was about to: the guest is not resumed
+    before somebody knows."""
 
     name: str
     uuid: str
@@ -363,6 +384,7 @@ class GuestRecord:
     committed: bool
     interval_ms: int
     output_limit_bytes: int
+    override: str = ""
     handed: str | None = None
 
 

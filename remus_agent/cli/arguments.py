@@ -12,8 +12,8 @@ DESCRIPTION: Final = "Protect running Xen guests with a copy on a second host, a
 EPILOG: Final = (
     "Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 3 refused, 4 no such domain,"
     " 5 protected already, 6 protocol, 7 the other host, 8 Xen, 9 output buffer, 10 journal, 11 authority,"
-    " 12 no agent here, 13 a file or the output, 14 to 16 see remusctl stream --help, 17 the witness,"
-    " 18 a switchover was called off (the domain runs here), 19 a switchover is in doubt (it is down here), 130 interrupted."
+    " 12 no agent here, 13 a file or the output, 14 to 16 see remusctl stream --help, 17 the witness, 18 fencing,"
+    " 19 a switchover was called off (the domain runs here), 20 a switchover is in doubt (it is down here), 130 interrupted."
 )
 
 
@@ -61,6 +61,12 @@ def parser() -> argparse.ArgumentParser:
         "--fenced-method", required=True, metavar="METHOD", help="how it was fenced, for example power-off"
     )
     failover.add_argument("--evidence", default="", metavar="TEXT", help="how you know that it is off; recorded")
+    failover.add_argument(
+        "--accept-loss",
+        action="store_true",
+        help="where the witness can't be asked or does not offer this copy: run it all the same. The old host may have run on"
+        " alone; what it has told clients since this copy was made is lost then. Recorded as a possible loss",
+    )
     failover.add_argument("--expected-generation", type=_count, metavar="N", help="refuse when it is another one")
     failover.add_argument("--yes", action="store_true", help="do not ask")
 
@@ -78,6 +84,9 @@ def parser() -> argparse.ArgumentParser:
     probe = verb("probe", "see whether a domain could be protected; changes nothing")
     probe.add_argument("domain")
     probe.add_argument("--peer", required=True, help="host that would keep the copy")
+
+    fence = verb("fence-check", "ask the fence agent of a peer whether it works; switches nothing")
+    fence.add_argument("host", help="peer that it would switch off, as the configuration names it")
 
     events = verb("events", "show what happened")
     events.add_argument("domain", nargs="?")

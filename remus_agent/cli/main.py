@@ -28,6 +28,8 @@ UNPROTECT_TIMEOUT: Final = 300.0
 FAILOVER_TIMEOUT: Final = 900.0
 SWITCHOVER_MARGIN: Final = 600.0
 """Seconds for everything but the last epoch: to activate the copy there, to destroy the guest here."""
+FENCE_TIMEOUT: Final = 3 * 3600.0 + MARGIN
+"""Three runs of a fence agent with the longest timeout that can be configured."""
 FOLLOW_SECONDS: Final = 1.0
 INTERRUPTED: Final = 130
 
@@ -124,13 +126,19 @@ def _unprotect(client: Client, options: argparse.Namespace, progress: ProgressLi
         status = client.call("status", {"domain": options.domain})
         _confirm(
             f"{options.domain} is {status.get('role')} here ({status.get('state')}). Its protection ends,"
-            " and a copy on this host is discarded for good."
+            " and a copy on this host is discarded for good; so is a guest that is paused here because another host owns it."
         )
     params = {"domain": options.domain, "force": options.force}
     answer = client.call("unprotect", params, timeout=UNPROTECT_TIMEOUT, on_progress=progress)
     progress.end()
     _show(options, answer, render.status(answer))
     return 0
+
+
+_LOSS: Final = (
+    " Clients may have been told more than this copy knows, without the witness's word that they were not: you accept that loss,"
+    " and it is recorded."
+)
 
 
 def _failover(client: Client, options: argparse.Namespace, progress: ProgressLines) -> int:
@@ -144,12 +152,15 @@ def _failover(client: Client, options: argparse.Namespace, progress: ProgressLin
     }
     if options.expected_generation is not None:
         params["expected_generation"] = options.expected_generation
+    if options.accept_loss:
+        params["accept_loss"] = True
     if not options.yes:
         status = client.call("status", {"domain": options.domain})
         _confirm(
             f"{options.domain} is {status.get('role')} here ({status.get('state')}). It will run on this host"
             f" from epoch {status.get('committed_epoch')} of generation {status.get('generation')}; whatever"
             f" came after that is lost. If {options.fenced_host} still runs it, its data will be damaged."
+            + (_LOSS if options.accept_loss else "")
         )
         # What was confirmed is what may happen, nothing newer.
         params.setdefault("expected_generation", status.get("generation"))
@@ -178,6 +189,12 @@ def _probe(client: Client, options: argparse.Namespace, progress: ProgressLines)
     progress.end()
     _show(options, answer, render.probe(answer, options.domain, options.peer))
     return 0 if answer.get("ok") else RefusedError.exit_code
+
+
+def _fence_check(client: Client, options: argparse.Namespace, _: ProgressLines) -> int:
+    answer = client.call("fence-check", {"host": options.host}, timeout=FENCE_TIMEOUT)
+    _show(options, answer, render.fence_check(answer))
+    return ConfigError.exit_code if answer.get("unknown_options") else 0
 
 
 def _events(client: Client, options: argparse.Namespace, _: ProgressLines) -> int:
@@ -230,6 +247,7 @@ VERBS: Final[dict[str, Verb]] = {
     "failover": _failover,
     "switchover": _switchover,
     "probe": _probe,
+    "fence-check": _fence_check,
     "events": _events,
 }
 CHANGING: Final = frozenset({"protect", "unprotect", "failover", "switchover"})

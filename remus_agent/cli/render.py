@@ -200,6 +200,22 @@ def probe(answer: Mapping[str, Any], domain: str, peer: str) -> str:
     return "\n".join(lines)
 
 
+def fence_check(answer: Mapping[str, Any]) -> str:
+    """What a fence agent says."""
+    shown = facts(
+        [
+            ("host", answer.get("host")),
+            ("agent", f"{answer.get('agent')}, which works"),
+            ("power", answer.get("power")),
+            ("required before activation", answer.get("required")),
+        ]
+    )
+    unknown = answer.get("unknown_options") or ()
+    if unknown:
+        shown += "\n" + facts([("options that it does not know and ignores", ", ".join(unknown))])
+    return shown
+
+
 def event(one: Mapping[str, Any]) -> str:
     """One event on one line."""
     epoch = one.get("epoch")

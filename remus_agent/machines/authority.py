@@ -39,6 +39,9 @@ class Want(Enum):
     RELEASE = "release output although the acknowledged epoch was sent long ago"
     ALONE = "run on without a backup, output open"
     TAKE = "activate a copy"
+    OVERRIDE = "have the record say that the guest runs here by an operator's proof of fencing"
+    GIVE = "give back a guest that was taken over, has never run here, and whose copy is lost"
+    RESUME = "let the guest go on that was paused because another host owned it"
 
 
 class Reading(Enum):
@@ -54,6 +57,7 @@ class Reading(Enum):
     NOT_YET = "another host may run it, and has not registered the copy that this one has"
     TAKEN = "this host has taken over the copy that it has"
     THEIRS = "another host may run it, and the copy that this one has is stale"
+    HANDED_BACK = "only this host may run it, because the one that owned it meanwhile has never run it"
 
 
 class Verdict(Enum):
@@ -64,6 +68,7 @@ class Verdict(Enum):
     BE_ALONE = "first ask to be the sole owner, of the next generation"
     PROTECT = "first ask for the backup to be named"
     BECOME_OWNER = "first ask to be the owner, of the next generation"
+    GIVE_BACK = "first ask for the host that the copy came from to be the owner, of the next generation"
     REFUSE = "do not do it now; nothing is wrong"
     AGAIN = "end the session and open one of the right generation"
     STAND_DOWN = "another host owns it: give up the guest or the copy"
@@ -147,6 +152,39 @@ RULES: tuple[Rule, ...] = (
     Rule(_W.TAKE, _R.NOT_YET, _V.REFUSE, "Until the primary has named it, its output may be open."),
     Rule(_W.TAKE, _R.TAKEN, _V.GO, "A change of ours whose answer was lost, or an activation that did not end well."),
     Rule(_W.TAKE, _R.THEIRS, _V.STAND_DOWN, "The primary has run on without it: the copy is of another past."),
+    Rule(
+        _W.GIVE, _R.TAKEN, _V.GIVE_BACK, "It ran nowhere since: the guest that is paused there is the newest there is."
+    ),
+    *_rules(
+        _W.GIVE,
+        (_R.OFFERED, _R.NOT_YET),
+        _V.REFUSE,
+        "This host has asked for it, and that request may still be under way: look again.",
+    ),
+    *_rules(_W.GIVE, (_R.THEIRS, _R.NONE), _V.STAND_DOWN, "The record has moved on: there is nothing to give back."),
+    Rule(_W.OVERRIDE, _R.NONE, _V.CREATE, "Somebody has forgotten the record."),
+    *_rules(_W.OVERRIDE, (_R.MINE_SOLO, _R.MINE_SOLO_OF_IT), _V.GO, "It says so: a change of ours was made after all."),
+    *_rules(
+        _W.OVERRIDE,
+        (_R.MINE_PROTECTED, _R.MINE_PROTECTED_OF_IT),
+        _V.BE_ALONE,
+        "It is of an earlier time when this host was the primary: that copy must not be activated.",
+    ),
+    Rule(
+        _W.OVERRIDE,
+        _R.THEIRS,
+        _V.BECOME_OWNER,
+        "Whoever it is: an operator has proof that the other host is off, and this is the only guest that runs.",
+    ),
+    Rule(_W.RESUME, _R.HANDED_BACK, _V.GO, "Nobody has run it since it was paused: it is the newest there is."),
+    Rule(_W.RESUME, _R.THEIRS, _V.REFUSE, "The owner may run it at any moment."),
+    Rule(_W.RESUME, _R.NONE, _V.REFUSE, "Without a record nobody knows whether another host has run it."),
+    *_rules(
+        _W.RESUME,
+        (_R.MINE_SOLO, _R.MINE_PROTECTED),
+        _V.REFUSE,
+        "It says what it said before another host took the guest by an operator's word: that one will write itself in.",
+    ),
 )
 """Readings that cannot be met by a role that wants something are not in it: `decide` takes them for defects."""
 
@@ -177,6 +215,8 @@ class Stake:
         match verdict:
             case Verdict.CREATE | Verdict.BE_ALONE | Verdict.BECOME_OWNER:
                 return self._record(generation, "solo", None)
+            case Verdict.GIVE_BACK:
+                return Ownership(self.peer, generation, "solo", None, self.guest, self.reason, self.host)
             case Verdict.PROTECT:
                 return self._record(generation, "protected", self.peer)
         return None
@@ -187,14 +227,23 @@ class Stake:
     def _reading(self, record: Ownership | None) -> Reading:
         if record is None:
             return Reading.NONE
-        if self.want is Want.TAKE:
+        if self.want in (Want.TAKE, Want.GIVE):
             return self._of_copy(record)
         if record.owner != self.host:
             return Reading.THEIRS
+        if self.want is Want.RESUME:
+            return self._of_paused(record)
         if record.state == "solo":
             return Reading.MINE_SOLO_OF_IT if record.generation + 1 == self.generation else Reading.MINE_SOLO
         same = (record.generation, record.backup) == (self.generation, self.peer)
         return Reading.MINE_PROTECTED_OF_IT if same else Reading.MINE_PROTECTED
+
+    def _of_paused(self, record: Ownership) -> Reading:
+        if record.state == "protected":
+            return Reading.MINE_PROTECTED
+        # The host that gives a guest back writes that; and later than anything that this one knew when it stood down.
+        back = record.changed_by != self.host and record.generation > self.generation
+        return Reading.HANDED_BACK if back else Reading.MINE_SOLO
 
     def _of_copy(self, record: Ownership) -> Reading:
         if record.owner == self.host:

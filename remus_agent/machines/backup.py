@@ -2,7 +2,8 @@
 
 Three ways lead to activation: FAILOVER_ASKED comes from an operator with proof that the primary is dead; PRIMARY_GONE, from a
 detector or an operator, only asks the witness, and OWNERSHIP_WON is the witness's word; HANDED_OVER is
-the primary's own word, in a switchover.
+the primary's own word, in a switchover. A copy that the record has left behind is
+STALE: kept, because it may be all that is left of the guest, and activated only by an operator who accepts the loss.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ class State(Enum):
     READY = "ready"
     ORPHANED = "orphaned"
     TAKING = "taking"
+    STALE = "stale"
     ACTIVATING = "activating"
     ACTIVE = "active"
     DISCARDED = "discarded"
@@ -34,13 +36,16 @@ class Event(Enum):
     SUPERSEDED = "a newer session of the same domain has committed"
     FAILOVER_ASKED = "an operator with proof of fencing activates the copy"
     HANDED_OVER = "the primary hands over: its guest is down, the last epoch committed here, its output released"
+    LOSS_ACCEPTED = (
+        "an operator with proof of fencing activates the copy, though clients may have been told more than it knows"
+    )
     PRIMARY_GONE = "the primary seems to be gone, and the witness shall say whether this host may run the guest"
     OWNERSHIP_WON = "the witness confirms that this host owns the guest"
     OWNERSHIP_REFUSED = "the witness could not be asked, or has no word on this copy"
     STALE = "the record has moved on: the primary ran on without this copy"
     COPY_BROKEN = "the toolstack process that holds the copy failed"
     ACTIVATED = "the domain runs here"
-    DISKS_KEPT = "its disks could not be handed over"
+    NOT_READY = "its disks could not be handed over, or it could not be noted that it runs"
     ACTIVATION_FAILED = "the toolstack could not finish the domain"
 
 
@@ -150,9 +155,9 @@ TABLE: Table[State, Event, Effect] = Table(
         Row(
             _S.ORPHANED,
             _E.STALE,
-            _S.DISCARDED,
-            (_A.ABORT,),
-            "A session of a later generation, or the record, says that this copy is of another past.",
+            _S.STALE,
+            (),
+            "The guest ran on without it, or is given back to its primary. Kept until there is a newer one.",
         ),
         Row(
             _S.READY,
@@ -169,11 +174,39 @@ TABLE: Table[State, Event, Effect] = Table(
             (),
             "For sure nothing was changed: the copy stands, sessions are taken in again.",
         ),
-        Row(_S.TAKING, _E.STALE, _S.DISCARDED, (_A.ABORT,), "The primary was first: this copy is of another past."),
+        Row(
+            _S.TAKING,
+            _E.STALE,
+            _S.STALE,
+            (),
+            "The primary was first. Should it be lost, an operator may still want this.",
+        ),
+        Row(
+            _S.STALE,
+            _E.SUPERSEDED,
+            _S.DISCARDED,
+            (_A.ABORT,),
+            "A newer copy is committed, or its room is needed for one.",
+        ),
+        Row(
+            _S.STALE,
+            _E.PEER_STOPS,
+            _S.DISCARDED,
+            (_A.ABORT, _A.CONFIRM_STOPPED),
+            "The primary lives and ends protection.",
+        ),
+        Row(_S.STALE, _E.DISCARD_ASKED, _S.DISCARDED, (_A.ABORT,), "An operator does not want this copy."),
+        Row(
+            _S.STALE,
+            _E.LOSS_ACCEPTED,
+            _S.ACTIVATING,
+            (_A.ACTIVATE,),
+            "The primary is proven dead, and an operator knows that what it has told clients since is lost.",
+        ),
         Row(_S.ACTIVATING, _E.ACTIVATED, _S.ACTIVE, (), "This host runs the guest now."),
         Row(
             _S.ACTIVATING,
-            _E.DISKS_KEPT,
+            _E.NOT_READY,
             _S.ORPHANED,
             (),
             "Nothing was activated, the copy is whole: an operator can ask again.",

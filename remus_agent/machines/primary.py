@@ -6,7 +6,8 @@ states) the copy may be activated by someone, so output stays held until a new c
 that the copy is gone. Protection has not ended before the guest's output is free again (FREEING, FAILING).
 
 With a witness there are two more ways out of the silence: to be the sole owner (GOING_SOLO, then SOLO: output open, the backup
-is looked for), or to learn that another host owns the guest (STANDING_DOWN). Without one, none of these events happens.
+is looked for), or to learn that another host owns the guest (STANDING_DOWN, then STOOD_DOWN: the guest is paused, because it may
+be the only image that there is). Without one, none of these events happens.
 
 A switchover is a last epoch after which the guest is not resumed (SWITCHING). Up to the hand-over it can be called off: the guest
 is resumed. From the hand-over on (HANDED, IN_DOUBT) the guest here stays down until the backup, or the witness, has said which
@@ -39,6 +40,9 @@ class State(Enum):
     REPROTECTING = "reprotecting"
     RETIRING = "retiring"
     STANDING_DOWN = "standing-down"
+    STOOD_DOWN = "stood-down"
+    RETURNING = "returning"
+    GIVING_UP = "giving-up"
     SWITCHING = "switching"
     HANDED = "handed-over"
     IN_DOUBT = "in-doubt"
@@ -46,7 +50,7 @@ class State(Enum):
     DEPARTED = "departed"
     STOPPED = "stopped"
     FAILED = "failed"
-    STOOD_DOWN = "stood-down"
+    GIVEN_UP = "given-up"
 
 
 class Event(Enum):
@@ -67,6 +71,12 @@ class Event(Enum):
     SOLE_OWNER = "the witness confirms that only this host may run the guest"
     WITNESS_SILENT = "the witness could not be asked, or its answer is not known"
     ANOTHER_OWNS = "another host owns the guest"
+    GUEST_PAUSED = "the guest is paused here, and what it had sent was dropped"
+    GUEST_NOT_PAUSED = "the guest could not be paused here, or what it had sent not be dropped"
+    OWNER_RUNS = "the new owner has opened a session: it runs the guest"
+    HANDED_BACK = "the new owner never ran the guest, has lost its copy, and made this host the owner again"
+    GUEST_RESUMED = "the guest runs on here, its output held"
+    RESUME_FAILED = "the guest could not be made to run on here"
     STALE_GUEST_GONE = "the guest was destroyed here, and what it had sent was dropped"
     STALE_GUEST_STANDS = "the guest could not be destroyed here"
     GUEST_ENDED = "the guest shut down, rebooted or crashed by itself"
@@ -94,19 +104,22 @@ class Effect(Enum):
     REGISTER = "have the backup named in the witness, beside everything else"
     BECOME_SOLE_OWNER = "ask the witness that only this host may run the guest"
     OPEN_OUTPUT = "let out what is held and hold nothing any more; the plugs stay in place"
+    PAUSE_GUEST = "pause the guest, drop what it has sent, hold what comes"
+    AWAIT_OWNER = "wait for the new owner's session; look whether the record gives the guest back"
+    TAKE_BACK = "let the guest run on that was paused for another owner, its output held"
     DESTROY_STALE_GUEST = "destroy the guest, drop what it has sent"
     FORGET = "forget the durable record of the protection"
     TAKE_LAST = "take the last epoch, leave the guest down, wait for its acknowledgements and release its output"
     HAND_OVER = "note durably that it is handed over, then tell the backup, once, and wait for its word"
     ASK_OUTCOME = "ask the witness, or the backup, what has become of the hand-over"
-    RESUME_GUEST = "let the guest run again, and take back the durable note"
+    RESUME_GUEST = "let the guest run again that is down for its last epoch, and take back the durable note"
     DESTROY_HANDED = "destroy the guest that runs on the backup by now"
 
 
 _S, _E, _A = State, Event, Effect
 _END = (_A.ABANDON_SESSION, _A.FREE_OUTPUT)
 _HOLD = (_A.ABANDON_SESSION, _A.WAIT_FOR_RETRY)
-_GIVE_UP = (_A.ABANDON_SESSION, _A.DESTROY_STALE_GUEST)
+_STAND_DOWN = (_A.ABANDON_SESSION, _A.PAUSE_GUEST)
 
 
 def _until_free(state: State, then: State) -> list[Row[State, Event, Effect]]:
@@ -137,7 +150,7 @@ def _with_a_witness() -> list[Row[State, Event, Effect]]:
             (_A.OPEN_SESSION,),
             "Nobody knows who owns it: output stays held. The backup may be there again.",
         ),
-        Row(_S.GOING_SOLO, _E.ANOTHER_OWNS, _S.STANDING_DOWN, _GIVE_UP, lost),
+        Row(_S.GOING_SOLO, _E.ANOTHER_OWNS, _S.STANDING_DOWN, _STAND_DOWN, lost),
         Row(_S.SOLO, _E.RETRY_DUE, _S.SEEKING, (_A.OPEN_SESSION,), "Look for a backup; output stays open."),
         Row(
             _S.SOLO,
@@ -164,7 +177,7 @@ def _with_a_witness() -> list[Row[State, Event, Effect]]:
         ),
         Row(_S.SEEKING, _E.STOP_ASKED, _S.FREEING, _END, "No copy may be activated."),
         Row(_S.SEEKING, _E.STOP_FORCED, _S.FREEING, _END, "No copy may be activated."),
-        Row(_S.SEEKING, _E.ANOTHER_OWNS, _S.STANDING_DOWN, _GIVE_UP, lost),
+        Row(_S.SEEKING, _E.ANOTHER_OWNS, _S.STANDING_DOWN, _STAND_DOWN, lost),
         Row(_S.SEEKING, _E.GUEST_ENDED, _S.FREEING, _END, "There is nothing left to protect."),
         Row(_S.REPROTECTING, _E.COMMITTED, _S.PROTECTED, (_A.REGISTER, _A.RUN_EPOCHS), "Protected again."),
         Row(
@@ -183,15 +196,15 @@ def _with_a_witness() -> list[Row[State, Event, Effect]]:
         ),
         Row(_S.REPROTECTING, _E.STOP_ASKED, _S.FREEING, _END, "No copy was committed; the backup drops its half."),
         Row(_S.REPROTECTING, _E.STOP_FORCED, _S.FREEING, _END, "No copy was committed; the backup drops its half."),
-        Row(_S.REPROTECTING, _E.ANOTHER_OWNS, _S.STANDING_DOWN, _GIVE_UP, lost),
+        Row(_S.REPROTECTING, _E.ANOTHER_OWNS, _S.STANDING_DOWN, _STAND_DOWN, lost),
         Row(_S.REPROTECTING, _E.GUEST_ENDED, _S.FREEING, _END, "There is nothing left to protect."),
         Row(_S.SILENT, _E.RETIRE_ASKED, _S.RETIRING, alone, "The backup can't be asked, the witness can."),
         Row(_S.RECONNECTING, _E.RETIRE_ASKED, _S.RETIRING, alone, "The backup can't be asked, the witness can."),
         Row(_S.RETIRING, _E.SOLE_OWNER, _S.FREEING, _END, "No copy may be activated any more."),
         Row(_S.RETIRING, _E.WITNESS_SILENT, _S.SILENT, _HOLD, "Nobody can say that the copy will not be activated."),
-        Row(_S.RETIRING, _E.ANOTHER_OWNS, _S.STANDING_DOWN, _GIVE_UP, lost),
+        Row(_S.RETIRING, _E.ANOTHER_OWNS, _S.STANDING_DOWN, _STAND_DOWN, lost),
         *(
-            Row(state, _E.ANOTHER_OWNS, _S.STANDING_DOWN, _GIVE_UP, lost)
+            Row(state, _E.ANOTHER_OWNS, _S.STANDING_DOWN, _STAND_DOWN, lost)
             for state in (_S.PROTECTED, _S.RECONNECTING, _S.RESEEDING, _S.CONNECTING, _S.SEEDING, _S.FREEING)
         ),
         *(
@@ -208,16 +221,75 @@ def _with_a_witness() -> list[Row[State, Event, Effect]]:
             Row(state, _E.RETIRE_ASKED, _S.FREEING, _END, "It asked in silence; by now no copy may be activated.")
             for state in (_S.SOLO, _S.SEEKING, _S.REPROTECTING)
         ),
-        Row(_S.STANDING_DOWN, _E.STALE_GUEST_GONE, _S.STOOD_DOWN, (_A.FORGET,), "This host can be a backup of it now."),
+        *_stood_down(),
+    ]
+
+
+def _stood_down() -> list[Row[State, Event, Effect]]:
+    """The life of a guest that another host owns: paused, until it is known that the other one runs it."""
+    destroy = (_A.DESTROY_STALE_GUEST,)
+    wait = (_A.AWAIT_OWNER,)
+    return [
         Row(
             _S.STANDING_DOWN,
-            _E.STALE_GUEST_STANDS,
+            _E.GUEST_PAUSED,
+            _S.STOOD_DOWN,
+            wait,
+            "The new owner may lose its copy before it runs it: then this is the only image of the guest.",
+        ),
+        Row(
             _S.STANDING_DOWN,
+            _E.GUEST_NOT_PAUSED,
+            _S.STANDING_DOWN,
+            (_A.WAIT_FOR_RETRY,),
+            "It must not run: its output is held as long as it does.",
+        ),
+        *(
+            Row(_S.STANDING_DOWN, event, _S.STANDING_DOWN, (_A.PAUSE_GUEST,), "Try again at once.")
+            for event in (_E.RETRY_DUE, _E.STOP_ASKED, _E.RETIRE_ASKED)
+        ),
+        Row(_S.STANDING_DOWN, _E.OWNER_RUNS, _S.GIVING_UP, destroy, "The other one runs it: nobody needs this one."),
+        *(
+            Row(state, _E.STOP_FORCED, _S.GIVING_UP, destroy, "An operator does not want the paused guest.")
+            for state in (_S.STANDING_DOWN, _S.STOOD_DOWN)
+        ),
+        *(
+            Row(state, _E.GUEST_ENDED, _S.GIVING_UP, destroy, "Somebody has destroyed it: what it had sent is dropped.")
+            for state in (_S.STANDING_DOWN, _S.STOOD_DOWN, _S.RETURNING)
+        ),
+        Row(_S.STOOD_DOWN, _E.OWNER_RUNS, _S.GIVING_UP, destroy, "The other one runs it: nobody needs this one."),
+        Row(_S.STOOD_DOWN, _E.RETRY_DUE, _S.STOOD_DOWN, wait, "Nothing new: nobody has shown that it runs the guest."),
+        *(
+            Row(_S.STOOD_DOWN, event, _S.STOOD_DOWN, wait, "Refused: the paused guest may be the only one there is.")
+            for event in (_E.STOP_ASKED, _E.RETIRE_ASKED)
+        ),
+        Row(
+            _S.STOOD_DOWN,
+            _E.HANDED_BACK,
+            _S.RETURNING,
+            (_A.TAKE_BACK,),
+            "No other host has ever run it since: it may go on, its output held.",
+        ),
+        Row(
+            _S.RETURNING,
+            _E.GUEST_RESUMED,
+            _S.GOING_SOLO,
+            (_A.BECOME_SOLE_OWNER,),
+            "That it owns the guest is only read so far: a change of its own has to come before its output opens.",
+        ),
+        Row(
+            _S.RETURNING, _E.RESUME_FAILED, _S.STANDING_DOWN, (_A.PAUSE_GUEST,), "Begin anew: it runs, or it is paused."
+        ),
+        Row(_S.GIVING_UP, _E.STALE_GUEST_GONE, _S.GIVEN_UP, (_A.FORGET,), "This host can be a backup of it now."),
+        Row(
+            _S.GIVING_UP,
+            _E.STALE_GUEST_STANDS,
+            _S.GIVING_UP,
             (_A.WAIT_FOR_RETRY,),
             "It must not stay: its output is held as long as it does.",
         ),
         *(
-            Row(_S.STANDING_DOWN, event, _S.STANDING_DOWN, (_A.DESTROY_STALE_GUEST,), "Try again at once.")
+            Row(_S.GIVING_UP, event, _S.GIVING_UP, destroy, "Try again at once.")
             for event in (_E.RETRY_DUE, _E.STOP_ASKED, _E.STOP_FORCED, _E.RETIRE_ASKED)
         ),
     ]
@@ -249,7 +321,13 @@ def _switchover() -> list[Row[State, Event, Effect]]:
             "Nothing was handed over: the guest goes on here, its output held, and the backup is looked for.",
         ),
         Row(_S.SWITCHING, _E.GUEST_ENDED, _S.STOPPING, (_A.DISCARD_COPY,), "It must not come back by failover."),
-        Row(_S.SWITCHING, _E.ANOTHER_OWNS, _S.STANDING_DOWN, _GIVE_UP, "The backup was faster, by the witness's word."),
+        Row(
+            _S.SWITCHING,
+            _E.ANOTHER_OWNS,
+            _S.STANDING_DOWN,
+            _STAND_DOWN,
+            "The backup was faster, by the witness's word.",
+        ),
         Row(_S.HANDED, _E.TAKEN_OVER, _S.DEPARTING, (_A.ABANDON_SESSION, _A.DESTROY_HANDED), "It runs over there."),
         Row(_S.HANDED, _E.DECLINED, _S.SILENT, back, "It does not run over there: it goes on here."),
         Row(
@@ -268,7 +346,20 @@ def _switchover() -> list[Row[State, Event, Effect]]:
             (_A.RESUME_GUEST, _A.OPEN_OUTPUT, _A.WAIT_FOR_RETRY),
             "By the witness's word nobody else may run it any more.",
         ),
-        Row(_S.IN_DOUBT, _E.ANOTHER_OWNS, _S.STANDING_DOWN, _GIVE_UP, "The backup owns it, by the witness's word."),
+        Row(
+            _S.IN_DOUBT,
+            _E.ANOTHER_OWNS,
+            _S.STANDING_DOWN,
+            _STAND_DOWN,
+            "The backup owns it, by the witness's word, and may lose its copy before it runs it.",
+        ),
+        Row(
+            _S.IN_DOUBT,
+            _E.HANDED_BACK,
+            _S.RETURNING,
+            (_A.TAKE_BACK,),
+            "The backup owned it and never ran it: it may go on here, its output held.",
+        ),
         Row(_S.IN_DOUBT, _E.OUTCOME_UNKNOWN, _S.IN_DOUBT, (_A.WAIT_FOR_RETRY,), "Ask again later."),
         Row(_S.IN_DOUBT, _E.RETRY_DUE, _S.IN_DOUBT, (_A.ASK_OUTCOME,), "The backup may be there again."),
         Row(
@@ -458,10 +549,16 @@ STARTED_AGAIN = (State.RECONNECTING, (Effect.OPEN_SESSION,))
 STARTED_SOLO = (State.SOLO, (Effect.WAIT_FOR_RETRY,))
 """A guest that this host owns alone, after a takeover or because its agent was restarted while it was so."""
 
+STARTED_STOOD_DOWN = (State.STANDING_DOWN, (Effect.PAUSE_GUEST,))
+"""A guest that an earlier agent has paused, or was about to, because another host owns it."""
+
 STARTED_IN_DOUBT = (State.IN_DOUBT, (Effect.ASK_OUTCOME,))
 """A guest that an earlier agent has handed over, or was about to."""
 
-HELD = frozenset({State.SILENT, State.RECONNECTING, State.GOING_SOLO, State.RETIRING, State.IN_DOUBT})
+HELD = frozenset({State.SILENT, State.RECONNECTING, State.GOING_SOLO, State.RETIRING, State.RETURNING, State.IN_DOUBT})
 """Output is held, and no session runs."""
 
-TERMINAL = frozenset({State.STOPPED, State.FAILED, State.STOOD_DOWN, State.DEPARTED})
+NOT_OURS = frozenset({State.STANDING_DOWN, State.STOOD_DOWN, State.GIVING_UP})
+"""Another host owns the guest, and may open a session."""
+
+TERMINAL = frozenset({State.STOPPED, State.FAILED, State.GIVEN_UP, State.DEPARTED})

@@ -18,9 +18,10 @@ PrimaryState = Literal[
     "in-doubt",
     "stopping",
     "standing-down",
+    "stood-down",
     "failed",
 ]
-BackupState = Literal["receiving", "ready", "orphaned", "activating", "active", "discarded"]
+BackupState = Literal["receiving", "ready", "orphaned", "stale", "activating", "active", "discarded"]
 State = Literal[
     "connecting",
     "seeding",
@@ -32,10 +33,12 @@ State = Literal[
     "in-doubt",
     "stopping",
     "standing-down",
+    "stood-down",
     "failed",
     "receiving",
     "ready",
     "orphaned",
+    "stale",
     "activating",
     "active",
     "discarded",
@@ -43,9 +46,11 @@ State = Literal[
 ]
 """What a role is doing; `unprotected` only with role `none`. `silent`: no acknowledgement comes, the guest
 runs and its output is held. `stopping`: protection ends, and may still hold output. `solo`: it runs
-on unprotected, output open, and a backup is looked for. `standing-down`: another host owns it, it is destroyed here.
+on unprotected, output open, and a backup is looked for. `standing-down`: another host owns it, it is being paused or
+destroyed here. `stood-down`: it is paused here, until the owner has shown that it runs it; `reason` says what is waited for.
 `switching`: its last epoch is on its way to the backup, which then runs it; `handed-over`: the backup was told;
-`in-doubt`: the backup has not said whether it runs it. In these three the guest is down here."""
+`in-doubt`: the backup has not said whether it runs it. In these three the guest is down here.
+`stale`: a copy without which the guest ran on; only an operator who accepts the loss may activate it."""
 
 
 class Seeding(msgspec.Struct, frozen=True):

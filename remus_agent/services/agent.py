@@ -19,15 +19,14 @@ from remus_agent.errors import (
     RefusedError,
     RemusError,
 )
-from remus_agent.machines.primary import State
+from remus_agent.machines.primary import NOT_OURS, State
 from remus_agent.observe.status import Status
-from remus_agent.ports import Domain, GuestRecord, GuestStore, OutputBuffers, Reserved
-from remus_agent.protocol.replication.messages import Refuse
+from remus_agent.ports import STOOD_DOWN, Domain, GuestRecord, GuestStore, OutputBuffers, Reserved
+from remus_agent.protocol.replication.messages import Hello, Refuse
 from remus_agent.services import switchover
 from remus_agent.services.backup import BackupService, refuse_on_backup
-from remus_agent.services.copy import Copy
 from remus_agent.services.disks import hello_disks
-from remus_agent.services.hand_over import HandOvers
+from remus_agent.services.hand_over import ByWord, HandOvers
 from remus_agent.services.primary import PrimaryService, is_over
 from remus_agent.services.primary_ports import PrimaryPorts, hello_for
 from remus_agent.services.report import copy_status, none_status, primary_status
@@ -67,11 +66,16 @@ class AgentService:
         self._roles: Roles | None = None
         if ports.witness is not None:
             seams = Seams(self._guests, self._adopt, paths or {})
-            self._roles = Roles(ports.witness, settings, ports, outputs, backup, seams)
+            self._roles = Roles(ports.witness, settings, ports, backup, seams)
             backup.owned = self._owned
         backup.hand_overs = HandOvers(
-            self._take_over, backup.copies_of, ports.store, ports.hypervisor, settings, ports.clock
+            self._roles or ByWord(ports.store, backup.taking_over),
+            backup.copies_of,
+            ports.hypervisor,
+            settings,
+            ports.clock,
         )
+        backup.make_way = self._make_way
 
     @property
     def store(self) -> GuestStore:
@@ -89,7 +93,8 @@ class AgentService:
             log.error("%s", error)
             self._ports.events.note(error.domain or "?", "record-damaged", reason=str(error))
         for record in loaded.records:
-            if record.role != "primary":
+            overridden = bool(record.override) and self._roles is not None
+            if record.role not in ("primary", STOOD_DOWN) and not overridden:
                 continue
             try:
                 domain = await self._ports.hypervisor.domain(record.name)
@@ -101,6 +106,9 @@ class AgentService:
                 await self._ports.store.remove(record.name)
                 continue
             kept.add(record.name)
+            if overridden and self._roles is not None:
+                self._roles.resume_override(record)
+                continue
             if record.peer not in self.peers:
                 log.error("%s: its peer %s is no longer configured", record.name, record.peer)
                 self._ports.events.note(record.name, "peer-unknown", peer=record.peer)
@@ -109,7 +117,7 @@ class AgentService:
         # Last, so that nobody who waits for a tap waits for this too.
         await sweep_taps(self._ports.taps, frozenset(kept), self._ports.events)
         if self._roles is not None:
-            self._roles.start()
+            self._roles.start(loaded.records)
 
     async def close(self) -> None:
         """The agent stops. Guests run on; held output stays held."""
@@ -136,7 +144,8 @@ class AgentService:
 
     async def overview(self) -> list[Status]:
         """Every domain this agent has to do with."""
-        names = sorted({*self._primaries, *self.backup.names()})
+        overrides = self._roles.overrides if self._roles is not None else ()
+        names = sorted({*self._primaries, *self.backup.names(), *overrides})
         return [await self.status(name) for name in names]
 
     async def status(self, name: str) -> Status:
@@ -149,7 +158,9 @@ class AgentService:
             override = self._roles.overrides.get(name) if self._roles is not None else None
             return copy_status(copy, self._ports.clock.now(), override)
         domain = await self._ports.hypervisor.domain(name)
-        return none_status(domain.name, "left to a relay of its checkpoints" if self._is_reserved(name) else None)
+        override = self._roles.overrides.get(name) if self._roles is not None else None
+        relayed = "left to a relay of its checkpoints" if self._is_reserved(name) else None
+        return none_status(domain.name, override or relayed)
 
     def records(self, name: str, limit: int) -> list[dict[str, Any]]:
         """Figures of the last epochs of a domain that is protected here."""
@@ -179,6 +190,18 @@ class AgentService:
         except RemusError as error:
             reasons.append({"code": error.code, "message": error.message, "hint": error.hint or ""})
         return {"ok": not reasons, "reasons": reasons, "facts": facts}
+
+    async def fence_check(self, host: str) -> dict[str, Any]:
+        """What the fence agent of a peer says; nothing is ever switched. Raises ConfigError when none is configured for it,
+        FencingError when it does not work."""
+        self._address(host)
+        fencing = self._ports.fencing
+        if fencing is None or not fencing.covers(host):
+            raise ConfigError(
+                f"no fence agent is configured for {host}", operation="fence-check", hint=f"add [fencing.{host}]"
+            )
+        found = await fencing.check(host)
+        return {**asdict(found), "power": found.power.value, "unknown_options": list(found.unknown_options)}
 
     # Acting
 
@@ -244,12 +267,13 @@ class AgentService:
         service = self._primaries.get(name)
         if service is None or is_over(service):
             copy = self.backup.copy_of(name)
-            if copy is not None and copy.state.value in ("receiving", "ready", "orphaned"):
+            if copy is not None and copy.state.value in ("receiving", "ready", "orphaned", "stale"):
                 if not force:
                     raise refuse_on_backup(name)
                 await self.backup.discard(name)
             return await self.status(name)
-        await service.require_local_disks()
+        if service.state not in NOT_OURS:
+            await service.require_local_disks()
         service.ask_stop(force=force)
         await self._watch(service, timeout, progress, "unprotect", lambda: is_over(service))
         if service.held_because is not None:
@@ -293,13 +317,23 @@ class AgentService:
         return {**switchover.facts(service, peer), "status": status.as_dict()}
 
     async def failover(
-        self, name: str, *, generation: int | None, session: str | None, fenced: dict[str, str]
+        self,
+        name: str,
+        *,
+        generation: int | None,
+        session: str | None,
+        fenced: dict[str, str],
+        accept_loss: bool = False,
     ) -> Status:
-        """Activate this host's copy; see `BackupService.failover`."""
-        activate = self.backup.failover if self._roles is None else self._roles.failover
-        copy = await activate(name, generation=generation, session=session, fenced=fenced)
-        if self._is_protected(name):
-            return await self.status(name)  # the witness knows of it, and a new backup is looked for
+        """Activate this host's copy; see `BackupService.failover`, and with a witness `Roles.failover`."""
+        if self._roles is not None:
+            await self._roles.failover(
+                name, generation=generation, session=session, fenced=fenced, accept_loss=accept_loss
+            )
+            return await self.status(
+                name
+            )  # it is on record, and a new backup is looked for when the witness knows of it
+        copy = await self.backup.failover(name, generation=generation, session=session, fenced=fenced)
         domain = copy.running
         await self._ports.store.save(
             GuestRecord(
@@ -317,28 +351,40 @@ class AgentService:
 
     # Helpers
 
-    async def _take_over(self, copy: Copy) -> None:
-        """See HandOvers.run."""
-        if self._roles is not None:
-            await self._roles.hand_over(copy)
-            return
-        with self.backup.taking_over(copy.hello.domain):
-            await copy.take()
-
     async def _depart(self, domain: Domain) -> None:
         """The backup runs the guest by now."""
         await destroy_stale(domain, self._ports.hypervisor, self._outputs)
         self.backup.left(domain.name)
 
     def _guests(self) -> list[str]:
-        return [service.domain.uuid for service in self._primaries.values() if not is_over(service)]
+        return [service.domain.uuid for service in self._running()]
+
+    def _running(self) -> list[PrimaryService]:
+        return [each for each in self._primaries.values() if not is_over(each) and each.state not in NOT_OURS]
 
     def _owned(self, uuid: str) -> int | None:
         """See `BackupService.owned`."""
-        running = [
-            service for service in self._primaries.values() if service.domain.uuid == uuid and not is_over(service)
-        ]
-        return max((service.record.generation for service in running), default=None)
+        mine = [each.record.generation for each in self._running() if each.domain.uuid == uuid]
+        return max(mine, default=None)
+
+    async def _make_way(self, hello: Hello) -> None:
+        """See `BackupService.make_way`: a session of the new owner of a guest that is paused here shows that it runs there."""
+        for name, service in list(self._primaries.items()):
+            if service.domain.uuid != hello.uuid or service.state not in NOT_OURS:
+                continue
+            if hello.generation <= service.record.generation:
+                raise RefusedError(
+                    f"the session is of generation {hello.generation}, older than the guest that is paused here",
+                    operation="open session",
+                    domain=name,
+                )
+            log.info("%s: %s runs it, so it is destroyed here", name, hello.host)
+            service.owner_runs()
+            await asyncio.wait({self._tasks[name]}, timeout=self.settings.connect / 2)
+            if not is_over(service):
+                raise RefusedError(
+                    "the guest that was given up here is not destroyed yet", operation="open session", domain=name
+                )
 
     def _adopt(self, domain: Domain, record: GuestRecord) -> None:
         if record.peer in self.peers:
@@ -364,7 +410,7 @@ class AgentService:
             resumed=resumed,
             solo=roles is not None and (solo or resumed),
             ownership=None if roles is None else roles.ownership(record),
-            destroy=None if roles is None else roles.destroy,
+            destroy=lambda domain: destroy_stale(domain, self._ports.hypervisor, self._outputs),
             depart=self._depart,
         )
         self._primaries[domain.name] = service
@@ -401,8 +447,11 @@ class AgentService:
 
     def _refuse_what_is_taken(self, name: str, operation: str) -> None:
         if self._is_protected(name):
+            service = self._primaries[name]
             raise AlreadyProtected(
-                f"it is protected already, to {self._primaries[name].record.peer}",
+                f"it is protected already, to {service.record.peer}"
+                if service.state not in NOT_OURS
+                else f"{service.record.peer} owns it, and what is paused here may be the only one there is",
                 operation=operation,
                 domain=name,
                 left="nothing was changed",
@@ -418,7 +467,7 @@ class AgentService:
 
     def _refuse_copies(self, name: str, operation: str) -> None:
         copy = self.backup.copy_of(name)
-        if copy is not None and copy.state.value in ("receiving", "ready", "orphaned", "activating"):
+        if copy is not None and copy.state.value in ("receiving", "ready", "orphaned", "stale", "activating"):
             raise RefusedError(
                 "this host holds a copy of it as backup",
                 operation=operation,

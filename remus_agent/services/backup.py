@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 
 from remus_agent.errors import (
@@ -22,6 +22,7 @@ from remus_agent.errors import (
     RemusError,
     ReplicationError,
 )
+from remus_agent.faults import FaultName, active
 from remus_agent.machines.backup import Event, State
 from remus_agent.ports import Connection, Journal
 from remus_agent.protocol.replication.frames import FrameType
@@ -44,6 +45,7 @@ from remus_agent.services.copy import Copy
 from remus_agent.services.copy_disks import CopyDisks
 from remus_agent.services.disk_feed import Older
 from remus_agent.services.examine import OVERHEAD_KIB, examine
+from remus_agent.services.fencing import check_proof
 from remus_agent.services.hand_over import HandOvers
 from remus_agent.services.heartbeats import HeardBeats
 from remus_agent.services.refusing import reason_of
@@ -51,6 +53,10 @@ from remus_agent.services.replica_set import DomainReplicas, facts_of
 from remus_agent.services.settings import Settings
 
 log = logging.getLogger(__name__)
+
+
+_LEFT = (State.ORPHANED, State.STALE)
+"""A committed copy without a session."""
 
 
 class BackupService:
@@ -67,6 +73,9 @@ class BackupService:
         self.owned: Callable[[str], int | None] = lambda _: None
         """Of which generation this host's own sessions of a guest (UUID) are, where it is the primary; None where it is not."""
 
+        self.make_way: Callable[[Hello], Awaitable[None]] = _nothing_in_the_way
+        """Called with each session's HELLO: what this host still has of a guest that the other one owns has to go."""
+
     def names(self) -> list[str]:
         """Domains of which this host has a copy, or has had one since the agent started."""
         return sorted(self._copies)
@@ -76,15 +85,16 @@ class BackupService:
         copies = self._copies.get(domain, [])
         live = [copy for copy in copies if copy.state is not State.DISCARDED]
         active = [copy for copy in live if copy.state is State.ACTIVE]
-        committed = [copy for copy in reversed(live) if copy.committed_epoch]
-        return next(iter(active or committed or live or copies), None)
+        committed = [copy for copy in reversed(live) if copy.committed_epoch and copy.state is not State.STALE]
+        stale = [copy for copy in reversed(live) if copy.state is State.STALE]
+        return next(iter(active or committed or stale or live or copies), None)
 
     async def examine(self, hello: Hello) -> tuple[list[Reason], int]:
         """Every reason against taking this domain in, and the free memory in KiB. Changes nothing."""
         replaceable = sum(
             copy.hello.memory_kib + OVERHEAD_KIB
             for copy in self._copies.get(hello.domain, [])
-            if copy.state in (State.ORPHANED, State.READY, State.RECEIVING) and copy.hello.uuid == hello.uuid
+            if copy.state in (*_LEFT, State.READY, State.RECEIVING) and copy.hello.uuid == hello.uuid
         )
         return await examine(hello, self._ports, self._settings.host, replaceable)
 
@@ -119,10 +129,31 @@ class BackupService:
         finally:
             await connection.close()
 
+    async def on_beats(self, connection: Connection) -> None:
+        """A peer has connected over the second path, which carries heartbeats and nothing else. Never raises RemusError."""
+        try:
+            async with asyncio.timeout(self._settings.connect):
+                first = decode(await connection.receive())
+            if not isinstance(first, Beat):
+                raise ReplicationError(f"expected BEAT, received {type(first).__name__}", operation="second path")
+            _check_identity(connection, first.host)
+            await self.beats.serve(connection, first)
+        except (TimeoutError, RemusError) as error:
+            log.warning("second path from %s: %s", connection.peer, error or "no heartbeat in time")
+        finally:
+            await connection.close()
+
     async def failover(
-        self, domain: str, *, generation: int | None, session: str | None, fenced: dict[str, str]
+        self,
+        domain: str,
+        *,
+        generation: int | None,
+        session: str | None,
+        fenced: dict[str, str],
+        accept_loss: bool = False,
     ) -> Copy:
-        """Activate the committed copy. Refused without a proof of fencing or when it is not the expected one."""
+        """Activate the committed copy. Refused without a proof of fencing or when it is not the expected one; accept_loss: not
+        when it is stale."""
         copy = self.copy_of(domain)
         if copy is None or copy.state is State.DISCARDED:
             raise DomainNotFound(
@@ -133,27 +164,11 @@ class BackupService:
             )
         if copy.state is State.ACTIVE:
             return copy
-        missing = [key for key in ("host", "method", "evidence") if not fenced.get(key)]
-        if missing:
-            raise AuthorityError(
-                f"no proof that the primary is dead ({', '.join(missing)} of `fenced` missing)",
-                operation="failover",
-                domain=domain,
-                left="nothing was changed",
-                hint="fence the primary's host and name it with the method and what confirmed it",
-            )
-        if fenced["host"] != copy.hello.host:
-            raise AuthorityError(
-                f"{fenced['host']} was fenced, but the primary runs on {copy.hello.host}",
-                operation="failover",
-                domain=domain,
-                left="nothing was changed",
-                hint=f"confirm that {copy.hello.host} is dead",
-            )
+        check_proof(domain, copy.hello.host, fenced)
         refuse_another(copy, generation, session)
         with self._replicas_of(domain).failing_over():
             await self._silence_newer(copy)
-            await copy.failover(fenced["host"], fenced["method"], fenced["evidence"])
+            await copy.failover(fenced["host"], fenced["method"], fenced["evidence"], accept_loss=accept_loss)
         return copy
 
     async def _silence_newer(self, copy: Copy) -> None:
@@ -174,7 +189,7 @@ class BackupService:
     async def discard(self, domain: str) -> None:
         """Destroy all copies of a domain that are not running, on an operator's word."""
         for copy in self._copies.get(domain, []):
-            if copy.state in (State.RECEIVING, State.READY, State.ORPHANED):
+            if copy.state in (State.RECEIVING, State.READY, *_LEFT):
                 await copy.discard()
 
     async def close(self) -> None:
@@ -182,7 +197,7 @@ class BackupService:
         for copies in self._copies.values():
             for copy in copies:
                 await copy.disconnect()
-                if copy.state is State.ORPHANED:
+                if copy.state in _LEFT:
                     await copy.discard()
         for task in list(self._background):
             await task
@@ -200,6 +215,8 @@ class BackupService:
     async def _serve(self, connection: Connection, hello: Hello) -> None:
         turn = self._replicas_of(hello.domain).turn
         self._refuse_what_is_taken(hello)
+        if hello.purpose != "probe":
+            await self.make_way(hello)
         reasons, free_kib = await self.examine(hello)
         if reasons:
             await self._answer(connection, Refuse(reasons=tuple(reasons)))
@@ -210,7 +227,7 @@ class BackupService:
             return
         for old in self._copies.get(hello.domain, []):
             await old.disconnect()
-        await self._discard_stale(hello)
+        self._leave_behind(hello)
         await self._make_room(hello, free_kib)
         journal = await self._ports.journals.open(hello.domain)
         try:
@@ -251,12 +268,13 @@ class BackupService:
         if any(copy.state in (State.TAKING, State.ACTIVATING) for copy in self._copies.get(hello.domain, [])):
             raise RefusedError("its copy is being taken over here", operation="open session", domain=hello.domain)
 
-    async def _discard_stale(self, hello: Hello) -> None:
-        """The primary has run on without the copies of lower generations: they are of another past, and it owns the guest."""
+    def _leave_behind(self, hello: Hello) -> None:
+        """The primary has run on without the copies of lower generations, and owns the guest: nobody may activate them by
+        himself. They are kept until this session has committed, because they are all there is should the primary be lost."""
         copies = self._copies.get(hello.domain, [])
         for old in copies:
             if old.state is State.ORPHANED and old.generation < hello.generation:
-                await old.discard(Event.STALE)
+                old.give_up(Event.STALE)
         self._copies[hello.domain] = [old for old in copies if old.state is not State.ACTIVE]
 
     async def expect_silence(self, domain: str, quiet: float) -> None:
@@ -295,7 +313,7 @@ class BackupService:
         def exists(vdev: str) -> bool:
             return any(
                 old.hello.session != hello.session
-                and old.state in (State.ORPHANED, State.ACTIVATING)
+                and old.state in (*_LEFT, State.ACTIVATING)
                 and vdev in {disk.vdev for disk in old.hello.disks}
                 for old in self._copies.get(hello.domain, [])
             )
@@ -313,7 +331,7 @@ class BackupService:
 
     async def _give_up_older(self, hello: Hello, why: str, **detail: object) -> None:
         for old in self._copies.get(hello.domain, []):
-            if old.hello.session != hello.session and old.state is State.ORPHANED:
+            if old.hello.session != hello.session and old.state in _LEFT:
                 log.warning("%s: the older copy is given up: %s", hello.domain, why)
                 self._ports.events.note(
                     hello.domain, "older-copy-given-up", epoch=old.committed_epoch, reason=why, **detail
@@ -321,9 +339,12 @@ class BackupService:
                 await old.discard(Event.SUPERSEDED)
 
     def _supersede(self, newest: Copy) -> None:
-        """A new session has committed: older copies can't be activated any more, and are destroyed beside the epoch loop."""
+        """A new session has committed, and nobody has heard of it yet: older copies can't be activated any more from here on, and
+        are destroyed beside the epoch loop."""
+        if active(FaultName.OLDER_COPY_KEPT):
+            return
         for old in self._copies.get(newest.hello.domain, []):
-            if old is not newest and old.state is State.ORPHANED:
+            if old is not newest and old.state in _LEFT:
                 old.give_up(Event.SUPERSEDED)
                 task = asyncio.create_task(old.clear_up(), name=f"supersede {newest.hello.domain}")
                 self._background.add(task)
@@ -331,7 +352,7 @@ class BackupService:
 
     async def _stopped_by_peer(self, domain: str) -> None:
         for copy in self._copies.get(domain, []):
-            if copy.state in (State.RECEIVING, State.READY, State.ORPHANED):
+            if copy.state in (State.RECEIVING, State.READY, *_LEFT):
                 await copy.discard(Event.PEER_STOPS)
 
     async def _answer(self, connection: Connection, message: Welcome | Refuse | Plain | Outcome) -> None:
@@ -340,6 +361,10 @@ class BackupService:
                 await connection.send(encode(message))
         except (PeerError, TimeoutError) as error:
             log.info("could not answer %s: %s", connection.peer, error)
+
+
+async def _nothing_in_the_way(_: Hello) -> None:
+    """Without an agent around it."""
 
 
 def _first(message: Message) -> Hello | DiskHello | Beat | AskOutcome:

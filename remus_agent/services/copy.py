@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from remus_agent.errors import (
     AuthorityError,
@@ -93,6 +93,8 @@ class Copy:
         self._announcing: asyncio.Task[None] | None = None
         self.stop_asked_by_peer = False
         self._last = False
+        self.won = False
+        """This host was allowed to run it: by the witness's word, or its primary's in a switchover without one."""
         self.handed_over = False
         """The primary has handed the guest over: what becomes of it is somebody else's work (`services.hand_over`)."""
 
@@ -121,14 +123,15 @@ class Copy:
         """Take in one of the session's disks until its connection ends. Raises RefusedError when it is none of them."""
         await self._disks.serve(connection, hello)
 
-    async def failover(self, host: str, method: str, evidence: str) -> Domain:
+    async def failover(self, host: str, method: str, evidence: str, *, accept_loss: bool = False) -> Domain:
         """Activate the last committed epoch. The caller has a proof that the primary is dead; a primary that still talks
-        disproves it, and the request is refused."""
+        disproves it, and the request is refused. accept_loss: also one that the record has left behind."""
         if self.state is State.ACTIVE and self.running is not None:
             return self.running
         if self.state is State.READY:
             await self.expect_silence()
-        if not TABLE.accepts(self.state, Event.FAILOVER_ASKED):
+        event = Event.LOSS_ACCEPTED if accept_loss and self.state is State.STALE else Event.FAILOVER_ASKED
+        if not TABLE.accepts(self.state, event):
             raise AuthorityError(
                 f"this copy is {self.state.value} and holds no committed epoch that may be activated",
                 operation="failover",
@@ -143,13 +146,8 @@ class Copy:
             method=method,
             evidence=evidence,
         )
-        self._advance(Event.FAILOVER_ASKED)
+        self._advance(event)
         return await self._activate("failover")
-
-    @property
-    def may_have_run(self) -> bool:
-        """Whether an activation that failed went as far as to let the domain run."""
-        return self._target is not None and self._target.may_have_run
 
     def ask_to_take(self) -> None:
         """The primary seems to be gone, and the witness is asked. `take` or `refused` follows."""
@@ -159,18 +157,27 @@ class Copy:
         """The witness has no word for this copy (OWNERSHIP_REFUSED), or says that it is stale, which `clear_up` follows."""
         self._advance(event)
 
-    async def take(self) -> Domain:
-        """Activate the last committed epoch on the witness's word."""
+    async def take(self, before_run: Callable[[], Awaitable[None]]) -> Domain:
+        """Activate the last committed epoch on the witness's word, or on its primary's in a switchover without a witness.
+        before_run: what has to be done before the guest may run."""
+        self.won = True
         self._advance(Event.OWNERSHIP_WON)
-        return await self._activate("take over")
+        return await self._activate("take over", before_run)
 
-    async def _activate(self, operation: str) -> Domain:
+    @property
+    def may_have_run(self) -> bool:
+        """Whether the guest was made to run from this copy, or that was tried. Settled when an activation has ended."""
+        return self._target is not None and self._target.may_have_run
+
+    async def _activate(self, operation: str, before_run: Callable[[], Awaitable[None]] | None = None) -> Domain:
         target = self._need_target()
         try:
+            if before_run is not None:
+                await before_run()
             await self._disks.hand_over(self._commit)
         except RemusError as error:
             self.reason = str(error)
-            self._advance(Event.DISKS_KEPT)
+            self._advance(Event.NOT_READY)
             error.left = error.left or "nothing was activated, the copy stands"
             raise
         try:

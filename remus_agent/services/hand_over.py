@@ -1,18 +1,21 @@
 """A backup's side of a switchover: it runs the guest on the primary's hand-over, and says afterwards what has become of it.
 
-Before the guest is made to run there is a durable note of it (a guest record with the role `active`), so that an agent that is
-started anew never says of a guest that has run here that it has not. The note goes when it is certain that the guest never ran,
-and when this host is its backup again.
+Before the guest is made to run there is a durable note of it, so that an agent that is started anew never says of a guest that
+has run here that it has not. With a witness these are the notes of every takeover (`takeover_notes`), and what an agent does not
+know the record says. Without one it is a guest record with the role `active` (`ByWord`), which goes when it is certain that the
+guest never ran, and when this host is its backup again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Literal, Protocol
 
 from remus_agent.errors import DomainNotFound, JournalError, PeerError, RefusedError, RemusError
-from remus_agent.machines.backup import Event, State
+from remus_agent.machines.backup import State
 from remus_agent.ports import Clock, Connection, GuestRecord, GuestStore, Hypervisor
 from remus_agent.protocol.replication.frames import FrameType
 from remus_agent.protocol.replication.messages import AskOutcome, Outcome, Plain, encode
@@ -22,21 +25,77 @@ from remus_agent.services.settings import Settings
 log = logging.getLogger(__name__)
 
 
+class Permission(Protocol):
+    """What permits a host to run a guest that was handed over."""
+
+    async def hand_over(self, copy: Copy) -> None:
+        """Activate a copy that is TAKING, noted durably before. Raises RemusError."""
+        ...
+
+    async def doubt(self, domain: str, copy: Copy | None) -> str | None:
+        """Why it is not certain that the guest, which does not run here, has never run here by a hand-over and never will; None
+        when it is. copy: None when an earlier agent had it."""
+        ...
+
+    async def forget_hand_over(self, domain: str) -> None:
+        """This host is its backup (again): what was noted when it ran here is of the past."""
+        ...
+
+
+class ByWord:
+    """Permission by the primary's word, without a witness. taking_over: no session of the domain is taken in meanwhile."""
+
+    def __init__(self, store: GuestStore, taking_over: Callable[[str], AbstractContextManager[None]]) -> None:
+        self._store = store
+        self._taking_over = taking_over
+
+    async def hand_over(self, copy: Copy) -> None:
+        domain = copy.hello.domain
+        with self._taking_over(domain):
+            try:
+                await copy.take(lambda: self._store.save(_note(copy)))
+            except RemusError:
+                if not copy.may_have_run:
+                    await self.forget_hand_over(domain)
+                raise
+
+    async def doubt(self, domain: str, copy: Copy | None) -> str | None:
+        if copy is not None:
+            return None
+        try:
+            noted = await self._noted(domain)
+        except JournalError as error:
+            return str(error)
+        return None if noted is None else "it may have run here for a moment: it was started here, and does not run now"
+
+    async def forget_hand_over(self, domain: str) -> None:
+        try:
+            if (await self._noted(domain)) is not None:
+                await self._store.remove(domain)
+        except RemusError as error:
+            log.warning("%s: what was noted of an earlier activation stays: %s", domain, error)
+
+    async def _noted(self, domain: str) -> GuestRecord | None:
+        loaded = await self._store.load_all()
+        for error in loaded.damaged:
+            if error.domain in (domain, None):
+                raise error
+        return next((record for record in loaded.records if record.name == domain and record.role == "active"), None)
+
+
 class HandOvers:
-    """Of one host. run: activates a copy that is TAKING, by whatever permits it. copies: those of a domain."""
+    """Of one host. copies: those of a domain."""
 
     def __init__(
         self,
-        run: Callable[[Copy], Awaitable[None]],
+        permission: Permission,
         copies: Callable[[str], list[Copy]],
-        store: GuestStore,
         hypervisor: Hypervisor,
         settings: Settings,
         clock: Clock,
     ) -> None:
-        self._run = run
+        self._permission = permission
         self._copies = copies
-        self._store = store
         self._hypervisor = hypervisor
         self._settings = settings
         self._clock = clock
@@ -54,7 +113,9 @@ class HandOvers:
         """What has become of the hand-over of a session. Raises RefusedError for who was not its primary."""
         copy = next((each for each in self._copies(ask.domain) if each.hello.session == ask.session), None)
         if copy is None:
-            return await self._remembered(ask)
+            if await self._runs(ask):
+                return Outcome(session=ask.session, result="running")
+            return await self._not_running(ask.session, ask.domain, None, "this host has no copy of it any more")
         if copy.hello.host != ask.host:
             raise RefusedError(
                 f"the primary of that session is {copy.hello.host}", operation="ask for the outcome", domain=ask.domain
@@ -65,69 +126,35 @@ class HandOvers:
                 return Outcome(session=ask.session, result="running")
             case State.TAKING | State.ACTIVATING:
                 return Outcome(session=ask.session, result="unknown", reason="its activation is under way")
-        if copy.may_have_run:
-            return _may_have_run(ask.session, copy.reason)
-        return Outcome(session=ask.session, result="declined", reason=copy.reason or "no hand-over has arrived")
+        return await self._not_running(ask.session, ask.domain, copy, copy.reason or "no hand-over has arrived")
 
     async def forget(self, domain: str) -> None:
         """This host is its backup (again): what was noted when it ran here is of the past."""
-        try:
-            if (await self._noted(domain)) is not None:
-                await self._store.remove(domain)
-        except RemusError as error:
-            log.warning("%s: what was noted of an earlier activation stays: %s", domain, error)
+        await self._permission.forget_hand_over(domain)
 
     async def _take(self, copy: Copy) -> Outcome:
         hello = copy.hello
-        note = GuestRecord(
-            name=hello.domain,
-            uuid=hello.uuid,
-            role="active",
-            peer=hello.host,
-            generation=copy.generation + 1,
-            committed=False,
-            interval_ms=0,
-            output_limit_bytes=0,
-        )
         try:
-            await self._store.save(note)
-        except RemusError as error:
-            copy.refused(Event.OWNERSHIP_REFUSED)
-            return _declined(hello.session, error)
-        try:
-            await self._run(copy)
+            await self._permission.hand_over(copy)
         except RemusError as error:
             if copy.state is not State.ACTIVE:
                 log.error("%s: not taken over: %s", hello.domain, error)
-                if copy.may_have_run:
-                    return _may_have_run(hello.session, str(error))
-                await self.forget(hello.domain)
-                return _declined(hello.session, error)
+                return await self._not_running(hello.session, hello.domain, copy, str(error))
             log.error("%s: taken over, but: %s", hello.domain, error)
         return Outcome(session=hello.session, result="running")
 
-    async def _remembered(self, ask: AskOutcome) -> Outcome:
-        """An agent that knows nothing of the session: an earlier one had it."""
-        try:
-            there = await self._hypervisor.domain(ask.domain)
-            if there.uuid == ask.uuid:
-                return Outcome(session=ask.session, result="running")
-        except DomainNotFound:
-            pass
-        try:
-            noted = await self._noted(ask.domain)
-        except JournalError as error:
-            return Outcome(session=ask.session, result="unknown", reason=str(error)[:4000])
-        if noted is not None:
-            return _may_have_run(ask.session, "it was started here, and does not run now")
-        return Outcome(session=ask.session, result="declined", reason="this host has no copy of it any more")
+    async def _not_running(self, session: str, domain: str, copy: Copy | None, why: str) -> Outcome:
+        """`declined` only when it is certain that the guest never ran here and will not by this hand-over."""
+        if copy is not None and copy.may_have_run:
+            return _outcome(session, "unknown", f"it may have run here for a moment: {why}")
+        doubt = await self._permission.doubt(domain, copy)
+        return _outcome(session, "declined", why) if doubt is None else _outcome(session, "unknown", doubt)
 
-    async def _noted(self, domain: str) -> GuestRecord | None:
-        loaded = await self._store.load_all()
-        for error in loaded.damaged:
-            if error.domain in (domain, None):
-                raise error
-        return next((record for record in loaded.records if record.name == domain and record.role == "active"), None)
+    async def _runs(self, ask: AskOutcome) -> bool:
+        try:
+            return (await self._hypervisor.domain(ask.domain)).uuid == ask.uuid
+        except DomainNotFound:
+            return False
 
     async def _beat(self, connection: Connection) -> None:
         try:
@@ -138,9 +165,19 @@ class HandOvers:
             return  # it will ask
 
 
-def _declined(session: str, error: RemusError) -> Outcome:
-    return Outcome(session=session, result="declined", reason=str(error)[:4000])
+def _note(copy: Copy) -> GuestRecord:
+    """That the guest is made to run here."""
+    return GuestRecord(
+        name=copy.hello.domain,
+        uuid=copy.hello.uuid,
+        role="active",
+        peer=copy.hello.host,
+        generation=copy.generation + 1,
+        committed=False,
+        interval_ms=0,
+        output_limit_bytes=0,
+    )
 
 
-def _may_have_run(session: str, why: str | None) -> Outcome:
-    return Outcome(session=session, result="unknown", reason=f"it may have run here for a moment: {why or '-'}"[:4000])
+def _outcome(session: str, result: Literal["declined", "unknown"], why: str) -> Outcome:
+    return Outcome(session=session, result=result, reason=why[:4000])

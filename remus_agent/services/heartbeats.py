@@ -65,12 +65,17 @@ class HeardBeats:
         """When this host last said that it looks after this guest (UUID); None: never."""
         return self._heard.get((host, guest))
 
+    def _take(self, beat: Beat, now: float) -> None:
+        # What is older than a detector's patience tells nobody anything: a peer can't make this grow by naming ever new guests.
+        self._heard = {key: heard for key, heard in self._heard.items() if now - heard < 2 * self._settings.detect}
+        self._heard.update({(beat.host, guest): now for guest in beat.guests})
+
     async def serve(self, connection: Connection, first: Beat) -> None:
         """Take in the beats of one connection until it ends. Raises ReplicationError on anything else."""
         beat = first
         while True:
             now = self._clock.now()
-            self._heard.update({(beat.host, guest): now for guest in beat.guests})
+            self._take(beat, now)
             try:
                 async with asyncio.timeout(self._settings.silence):
                     message = decode(await connection.receive())

@@ -1,4 +1,4 @@
-"""How a guest's output becomes free again, or is dropped: at the end of a protection, in solo, and when another host owns it."""
+"""How a guest's output becomes free again: at the end of a protection, and in solo."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class Leaving:
-    """Of one guest. disks: its taps, which are taken away with the plugs. destroy: the guest, with what it has sent."""
+    """Of one guest. disks: its taps, which are taken away with the plugs."""
 
     def __init__(
         self,
@@ -24,7 +24,6 @@ class Leaving:
         events: EventSink,
         ownership: Ownership,
         disks: Callable[[], Awaitable[DiskSet | None]],
-        destroy: Callable[[Domain], Awaitable[None]] | None,
     ) -> None:
         self.held_because: RemusError | None = None
         """Why output is still held, or a tap still in place, although nothing speaks against ending it."""
@@ -33,7 +32,6 @@ class Leaving:
         self._events = events
         self._ownership = ownership
         self._disks = disks
-        self._destroy = destroy
 
     async def free_output(self, *, committed: bool) -> Event:
         """Let out what is held and take the plugs and the taps away. committed: there may have been a copy."""
@@ -44,7 +42,7 @@ class Leaving:
                 return said
         try:
             await self._output.remove()
-            await self._close_disks()
+            await close_disks(self._disks)
         except RemusError as error:
             log.error("%s: %s", self._domain.name, error)
             if self.held_because is None:
@@ -65,19 +63,9 @@ class Leaving:
             return str(error)
         return None
 
-    async def destroy_stale_guest(self) -> Event:
-        """Another host owns it."""
-        try:
-            if self._destroy is not None:
-                await self._destroy(self._domain)
-            await self._close_disks()
-        except RemusError as error:
-            log.error("%s: cannot be destroyed: %s", self._domain.name, error)
-            self._events.note(self._domain.name, "stale-guest-stands", reason=str(error))
-            return Event.STALE_GUEST_STANDS
-        return Event.STALE_GUEST_GONE
 
-    async def _close_disks(self) -> None:
-        disks = await self._disks()
-        if disks is not None:
-            await disks.close()
+async def close_disks(disks: Callable[[], Awaitable[DiskSet | None]]) -> None:
+    """Take a guest's taps away, if it has any. Raises RemusError."""
+    found = await disks()
+    if found is not None:
+        await found.close()

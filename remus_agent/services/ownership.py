@@ -59,6 +59,10 @@ class Ownership(Protocol):
         """Become the sole owner: the machine's next event, and of which generation sessions are then."""
         ...
 
+    async def handed_back(self, generation: int) -> bool:
+        """Whether the host that took the guest over has made this one its owner again. generation: of the last session."""
+        ...
+
 
 class Unwitnessed:
     """ownership.Ownership without a witness."""
@@ -82,6 +86,9 @@ class Unwitnessed:
 
     async def alone(self, why: str) -> tuple[Event, int | None]:  # noqa: ARG002 - the protocol's signature
         return Event.WITNESS_SILENT, None
+
+    async def handed_back(self, generation: int) -> bool:  # noqa: ARG002 - the protocol's signature
+        return False
 
 
 class Witnessed:
@@ -146,6 +153,14 @@ class Witnessed:
             log.warning("%s: stays silent: %s", self._name, error)
             return Event.WITNESS_SILENT, None
         return Event.SOLE_OWNER, None if settled.record is None else session_generation(settled.record)
+
+    async def handed_back(self, generation: int) -> bool:
+        try:
+            settled = await self._settle(Want.RESUME, generation, "looks whether it was given back")
+        except WitnessError as error:
+            log.info("%s: stays paused: %s", self._name, error)
+            return False
+        return settled.verdict is Verdict.GO
 
     async def _register(self, session: PrimarySession, generation: int) -> None:
         while True:

@@ -16,7 +16,6 @@ from typing import Any
 from remus_agent.errors import (
     AnotherOwner,
     GuestEnded,
-    HypervisorError,
     OwnershipLost,
     PeerError,
     PeerRefused,
@@ -28,27 +27,30 @@ from remus_agent.faults import FaultName, active, pause_at
 from remus_agent.machines.epoch import OutputCommit
 from remus_agent.machines.primary import (
     HELD,
+    NOT_OURS,
     STARTED_AGAIN,
     STARTED_FRESH,
     STARTED_IN_DOUBT,
     STARTED_SOLO,
+    STARTED_STOOD_DOWN,
     TABLE,
     Effect,
     Event,
     State,
 )
 from remus_agent.observe.status import DiskStatus, Seeding
-from remus_agent.ports import BufferState, Checkpoint, Domain, GuestRecord, OutputBuffer, Source
+from remus_agent.ports import STOOD_DOWN, BufferState, Checkpoint, Domain, GuestRecord, OutputBuffer, Source
 from remus_agent.services.asking import Asked
 from remus_agent.services.attached import DeviceWatch
 from remus_agent.services.copying import CopyMeter
 from remus_agent.services.disks import DiskSet
 from remus_agent.services.epochs import EpochRecord
-from remus_agent.services.leaving import Leaving
+from remus_agent.services.leaving import Leaving, close_disks
 from remus_agent.services.ownership import Ownership, Unwitnessed
 from remus_agent.services.primary_ports import PrimaryPorts, hello_for
 from remus_agent.services.session import PrimarySession, open_session
 from remus_agent.services.settings import Settings
+from remus_agent.services.stand_down import StandDown
 from remus_agent.services.switchover import SwitchoverRequest, ask_backup, resume_guest
 
 log = logging.getLogger(__name__)
@@ -72,14 +74,12 @@ class PrimaryService:
         resumed: bool = False,
         solo: bool = False,
         ownership: Ownership | None = None,
-        destroy: Callable[[Domain], Awaitable[None]] | None = None,
-        depart: Callable[[Domain], Awaitable[None]] | None = None,
+        destroy: Callable[[Domain], Awaitable[None]],
+        depart: Callable[[Domain], Awaitable[None]],
     ) -> None:
         self.domain = domain
         self.record = record
-        self._begin = STARTED_AGAIN if record.committed else STARTED_SOLO if solo else STARTED_FRESH
-        if record.handed is not None:
-            self._begin = STARTED_IN_DOUBT
+        self._begin = _begin(record, solo=solo)
         self.state = self._begin[0]
         self.ownership: Ownership = ownership or Unwitnessed()
         self.since = ports.clock.now()
@@ -108,7 +108,18 @@ class PrimaryService:
         self._resumed_at = 0.0
         self._heard_at = ports.clock.now()
         """When the backup last acknowledged anything, or this began."""
-        self._leaving = Leaving(domain, output, ports.events, self.ownership, self._disks_to_close, destroy)
+        self._leaving = Leaving(domain, output, ports.events, self.ownership, self._disks_left)
+        self._stand_down = StandDown(
+            domain,
+            output,
+            ports.hypervisor,
+            ports.events,
+            self.ownership,
+            self._disks_left,
+            destroy,
+            self._asked,
+            lambda: ports.clock.sleep(settings.retry),
+        )
         self._perform: dict[Effect, Callable[[], Awaitable[Event | None]]] = {
             Effect.OPEN_SESSION: self._open_session,
             Effect.SEED: self._seed,
@@ -120,7 +131,10 @@ class PrimaryService:
             Effect.REGISTER: self._register,
             Effect.BECOME_SOLE_OWNER: self._become_sole_owner,
             Effect.OPEN_OUTPUT: self._open_output,
-            Effect.DESTROY_STALE_GUEST: self._leaving.destroy_stale_guest,
+            Effect.PAUSE_GUEST: self._pause_guest,
+            Effect.AWAIT_OWNER: self._await_owner,
+            Effect.TAKE_BACK: self._take_back,
+            Effect.DESTROY_STALE_GUEST: self._stand_down.destroy,
             Effect.FORGET: self._forget,
             Effect.TAKE_LAST: self._take_last,
             Effect.HAND_OVER: self._hand_over,
@@ -189,6 +203,15 @@ class PrimaryService:
                 hint=f"make sure that {self.record.peer} does not run it, and repeat with --force: then it goes on here",
             )
         unsure = self.state in (State.SILENT, State.RECONNECTING)
+        if not force and self.state in NOT_OURS:
+            raise RefusedError(
+                "another host owns it, and has not shown that it runs it: the guest that is paused here may be the only one",
+                operation="unprotect",
+                domain=self.domain.name,
+                left="the guest is paused here",
+                hint="see `remusctl status` on the other host; where it runs there, or is not wanted any more, --force destroys"
+                " the paused guest here",
+            )
         if not force and unsure and not isinstance(self.ownership, Unwitnessed):
             event = Event.RETIRE_ASKED
         elif not force and unsure:
@@ -459,6 +482,32 @@ class PrimaryService:
         await self._note(committed=False)
         self.reason = await self._leaving.open_output() or self.reason
 
+    # Another host owns it; see services/stand_down.py
+
+    async def _pause_guest(self) -> Event:
+        # First what a restart must find: whatever comes, this guest is another host's.
+        await self._note(role=STOOD_DOWN, committed=True)
+        return await self._stand_down.pause()
+
+    async def _await_owner(self) -> Event:
+        self.reason = (
+            f"another host owns it; the guest is paused here until {self.record.peer} opens a session, which shows that it"
+            " runs it, or gives it back"
+        )
+        return await self._stand_down.await_owner(self.record.generation)
+
+    async def _take_back(self) -> Event:
+        event = await self._stand_down.resume()
+        if event is Event.GUEST_RESUMED:
+            self.reason = None
+            self._heard_at = self._ports.clock.now()
+            await self._note(role="primary", handed=None)
+        return event
+
+    def owner_runs(self) -> None:
+        """The owner of the guest that was given up here has opened a session."""
+        self._stand_down.owner_runs()
+
     # A switchover; see services/switchover.py
 
     async def _take_last(self) -> Event:
@@ -505,14 +554,20 @@ class PrimaryService:
             self.reason = answer.reason or self.reason
             if answer.result != "unknown":
                 return Event.TAKEN_OVER if answer.result == "running" else Event.DECLINED
-        if answer is None or self.ownership.solo_due(self._heard_at):
-            event, generation = await self.ownership.alone("a switchover to a backup that does not answer")
+        if await self.ownership.handed_back(self.record.generation):
+            return Event.HANDED_BACK
+        if answer is None or self.ownership.solo_due(self._heard_at) or self._in_doubt_for_long():
+            event, generation = await self.ownership.alone("a switchover whose outcome the backup does not say")
             if event is Event.SOLE_OWNER:
                 self._heard_at = self._ports.clock.now()
                 await self._note(generation=generation or self.record.generation, committed=False)
             if event is not Event.WITNESS_SILENT:
                 return event
         return Event.OUTCOME_UNKNOWN
+
+    def _in_doubt_for_long(self) -> bool:
+        """Longer than an activation takes that goes well."""
+        return self._ports.clock.now() - self.since >= self._settings.activate
 
     async def _resume_guest(self) -> Event | None:
         running = await resume_guest(
@@ -527,12 +582,8 @@ class PrimaryService:
 
     async def _destroy_handed(self) -> Event:
         try:
-            if self._depart is None:
-                raise HypervisorError("there is nobody to destroy it", operation="switchover", domain=self.domain.name)
             await self._depart(self.domain)
-            disks = await self._disks_to_close()
-            if disks is not None:
-                await disks.close()
+            await close_disks(self._disks_left)
         except RemusError as error:
             self._failed(error)
             self._ports.events.note(self.domain.name, "handed-over-guest-stands", reason=str(error))
@@ -540,7 +591,7 @@ class PrimaryService:
         self.reason = f"it was moved to {self.record.peer}"
         return Event.GUEST_GONE
 
-    async def _disks_to_close(self) -> DiskSet | None:
+    async def _disks_left(self) -> DiskSet | None:
         """Also those that an earlier agent has left."""
         if self._disks is None and self._resumed:
             try:
@@ -581,6 +632,14 @@ class PrimaryService:
         if isinstance(error, OwnershipLost) or (isinstance(error, PeerRefused) and AnotherOwner.code in error.reasons):
             return Event.ANOTHER_OWNS
         return Event.GUEST_ENDED if isinstance(error, GuestEnded) else Event.SESSION_LOST
+
+
+def _begin(record: GuestRecord, *, solo: bool) -> tuple[State, tuple[Effect, ...]]:
+    if record.role == STOOD_DOWN:
+        return STARTED_STOOD_DOWN
+    if record.handed is not None:
+        return STARTED_IN_DOUBT
+    return STARTED_AGAIN if record.committed else STARTED_SOLO if solo else STARTED_FRESH
 
 
 def is_over(service: PrimaryService) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from remus_agent.disk_ports import Taps
+from remus_agent.fence_ports import Fencing
 from remus_agent.ports import Clock, Connector, Domain, EventSink, GuestStore, HostFacts, Hypervisor
 from remus_agent.protocol.replication.messages import Hello, HelloDisk
 from remus_agent.witness_ports import Witness
@@ -24,6 +25,10 @@ class PrimaryPorts:
     taps: Taps
     witness: Witness | None = None
     """None: authority is an operator's proof of fencing only."""
+    second: Connector | None = None
+    """From this host's second address, for heartbeats; None: as `connector`."""
+    fencing: Fencing | None = None
+    """None: no fence agent is configured."""
 
 
 def hello_for(

@@ -31,7 +31,10 @@ _PRIMARY: dict[primary.State, State] = {
     primary.State.DEPARTING: "handed-over",
     primary.State.DEPARTED: "handed-over",
     primary.State.STOPPED: "unprotected",
-    primary.State.STOOD_DOWN: "unprotected",
+    primary.State.STOOD_DOWN: "stood-down",
+    primary.State.RETURNING: "stood-down",
+    primary.State.GIVING_UP: "standing-down",
+    primary.State.GIVEN_UP: "unprotected",
     primary.State.FAILED: "failed",
 }
 """The words for users, who need not tell apart all states of the machine."""
@@ -41,6 +44,7 @@ _BACKUP: dict[backup.State, State] = {
     backup.State.READY: "ready",
     backup.State.ORPHANED: "orphaned",
     backup.State.TAKING: "orphaned",
+    backup.State.STALE: "stale",
     backup.State.ACTIVATING: "activating",
     backup.State.ACTIVE: "active",
     backup.State.DISCARDED: "discarded",

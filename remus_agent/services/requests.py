@@ -59,9 +59,11 @@ class Fenced(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Failover(OfDomain, kw_only=True):
-    """Parameters of `failover`."""
+    """Parameters of `failover`. accept_loss: where the witness gives no word, activate a copy that clients may have been told
+    more than it knows; recorded as a possible loss."""
 
     fenced: Fenced | None = None
+    accept_loss: bool = False
     expected_session: str | None = None
     expected_generation: int | None = None
 
@@ -72,6 +74,12 @@ class Switchover(OfDomain, kw_only=True):
     timeout: Seconds = 60.0
     dry_run: bool = False
     expected_generation: int | None = None
+
+
+class FenceCheck(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of `fence-check`. host: a peer."""
+
+    host: Name
 
 
 class Events(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -99,7 +107,18 @@ Handler = Callable[[dict[str, Any], Progress], Awaitable[Mapping[str, Any]]]
 ReadEvents = Callable[[int, str | None, int], list[dict[str, Any]]]
 DescribeTls = Callable[[], Awaitable[Mapping[str, Any]]]
 Verb = Literal[
-    "agent", "list", "status", "protect", "probe", "unprotect", "switchover", "failover", "relay", "events", "records"
+    "agent",
+    "list",
+    "status",
+    "protect",
+    "probe",
+    "unprotect",
+    "switchover",
+    "failover",
+    "fence-check",
+    "relay",
+    "events",
+    "records",
 ]
 
 
@@ -107,12 +126,11 @@ def handlers(
     service: AgentService,
     read_events: ReadEvents,
     *,
-    interval_ms: int,
-    output_limit_bytes: int,
     describe_tls: DescribeTls | None = None,
 ) -> dict[str, Handler]:
-    """One handler a verb. interval_ms, output_limit_bytes: what applies when a request names none. describe_tls: what is to
-    be said of this host's certificate; None where connections are not encrypted."""
+    """One handler a verb. describe_tls: what is to be said of this host's certificate; None where connections are not
+    encrypted."""
+    usual = service.settings
 
     async def agent(_: Nothing, __: Progress) -> Mapping[str, Any]:
         return {**await service.agent(), "tls": None if describe_tls is None else await describe_tls()}
@@ -130,8 +148,10 @@ def handlers(
         status = await service.protect(
             params.domain,
             params.peer,
-            interval_ms=interval_ms if params.interval_ms is None else params.interval_ms,
-            output_limit_bytes=output_limit_bytes if params.output_limit_bytes is None else params.output_limit_bytes,
+            interval_ms=usual.interval_ms if params.interval_ms is None else params.interval_ms,
+            output_limit_bytes=usual.output_limit_bytes
+            if params.output_limit_bytes is None
+            else params.output_limit_bytes,
             wait=params.wait,
             timeout=params.timeout,
             progress=progress,
@@ -150,6 +170,7 @@ def handlers(
             generation=params.expected_generation,
             session=params.expected_session,
             fenced=fenced,
+            accept_loss=params.accept_loss,
         )
         return status.as_dict()
 
@@ -161,6 +182,9 @@ def handlers(
             generation=params.expected_generation,
             progress=progress,
         )
+
+    async def fence_check(params: FenceCheck, _: Progress) -> Mapping[str, Any]:
+        return await service.fence_check(params.host)
 
     async def relay(params: Relay, _: Progress) -> Mapping[str, Any]:
         return asdict(await service.reserve(params.domain, params.seconds))
@@ -180,6 +204,7 @@ def handlers(
         "unprotect": _checked(Unprotect, unprotect),
         "switchover": _checked(Switchover, switchover),
         "failover": _checked(Failover, failover),
+        "fence-check": _checked(FenceCheck, fence_check),
         "relay": _checked(Relay, relay),
         "events": _checked(Events, events),
         "records": _checked(Records, records),

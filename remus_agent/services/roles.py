@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from remus_agent.errors import AuthorityError, DomainNotFound, RemusError, WitnessError, WitnessUnreachable
+from remus_agent.errors import AuthorityError, DomainNotFound, RemusError, WitnessError
 from remus_agent.machines import backup as backup_machine
-from remus_agent.ports import Domain, GuestRecord, OutputBuffers
+from remus_agent.ports import Domain, GuestRecord
 from remus_agent.services.authority import Authority
 from remus_agent.services.backup import BackupService, refuse_another
 from remus_agent.services.copy import Copy
+from remus_agent.services.fencing import Fencer, check_proof
+from remus_agent.services.giving_back import GivingBack
 from remus_agent.services.heartbeats import HeartbeatSender
+from remus_agent.services.override import Overrides, refused
 from remus_agent.services.ownership import Witnessed, claim
 from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.settings import Settings
-from remus_agent.services.stand_down import destroy_stale
 from remus_agent.services.takeover import Takeover
+from remus_agent.services.takeover_notes import TakeoverNotes
 from remus_agent.witness_ports import Witness
 
 log = logging.getLogger(__name__)
@@ -36,31 +39,26 @@ class Seams:
 
 
 class Roles:
-    """Of one host. interval_ms, output_limit_bytes: for guests that are taken over."""
+    """Of one host."""
 
     def __init__(
         self,
         witness: Witness,
         settings: Settings,
         ports: PrimaryPorts,
-        outputs: OutputBuffers,
         backup: BackupService,
         seams: Seams,
-        *,
-        interval_ms: int = 40,
-        output_limit_bytes: int = 64 * 1024 * 1024,
     ) -> None:
-        self.overrides: dict[str, str] = {}
-        """Guests that run here on an operator's word, and what the witness says to it."""
         self._witness = witness
         self._authority = Authority(witness, settings.host, ports.clock, ports.events)
         self._settings = settings
         self._ports = ports
-        self._outputs = outputs
         self._backup = backup
         self._seams = seams
-        self._interval_ms = interval_ms
-        self._limit = output_limit_bytes
+        self._fencer = Fencer(ports.fencing, settings, ports.clock, ports.events)
+        self._notes = TakeoverNotes(
+            ports.store, interval_ms=settings.interval_ms, output_limit_bytes=settings.output_limit_bytes
+        )
         self.takeover = Takeover(
             backup,
             self._authority,
@@ -69,15 +67,25 @@ class Roles:
             ports.clock,
             ports.events,
             self._taken,
+            self._fencer,
+            self._notes,
         )
+        self._giving_back = GivingBack(self._authority, self._notes, backup, ports, self.takeover.turn, settings.retry)
+        self._overrides = Overrides(self._authority, self._notes, backup, ports, seams.adopt, settings.retry)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self) -> None:
-        """Begin to listen for primaries that die, and to tell peers that this host lives."""
+    def start(self, records: Sequence[GuestRecord] = ()) -> None:
+        """Begin to listen for primaries that die, and to tell peers that this host lives. records: what an earlier agent left."""
+        self._notes.remember(records)
+        self._spawn(self._giving_back.run(), "giving back")
         self._spawn(self.takeover.run(), "takeover")
         for name, address in self._seams.paths.items():
             sender = HeartbeatSender(
-                self._ports.connector, address, self._settings, self._ports.clock, self._seams.guests
+                self._ports.second or self._ports.connector,
+                address,
+                self._settings,
+                self._ports.clock,
+                self._seams.guests,
             )
             self._spawn(sender.run(), f"heartbeats to {name}")
 
@@ -87,6 +95,7 @@ class Roles:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.takeover.close()
+        await self._fencer.close()
         await self._witness.close()
 
     async def claim(self, domain: Domain, peer: str) -> int:
@@ -97,88 +106,84 @@ class Roles:
         """For a guest that this host protects."""
         return Witnessed(self._authority, record, self._settings, self._ports.clock)
 
-    async def destroy(self, domain: Domain) -> None:
-        """A guest that another host owns."""
-        await destroy_stale(domain, self._ports.hypervisor, self._outputs)
-
-    async def failover(self, name: str, *, generation: int | None, session: str | None, fenced: dict[str, str]) -> Copy:
-        """Activate this host's copy on an operator's word: by the witness, or where that cannot be reached by a proof of
-        fencing, which is recorded, and reported until the witness agrees."""
+    async def failover(
+        self, name: str, *, generation: int | None, session: str | None, fenced: dict[str, str], accept_loss: bool
+    ) -> Copy:
+        """Activate this host's copy on an operator's word: by the witness, or where that gives no word by a proof of fencing and
+        with a loss that is accepted; that is recorded, and reported until the witness says so. Where only fencing is waited for,
+        a proof ends that."""
+        waiting = self._fencer.waiting(name)
+        if waiting is not None:
+            refuse_another(waiting.copy, generation, session)
+            return await self._fencer.prove(waiting, fenced)
+        if fenced and accept_loss:
+            await self.takeover.stop_attempt(name)
         async with self.takeover.turn(name):
-            return await self._failover(name, generation=generation, session=session, fenced=fenced)
+            return await self._failover(
+                name, generation=generation, session=session, fenced=fenced, accept_loss=accept_loss
+            )
 
     async def hand_over(self, copy: Copy) -> None:
-        """Take over what its primary has handed over in a switchover; the witness is asked. Raises RemusError."""
+        """hand_over.Permission by the witness's word; its notes are those of every takeover."""
         async with self.takeover.turn(copy.hello.domain):
             await self.takeover.hand_over(copy, f"{copy.hello.host} hands it over")
 
+    async def doubt(self, domain: str, copy: Copy | None) -> str | None:  # noqa: ARG002 - the protocol's signature
+        """As hand_over.Permission says. Where an earlier agent had the session, the record is what can be asked."""
+        if copy is None:
+            return "the agent was started anew: the witness's record says who may run it"
+        if self.takeover.is_given_back(copy):
+            return "it never ran here, and is given back as soon as the witness has said so"
+        return None
+
+    async def forget_hand_over(self, domain: str) -> None:
+        """As hand_over.Permission says. Every takeover leaves a note, and whoever needs it no more removes it."""
+
     async def _failover(
-        self, name: str, *, generation: int | None, session: str | None, fenced: dict[str, str]
+        self, name: str, *, generation: int | None, session: str | None, fenced: dict[str, str], accept_loss: bool
     ) -> Copy:
         copy = self._backup.copy_of(name)
         if copy is None or copy.state in (backup_machine.State.DISCARDED, backup_machine.State.ACTIVE):
             return await self._backup.failover(name, generation=generation, session=session, fenced=fenced)
         refuse_another(copy, generation, session)
+        if fenced:
+            check_proof(name, copy.hello.host, fenced)
         await self._backup.expect_silence(name, max(3 * self._settings.heartbeat, self._settings.detect))
+        why: RemusError
+        patience = self._settings.connect if fenced and accept_loss else None
         try:
-            return await self.takeover.take(name, "an operator asked for a failover")
-        except WitnessUnreachable as error:
-            if not fenced:
-                raise AuthorityError(
-                    f"the witness cannot be asked: {error.message}",
-                    operation="failover",
-                    domain=name,
-                    left="nothing was changed",
-                    hint="repair the witness; or fence the primary's host and give the proof of it",
-                ) from error
-        copy = await self._backup.failover(name, generation=generation, session=session, fenced=fenced)
-        self.overrides[name] = (
-            f"runs on an operator's word that {fenced['host']} is dead; the witness does not know of it"
-        )
-        self._ports.events.note(name, "override", generation=copy.generation, fenced=fenced)
-        self._spawn(self._reconcile(copy), f"reconcile {name}")
+            if copy.state is not backup_machine.State.STALE:
+                return await self.takeover.take(name, "an operator asked for a failover", fenced, patience)
+            why = AuthorityError("the guest ran on without this copy", operation="failover", domain=name)
+        except (WitnessError, AuthorityError) as error:
+            why = error
+        if not fenced or not accept_loss:
+            raise refused(why, name) from why
+
+        def activate() -> Awaitable[Copy]:
+            return self._backup.failover(
+                name, generation=generation, session=session, fenced=fenced, accept_loss=accept_loss
+            )
+
+        record = await self._overrides.activate(copy, activate, fenced, why)
+        self._spawn(self._overrides.reconcile(record), f"reconcile {name}")
         return copy
 
-    async def _reconcile(self, copy: Copy) -> None:
-        """After an override: have the witness agree, as soon as it can be asked."""
-        name = copy.hello.domain
-        while True:
-            await self._ports.clock.sleep(self._settings.retry)
-            try:
-                await self.takeover.agree(copy, "an operator had proof of fencing")
-            except WitnessError as error:
-                log.warning("%s: %s: %s", name, self.overrides[name], error)
-            except AuthorityError as error:
-                self.overrides[name] = f"runs on an operator's word, which the witness contradicts: {error.message}"
-                self._ports.events.note(name, "override-contradicted", reason=str(error))
-                log.critical("%s: %s", name, self.overrides[name])
-                return
-            else:
-                del self.overrides[name]
-                await self._taken(copy)
-                return
+    def resume_override(self, record: GuestRecord) -> None:
+        """A guest that an earlier agent has activated by override, and that runs here."""
+        self._spawn(self._overrides.reconcile(record), f"reconcile {record.name}")
+
+    @property
+    def overrides(self) -> Mapping[str, str]:
+        """Guests that run here on an operator's word, and what the witness says to it."""
+        return self._overrides.words
 
     async def _taken(self, copy: Copy) -> None:
         """The guest runs here, and the witness knows: this host is its primary now, without a backup yet."""
         domain, hello = copy.running, copy.hello
         if domain is None:
             raise DomainNotFound("the copy does not run", operation="take over", domain=hello.domain)
-        record = GuestRecord(
-            name=hello.domain,
-            uuid=hello.uuid,
-            role="primary",
-            peer=hello.host,
-            # After a takeover of generation g the record is of g+1; sessions are of the one after that.
-            generation=hello.generation + 2,
-            committed=False,
-            interval_ms=self._interval_ms,
-            output_limit_bytes=self._limit,
-        )
-        try:
-            await self._ports.store.save(record)
-        except RemusError as error:
-            log.error("%s: will not be protected again after a restart: %s", hello.domain, error)
-        self._seams.adopt(domain, record)
+        self._seams.adopt(domain, self._notes.record(copy, "primary", hello.generation + 2))
         self._backup.hand_out(copy)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:

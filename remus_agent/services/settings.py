@@ -14,6 +14,8 @@ class Settings:
     domain. look: between two looks at what is below the disks. retry: between attempts to find a lost backup.
     staging_bytes: most that one epoch may take on the backup besides the guest's own memory size.
     disk_staging_bytes: memory that one epoch of one disk may take on the backup.
+    interval_ms, output_limit_bytes: of guests for which nobody has said others: how long they run at least between two
+    checkpoints, and how much output may be held for one of their interfaces.
 
     With a witness: detect: silence on both paths after which a backup asks to take over. solo: time without an acknowledgement
     after which a primary asks to run on alone; longer than detect plus what a takeover takes, so that a backup that lives wins.
@@ -32,6 +34,8 @@ class Settings:
     retry: float = 5.0
     staging_bytes: int = 64 * 1024 * 1024
     disk_staging_bytes: int = 256 * 1024 * 1024
+    interval_ms: int = 100
+    output_limit_bytes: int = 64 * 1024 * 1024
     detect: float = 10.0
     solo: float = 60.0
     drift: float = 0.1

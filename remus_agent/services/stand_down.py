@@ -1,17 +1,129 @@
-"""A host that has lost a guest to another one: the guest here is destroyed, and nothing that it has sent gets out."""
+"""A host that has lost a guest to another one: the guest here is paused, and destroyed when the new owner is known to run it.
+Nothing that it has sent gets out."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
-from remus_agent.errors import DomainNotFound
-from remus_agent.ports import Domain, Hypervisor, OutputBuffers
+from remus_agent.errors import DomainNotFound, RemusError
+from remus_agent.faults import FaultName, active
+from remus_agent.machines.primary import Event
+from remus_agent.ports import Domain, EventSink, Hypervisor, OutputBuffer, OutputBuffers
+from remus_agent.services.asking import Asked
+from remus_agent.services.disks import DiskSet
+from remus_agent.services.leaving import close_disks
+from remus_agent.services.ownership import Ownership
 
 log = logging.getLogger(__name__)
 
 _LOOK = 0.2
 """Seconds between two attempts to drop what the plugs hold."""
+
+
+class StandDown:
+    """Of one guest. disks: its taps, which stay as long as the guest. destroy: the guest, with what it has sent. retry: seconds
+    between two looks at the record."""
+
+    def __init__(
+        self,
+        domain: Domain,
+        output: OutputBuffer,
+        hypervisor: Hypervisor,
+        events: EventSink,
+        ownership: Ownership,
+        disks: Callable[[], Awaitable[DiskSet | None]],
+        destroy: Callable[[Domain], Awaitable[None]],
+        asked: Asked,
+        retry: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._domain = domain
+        self._output = output
+        self._hypervisor = hypervisor
+        self._events = events
+        self._ownership = ownership
+        self._disks = disks
+        self._destroy = destroy
+        self._asked = asked
+        self._retry = retry
+        self._owner_runs = asyncio.Event()
+
+    def owner_runs(self) -> None:
+        """The new owner has opened a session."""
+        self._owner_runs.set()
+
+    async def pause(self) -> Event:
+        """Another host owns it: it runs no more, and what it has sent is never let out."""
+        if active(FaultName.DESTROY_AT_ONCE):
+            return Event.OWNER_RUNS
+        try:
+            await self._hypervisor.pause(self._domain)
+            await self._output.drop()
+        except DomainNotFound as error:
+            log.warning("%s: is gone: %s", self._domain.name, error)
+            return Event.GUEST_ENDED
+        except RemusError as error:
+            log.error("%s: cannot be paused: %s", self._domain.name, error)
+            self._events.note(self._domain.name, "stale-guest-not-paused", reason=str(error))
+            return Event.GUEST_NOT_PAUSED
+        return Event.GUEST_PAUSED
+
+    async def await_owner(self, generation: int) -> Event:
+        """Wait a while for the new owner's session, then look at the record. generation: of the last session here."""
+        asked = await self._asked.interrupts(self._first_of_both())
+        if asked is not None:
+            return asked
+        if self._owner_runs.is_set():
+            return Event.OWNER_RUNS
+        if await self._is_gone():
+            return Event.GUEST_ENDED
+        return Event.HANDED_BACK if await self._ownership.handed_back(generation) else Event.RETRY_DUE
+
+    async def resume(self) -> Event:
+        """It was given back: it runs on. Its output stays held."""
+        try:
+            if await self._is_gone():
+                return Event.GUEST_ENDED
+            disks = await self._disks()
+            if disks is not None:
+                await disks.open()  # first of all: the guest's writes wait for it
+            await self._hypervisor.resume(self._domain)  # where it was handed over, it is down for its last epoch
+            await self._hypervisor.unpause(self._domain)
+        except RemusError as error:
+            log.error("%s: cannot go on: %s", self._domain.name, error)
+            return Event.RESUME_FAILED
+        self._events.note(self._domain.name, "given-back")
+        return Event.GUEST_RESUMED
+
+    async def destroy(self) -> Event:
+        """The other host runs it, or an operator does not want it."""
+        try:
+            await self._destroy(self._domain)
+            await close_disks(self._disks)
+        except RemusError as error:
+            log.error("%s: cannot be destroyed: %s", self._domain.name, error)
+            self._events.note(self._domain.name, "stale-guest-stands", reason=str(error))
+            return Event.STALE_GUEST_STANDS
+        return Event.STALE_GUEST_GONE
+
+    async def _first_of_both(self) -> None:
+        waits = [asyncio.ensure_future(self._owner_runs.wait()), asyncio.ensure_future(self._retry())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    async def _is_gone(self) -> bool:
+        try:
+            return (await self._hypervisor.domain(self._domain.name)).uuid != self._domain.uuid
+        except DomainNotFound:
+            return True
+        except RemusError as error:
+            log.warning("%s: whether it is still there is not known: %s", self._domain.name, error)
+            return False
 
 
 async def destroy_stale(domain: Domain, hypervisor: Hypervisor, outputs: OutputBuffers) -> None:

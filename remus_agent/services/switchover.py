@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from remus_agent.errors import DomainNotFound, RefusedError, RemusError, SwitchoverError, SwitchoverInDoubt
-from remus_agent.machines.primary import State
+from remus_agent.machines.primary import NOT_OURS, State
 from remus_agent.ports import Connector, Domain, EventSink, Hypervisor
 from remus_agent.protocol.replication.frames import FrameType
 from remus_agent.protocol.replication.messages import AskOutcome, Outcome, Plain, Refuse, decode, encode
@@ -151,6 +151,14 @@ def raise_unless_departed(service: Switched, peer: str) -> None:
     name, why = service.domain.name, service.reason or "no reason is known"
     if service.state is State.DEPARTED:
         return
+    if service.state in (*NOT_OURS, State.GIVEN_UP, State.RETURNING):
+        raise SwitchoverInDoubt(
+            f"{peer} owns it, by the witness's record, and had not said that it runs it: {why}",
+            operation="switchover",
+            domain=name,
+            left=f"{service.state.value}: the guest is paused here until {peer} has shown that it runs it, or gives it back",
+            hint="see `remusctl status` on both hosts; it is settled by itself as soon as they reach each other or the witness",
+        )
     if service.state in (State.HANDED, State.IN_DOUBT, State.DEPARTING):
         departing = service.state is State.DEPARTING
         raise SwitchoverInDoubt(

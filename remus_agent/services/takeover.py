@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
-from remus_agent.errors import AuthorityError, RemusError
+from remus_agent.errors import AuthorityError, RemusError, WitnessUnknown
 from remus_agent.faults import FaultName, active
 from remus_agent.machines.authority import Stake, Verdict, Want
 from remus_agent.machines.backup import Event, State
@@ -15,7 +15,9 @@ from remus_agent.ports import Clock, EventSink
 from remus_agent.services.authority import Authority, Settled
 from remus_agent.services.backup import BackupService
 from remus_agent.services.copy import Copy
+from remus_agent.services.fencing import Fencer
 from remus_agent.services.settings import Settings
+from remus_agent.services.takeover_notes import TakeoverNotes
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,8 @@ class Takeover:
         clock: Clock,
         events: EventSink,
         taken: Callable[[Copy], Awaitable[None]],
+        fencer: Fencer,
+        notes: TakeoverNotes,
     ) -> None:
         self._backup = backup
         self._authority = authority
@@ -41,6 +45,8 @@ class Takeover:
         self._clock = clock
         self._events = events
         self._taken = taken
+        self._fencer = fencer
+        self._notes = notes
         self._detectors: dict[str, Detector] = {}
         self._seen: dict[str, tuple[float, float]] = {}
         self._turns: dict[str, asyncio.Lock] = {}
@@ -103,42 +109,85 @@ class Takeover:
         """For whoever is about to activate a copy of this domain: one at a time."""
         return self._turns.setdefault(domain, asyncio.Lock())
 
-    async def take(self, domain: str, reason: str) -> Copy:
-        """Take over the committed copy of a guest in one's turn, if the witness allows it. Raises AuthorityError, WitnessError
-        when it does not; then the copy stands, unless it is stale. Raises another RemusError when it could not be activated."""
-        with self._backup.taking_over(domain):
-            copy = await self._backup.silence(domain)
-            if copy is None:
-                raise AuthorityError(
-                    "no committed copy is left that may be activated", operation="take over", domain=domain
-                )
-            copy.ask_to_take()
-            await self._win(copy, reason)
-            for other in self._backup.copies_of(domain):
-                if other is not copy and other.state is State.ORPHANED:
-                    await other.discard(Event.SUPERSEDED)
-            await copy.take()
-        await self._taken(copy)
+    async def stop_attempt(self, domain: str) -> None:
+        """An operator takes it into his own hands. What was asked of the witness may still be granted."""
+        attempt = self._attempts.get(domain)
+        copy = self._backup.copy_of(domain)
+        if attempt is not None and copy is not None and copy.state is State.TAKING:
+            attempt.cancel()
+            await asyncio.gather(attempt, return_exceptions=True)
+
+    async def take(
+        self, domain: str, reason: str, proof: Mapping[str, str] | None = None, patience: float | None = None
+    ) -> Copy:
+        """Take over the committed copy of a guest in one's turn, if the witness allows it. proof: an operator's, checked, that
+        the primary's host is dead; without one it is fenced, which may have to be waited for. patience: seconds to wait for the
+        witness's word; None: as long as it takes. Raises AuthorityError, WitnessError when it does not allow it; then the copy
+        stands, and may be stale. Raises another RemusError when the copy could not be activated."""
+        with self._fencer.activation(domain):
+            with self._backup.taking_over(domain):
+                copy = await self._backup.silence(domain)
+                if copy is None:
+                    raise AuthorityError(
+                        "no committed copy is left that may be activated", operation="take over", domain=domain
+                    )
+                copy.ask_to_take()
+                await self._notes.asks(copy)
+                await self._win(copy, reason, patience)
+                for other in self._backup.copies_of(domain):
+                    if other is not copy and other.state in (State.ORPHANED, State.STALE):
+                        await other.discard(Event.SUPERSEDED)
+                await self._fence(copy, proof or {})
+                await self._run_here(copy)
+            await self._taken(copy)
         return copy
 
     async def hand_over(self, copy: Copy, reason: str) -> None:
-        """Take over, in one's turn, what its primary has handed over. Raises as `take` does."""
+        """Take over, in one's turn, what its primary has handed over: its host is well, and is not fenced. Raises as `take`
+        does; a copy that this host owns then and never ran is not activated by itself any more, because its guest is given
+        back."""
         with self._backup.taking_over(copy.hello.domain):
-            await self._win(copy, reason)
-            await copy.take()
+            await self._notes.asks(copy)
+            await self._win(copy, reason, None)
+            try:
+                await self._run_here(copy)
+            except RemusError:
+                if copy.state is State.ORPHANED:
+                    copy.give_up(Event.STALE)
+                raise
         await self._taken(copy)
 
-    async def agree(self, copy: Copy, reason: str) -> None:
-        """Have the witness name this host as the owner of a guest that runs here on an operator's proof. Raises WitnessError,
-        AuthorityError."""
-        settled = await self._settle(copy, reason)
-        if settled.verdict is not Verdict.GO:
-            raise _not_offered(copy, settled)
+    def is_given_back(self, copy: Copy) -> bool:
+        """Whether its guest, which this host owns and has never run, still has to be given back."""
+        return copy.won and any(record.uuid == copy.hello.uuid for record in self._notes.taking)
 
-    async def _win(self, copy: Copy, reason: str) -> None:
+    async def _fence(self, copy: Copy, proof: Mapping[str, str]) -> None:
+        """Return when the copy may be activated, as far as its former owner's host is concerned."""
+        try:
+            await self._fencer.before_activation(copy, proof)
+        except BaseException:  # the agent stops: what the copy is now has to be true
+            copy.refused(Event.OWNERSHIP_REFUSED)
+            raise
+
+    async def _run_here(self, copy: Copy) -> None:
+        """Activate the copy of a guest that this host owns."""
+        try:
+            await copy.take(lambda: self._notes.runs(copy))
+        except RemusError:
+            if not copy.may_have_run:
+                await self._notes.asks(copy)  # if the copy is lost with it, the guest is given back
+            raise
+
+    async def _win(self, copy: Copy, reason: str, patience: float | None) -> None:
         """Return when this host owns the guest; otherwise the copy is told why not."""
         try:
-            settled = await self._settle(copy, reason)
+            async with asyncio.timeout(patience):
+                settled = await self._settle(copy, reason)
+        except TimeoutError:
+            copy.refused(Event.OWNERSHIP_REFUSED)
+            raise WitnessUnknown(
+                f"no word within {patience:g} s", operation="take over", domain=copy.hello.domain
+            ) from None
         except BaseException:  # also when the agent stops: what the copy is now has to be true
             copy.refused(Event.OWNERSHIP_REFUSED)
             raise
@@ -147,8 +196,7 @@ class Takeover:
         error = _not_offered(copy, settled)
         if settled.verdict is Verdict.STAND_DOWN:
             copy.refused(Event.STALE)
-            error.left = "the copy was discarded: the guest ran on without it"
-            await copy.clear_up()
+            error.left = "the copy is kept, but is stale: the guest ran on without it"
         else:
             copy.refused(Event.OWNERSHIP_REFUSED)
         raise error

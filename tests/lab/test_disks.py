@@ -29,15 +29,20 @@ ATTEMPTS = 5
 
 
 @pytest.fixture
-def forgetful(lab: dict[str, Any]) -> Iterator[bool]:
-    """The guest fresh on alpha with its disk, protected by nobody; PostgreSQL answers, and reads again what it changes: true
-    where its version can do so."""
+def at_home(lab: dict[str, Any]) -> Iterator[None]:
+    """The guest fresh on alpha with its disk, protected by nobody; PostgreSQL answers."""
     require_agents()
     come_home(configuration=WITH_DISK)
     database.wait_ready()
-    yield database.forgetful()
+    yield
     bring_back()
     come_home()
+
+
+@pytest.fixture
+def forgetful(at_home: None) -> bool:
+    """PostgreSQL reads again what it changes, which costs time: true where its version can do so."""
+    return database.forgetful()
 
 
 def bring_back(host: str = "alpha") -> None:
@@ -85,7 +90,7 @@ def outlive_the_host(history: Path) -> None:
     assert [(copy.name, copy.runs) for copy in copies("beta")] == [(GUEST, True)]
 
 
-def test_what_postgresql_acknowledged_outlives_its_host(forgetful: bool, tmp_path: Path) -> None:
+def test_what_postgresql_acknowledged_outlives_its_host(at_home: None, tmp_path: Path) -> None:
     outlive_the_host(tmp_path / "rows.jsonl")
 
 
@@ -115,7 +120,7 @@ def test_a_disk_that_runs_ahead_of_memory_shows(forgetful: bool, tmp_path: Path)
 
 @pytest.mark.long
 @pytest.mark.timeout(7200)
-def test_ten_hosts_that_die(forgetful: bool, tmp_path: Path) -> None:
+def test_ten_hosts_that_die(at_home: None, tmp_path: Path) -> None:
     """One connection over ten failovers, to and fro: each time the guest's host dies under load, and comes back as the
     backup, its disk brought to the new owner's."""
     primary, backup = "alpha", "beta"
@@ -147,7 +152,7 @@ def test_ten_hosts_that_die(forgetful: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_the_old_disk_is_brought_to_the_new_owners(forgetful: bool, tmp_path: Path) -> None:
+def test_the_old_disk_is_brought_to_the_new_owners(at_home: None, tmp_path: Path) -> None:
     """What alpha wrote and never committed is undone; the devices agree, and the file system is whole."""
     outlive_the_host(tmp_path / "rows.jsonl")
     bring_back()

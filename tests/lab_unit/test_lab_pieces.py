@@ -67,12 +67,23 @@ def test_status_of_no_lab(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["--state", str(tmp_path), "status"]) == 0
     status = json.loads(capsys.readouterr().out)
     assert status["network"] is False
-    assert [host["running"] for host in status["hosts"].values()] == [False, False]
+    assert {name: host["running"] for name, host in status["hosts"].items()} == {"alpha": False, "beta": False}
+    assert (status["witness"]["name"], status["witness"]["running"]) == ("gamma", False)
     assert main(["--state", str(tmp_path), "fence-status", "alpha"]) == 0
     assert capsys.readouterr().out == "off\n"
 
 
-def test_ssh_config_names_both_hosts(tmp_path: Path) -> None:
+def test_a_machine_needs_a_lab_around_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_settings(Paths(tmp_path, tmp_path), Settings(namespace="remus-lab-unit"))
+    assert main(["--state", str(tmp_path), "start", "gamma"]) == 1
+    assert "bring it up first" in capsys.readouterr().err
+    for verb in ("kill", "freeze", "thaw"):
+        assert main(["--state", str(tmp_path), verb, "gamma"]) == 0
+        assert json.loads(capsys.readouterr().out) == {"changed": False}
+
+
+def test_ssh_config_names_every_machine(tmp_path: Path) -> None:
     text = render_config(Paths(tmp_path, tmp_path), Settings(ssh_base_port=3000))
     assert "Host alpha\n  HostName 127.0.0.1\n  Port 3000\n" in text
     assert "Host beta\n  HostName 127.0.0.1\n  Port 3001\n" in text
+    assert "Host gamma\n  HostName 127.0.0.1\n  Port 3002\n" in text

@@ -6,7 +6,7 @@ import pytest
 from lab.accel import announced
 from lab.qemu import NO_CMPXCHG16B, TCG_CPU, BootFiles, argv, marker
 from lab.recipe import ASSETS
-from lab.spec import HOSTS, Settings
+from lab.spec import HOSTS, WITNESS, WITNESS_MIB, Settings
 
 FILES = BootFiles(
     xen=Path("/i/xen"),
@@ -66,6 +66,21 @@ def test_identity_is_on_the_kernel_command_line_and_commas_are_doubled() -> None
     drive = after(line(), "-drive")[0]
     assert drive.startswith("file=/s,,x/alpha/disk.qcow2,if=virtio")
     assert marker(FILES.disk) in drive
+
+
+def test_the_witness_boots_the_same_image_without_xen() -> None:
+    words = argv(WITNESS, Settings(memory_mib=4096), FILES, "AAAAkey", (7, 8), kvm=False)
+    assert after(words, "-kernel") == ["/i/vmlinuz"]
+    assert after(words, "-initrd") == ["/i/initrd.img"]
+    assert "/i/xen" not in words
+    kernel = after(words, "-append")[0].split()
+    assert {"console=ttyS0,115200", "root=/dev/vda", NO_CMPXCHG16B, "remus_lab.name=gamma"} <= set(kernel)
+    # Nothing of what dom0 waits for: Xen's daemons, and a login on a terminal that udev does not bring up here.
+    assert {"systemd.mask=xen.service", "systemd.mask=serial-getty@ttyS0.service"} <= set(kernel)
+    assert after(words, "-m") == [str(WITNESS_MIB)]
+    assert len(after(words, "-drive")) == 1
+    assert len([word for word in after(words, "-device") if word.startswith("virtio-net-pci")]) == 3
+    assert after(words, "-netdev")[0].endswith("hostfwd=tcp:127.0.0.1:2213-:22")
 
 
 @pytest.mark.parametrize(

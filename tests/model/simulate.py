@@ -24,7 +24,7 @@ from remus_agent.faults import VARIABLE
 from remus_agent.machines.primary import State
 from remus_agent.services.agent import AgentService
 from tests.model.scheduler import Scheduler, run_scheduled
-from tests.model.world import GUEST, TIMES, Violated, World
+from tests.model.world import GUEST, TIMES, Machine, Violated, World
 
 SERVED_WITHIN: Final = 25.0
 """Seconds after the last fault within which the guest has to be served again."""
@@ -43,6 +43,8 @@ KINDS: Final = (
     "answer-late",
     *("set-clock",) * 2,
     *("damage",) * 2,
+    *("toolstack-fails",) * 2,
+    "override",
 )
 
 
@@ -177,10 +179,36 @@ async def _strike(world: World, fault: Fault) -> None:  # noqa: PLR0912 - one br
             for _ in range(round(fault.seconds / 0.1)):
                 host.clock.set_by += 0.23
                 await asyncio.sleep(0.1)
+        case "toolstack-fails":
+            host.xen.toolstack_fails = True
+            await asyncio.sleep(fault.seconds)
+            host.xen.toolstack_fails = False
+        case "override":
+            await _override(world, host, fault.seconds)
         case "damage":
             world.damage += 3
         case _:
             raise ValueError(fault.kind)
+
+
+async def _override(world: World, dead: Machine, seconds: float) -> None:
+    """An operator, rightly sure that a host is off, has the other one run the guest, though the witness can't be asked."""
+    there = world.hosts[dead.peer]
+    world.witness.down = True
+    world.power_off(dead)
+    await asyncio.sleep(TIMES["detect"])
+    if there.agent is not None:
+        fenced = {"host": dead.name, "method": "power", "evidence": "the socket is switched off"}
+        failover = there.agent.failover(GUEST, generation=None, session=None, fenced=fenced, accept_loss=True)
+        world.overriding = there.name
+        asking = there.node.spawn(failover)
+        await asyncio.wait({asking}, timeout=10)
+        world.overriding = None
+        if asking.done() and not asking.cancelled() and not isinstance(asking.exception(), RemusError | None):
+            asking.result()  # a defect
+    await asyncio.sleep(seconds)
+    world.witness.down = False
+    world.power_on(dead)
 
 
 async def _work(world: World) -> None:
@@ -205,6 +233,8 @@ async def _story(loop: Scheduler, plan: Plan, rng: random.Random) -> World:
                 if task.done():
                     task.result()
             for host in world.hosts.values():
+                if host.starting is not None and host.starting.done():
+                    host.starting.result()  # a defect there leaves an agent that does nothing
                 for task in host.agent._tasks.values() if host.agent is not None else ():
                     if task.done() and not task.cancelled() and task.exception() is not None:
                         raise task.exception() or RuntimeError
@@ -232,7 +262,9 @@ def _settled(world: World, before: dict[int, int]) -> bool:
         there = world.hosts[owner.owner]
         lost = owner.state == "solo" and there.agent is not None and not there.agent.backup.names()
         return lost and world.lost_with_power
-    return len(running) == 1 and owner.state == "protected" and running[0].seen > before.get(running[0].number, 0)
+    (inc, *others) = running
+    served = inc.seen > before.get(inc.number, 0)
+    return not others and owner.owner == inc.host and owner.state == "protected" and served
 
 
 def _served_again(world: World, before: dict[int, int]) -> None:
@@ -245,6 +277,8 @@ def _served_again(world: World, before: dict[int, int]) -> None:
             raise Violated("G5: nobody runs the guest any more, and no host with it lost power")
         return
     (inc,) = running
+    if world.owner is not None and world.owner.owner != inc.host:
+        raise Violated(f"G3: {inc.host} runs the guest for good, and the record says {world.owner.owner}")
     if inc.seen <= before.get(inc.number, 0):
         raise Violated("G5: the guest runs, and its clients hear nothing")
 

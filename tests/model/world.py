@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from remus_agent.adapters.sim.disk import SimTaps
+from remus_agent.adapters.sim.fencing import SimFencing
 from remus_agent.adapters.sim.hypervisor import SimGuest, SimHypervisor, SimTarget
 from remus_agent.adapters.sim.local import SimAnnouncer, SimDisk, SimEvents, SimJournal, SimOutput, SimOutputs
 from remus_agent.adapters.sim.net import SimConnection
@@ -183,6 +184,7 @@ class Machine:
     node: Node
     up: bool = True
     agent: AgentService | None = None
+    starting: asyncio.Task[None] | None = None
     connections: list[SimConnection] = field(default_factory=list)
 
 
@@ -211,6 +213,7 @@ class World:
         self.solo = solo
         self.witness = SimWitness(delay=lambda _: self.rng.random() * self.witness_delay, changed=self._changed)
         self.witness_delay = 0.1
+        self.fencing = SimFencing()
         self.owner: Ownership | None = None
         self.owner_since = 0.0
         self.incarnations: list[Incarnation] = []
@@ -224,6 +227,10 @@ class World:
         self.ends: dict[SimConnection, tuple[Machine, Node, str]] = {}
         self.arrives: dict[SimConnection, float] = {}
         self.lost_with_power = False
+        self.overriding: str | None = None
+        """The host on which an operator activates a copy by override just now."""
+        self.by_word: set[int] = set()
+        """Incarnations that such a word has begun."""
         self.hosts = {
             name: self._machine(name, peer, rate)
             for (name, peer), rate in zip((("alpha", "beta"), ("beta", "alpha")), rates, strict=True)
@@ -279,13 +286,20 @@ class World:
             settings,
             {host.peer: f"{host.peer}/channel"},
             PrimaryPorts(
-                host.xen, connector, host.disk, host.events, host.clock, SimTaps({}), self.witness.of(host.name)
+                host.xen,
+                connector,
+                host.disk,
+                host.events,
+                host.clock,
+                SimTaps({}),
+                self.witness.of(host.name),
+                fencing=self.fencing,
             ),
             host.outputs,
             backup,
             {host.peer: f"{host.peer}/second"},
         )
-        host.node.spawn(host.agent.resume())
+        host.starting = host.node.spawn(host.agent.resume())
 
     def kill_agent(self, host: Machine) -> None:
         """SIGKILL. Its copies go with it; guests and plugs stay as they are."""
@@ -294,11 +308,6 @@ class World:
         host.node.stopped = True
         host.agent = None
         host.xen.revive()
-        owns = self.owner is not None and self.owner.owner == host.name
-        if owns and not any(inc.host == host.name for inc in self.running()):
-            # It has become the owner, and its copy is gone before it ran. Whoever stands down for it destroys the last one
-            # (adr/0006, Consequences).
-            self.lost_with_power = True
         for name in [name for name, guest in host.xen.guests.items() if guest.paused_copy]:
             del host.xen.guests[name]
         for connection in host.connections:
@@ -310,12 +319,13 @@ class World:
         """Nothing of its memory is left, and nobody is told."""
         host.connections = []
         self.kill_agent(host)
-        if any(inc.host == host.name for inc in self.running()):
-            self.lost_with_power = True
+        if any(not guest.paused_copy for guest in host.xen.guests.values()):
+            self.lost_with_power = True  # also with one that is paused, which may be the only one
         for guest in host.xen.guests.values():
             guest.running = False
         host.xen.guests.clear()
         host.outputs.by_name.clear()
+        host.outputs._domids.clear()
         host.up = False
 
     def power_on(self, host: Machine) -> None:
@@ -368,9 +378,10 @@ class World:
         if inc.forked_at is not None and count > inc.forked_at:
             raise Violated(f"G3: a client hears {frame} of {host}, but its successor knows only {inc.forked_at}")
         mine = self.owner is not None and self.owner.owner == host
-        if not mine and self.owner is not None and self.loop.time() - self.owner_since > GRACE:
+        by_word = number in self.by_word and not mine
+        if not mine and not by_word and self.owner is not None and self.loop.time() - self.owner_since > GRACE:
             raise Violated(f"G3: {host} lets out {frame}, but {self.owner.owner} owns the guest by now")
-        alone = self.owner is None or (mine and self.owner.state == "solo")
+        alone = self.owner is None or by_word or (mine and self.owner.state == "solo")
         if not alone and count > inc.committed:
             raise Violated(f"G1: a client hears {frame}, but only {inc.committed} is committed")
 
@@ -399,7 +410,10 @@ class World:
         if inc.forked_at is not None:
             raise Violated("G3: a guest was continued twice")
         inc.forked_at = count
-        if inc.seen > count:
+        by_word = self.overriding == host
+        if by_word:
+            self.by_word.add(len(self.incarnations))
+        if inc.seen > count and not by_word:  # an operator has accepted that loss
             raise Violated(f"G3: {host} goes on at {count}, but clients know {inc.seen} already")
         self.incarnations.append(Incarnation(len(self.incarnations), host, guest, inc, seen=count))
 
@@ -436,7 +450,8 @@ class World:
             if machine.up and data is not None and to.other is not None:
                 self.put(to.other, None)  # nobody has this connection: a reset
             return
-        if data is not None and not to._closed:
+        runs_it = any(inc.host == sender for inc in self.running())  # a host that came back without it is no primary
+        if data is not None and not to._closed and runs_it:
             self.arrived[path, sender] = self.loop.time()
         to.arrive(data)
 

@@ -114,6 +114,19 @@ def test_a_certificate_of_another_name(make: Any, tmp_path: Path) -> None:
     assert make(name="beta")["reason"] == "it has another name"
 
 
+def test_addresses_are_part_of_it(make: Any) -> None:
+    folder = make()["folder"]
+    made = make(addresses=["10.77.0.13", "fd77::13"])
+    assert made["reason"] == "it has other addresses"
+    assert make(addresses=["fd77:0::13", "10.77.0.13"])["changed"] is False
+    found = x509.load_pem_x509_certificate(Path(folder, "host.pem").read_bytes())
+    names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["alpha"]
+    assert [str(address) for address in names.get_values_for_type(x509.IPAddress)] == ["10.77.0.13", "fd77::13"]
+    assert accepted(folder)
+    assert make()["reason"] == "it has other addresses"
+
+
 def test_keys_that_others_can_read(make: Any, tmp_path: Path) -> None:
     make()
     ca = tmp_path / "pki/ca.pem"
@@ -214,6 +227,7 @@ def test_a_ca_that_is_of_no_use(make: Any, tmp_path: Path, text: str | None, mes
     ("options", "message"),
     [
         ({"name": "../alpha"}, "is not a host name"),
+        ({"addresses": ["gamma"]}, "'gamma' is not an IP address. Next: see remus_pki_addresses"),
         ({"renew_days": 365}, "each run would make new certificates"),
         ({"ca_days": 10}, "each run would make new certificates"),
     ],

@@ -33,6 +33,12 @@ def test_takes_over(agent: FakeAgent, run_module: RunModule, check: bool) -> Non
         assert result["protection"]["generation"] == 4
 
 
+def test_a_loss_is_accepted_only_where_that_is_said(agent: FakeAgent, run_module: RunModule) -> None:
+    agent.answers = {"status": [COPY, ACTIVE], "failover": ACTIVE}
+    run_module("remus_failover", name="web1", fenced=PROOF, accept_loss=True, socket=agent.path)
+    assert agent.requests[1][1]["accept_loss"] is True
+
+
 def test_second_run_is_unchanged(agent: FakeAgent, run_module: RunModule) -> None:
     agent.answers = {"status": [COPY, ACTIVE], "failover": ACTIVE}
     options: dict[str, Any] = {"name": "web1", "fenced": PROOF, "expected_generation": 3, "socket": agent.path}

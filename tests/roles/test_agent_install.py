@@ -19,11 +19,19 @@ sys.path.insert(0, str(ROOT / "tools"))
 import build_wheelhouse
 
 ROLE = ROOT / "roles/remus_agent"
+WITNESSED = {
+    "remus_agent_witness": True,
+    "remus_agent_witness_endpoints": ["https://192.0.2.9:2379"],
+    "remus_agent_witness_timeout": 3,
+    "remus_agent_second_address": "198.51.100.1",
+    "__remus_agent_second": "198.51.100.1",
+    "remus_agent_second_paths": {"beta": "198.51.100.2:7790"},
+    "remus_agent_automatic": {"reprotect": False},
+}
 
 
-@pytest.mark.parametrize("tls", [True, False])
-@pytest.mark.parametrize(("address", "listen"), [("192.0.2.1", "192.0.2.1"), ("fd00::1", "[fd00::1]")])
-def test_the_agent_accepts_its_configuration(tmp_path: Path, address: str, listen: str, tls: bool) -> None:
+def render(values: dict[str, object]) -> str:
+    """The configuration that the role writes."""
     defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(ROLE / "templates"), undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
@@ -31,16 +39,35 @@ def test_the_agent_accepts_its_configuration(tmp_path: Path, address: str, liste
     )  # fmt: skip
     environment.filters["to_json"] = json.dumps
     environment.filters["bool"] = bool
-    text = environment.get_template("agent.toml.j2").render(
+    return environment.get_template("agent.toml.j2").render(
         defaults
         | {
             "remus_agent_name": "alpha",
+            "remus_agent_replication_address": "192.0.2.1",
+            "__remus_agent_listen": "192.0.2.1",
+            "remus_agent_tls": False,
+            "remus_agent_tls_dir": "/etc/remus/tls",
+            "remus_agent_fencing": {},
+            "remus_agent_witness": False,
+            "remus_agent_second_address": "",
+            "remus_agent_second_paths": {},
+        }
+        | values
+    )
+
+
+@pytest.mark.parametrize("secured", ["plain", "tls", "witness"])
+@pytest.mark.parametrize(("address", "listen"), [("192.0.2.1", "192.0.2.1"), ("fd00::1", "[fd00::1]")])
+def test_the_agent_accepts_its_configuration(tmp_path: Path, address: str, listen: str, secured: str) -> None:
+    defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
+    text = render(
+        {
             "remus_agent_replication_address": address,
             "__remus_agent_listen": listen,
-            "remus_agent_tls": tls,
-            "remus_agent_tls_dir": "/etc/remus/tls",
+            "remus_agent_tls": secured != "plain",
             "remus_agent_peers": {"beta": "192.0.2.2:7789" if "." in address else "[fd00::2]:7789"},
         }
+        | (WITNESSED if secured == "witness" else {})
     )
     target = tmp_path / "agent.toml"
     target.write_text(text)
@@ -52,7 +79,40 @@ def test_the_agent_accepts_its_configuration(tmp_path: Path, address: str, liste
     assert loaded.output.limit_bytes == defaults["remus_agent_output_limit_bytes"]
     assert loaded.paths == config.Paths()
     folder = Path("/etc/remus/tls")
-    assert loaded.tls == (config.Tls(folder / "ca.pem", folder / "host.pem", folder / "host.key") if tls else None)
+    files = config.Tls(folder / "ca.pem", folder / "host.pem", folder / "host.key")
+    assert loaded.tls == (None if secured == "plain" else files)
+    if secured != "witness":
+        assert (loaded.witness, loaded.replication.second, loaded.automatic) == (None, None, config.Automatic())
+        return
+    assert loaded.witness == config.Witness(("https://192.0.2.9:2379",), 3.0)
+    assert str(loaded.replication.second) == "198.51.100.1:7790"
+    assert {name: str(path) for name, path in loaded.replication.second_paths.items()} == {"beta": "198.51.100.2:7790"}
+    assert loaded.automatic == config.Automatic(reprotect=False)
+
+
+@pytest.mark.parametrize("secrets", [True, False])
+def test_the_agent_accepts_its_fencing(secrets: bool) -> None:
+    beta = {
+        "agent": "fence_ipmilan",
+        "options": {"ip": "192.0.2.9", "lanplus": True, "ipport": 623, "login": 'a "b" \\'},
+        "required": True,
+        "timeout": 30,
+        "package": "fence-agents",
+        **({"secrets": {"password": "hush"}} if secrets else {}),
+    }
+    text = render({"remus_agent_peers": {"beta": "192.0.2.2:7789", "x.y": "192.0.2.3:7789"}, "remus_agent_fencing": {
+        "beta": beta, "x.y": {"agent": "/opt/off"}}})  # fmt: skip
+    assert "hush" not in text
+    assert config.parse(text).fencing == {
+        "beta": config.FenceAgent(
+            Path("/usr/sbin/fence_ipmilan"),
+            {"ip": "192.0.2.9", "lanplus": "1", "ipport": "623", "login": 'a "b" \\'},
+            Path("/etc/remus/fence-beta.secrets") if secrets else None,
+            True,
+            30.0,
+        ),
+        "x.y": config.FenceAgent(Path("/opt/off")),
+    }
 
 
 def test_a_release_is_named_after_its_sources(tmp_path: Path) -> None:

@@ -164,6 +164,11 @@ class PlugOutputBuffer:
         for interfaces that are gone. Safe to call twice."""
         await self._in_thread(self._remove)
 
+    async def drop(self) -> None:
+        """Put fresh, closed plugs in force, then delete the old ones with what they hold. Raises OutputBufferError; what was held
+        is held then, or gone, and what comes is held in any case in which it was before."""
+        await self._in_thread(self._drop)
+
     async def state(self) -> BufferState:
         """What all plugs of the domain hold and have dropped. Works without install."""
         return await self._in_thread(self._state)
@@ -326,6 +331,12 @@ class PlugOutputBuffer:
             return False
         host.delete_link(link)
         return True
+
+    def _drop(self) -> None:
+        self._install(closed=True)
+        for link in list(self._replaced):
+            self._host().delete_link(link)
+            self._replaced.remove(link)
 
     # ── letting out ─────────────────────────────────────────────────────────────────────────────────────────
 

@@ -137,9 +137,7 @@ class SimHypervisor:
         return self.guests.pop(name, None) is not None
 
     async def resume(self, domain: Domain) -> bool:
-        guest = self.guests.get(domain.name)
-        if guest is None or guest.ended or guest.domain.uuid != domain.uuid:
-            raise DomainNotFound("no such domain", domain=domain.name)
+        guest = self._same(domain)
         was, guest.suspended, guest.left_down = guest.suspended, False, False
         return was
 
@@ -147,6 +145,18 @@ class SimHypervisor:
         """What the supervisor does when an agent has died."""
         for guest in self.guests.values():
             guest.suspended = guest.suspended and guest.left_down
+
+    async def pause(self, domain: Domain) -> None:
+        self._same(domain).running = False
+
+    async def unpause(self, domain: Domain) -> None:
+        self._same(domain).running = True
+
+    def _same(self, domain: Domain) -> SimGuest:
+        guest = self.guests.get(domain.name)
+        if guest is None or guest.ended or guest.domain.uuid != domain.uuid:
+            raise DomainNotFound("it is gone, or another one by now", domain=domain.name)
+        return guest
 
     async def domids(self) -> frozenset[int]:
         return frozenset(guest.domain.domid for guest in self.guests.values())

@@ -65,6 +65,10 @@ class SimOutput:
         await self.open()
         self.installed = False
 
+    async def drop(self) -> None:
+        await self.install(closed=True)
+        self.retired = []
+
     async def state(self) -> BufferState:
         held = len(self.retired) + len(self.last) + len(self.current)
         return BufferState(held_bytes=held * 64, held_packets=held, dropped_packets=0)

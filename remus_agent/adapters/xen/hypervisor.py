@@ -110,6 +110,14 @@ class XenHypervisor:
     async def resume(self, domain: Domain) -> bool:
         return await self._run(self._resume, domain)
 
+    async def pause(self, domain: Domain) -> None:
+        if not await self._run(self._is_paused, domain):
+            await toolstack.run("pause", str(domain.domid))
+
+    async def unpause(self, domain: Domain) -> None:
+        if await self._run(self._is_paused, domain):
+            await toolstack.run("unpause", str(domain.domid))
+
     async def domids(self) -> frozenset[int]:
         return await self._run(lambda: frozenset(info.domain for info in self._control.domains() if not info.dying))
 
@@ -123,6 +131,13 @@ class XenHypervisor:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
     # In the thread
+
+    def _is_paused(self, domain: Domain) -> bool:
+        """Xen counts how often a domain was paused, so it is asked first."""
+        info = self._control.info(domain.domid)
+        if info is None or info.dying or info.uuid != domain.uuid:
+            raise DomainNotFound("it is gone, or another one by now", operation="pause or unpause", domain=domain.name)
+        return info.paused
 
     def _facts(self) -> HostFacts:
         return HostFacts(

@@ -45,12 +45,8 @@ class XenTarget:
         self._feeder: Feeder | None = None
         self._built: tuple[int, str] | None = None
         self._revoked = threading.Event()
+        self.may_have_run = False
         self._closed = False
-        self._may_have_run = False
-
-    @property
-    def may_have_run(self) -> bool:
-        return self._may_have_run
 
     async def start(self, preamble: bytes) -> None:
         """Start xl and give it the preamble, which names the domain by its working name."""
@@ -129,7 +125,7 @@ class XenTarget:
                 raise HypervisorError("the activation was given up", domain=self._name)
             domains.rename(store, found[0], self._name, name)
             self._built = (found[0], name)
-            self._may_have_run = True
+            self.may_have_run = True
             control.unpause(found[0])
             unpaused = time.monotonic()
             log.info(

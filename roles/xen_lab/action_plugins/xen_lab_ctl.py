@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run ``labctl`` on the controller and show its progress lines as they come.
 
-Arguments: ``command`` (``up`` or ``down``) and ``options`` (a mapping, passed as ``--name value``). The last line of
+Arguments: ``command`` (``up`` or ``down``) and ``options`` (a mapping, passed as ``--name value``, one that is true or false
+as ``--name`` or not at all). The last line of
 labctl's output decides ``changed``. In check mode nothing runs but ``labctl status``.
 """
 
@@ -36,22 +37,25 @@ class ActionModule(ActionBase):
             },
         )
         if self._task.check_mode:
-            return {"changed": self._predict(arguments["command"])}
+            return {"changed": self._predict(arguments["command"], bool(arguments["options"].get("witness")))}
         words = [arguments["command"]]
         for name, value in arguments["options"].items():
-            words += [f"--{name}", str(value)]
+            if not isinstance(value, bool):
+                words += [f"--{name}", str(value)]
+            elif value:
+                words.append(f"--{name}")
         return {"changed": self._stream(words)}
 
-    def _predict(self, command: str) -> bool:
-        """Whether COMMAND would find something to do."""
+    def _predict(self, command: str, witness: bool) -> bool:
+        """Whether COMMAND would find something to do; up also for the WITNESS where it is wanted."""
         status = subprocess.run([sys.executable, str(LABCTL), "status"], capture_output=True, text=True, check=False)
         if status.returncode != 0:
             raise AnsibleActionFail(status.stderr.strip())
         known = json.loads(status.stdout)
         running = [host["running"] for host in known["hosts"].values()]
         if command == "up":
-            return not (known["network"] and all(running))
-        return bool(known["network"] or any(running))
+            return not (known["network"] and all(running) and (known["witness"]["running"] or not witness))
+        return bool(known["network"] or any(running) or known["witness"]["running"])
 
     def _stream(self, words: list[str]) -> bool:
         """Run labctl with WORDS, show its lines, return its ``changed``."""

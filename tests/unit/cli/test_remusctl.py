@@ -15,7 +15,7 @@ import pytest
 
 from remus_agent.cli import main as cli
 from remus_agent.cli import progress, render
-from remus_agent.errors import SwitchoverError, SwitchoverInDoubt
+from remus_agent.errors import FenceTimeout, SwitchoverError, SwitchoverInDoubt
 from remus_agent.protocol import control
 from remus_agent.protocol.control import Progress
 
@@ -271,6 +271,15 @@ def test_failover_with_yes_asks_nothing(agent: FakeAgent) -> None:
     }
 
 
+def test_a_loss_is_accepted_only_where_that_is_said_and_confirmed(
+    agent: FakeAgent, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal("yes\n"))
+    assert cli.main(failover("--accept-loss")) == 0
+    assert agent.requests[1].params["accept_loss"] is True
+    assert "you accept that loss" in capsys.readouterr().err
+
+
 def test_failover_carries_out_what_was_confirmed(
     agent: FakeAgent, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -305,6 +314,23 @@ def test_unprotect_without_force_asks_nothing(agent: FakeAgent) -> None:
     assert cli.main(["unprotect", "redis1"]) == 0
     assert cli.main(["unprotect", "redis1", "--force", "--yes"]) == 0
     assert [(r.method, r.params["force"]) for r in agent.requests] == [("unprotect", False), ("unprotect", True)]
+
+
+def test_fence_check(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    found = {"host": "beta", "agent": "fence_ipmilan", "required": True, "power": "on", "unknown_options": []}
+    agent.answers = lambda request: [control.encode_result(request.id, found)]
+    assert cli.main(["fence-check", "beta"]) == 0
+    assert (agent.requests[-1].method, agent.requests[-1].params) == ("fence-check", {"host": "beta"})
+    shown = capsys.readouterr().out
+    assert "fence_ipmilan, which works" in shown
+    assert "power:" in shown
+    found["unknown_options"] = ["ipaddres"]
+    assert cli.main(["fence-check", "beta"]) == 2
+    assert "ipaddres" in capsys.readouterr().out
+    failure = FenceTimeout("fence_ipmilan did not end within 60 s and was killed", operation="monitor of beta")
+    agent.answers = lambda request: [control.encode_error(request.id, failure)]
+    assert cli.main(["fence-check", "beta"]) == 18
+    assert "did not end within 60 s" in capsys.readouterr().err
 
 
 def test_probe(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
@@ -474,7 +500,7 @@ def test_switchover_asks_for_what_it_is_told(agent: FakeAgent, capsys: pytest.Ca
     ]
 
 
-@pytest.mark.parametrize(("error", "exit_code"), [(SwitchoverError, 18), (SwitchoverInDoubt, 19)])
+@pytest.mark.parametrize(("error", "exit_code"), [(SwitchoverError, 19), (SwitchoverInDoubt, 20)])
 def test_switchover_tells_by_its_exit_code_what_was_left(
     agent: FakeAgent, error: type[SwitchoverError], exit_code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,7 +49,7 @@ def names(folder: Path) -> list[str]:
 
 def remusctl(*arguments: str | Path, **more: Any) -> subprocess.Popen[bytes]:
     """A process that heeds signals also where the tests run in the background of a shell, which ignores SIGINT there."""
-    heed = ["env", "--default-signal=INT"]
+    heed = ["env", "--default-signal=INT,HUP,TERM"]
     command = [*heed, sys.executable, "-m", "remus_agent.cli.main", "stream", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from remus_agent import config
-from remus_agent.config import Address, Tls, parse_address
+from remus_agent.config import Address, Automatic, Tls, Witness, parse_address
 from remus_agent.errors import ConfigError
 
 MINIMAL = '[host]\nname = "alpha"\n[replication]\nlisten = "10.78.0.11:7789"\n'
@@ -32,6 +32,15 @@ interval_ms = 50
 state = "/srv/remus"
 run = "/run/other"
 """
+TLS = '[tls]\nca = "/e/ca.pem"\ncertificate = "/e/host.pem"\nkey = "/e/host.key"\n'
+SECOND = """second = "10.77.0.11:7790"
+[replication.peers]
+beta = "10.78.0.12:7789"
+[replication.second_paths]
+beta = "10.77.0.12:7790"
+"""
+WITNESS = '[witness]\nendpoints = ["https://10.77.0.13:2379"]\n'
+WITNESSED = MINIMAL + SECOND + TLS + WITNESS
 
 
 def test_every_key() -> None:
@@ -64,15 +73,53 @@ def test_defaults() -> None:
 
 
 def test_tls() -> None:
-    found = config.parse(MINIMAL + '[tls]\nca = "/e/ca.pem"\ncertificate = "/e/host.pem"\nkey = "/e/host.key"\n')
+    found = config.parse(MINIMAL + TLS)
     assert found.tls == Tls(Path("/e/ca.pem"), Path("/e/host.pem"), Path("/e/host.key"))
+
+
+def test_witness() -> None:
+    found = config.parse(
+        WITNESSED + "timeout = 2\n[timeouts]\ndetect = 6\nsolo = 20\nretry = 1\n[automatic]\nreprotect = false\n"
+    )
+    assert found.witness == Witness(("https://10.77.0.13:2379",), 2.0)
+    assert found.replication.second == Address("10.77.0.11", 7790)
+    assert found.replication.second_paths == {"beta": Address("10.77.0.12", 7790)}
+    assert found.replication.second_ips == {"10.77.0.12"}
+    assert (found.timeouts.detect, found.timeouts.solo, found.timeouts.retry) == (6, 20, 1)
+    assert found.automatic == Automatic(failover=True, solo=True, reprotect=False)
+
+
+def test_a_witness_without_second_paths_never_fails_over_by_itself() -> None:
+    text = MINIMAL + '[replication.peers]\nbeta = "10.78.0.12:7789"\n' + TLS + WITNESS
+    with pytest.raises(ConfigError, match="automatic failover needs a second path to beta"):
+        config.parse(text)
+    assert config.parse(text + "[automatic]\nfailover = false\n").witness is not None
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (MINIMAL + SECOND + WITNESS, r"\[witness\] needs \[tls\]"),
+        (MINIMAL + SECOND + TLS + "[witness]\n", "witness.endpoints is missing"),
+        (MINIMAL + SECOND + TLS + "[witness]\nendpoints = []\n", "witness.endpoints is missing"),
+        (WITNESSED.replace("https", "http"), "'http://10.77.0.13:2379' is not https://HOST:PORT"),
+        (WITNESSED.replace(":2379", ""), "is not https://HOST:PORT"),
+        (WITNESSED.replace(":2379", ":99999"), "is not https://HOST:PORT"),
+        (WITNESSED.replace(":2379", ":2379/v3"), "is not https://HOST:PORT"),
+        (WITNESSED.replace('"]', '", "https://10.77.0.13:2379/"]'), "names a node twice"),
+        (WITNESSED.replace('["https://10.77.0.13:2379"]', '"x"'), "witness.endpoints: expected `array`"),
+        (WITNESSED + "timeout = 0\n", "witness.timeout is 0.0"),
+        (WITNESSED + "[timeouts]\ndetect = 5\n", "timeouts.detect .* at least three times timeouts.heartbeat"),
+        (WITNESSED + "[timeouts]\nsolo = 19\n", "timeouts.solo .* at least twice timeouts.detect"),
+        (WITNESSED + "[automatic]\nfailover = 1\n", "automatic.failover: expected"),
+        (WITNESSED.replace('beta = "10.77', 'gamma = "10.77'), "second_paths.gamma is of no peer"),
+        (WITNESSED.replace("10.77.0.12:7790", "10.78.0.12:7789"), "same address as replication.peers.beta"),
+        (WITNESSED.replace("10.77.0.11:7790", "10.78.0.11:7789"), "same address as replication.listen"),
         (MINIMAL + "[timeouts]\nconect = 1\n", r"\[timeouts\] has no key 'conect'; allowed: ack, activate, connect"),
-        (MINIMAL + "[time]\n", r"no section 'time'; allowed: host, output, pacing, paths, replication, timeouts, tls"),
+        (
+            MINIMAL + "[time]\n",
+            r"no section 'time'; allowed: automatic, fencing, host, output, pacing, paths, replication, timeouts, tls, witness",
+        ),
         (MINIMAL + "[replication.extra]\n", r"\[replication\] has no key 'extra'; allowed: listen, peers"),
         ("", "host.name is missing"),
         ("host = 1", "host must be a section"),

@@ -32,7 +32,8 @@ def test_every_record_has_a_rule_and_every_change_raises_the_generation_by_one(
     rule = stake(want, generation).decide(record)
     change = stake(want, generation).change(rule.verdict, record)
     if change is not None:
-        assert change.owner == "alpha"
+        assert change.owner == ("beta" if rule.verdict is Verdict.GIVE_BACK else "alpha")
+        assert change.changed_by == "alpha"
         assert change.generation == (record.generation + 1 if record is not None else 1)
         taken_from_another = record is not None and record.owner != "alpha"
         assert not taken_from_another or rule.verdict is Verdict.BECOME_OWNER

@@ -12,7 +12,10 @@ from remus_agent.machines.table import IllegalEvent, Table
 
 DOCS = Path(__file__).parents[3] / "docs"
 TABLES: list[tuple[Table[Any, Any, Any], Any]] = [
-    (primary.TABLE, {primary.State.CONNECTING, primary.State.RECONNECTING, primary.State.SOLO}),
+    (
+        primary.TABLE,
+        {primary.State.CONNECTING, primary.State.RECONNECTING, primary.State.SOLO, primary.State.STANDING_DOWN},
+    ),
     (backup.TABLE, {backup.State.RECEIVING}),
 ]
 
@@ -68,6 +71,7 @@ def test_a_copy_is_activated_only_on_an_operators_proof_or_the_witnesses_word() 
     assert ways == {
         (backup.State.ORPHANED, backup.Event.FAILOVER_ASKED),
         (backup.State.TAKING, backup.Event.OWNERSHIP_WON),
+        (backup.State.STALE, backup.Event.LOSS_ACCEPTED),
     }
 
 

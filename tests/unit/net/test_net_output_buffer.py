@@ -4,6 +4,7 @@ fails."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -286,3 +287,49 @@ def test_an_interface_that_went_is_cleared_up_with_the_rest() -> None:
     release(buffer)
     asyncio.run(buffer.remove())
     assert not kernel.ifbs
+
+
+def test_what_is_held_is_dropped_and_what_comes_then_is_held() -> None:
+    kernel = Kernel(DEVICES)
+    buffer = buffer_on(kernel)
+    install(buffer, closed=True)
+    kernel.traffic()
+    before = [len(frames) for frames in kernel.sent.values()]
+    free = passed(kernel)
+    asyncio.run(buffer.drop())
+    after = [len(frames) for frames in kernel.sent.values()]
+    assert passed(kernel) == free
+    buffer.barrier()
+    release(buffer)
+    for all_out, early, first, last in zip(kernel.out.values(), free, before, after, strict=True):
+        out = all_out[early:]
+        assert out, "what came after the new plug was in force"
+        assert out[0] >= first, "nothing of what was held when the guest was paused"
+        assert out == list(range(out[0], out[-1] + 1))
+        assert out[-1] >= last - 1
+
+
+def test_what_an_earlier_agent_left_is_dropped_as_well() -> None:
+    kernel = Kernel(DEVICES)
+    install(buffer_on(kernel), closed=True)
+    kernel.traffic()
+    held, free = kernel.held(), passed(kernel)
+    asyncio.run(buffer_on(kernel).drop())
+    assert passed(kernel) == free
+    assert len(kernel.ifbs) == len(DEVICES)
+    assert held
+
+
+@pytest.mark.parametrize(
+    "step", failing_steps(lambda: Kernel(DEVICES), lambda kernel: asyncio.run(buffer_on(kernel).drop()))
+)
+def test_a_drop_that_fails_on_plugs_in_force_lets_nothing_out(step: int) -> None:
+    kernel = Kernel(DEVICES)
+    buffer = buffer_on(kernel)
+    install(buffer, closed=True)
+    kernel.traffic()
+    free = passed(kernel)
+    kernel.fail_at = kernel.steps + step + 1
+    with contextlib.suppress(OutputBufferError):
+        asyncio.run(buffer.drop())
+    assert passed(kernel) == free

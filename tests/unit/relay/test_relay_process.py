@@ -69,7 +69,7 @@ class Agents:
         return self.copy.committed_epoch if self.copy else 0
 
     async def start(self, *words: str | Path, stdin: Any = None) -> asyncio.subprocess.Process:
-        heed = ["env", "--default-signal=INT"]
+        heed = ["env", "--default-signal=INT,HUP,TERM"]
         command = [*heed, sys.executable, "-m", "remus_agent.remusctl", "--socket", self.folder / "agent.sock"]
         return await asyncio.create_subprocess_exec(
             *map(str, [*command, "stream", "send", "--config", self.config, *words]),
@@ -98,7 +98,7 @@ async def agents(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     found = Agents(folder, listener.address.port)
     control = ControlServer(
         folder / "agent.sock",
-        handlers(on(found.pair.alpha), lambda *_: [], interval_ms=0, output_limit_bytes=1 << 20),
+        handlers(on(found.pair.alpha), lambda *_: []),
     )
     await control.start()
     try:

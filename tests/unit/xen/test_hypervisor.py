@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -293,3 +294,14 @@ async def test_a_guest_that_is_down_for_suspension_is_resumed(host: XenHyperviso
     xen.gone = True
     with pytest.raises(DomainNotFound):
         await host.resume(domain)
+
+
+async def test_a_guest_is_paused_once_and_unpaused_once(host: XenHypervisor, tmp_path: Path) -> None:
+    """Xen counts how often it was paused."""
+    domain = await host.domain(NAME)
+    await host.unpause(domain)
+    assert not (tmp_path / "arguments").exists(), "it runs"
+    await host.pause(domain)
+    assert (tmp_path / "arguments").read_text() == f"pause {DOMID}\n"
+    with pytest.raises(DomainNotFound, match="another one by now"):
+        await host.pause(replace(domain, uuid="another"))

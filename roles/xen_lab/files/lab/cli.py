@@ -17,9 +17,9 @@ from lab.errors import LabError
 from lab.network import DIRECTIONS
 from lab.pair import Pair
 from lab.progress import Progress
-from lab.spec import HOSTS, HYPERVISORS, NETWORKS, RELEASES, Paths, Settings, load_settings
+from lab.spec import HYPERVISORS, MACHINES, NETWORKS, RELEASES, WITNESS, Paths, Settings, load_settings
 
-NAMES = [host.name for host in HOSTS]
+NAMES = [host.name for host in MACHINES]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,6 +45,9 @@ def parser() -> argparse.ArgumentParser:
                 "--hypervisor", choices=sorted(HYPERVISORS), default=None, help="which Xen of the release"
             )
             command.add_argument("--namespace", default=None, help="name of the network namespace")
+            command.add_argument(
+                "--witness", action="store_true", help=f"bring the witness, {WITNESS.name}, up as well"
+            )
     guest = add("guest", "build the guest unless it is cached")
     guest.add_argument("action", choices=["build"])
     guest.add_argument("--debian", type=int, choices=sorted(RELEASES), default=None)
@@ -65,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
         command = add(name, text)
         command.add_argument("network", choices=sorted(NETWORKS))
         command.add_argument("host", choices=NAMES, nargs="?", help="only this host's cable")
+        command.add_argument("--peer", choices=NAMES, help="only between this host and HOST")
         command.add_argument("--direction", choices=sorted(DIRECTIONS), default="both", help="as the host sees it")
     run = add("exec", "run a command in the lab's network namespace: exec -- CMD")
     run.add_argument("argv", nargs=argparse.REMAINDER)
@@ -100,11 +104,12 @@ def perform(options: argparse.Namespace, pair: Pair) -> bool:
         case "guest":
             changed = pair.build()
         case "up":
-            changed = pair.up()
+            changed = pair.up(options.witness)
         case "down":
             changed = pair.down()
         case "cut" | "heal" as verb:
-            changed = pair.network.change_link(options.network, options.host, options.direction, cut=verb == "cut")
+            network, cut = pair.network, verb == "cut"
+            changed = network.change_link(options.network, options.host, options.direction, cut, options.peer)
         case "start":
             changed = pair.start(options.host, options.fresh)
         case "kill":

@@ -18,7 +18,9 @@ from lab.progress import Progress
 from lab.spec import HYPERVISORS, HostSpec, Paths, Settings
 from lab.taps import create_tap
 
-USABLE = "test -e /run/remus-lab/ready && xl list >/dev/null && cat /proc/sys/kernel/hostname"
+READY = "test -e /run/remus-lab/ready && cat /proc/sys/kernel/hostname"
+USABLE = f"xl list >/dev/null && {READY}"
+"""The same where Xen runs."""
 POLL_SECONDS = 1.0
 ATTEMPTS = 2
 
@@ -91,7 +93,9 @@ class Host:
     def ensure_disk(self, artefacts: Artefacts, fresh: bool) -> None:
         """Make the host's own disk and its volume; those that exist are kept unless FRESH or made from other images."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        bases = {self._disk: artefacts.image / "root.img", self._volume: artefacts.disk / IMAGE}
+        bases = {self._disk: artefacts.image / "root.img"}
+        if self.spec.xen:
+            bases[self._volume] = artefacts.disk / IMAGE
         record = "".join(f"{base}\n" for base in bases.values())
         kept = self._base_file.read_text() if self._base_file.exists() else ""
         if all(path.exists() for path in bases) and kept == record and not fresh:
@@ -150,10 +154,11 @@ class Host:
             return False
 
     def wait_usable(self, say: Progress) -> None:
-        """Return when ssh works, the networks are up and Xen's tools answer.
+        """Return when ssh works, the networks are up and Xen's tools answer, where there is Xen.
 
         Raises when that is late, or when the process or the console shows that it cannot be.
         """
+        question = USABLE if self.spec.xen else READY
         deadline = time.monotonic() + self.settings.boot_timeout
         announced = time.monotonic()
         while time.monotonic() < deadline:
@@ -163,7 +168,7 @@ class Host:
             if fatal:
                 raise LabError(f"{self.spec.name}: the boot failed: {fatal}")
             if self._answers():
-                said = ssh.try_command(self.paths, self.spec, USABLE, 60)
+                said = ssh.try_command(self.paths, self.spec, question, 60)
                 if said is not None and said.strip() == self.spec.name:
                     return
             if time.monotonic() - announced > 20:

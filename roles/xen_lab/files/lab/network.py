@@ -2,7 +2,8 @@
 
 The namespace belongs to a lab when the lab's folder holds the namespace's device and inode. One of another lab that
 nobody uses is what a lab leaves whose processes were all killed; it is replaced. Links are cut by interface name, so a
-cut stays in force while the host behind it is restarted.
+cut stays in force while the host behind it is restarted. A host's cable is cut at its tap, the link between two hosts in
+the bridge.
 """
 
 import json
@@ -12,7 +13,7 @@ from pathlib import Path
 from lab.command import run
 from lab.errors import LabError
 from lab.progress import Progress
-from lab.spec import GUESTS_BRIDGE, HOSTS, NETWORKS, REPLICATION_BRIDGE, HostSpec, Paths
+from lab.spec import GUESTS_BRIDGE, MACHINES, NETWORKS, REPLICATION_BRIDGE, HostSpec, Paths, host_named
 from lab.taps import namespace_path
 
 TABLE = "remus_lab"
@@ -20,7 +21,9 @@ RULES = f"""
 table bridge {TABLE} {{
     set from_host {{ type ifname; }}
     set to_host {{ type ifname; }}
+    set between {{ type ifname . ifname; }}
     chain incoming {{ type filter hook prerouting priority -300; iifname @from_host counter drop; }}
+    chain across {{ type filter hook forward priority 0; iifname . oifname @between counter drop; }}
     chain outgoing {{ type filter hook postrouting priority 300; oifname @to_host counter drop; }}
 }}
 """
@@ -37,6 +40,7 @@ link set {REPLICATION_BRIDGE} addrgenmode none
 link set {REPLICATION_BRIDGE} up
 """
 OWN_LINKS = {"lo", GUESTS_BRIDGE, REPLICATION_BRIDGE}
+DOT = '" . "'
 DIRECTIONS: dict[str, tuple[str, ...]] = {
     "both": ("from_host", "to_host"),
     "out": ("from_host",),
@@ -125,27 +129,60 @@ class Network:
             self.ip("link", "set", tap, "master", bridge, "up")
 
     def cuts(self) -> dict[str, list[str]]:
-        """Taps whose frames are dropped, by set: ``from_host`` and ``to_host``."""
+        """What is cut, by set: taps whose frames are dropped in ``from_host`` and ``to_host``, and in ``between`` the two taps of
+        each link, as ``FROM . TO``."""
         text = run(["ip", "netns", "exec", self.namespace, "nft", "-j", "list", "table", "bridge", TABLE])
-        found: dict[str, list[str]] = {"from_host": [], "to_host": []}
-        for item in json.loads(text)["nftables"]:
-            if "set" in item:
-                found[item["set"]["name"]] = sorted(item["set"].get("elem", []))
-        return found
+        return parse_cuts(text)
 
-    def change_link(self, network: str, host: str | None, direction: str, cut: bool) -> bool:
-        """Cut or heal NETWORK for HOST (or both) in DIRECTION as the host sees it; True when that is new."""
+    def change_link(self, network: str, host: str | None, direction: str, cut: bool, peer: str | None = None) -> bool:
+        """Cut or heal NETWORK for HOST (or all) in DIRECTION as the host sees it, only to and from PEER where one is named; True
+        when that is new. Healing a cable heals the links of that host, too."""
         if not self.exists():
             raise LabError("the lab has no network; bring it up first")
-        taps = [spec.tap(network) for spec in HOSTS if host in (None, spec.name)]
         before = self.cuts()
+        wanted = elements(network, host, direction, peer)
+        if not cut and peer is None:
+            wanted["between"] = links_of(before.get("between", []), wanted)
+        elif "between" in wanted and "between" not in before:
+            raise LabError(
+                "this lab was brought up by an older labctl, which could not cut single links; take it down and up"
+            )
         verb = "add" if cut else "delete"
         script = [
-            f'{verb} element bridge {TABLE} {name} {{ "{tap}" }}'
-            for name in DIRECTIONS[direction]
-            for tap in taps
-            if (tap in before[name]) != cut
+            f'{verb} element bridge {TABLE} {name} {{ "{text.replace(" . ", DOT)}" }}'
+            for name, texts in wanted.items()
+            for text in texts
+            if (text in before[name]) != cut
         ]
         if script:
             self._nft("\n".join(script) + "\n")
         return bool(script)
+
+
+def parse_cuts(text: str) -> dict[str, list[str]]:
+    """The sets in nft's JSON, each with its elements."""
+    found: dict[str, list[str]] = {}
+    for item in json.loads(text)["nftables"]:
+        if "set" in item:
+            names = [one if isinstance(one, str) else " . ".join(one["concat"]) for one in item["set"].get("elem", [])]
+            found[item["set"]["name"]] = sorted(names)
+    return found
+
+
+def elements(network: str, host: str | None, direction: str, peer: str | None) -> dict[str, list[str]]:
+    """Elements, by set, that stand for a cut of NETWORK; the parameters are those of ``change_link``."""
+    sides = DIRECTIONS[direction]
+    if peer is None:
+        return {side: [spec.tap(network) for spec in MACHINES if host in (None, spec.name)] for side in sides}
+    if host is None or host == peer:
+        raise LabError("--peer needs another HOST before it: cut NETWORK HOST --peer PEER")
+    own, other = host_named(host).tap(network), host_named(peer).tap(network)
+    links = {"from_host": f"{own} . {other}", "to_host": f"{other} . {own}"}
+    return {"between": [links[side] for side in sides]}
+
+
+def links_of(links: list[str], cables: dict[str, list[str]]) -> list[str]:
+    """Those of the cut LINKS that leave or enter a host by CABLES."""
+    leave, enter = set(cables.get("from_host", [])), set(cables.get("to_host", []))
+    ends = {link: link.split(" . ") for link in links}
+    return [link for link, (first, last) in ends.items() if first in leave or last in enter]

@@ -17,12 +17,12 @@ from lab.image import ensure_image, image_folder
 from lab.network import Network
 from lab.progress import Progress
 from lab.recipe import Recipe
-from lab.spec import HOSTS, HYPERVISORS, Paths, Settings, host_named, save_settings
+from lab.spec import HOSTS, HYPERVISORS, MACHINES, WITNESS, Paths, Settings, host_named, save_settings
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two hosts, their network, and what they boot from."""
+    """Two hosts and where it is wanted their witness, their network, and what they boot from."""
 
     paths: Paths
     settings: Settings
@@ -49,8 +49,13 @@ class Pair:
         paths, recipe = self.paths, self.recipe
         return Artefacts(image_folder(paths, recipe), guest_folder(paths, recipe), disk_folder(paths, recipe))
 
+    @property
+    def witness(self) -> Host:
+        """The machine beside the pair."""
+        return Host(WITNESS, self.paths, self.settings)
+
     def host(self, name: str) -> Host:
-        """The host called NAME."""
+        """The machine called NAME."""
         return Host(host_named(name), self.paths, self.settings)
 
     @contextmanager
@@ -105,8 +110,9 @@ class Pair:
         if failures:
             raise LabError("\n\n".join(failures))
 
-    def up(self) -> bool:
-        """Both hosts are usable after return; True when something had to be done for that."""
+    def up(self, witness: bool = False) -> bool:
+        """Both hosts, and with WITNESS their witness, are usable after return; True when something had to be done for that."""
+        machines = [*self.hosts, self.witness] if witness else self.hosts
         with self.locked():
             changed = self.build()
             self.require_hypervisor()
@@ -114,8 +120,8 @@ class Pair:
             changed |= ssh.ensure_config(self.paths, self.settings)
             save_settings(self.paths, self.settings)
             changed |= self.network.ensure(self.say)
-            missing = [host for host in self.hosts if not host.running()]
-            for host in self.hosts:
+            missing = [host for host in machines if not host.running()]
+            for host in machines:
                 if host not in missing:
                     self.say(f"{host.spec.name}: runs")
                     host.wait_usable(self.say)
@@ -124,11 +130,14 @@ class Pair:
             return changed or bool(missing)
 
     def start(self, name: str, fresh: bool) -> bool:
-        """Host NAME is usable after return; True when it had to be booted."""
+        """Machine NAME is usable after return; True when it had to be booted."""
         with self.locked():
             host = self.host(name)
             if host.running():
                 return False
+            if not self.network.exists():
+                raise LabError("the lab has no network; bring it up first")
+            ssh.ensure_config(self.paths, self.settings)
             self._start_all([host], fresh)
             return True
 
@@ -136,7 +145,7 @@ class Pair:
         """Nothing of the lab runs after return; True when something did, or was left."""
         with self.locked():
             changed = False
-            for host in self.hosts:
+            for host in [self.host(spec.name) for spec in MACHINES]:
                 if host.stop():
                     self.say(f"{host.spec.name}: stopped")
                     changed = True
@@ -150,18 +159,6 @@ class Pair:
     def status(self) -> dict[str, Any]:
         """How the lab is, as data."""
         up = self.network.exists()
-        hosts: dict[str, Any] = {}
-        for host in self.hosts:
-            record = host.record()
-            running = host.running()
-            hosts[host.spec.name] = {
-                "running": running,
-                "pid": record.pid if record and running else None,
-                "ssh_port": self.settings.ssh_port(host.spec),
-                "guests_address": host.spec.guests_address,
-                "replication_address": host.spec.replication_address,
-                "console": str(host.console),
-            }
         return {
             "debian": self.settings.debian,
             "hypervisor": self.settings.hypervisor,
@@ -172,5 +169,18 @@ class Pair:
             "image": str(self.artefacts.image),
             "guest": str(self.artefacts.guest),
             "disk": str(disk_folder(self.paths, self.recipe)),
-            "hosts": hosts,
+            "hosts": {host.spec.name: self._status_of(host) for host in self.hosts},
+            "witness": {"name": self.witness.spec.name, **self._status_of(self.witness)},
+        }
+
+    def _status_of(self, host: Host) -> dict[str, Any]:
+        record = host.record()
+        running = host.running()
+        return {
+            "running": running,
+            "pid": record.pid if record and running else None,
+            "ssh_port": self.settings.ssh_port(host.spec),
+            "guests_address": host.spec.guests_address,
+            "replication_address": host.spec.replication_address,
+            "console": str(host.console),
         }

@@ -11,15 +11,22 @@ TCG_CPU = "max,-smap,-rdtscp,-avx,-avx2,-f16c,-fma,-xsave,-xsaveopt,-xsavec,-xsa
 XEN_ARGUMENTS = "com1=115200,8n1 console=com1 dom0_max_vcpus=1 spec-ctrl=no loglvl=warning guest_loglvl=warning"
 # cmpxchg16b is emulated wrongly, and Linux's allocator lives on it; see docs/adr/0003.
 NO_CMPXCHG16B = "clearcpuid=cx16"
-DOM0_ARGUMENTS = (
-    "root=/dev/vda rw console=hvc0 net.ifnames=0 fsck.mode=skip mitigations=off audit=0 loglevel=4 "
+KERNEL_ARGUMENTS = (
+    "root=/dev/vda rw net.ifnames=0 fsck.mode=skip mitigations=off audit=0 loglevel=4 "
     f"random.trust_cpu=on systemd.show_status=1 {NO_CMPXCHG16B}"
+)
+DOM0_ARGUMENTS = f"console=hvc0 {KERNEL_ARGUMENTS}"
+# The image's udev coldplugs no terminals, so a login on the serial line would hold the boot up until it times out.
+PLAIN_ARGUMENTS = (
+    f"console=ttyS0,115200 {KERNEL_ARGUMENTS} systemd.mask=serial-getty@ttyS0.service systemd.mask=xen.service"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class BootFiles:
-    """What a host boots from: the files of an image, and its own disk. volume: its device for the guest's disk."""
+    """What a host boots from: the files of an image, and its own disk. volume: its device for the guest's disk.
+
+    Without Xen the files xen, guest_disk and volume are not used."""
 
     xen: Path
     kernel: Path
@@ -61,6 +68,12 @@ def boot_options(files: BootFiles, debian: int, extra: str = "") -> list[str]:
     ]
 
 
+def plain_boot_options(files: BootFiles, extra: str = "") -> list[str]:
+    """Options that boot the image's Linux without Xen, from the same initrd."""
+    words = ["-kernel", str(files.kernel), "-initrd", str(files.initrd)]
+    return [*words, "-append", f"{PLAIN_ARGUMENTS} {extra}".rstrip()]
+
+
 def argv(
     host: HostSpec,
     settings: Settings,
@@ -73,13 +86,14 @@ def argv(
     """Whole command line for HOST. TAPS are the descriptors for the guests' and the replication network."""
     identity = f"remus_lab.name={host.name} remus_lab.number={host.number} remus_lab.key={public_key}"
     words = ["qemu-system-x86_64", "-name", f"{settings.namespace}-{host.name}", "-machine", "q35"]
-    words += [*acceleration(kvm), "-smp", "1", "-m", str(settings.memory_mib)]
+    words += [*acceleration(kvm), "-smp", "1", "-m", str(settings.memory(host))]
     words += ["-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none"]
     words += ["-serial", f"file:{escape(str(files.console))}"]
-    words += boot_options(files, settings.debian, identity)
+    words += boot_options(files, settings.debian, identity) if host.xen else plain_boot_options(files, identity)
     words += ["-drive", f"{marker(files.disk)}if=virtio,format=qcow2,cache=unsafe,discard=unmap"]
-    words += ["-drive", f"file={escape(str(files.guest_disk))},if=virtio,format=raw,readonly=on"]
-    words += ["-drive", f"file={escape(str(files.volume))},if=virtio,format=qcow2,cache=unsafe,discard=unmap"]
+    if host.xen:
+        words += ["-drive", f"file={escape(str(files.guest_disk))},if=virtio,format=raw,readonly=on"]
+        words += ["-drive", f"file={escape(str(files.volume))},if=virtio,format=qcow2,cache=unsafe,discard=unmap"]
     forward = f"hostfwd=tcp:127.0.0.1:{settings.ssh_port(host)}-:22"
     words += ["-netdev", f"user,id=nic0,ipv6=off,{forward}"]
     for nic, fd in enumerate(taps, start=1):

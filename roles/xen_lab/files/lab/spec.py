@@ -17,14 +17,18 @@ WITH_SHADOW: frozenset[int] = frozenset({12})
 GUESTS_BRIDGE = "br-guests"
 REPLICATION_BRIDGE = "br-repl"
 NETWORKS: dict[str, str] = {"guests": "g", "replication": "r"}
+WITNESS_MIB = 512
+"""Memory of the witness, where apt has to work as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class HostSpec:
-    """One host of the pair. ``number`` is the last byte of its addresses."""
+    """One machine of the lab. ``number`` is the last byte of its addresses. ``xen``: it boots Xen, and has a guest's files
+    and disk; otherwise it boots the same image's Linux alone."""
 
     name: str
     number: int
+    xen: bool = True
 
     @property
     def guests_address(self) -> str:
@@ -46,14 +50,18 @@ class HostSpec:
 
 
 HOSTS: tuple[HostSpec, ...] = (HostSpec("alpha", 11), HostSpec("beta", 12))
+"""The pair."""
+WITNESS = HostSpec("gamma", 13, xen=False)
+"""Runs only where it is asked for."""
+MACHINES: tuple[HostSpec, ...] = (*HOSTS, WITNESS)
 
 
 def host_named(name: str) -> HostSpec:
-    """The host called NAME."""
-    for host in HOSTS:
+    """The machine called NAME."""
+    for host in MACHINES:
         if host.name == name:
             return host
-    known = ", ".join(host.name for host in HOSTS)
+    known = ", ".join(host.name for host in MACHINES)
     raise LabError(f"there is no lab host {name!r}; there are: {known}")
 
 
@@ -70,7 +78,11 @@ class Settings:
 
     def ssh_port(self, host: HostSpec) -> int:
         """Loopback port that is forwarded to HOST's ssh."""
-        return self.ssh_base_port + HOSTS.index(host)
+        return self.ssh_base_port + MACHINES.index(host)
+
+    def memory(self, host: HostSpec) -> int:
+        """HOST's memory in MiB."""
+        return self.memory_mib if host.xen else WITNESS_MIB
 
 
 @dataclass(frozen=True, slots=True)

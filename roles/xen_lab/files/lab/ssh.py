@@ -4,7 +4,7 @@ import subprocess
 
 from lab.command import run
 from lab.errors import LabError
-from lab.spec import HOSTS, HostSpec, Paths, Settings
+from lab.spec import MACHINES, HostSpec, Paths, Settings
 
 
 def ensure_key(paths: Paths) -> bool:
@@ -23,7 +23,7 @@ def public_key(paths: Paths) -> str:
 
 def render_config(paths: Paths, settings: Settings) -> str:
     """Text of the lab's ``ssh_config``."""
-    blocks = [f"Host {host.name}\n  HostName 127.0.0.1\n  Port {settings.ssh_port(host)}\n" for host in HOSTS]
+    blocks = [f"Host {host.name}\n  HostName 127.0.0.1\n  Port {settings.ssh_port(host)}\n" for host in MACHINES]
     common = f"""Host *
   User root
   IdentityFile "{paths.key}"

@@ -1,0 +1,1 @@
+"""Fence agents, the programs that switch hosts off for cluster managers."""

@@ -1,0 +1,90 @@
+"""What must be true of a configuration as a whole, which no single key can show."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from typing import TYPE_CHECKING, Final
+
+from remus_agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from remus_agent.config import Address, Config, Replication, Witness
+
+MAX_SECONDS: Final = 86400.0
+MIN_OUTPUT_BYTES: Final = 65536
+MAX_INTERVAL_MS: Final = 60_000
+
+
+def check(config: Config) -> None:
+    """Raises ConfigError, which names the keys and what is allowed."""
+    for item in fields(config.timeouts):
+        seconds = getattr(config.timeouts, item.name)
+        if not (math.isfinite(seconds) and 0 < seconds <= MAX_SECONDS):
+            raise ConfigError(
+                f"timeouts.{item.name} is {seconds}; it must be above 0 and at most {MAX_SECONDS:.0f} seconds"
+            )
+    if config.timeouts.heartbeat * 2 > config.timeouts.silence:
+        raise ConfigError(
+            f"timeouts.silence ({config.timeouts.silence}) must be at least twice timeouts.heartbeat"
+            f" ({config.timeouts.heartbeat})",
+            hint="otherwise one late heartbeat ends a connection",
+        )
+    if config.output.limit_bytes < MIN_OUTPUT_BYTES:
+        raise ConfigError(f"output.limit_bytes is {config.output.limit_bytes}; it must be at least {MIN_OUTPUT_BYTES}")
+    if not 0 <= config.pacing.interval_ms <= MAX_INTERVAL_MS:
+        raise ConfigError(f"pacing.interval_ms is {config.pacing.interval_ms}; it must be from 0 to {MAX_INTERVAL_MS}")
+    _check_addresses(config.host.name, config.replication)
+    if config.witness is not None:
+        _check_witnessed(config, config.witness)
+
+
+def _check_addresses(host: str, replication: Replication) -> None:
+    seen: dict[Address, str] = {replication.listen: "replication.listen"}
+    if replication.second is not None:
+        _unseen(seen, "replication.second", replication.second)
+    for key, table in (("peers", replication.peers), ("second_paths", replication.second_paths)):
+        for name, address in table.items():
+            if name == host:
+                raise ConfigError(f"replication.{key} has this host itself ({name})", hint="list only the others")
+            if address.unspecified:
+                raise ConfigError(f"replication.{key}.{name}: {address} is not the address of one host")
+            _unseen(seen, f"replication.{key}.{name}", address)
+    for name in replication.second_paths:
+        if name not in replication.peers:
+            raise ConfigError(
+                f"replication.second_paths.{name} is of no peer", hint="name it in [replication.peers] as well"
+            )
+
+
+def _unseen(seen: dict[Address, str], key: str, address: Address) -> None:
+    if address in seen:
+        raise ConfigError(f"{key} has the same address as {seen[address]}")
+    seen[address] = key
+
+
+def _check_witnessed(config: Config, witness: Witness) -> None:
+    """Without a witness these numbers are used by nobody."""
+    if config.tls is None:
+        raise ConfigError("[witness] needs [tls]", hint="whoever may write the record decides who runs a guest")
+    if not (math.isfinite(witness.timeout) and 0 < witness.timeout <= MAX_SECONDS):
+        raise ConfigError(
+            f"witness.timeout is {witness.timeout}; it must be above 0 and at most {MAX_SECONDS:.0f} seconds"
+        )
+    times = config.timeouts
+    if times.detect < 3 * times.heartbeat:
+        raise ConfigError(
+            f"timeouts.detect ({times.detect}) must be at least three times timeouts.heartbeat ({times.heartbeat})",
+            hint="otherwise a late heartbeat looks like a dead host",
+        )
+    if times.solo < 2 * times.detect:
+        raise ConfigError(
+            f"timeouts.solo ({times.solo}) must be at least twice timeouts.detect ({times.detect})",
+            hint="a backup that lives shall win over a primary that is cut off",
+        )
+    lacking = sorted(set(config.replication.peers) - set(config.replication.second_paths))
+    if config.automatic.failover and (lacking or config.replication.second is None):
+        raise ConfigError(
+            f"automatic failover needs a second path to {', '.join(lacking) or 'this host'}",
+            hint="set replication.second and [replication.second_paths], or failover = false in [automatic]",
+        )

@@ -1,0 +1,85 @@
+"""What a host must know after a restart of guests that it has asked to take over: whether they were ever made to run here.
+
+The guest's record says `taking` before the witness is asked, and `primary` before the guest is made to run. Only a guest whose
+record says `taking` is given back; one without a record never is. So a crash or a full disk at any moment leaves, at worst, a
+guest that is not given back by itself, and never one that has run here and goes on elsewhere from an older past.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from remus_agent.errors import RemusError
+from remus_agent.faults import FaultName, active
+from remus_agent.ports import TAKING, GuestRecord, GuestStore
+from remus_agent.services.copy import Copy
+
+log = logging.getLogger(__name__)
+
+
+class TakeoverNotes:
+    """Of one host. interval_ms, output_limit_bytes: for guests that run here then."""
+
+    def __init__(self, store: GuestStore, *, interval_ms: int, output_limit_bytes: int) -> None:
+        self._store = store
+        self._interval_ms = interval_ms
+        self._limit = output_limit_bytes
+        self._taking: dict[str, GuestRecord] = {}
+
+    def remember(self, records: Iterable[GuestRecord]) -> None:
+        """What an earlier agent has left."""
+        self._taking |= {record.name: record for record in records if record.role == TAKING}
+
+    @property
+    def taking(self) -> list[GuestRecord]:
+        """Guests that this host has asked for and that have never run here since."""
+        return list(self._taking.values())
+
+    def record(self, copy: Copy, role: str, generation: int) -> GuestRecord:
+        """The record of a guest that comes from a copy."""
+        return GuestRecord(
+            name=copy.hello.domain,
+            uuid=copy.hello.uuid,
+            role=role,
+            peer=copy.hello.host,
+            generation=generation,
+            committed=False,
+            interval_ms=self._interval_ms,
+            output_limit_bytes=self._limit,
+        )
+
+    async def asks(self, copy: Copy) -> None:
+        """The witness is about to be asked, or the guest did for sure not run. Without this note all goes on; only that the
+        guest is not given back then, should the copy be lost."""
+        record = self.record(copy, TAKING, copy.hello.generation)
+        try:
+            await self._store.save(record)
+            self._taking[record.name] = record
+        except RemusError as error:
+            log.error("%s: cannot be given back, should its copy be lost: %s", record.name, error)
+
+    async def runs(self, copy: Copy) -> None:
+        """The guest is about to run here. Raises RemusError when a restart could take it for one that never did."""
+        if active(FaultName.RUNS_UNNOTED):
+            return
+        # After a takeover of generation g the witness's record is of g+1; sessions are of the one after that.
+        record = self.record(copy, "primary", copy.hello.generation + 2)
+        try:
+            await self._store.save(record)
+        except RemusError as error:
+            log.error("%s: will not be protected again after a restart: %s", record.name, error)
+            await self._store.remove(record.name)
+        self._taking.pop(record.name, None)
+
+    async def overridden(self, record: GuestRecord) -> None:
+        """The guest is about to run here by an operator's word. Raises RemusError when that can't be noted."""
+        if not active(FaultName.OVERRIDE_UNRECORDED):
+            await self._store.save(record)
+        self._taking.pop(record.name, None)
+
+    async def forget(self, record: GuestRecord) -> None:
+        """Another host owns it. Raises RemusError."""
+        if self._taking.get(record.name) == record:
+            await self._store.remove(record.name)
+            del self._taking[record.name]

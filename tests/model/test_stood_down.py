@@ -1,0 +1,124 @@
+"""A guest whose host has lost it to another one: paused, until the other one is known to run it, or gives it back."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from remus_agent.errors import RefusedError
+from remus_agent.faults import VARIABLE, FaultName
+from tests.model.test_authority import BOTH, ask, play, standing, status, until
+from tests.model.world import GUEST, World
+
+
+async def taken_over_unseen(world: World) -> None:
+    """beta runs the guest, and alpha, which cannot reach it, has learned of it."""
+    world.cut |= BOTH
+    await until(world, lambda: standing(world)[0] == "beta", 10)
+    await until(world, lambda: [inc.host for inc in world.running()] == ["beta"], 20)
+    await asyncio.sleep(0.2)
+    assert await status(world, "alpha") == "stood-down"
+
+
+def paused_on_alpha(world: World) -> bool:
+    guest = world.hosts["alpha"].xen.guests.get(GUEST)
+    return guest is not None and not guest.running and not guest.paused_copy
+
+
+def test_the_guest_is_paused_until_the_new_owner_opens_a_session() -> None:
+    async def story(world: World) -> None:
+        await taken_over_unseen(world)
+        await asyncio.sleep(30)
+        assert paused_on_alpha(world), "nobody has shown that it runs the guest"
+        shown = await ask(world, "alpha", lambda agent: agent.status(GUEST))
+        assert "until beta opens a session" in shown.reason
+        world.heal(set(BOTH))
+        await until(world, lambda: not paused_on_alpha(world), 5)
+        await until(world, lambda: standing(world) == ("beta", 4, "protected", "alpha"), 15)
+        assert world.hosts["alpha"].disk.guests.get(GUEST) is None
+
+    play(story)
+
+
+def test_an_agent_that_starts_goes_on_waiting_also_without_the_witness() -> None:
+    async def story(world: World) -> None:
+        await taken_over_unseen(world)
+        alpha = world.hosts["alpha"]
+        world.kill_agent(alpha)
+        world.witness.down = True
+        world.start_agent(alpha)
+        await asyncio.sleep(20)
+        assert paused_on_alpha(world)
+        assert await status(world, "alpha") == "stood-down"
+
+    play(story)
+
+
+def test_an_agent_that_starts_and_finds_another_owner_pauses_and_waits() -> None:
+    async def story(world: World) -> None:
+        alpha = world.hosts["alpha"]
+        world.cut |= BOTH
+        world.kill_agent(alpha)
+        await until(world, lambda: [inc.host for inc in world.running()] == ["alpha", "beta"], 10)
+        world.start_agent(alpha)
+        await until(world, lambda: paused_on_alpha(world), 10)
+        await asyncio.sleep(20)
+        assert paused_on_alpha(world)
+
+    play(story)
+
+
+def test_only_force_ends_it() -> None:
+    async def story(world: World) -> None:
+        await taken_over_unseen(world)
+
+        async def unprotect(*, force: bool) -> None:
+            await ask(
+                world,
+                "alpha",
+                lambda agent: agent.unprotect(GUEST, force=force, timeout=20, progress=lambda *_, **__: None),
+            )
+
+        with pytest.raises(RefusedError, match="may be the only one"):
+            await unprotect(force=False)
+        assert paused_on_alpha(world)
+        await unprotect(force=True)
+        assert not paused_on_alpha(world)
+        assert world.hosts["alpha"].disk.guests.get(GUEST) is None
+
+    play(story)
+
+
+def test_a_guest_that_somebody_destroys_meanwhile_is_forgotten() -> None:
+    async def story(world: World) -> None:
+        await taken_over_unseen(world)
+        world.hosts["alpha"].xen.guests.pop(GUEST)
+        await until(world, lambda: world.hosts["alpha"].disk.guests.get(GUEST) is None, 5)
+        assert GUEST not in world.hosts["alpha"].outputs.by_name
+
+    play(story)
+
+
+def test_to_be_heard_is_not_to_open_a_session() -> None:
+    async def story(world: World) -> None:
+        await taken_over_unseen(world)
+        agent = world.hosts["beta"].agent
+        assert agent is not None
+        agent._tasks[GUEST].cancel()
+        world.heal(set(BOTH))
+        await asyncio.sleep(10)
+        assert paused_on_alpha(world)
+
+    play(story)
+
+
+def test_its_fault_destroys_the_guest_before_anybody_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, FaultName.DESTROY_AT_ONCE.value)
+
+    async def story(world: World) -> None:
+        world.cut |= BOTH
+        await until(world, lambda: standing(world)[0] == "beta", 10)
+        await until(world, lambda: not world.hosts["alpha"].xen.guests, 20)
+
+    play(story)
