@@ -17,6 +17,7 @@ from pair.hosts import GUEST, labctl, on, succeeds
 from pair.load import load, now
 from pair.protection import NOT_YET, SEED_TIMEOUT, die, require_agents, take_over, unprotected, wait_protected
 from pair.wait import until
+from proof import rows
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(3600)]
 
@@ -30,10 +31,11 @@ ATTEMPTS = 5
 
 @pytest.fixture
 def at_home(lab: dict[str, Any]) -> Iterator[None]:
-    """The guest fresh on alpha with its disk, protected by nobody; PostgreSQL answers."""
+    """The guest fresh on alpha with its disk, protected by nobody; PostgreSQL answers, and has its table."""
     require_agents()
     come_home(configuration=WITH_DISK)
     database.wait_ready()
+    database.sql(rows.SCHEMA, timeout=300)  # it reads its catalogue from the disk for it, a minute on a slow machine
     yield
     bring_back()
     come_home()

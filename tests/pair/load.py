@@ -103,7 +103,7 @@ def load(
     client, usual = ("row_client.py", POSTGRESQL) if rows else ("client.py", REDIS)
     guest = guest or usual
     words = in_namespace(sys.executable, str(PROOF / client), "--guest", guest)
-    words += ["--history", str(history), f"--seconds={LONGEST:.0f}", *options]
+    words += ["--history", str(history), f"--seconds={LONGEST:.0f}", f"--connect-timeout={60 * SLOWEST:.0f}", *options]
     process = subprocess.Popen(words, text=True, cwd=PROJECT)
     try:
         running = Load(process, history, guest, rows)
