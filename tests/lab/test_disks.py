@@ -22,6 +22,8 @@ from proof import rows
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(3600)]
 
 DEVICE = "/dev/vdc"
+ROWS = 20
+"""Committed before the host dies and after: a protected one takes seconds on a slow emulated host."""
 KILLS = 10
 POWER_LOSSES = (3, 8)
 """Of these kills, by number, the whole host goes and boots again: once alpha, once beta. Booting takes minutes here."""
@@ -80,11 +82,11 @@ def outlive_the_host(history: Path) -> None:
     state = protect("alpha", "beta")
     assert [disk["vdev"] for disk in state["disks"]] == ["xvda"]
     with load(history, rows=True) as client:
-        client.wait_for(60, 300)
+        client.wait_for(ROWS, 300)
         killed = now()
         die()
         take_over()
-        client.wait_for(60, 600)
+        client.wait_for(ROWS, 600)
         client.stop()
         proof = client.judge({"power loss": killed})
     assert proof["verdict"] == "kept", proof["reasons"]
@@ -106,10 +108,10 @@ def test_a_disk_that_runs_ahead_of_memory_shows(forgetful: bool, tmp_path: Path)
         with faults.seeded("beta", "disk-apply-on-receipt"):
             protect("alpha", "beta")
             with load(tmp_path / f"{attempt}.jsonl", rows=True) as client:
-                client.wait_for(60, 300)
+                client.wait_for(ROWS, 300)
                 die()
                 take_over()
-                client.wait_for(60, 600)
+                client.wait_for(ROWS, 600)
                 client.stop()
                 verdicts.append(client.judge()["verdict"])
         if verdicts[-1] != "kept":
@@ -130,14 +132,14 @@ def test_ten_hosts_that_die(at_home: None, tmp_path: Path) -> None:
     with load(tmp_path / "rows.jsonl", "--seconds=7000", rows=True) as client:
         for number in range(1, KILLS + 1):
             protect(primary, backup)
-            client.wait_for(40, 300)
+            client.wait_for(ROWS, 300)
             kills[f"kill {number}"] = now()
             if number in POWER_LOSSES:
                 labctl("kill", primary)
             else:
                 die(primary)
             take_over(backup, primary)
-            client.wait_for(20, 600)
+            client.wait_for(ROWS, 600)
             assert [(copy.host, copy.name) for copy in running_copies()] == [(backup, GUEST)]
             print(f"kill {number}: {primary} died, {backup} goes on, {client.acknowledged()} rows", flush=True)
             if number in POWER_LOSSES:
