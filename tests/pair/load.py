@@ -70,7 +70,7 @@ class Load:
         if code != 0:
             raise CommandFailed(f"the client ended with status {code}; its history is {self.history}")
 
-    def judge(self, marks: dict[str, float] | None = None, timeout: float = 400) -> dict[str, Any]:
+    def judge(self, marks: dict[str, float] | None = None, timeout: float = 650) -> dict[str, Any]:
         """The checker's report, against what the guest holds now (and what pg_amcheck says of a database); the exit code
         must agree with it."""
         report = self.history.with_suffix(".report.json")
