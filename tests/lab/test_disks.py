@@ -102,7 +102,7 @@ def test_what_postgresql_acknowledged_outlives_its_host(at_home: None, tmp_path:
 def test_a_disk_that_runs_ahead_of_memory_shows(forgetful: bool, tmp_path: Path) -> None:
     """The proof is red when the backup changes its disk before the commit (`disk-apply-on-receipt`)."""
     if not forgetful:
-        pytest.skip("this version of PostgreSQL can't be told to forget what it holds in memory")
+        pytest.skip("this PostgreSQL can't forget what is in memory: it takes version 17 and debug_io_direct = data")
     verdicts = []
     for attempt in range(ATTEMPTS):
         with faults.seeded("beta", "disk-apply-on-receipt"):

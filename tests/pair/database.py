@@ -34,8 +34,9 @@ def wait_ready(host: str = HOST, timeout: float = 300) -> None:
 
 def forgetful(host: str = HOST) -> bool:
     """From now on each row is inserted into pages that come from the disk and not from memory, which would hide a disk that
-    is not of memory's epoch. False when this version of PostgreSQL can't."""
-    if int(sql("SHOW server_version_num", host)) < EVICTS:
+    is not of memory's epoch. False when this version of PostgreSQL can't, or when it reads by the
+    guest's page cache (debug_io_direct), which would hide it as well."""
+    if int(sql("SHOW server_version_num", host)) < EVICTS or "data" not in sql("SHOW debug_io_direct", host):
         return False
     sql(rows.SCHEMA, host)
     sql(FORGET, host)
