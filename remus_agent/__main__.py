@@ -72,23 +72,14 @@ async def _run(settings: Config) -> None:
         if encryption is not None:
             encryption.warn()
         service = _compose(settings, events, encryption)
-        listener = await tcp.serve(
-            str(settings.replication.listen),
-            settings.replication.peer_ips,
-            service.backup.on_connection,
-            silence=settings.timeouts.silence,
-            tls=encryption,
-        )
-        stack.push_async_callback(listener.close)
-        if settings.replication.second is not None:
-            second = await tcp.serve(
-                str(settings.replication.second),
-                settings.replication.second_ips,
-                service.backup.on_beats,
-                silence=settings.timeouts.silence,
-                tls=encryption,
-            )
-            stack.push_async_callback(second.close)
+        replication = settings.replication
+        listeners = [(replication.listen, replication.peer_ips, service.backup.on_connection)]
+        if replication.second is not None:
+            listeners.append((replication.second, replication.second_ips, service.backup.on_beats))
+        for address, ips, serve in listeners:
+            silence = settings.timeouts.silence
+            listener = await tcp.serve(str(address), ips, serve, silence=silence, tls=encryption)
+            stack.push_async_callback(listener.close)
         stack.push_async_callback(service.close)
         control = ControlServer(
             settings.paths.agent_socket,

@@ -57,12 +57,12 @@ def test_guests_and_their_disks_live_independent_lives(guests: None, tmp_path: P
         load(tmp_path / "two.jsonl", rows=True, guest=other) as two,
     ):
         for client in (one, two):
-            client.wait_for(60, 300)
+            client.wait_for(20, 300)
         die(guests=(GUEST, NAME))
         for guest in (GUEST, NAME):
             take_over(guest=guest)
         for client in (one, two):
-            client.wait_for(60, 600)
+            client.wait_for(20, 600)
         proofs = []
         for client in (one, two):
             client.stop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from proof import rows
 
-from pair.hosts import POSTGRESQL, in_namespace, run
+from pair.hosts import POSTGRESQL, CommandFailed, in_namespace, run
 from pair.wait import until
 
 HOST, _, PORT = POSTGRESQL.partition(":")
@@ -16,6 +16,10 @@ PERFORM pg_buffercache_evict(bufferid) FROM pg_buffercache WHERE relfilenode IN
 RETURN NULL; END $$;
 CREATE OR REPLACE TRIGGER forgetful BEFORE INSERT ON proof_rows EXECUTE FUNCTION forget_rows()
 """
+RESTART = (
+    "COPY (SELECT 1) TO PROGRAM 'setsid $(echo /usr/lib/postgresql/*/bin)/pg_ctl restart -m fast"
+    " -D /var/lib/postgresql/proof >/dev/null 2>&1 </dev/null &'"
+)
 EVICTS = 170000
 """The first version that can be told to forget a page."""
 
@@ -32,11 +36,31 @@ def wait_ready(host: str = HOST, timeout: float = 300) -> None:
     until("PostgreSQL answers", lambda: run(words) == "", timeout=timeout, passing=(Exception,))
 
 
+def can_forget(host: str = HOST) -> bool:
+    """Whether this version of PostgreSQL can be told to forget what it holds in memory."""
+    return int(sql("SHOW server_version_num", host)) >= EVICTS
+
+
+def past_the_cache(wanted: bool, host: str = HOST) -> None:
+    """Have it read its data from the disk, past the guest's page cache, or not. It starts again where that is a change, and
+    what reads much, such as a check of the whole database, takes minutes then."""
+
+    def is_so() -> bool:
+        return ("data" in sql("SHOW debug_io_direct", host)) == wanted
+
+    if not is_so():
+        change = "SET debug_io_direct = 'data'" if wanted else "RESET debug_io_direct"
+        sql(f"ALTER SYSTEM {change}", host)
+        sql(RESTART, host)
+        until("PostgreSQL has started again", is_so, timeout=120, passing=(CommandFailed,))
+
+
 def forgetful(host: str = HOST) -> bool:
     """From now on each row is inserted into pages that come from the disk and not from memory, which would hide a disk that
     is not of memory's epoch. False when this version of PostgreSQL can't."""
-    if int(sql("SHOW server_version_num", host)) < EVICTS:
+    if not can_forget(host):
         return False
+    past_the_cache(True, host)
     sql(rows.SCHEMA, host)
     sql(FORGET, host)
     return True

@@ -70,7 +70,7 @@ class Load:
         if code != 0:
             raise CommandFailed(f"the client ended with status {code}; its history is {self.history}")
 
-    def judge(self, marks: dict[str, float] | None = None, timeout: float = 400) -> dict[str, Any]:
+    def judge(self, marks: dict[str, float] | None = None, timeout: float = 650) -> dict[str, Any]:
         """The checker's report, against what the guest holds now (and what pg_amcheck says of a database); the exit code
         must agree with it."""
         report = self.history.with_suffix(".report.json")
@@ -103,7 +103,7 @@ def load(
     client, usual = ("row_client.py", POSTGRESQL) if rows else ("client.py", REDIS)
     guest = guest or usual
     words = in_namespace(sys.executable, str(PROOF / client), "--guest", guest)
-    words += ["--history", str(history), f"--seconds={LONGEST:.0f}", *options]
+    words += ["--history", str(history), f"--seconds={LONGEST:.0f}", f"--connect-timeout={60 * SLOWEST:.0f}", *options]
     process = subprocess.Popen(words, text=True, cwd=PROJECT)
     try:
         running = Load(process, history, guest, rows)

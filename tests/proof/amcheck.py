@@ -22,7 +22,7 @@ def tool() -> str:
     return path
 
 
-def amcheck(address: tuple[str, int], timeout: float = 600) -> list[str]:
+def amcheck(address: tuple[str, int], timeout: float = 1500) -> list[str]:
     """Its findings, line by line; nothing when every table and index is whole. Each row is looked up in each index.
     Raises NoAmcheck where it did not come to a finding."""
     words = [tool(), "--install-missing", "--heapallindexed", "--no-password", "--username", USER]

@@ -24,6 +24,8 @@ CREATE TABLE IF NOT EXISTS proof_runs (number bigint GENERATED ALWAYS AS IDENTIT
 CREATE TABLE IF NOT EXISTS proof_rows (run text NOT NULL, n bigint NOT NULL, content text NOT NULL);
 CREATE INDEX IF NOT EXISTS proof_rows_by_number ON proof_rows (run, n)
 """
+PATIENCE = 240.0
+"""Seconds for an answer at the beginning: a new backend reads its catalogue from the disk, on a machine that may be slow."""
 TABLE_ONLY = "SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off"
 REPEATED = 8
 """Digests in a row's content: 256 bytes."""
@@ -59,7 +61,7 @@ def one_result(decoder: Decoder, receive: Callable[[], bytes]) -> Result:
             return results[0]
 
 
-def ask(connection: socket.socket, decoder: Decoder, message: bytes, timeout: float = 60) -> Result:
+def ask(connection: socket.socket, decoder: Decoder, message: bytes, timeout: float = PATIENCE) -> Result:
     """The result of MESSAGE. Raises OSError, StateError."""
     deadline = time.monotonic() + timeout
 
@@ -81,7 +83,7 @@ def ask(connection: socket.socket, decoder: Decoder, message: bytes, timeout: fl
     return result
 
 
-def log_in(connection: socket.socket, timeout: float = 60) -> Decoder:
+def log_in(connection: socket.socket, timeout: float = PATIENCE) -> Decoder:
     """Begin the conversation; what reads the answers from here on."""
     decoder = Decoder()
     ask(connection, decoder, startup(USER, DATABASE), timeout)

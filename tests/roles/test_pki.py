@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from remus_agent.adapters.transport.tls import MutualTls
 from remus_agent.config import Tls
-from tests.modules.conftest import ROOT
+from tests.roles.local_play import run_play
 
 pytestmark = [pytest.mark.playbooks, pytest.mark.timeout(600)]
 
@@ -20,28 +16,8 @@ pytestmark = [pytest.mark.playbooks, pytest.mark.timeout(600)]
 def play(folder: Path, *extra: str) -> str:
     """Run the role for alpha and beta; return what it printed."""
     hosts = {name: {"remus_pki_host_dir": str(folder / name)} for name in ("alpha", "beta")}
-    variables = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "remus_pki_enabled": True}
-    (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "vars": variables}}))
-    playbook = [{"hosts": "all", "gather_facts": False, "roles": ["remus_pki"]}]
-    (folder / "play.yml").write_text(yaml.safe_dump(playbook))
-    command = [
-        str(Path(sys.executable).with_name("ansible-playbook")),
-        "-i",
-        str(folder / "hosts.yml"),
-        "-vvv",
-        "--diff",
-    ]
-    done = subprocess.run(
-        [*command, str(folder / "play.yml"), *extra],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=110,
-        env=dict(os.environ, ANSIBLE_LOCAL_TEMP=str(folder / "tmp"), ANSIBLE_ROLES_PATH=str(ROOT / "roles")),
-    )
-    text = done.stdout + done.stderr
-    assert done.returncode == 0, text
+    code, text = run_play(folder, {"hosts": hosts}, {"roles": ["remus_pki"]}, "-vvv", "--diff", *extra)
+    assert code == 0, text
     assert "PRIVATE KEY" not in text
     return text
 

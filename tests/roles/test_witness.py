@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.certificates import Authority
 from tests.etcd_server import free_ports
 from tests.modules.conftest import ROOT
+from tests.roles.local_play import run_play
 
 pytestmark = [pytest.mark.playbooks, pytest.mark.timeout(300)]
 
 
 def play(folder: Path, hosts: dict[str, Any], *tasks: dict[str, Any], fails: bool = False) -> str:
     """Run tasks on the witnesses, which are this machine; return what was printed."""
-    variables = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "remus_pki_enabled": True}
-    inventory = {"all": {"vars": variables, "children": {"remus_witnesses": {"hosts": hosts}}}}
-    (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
-    (folder / "play.yml").write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, "tasks": list(tasks)}]))
-    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(folder / "hosts.yml")]
-    done = subprocess.run(
-        [*command, str(folder / "play.yml")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=110,
-        env=dict(os.environ, ANSIBLE_LOCAL_TEMP=str(folder / "tmp"), ANSIBLE_ROLES_PATH=str(ROOT / "roles")),
-    )
-    text = done.stdout + done.stderr
-    assert (done.returncode != 0) is fails, text
+    inventory = {"children": {"remus_witnesses": {"hosts": hosts}}}
+    code, text = run_play(folder, inventory, {"tasks": list(tasks)})
+    assert (code != 0) is fails, text
     return text
 
 

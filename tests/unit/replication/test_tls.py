@@ -229,7 +229,7 @@ async def test_older_tls_is_refused(site: Authority, version: ssl.TLSVersion) ->
 
     def greet(address: tuple[str, int]) -> str | None:
         with socket.create_connection(address) as sock, context.wrap_socket(sock) as tls:
-            tls.settimeout(5)
+            tls.settimeout(60)
             return tls.version()
 
     async with beta(site.issue("beta")) as host:

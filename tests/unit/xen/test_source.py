@@ -303,8 +303,8 @@ async def test_closing_ends_a_wait_for_the_guest(xen: FakeXen, watcher: Watcher)
     async with begun(xen, watcher) as source:
         xen.reacts = xen.accepts = False
         waiting = asyncio.create_task(source.checkpoint(1, lambda: None, 60.0))
-        assert await asyncio.to_thread(xen.asked.wait, 5)
-        async with asyncio.timeout(5):
+        assert await asyncio.to_thread(xen.asked.wait, 60)
+        async with asyncio.timeout(60):
             await source.close()
             with pytest.raises(HypervisorError):
                 await waiting
