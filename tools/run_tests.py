@@ -8,12 +8,13 @@ lab test has failed: on nested Xen everything can run.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,7 +25,8 @@ RESULTS = ROOT / "results"
 @dataclass(frozen=True)
 class Stage:
     """One command. report: the JUnit file it writes, from which tests are counted. lab: it needs the pair. guest: the
-    type of the guest it is about, if it says so."""
+    type of the guest it is about, if it says so. quick: its playbooks run in one interpreter on each host (`quickly`). settings:
+    what else its environment has."""
 
     name: str
     command: Sequence[str]
@@ -32,6 +34,14 @@ class Stage:
     lab: bool = False
     minutes: int = 30
     guest: str | None = None
+    quick: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the command finds in its environment."""
+        guest = {"LAB_GUEST": self.guest} if self.guest else {}
+        return {**os.environ, **guest, **(quickly() if self.quick else {}), **self.settings}
 
 
 @dataclass
@@ -49,8 +59,8 @@ def pytest(name: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "pytest", f"--junitxml={RESULTS / name}.xml", *arguments)
 
 
-LAB = pytest("lab", "-m", "lab and not long", "--timeout=1500")
-LAB_ALL = pytest("lab", "-m", "lab", "--timeout=3600")
+LAB = pytest("lab", "-m", "lab and not long", "--timeout=1500", "--durations=0", "--durations-min=5")
+LAB_ALL = pytest("lab", "-m", "lab", "--timeout=3600", "--durations=0", "--durations-min=5")
 LINT = ("make", "--no-print-directory", "lint")
 DESTROY_COMMAND = ("molecule", "destroy", "-s", "default")
 """Also makes molecule forget that it has created hosts: it believes its own record, and does not look."""
@@ -61,6 +71,20 @@ BOOT = Stage("boot two nested Xen hosts", ("molecule", "create", "-s", "default"
 GUESTS = {"12": ("pvh", "hvm", "pv"), "13": ("pvh", "hvm")}
 """Types of guest that hosts of a Debian release can protect: Debian 13 builds Xen without shadow paging, Debian 12 did not
 at first."""
+
+
+def quickly() -> Mapping[str, str]:
+    """Settings for Ansible under which Mitogen keeps one interpreter on each host. Ansible by itself starts one for each task,
+    and has it compile the same modules again: 10 to 30 s on an emulated host (docs/adr/0008)."""
+    found = importlib.util.find_spec("ansible_mitogen")
+    if found is None or not found.submodule_search_locations:
+        raise SystemExit("Mitogen is not installed: run `make setup`")
+    return {
+        "ANSIBLE_STRATEGY": "mitogen_linear",
+        "ANSIBLE_STRATEGY_PLUGINS": str(Path(found.submodule_search_locations[0]) / "plugins" / "strategy"),
+        "ANSIBLE_DEPRECATION_WARNINGS": "False",  # of strategies that are not Ansible's own
+        "ANSIBLE_HOST_KEY_CHECKING": "False",  # Mitogen wants keys that are known; these hosts are on the loopback device
+    }
 
 
 def scenario(name: str) -> Stage:
@@ -84,18 +108,32 @@ def failovers(guests: Sequence[str]) -> tuple[Stage, ...]:
     return tuple(found)
 
 
+def shortened(name: str, **settings: str) -> Stage:
+    """A scenario for the hour: through Mitogen, and with less of what it does again and again."""
+    return replace(scenario(name), quick=True, settings=settings)
+
+
+def scenarios(*, every: bool) -> tuple[Stage, ...]:
+    """What runs on the pair after the lab tests."""
+    if every:
+        return (failover("pvh"), failover("hvm"), scenario("switchover"), scenario("partition"))
+    return (
+        replace(failover("pvh"), quick=True),
+        shortened("switchover", LAB_SWITCHOVERS="4"),
+        shortened("partition", LAB_PARTITIONS="two-way,backup-unheard,owner-alone"),
+    )
+
+
 def stages(*, every: bool) -> tuple[Stage, ...]:
-    """What runs, in order. every: also what does not fit into an hour."""
+    """What runs, in order. every: also what does not fit into an hour, and through nothing but Ansible."""
     return (
         Stage("lint, types and contracts", LINT, minutes=15),
         Stage("unit, property, model and playbook tests", pytest("unit", "-n", "2", "-m", "not lab"), report="unit"),
         FORGET,
         BOOT,
-        scenario("protect"),
+        scenario("protect") if every else shortened("protect"),
         Stage("guarantees on the live pair", LAB_ALL if every else LAB, report="lab", lab=True, minutes=180),
-        failover("pvh"),
-        *((scenario("switchover"),) if every else ()),
-        *((failover("hvm"),) if every else ()),
+        *scenarios(every=every),
     )
 
 
@@ -146,7 +184,7 @@ def run(stage: Stage, number: str, started: float, counts: Counts) -> bool:
         code = subprocess.run(
             stage.command,
             cwd=ROOT,
-            env=os.environ | ({"LAB_GUEST": stage.guest} if stage.guest else {}),
+            env=stage.environment,
             stdin=subprocess.DEVNULL,
             timeout=stage.minutes * 60,
             check=False,

@@ -1,4 +1,4 @@
-"""After ten switchovers under load: nothing acknowledged is lost, one copy runs, and a run to where it is changes nothing."""
+"""After switchovers under load: nothing acknowledged is lost, one copy runs, and a run to where it is changes nothing."""
 
 import json
 import os
@@ -15,6 +15,7 @@ from pair.wait import until
 
 pytestmark = pytest.mark.timeout(3600)
 
+MOVES = int(os.environ.get("LAB_SWITCHOVERS") or 10)
 RESULTS = PROJECT / "results" / "switchover"
 
 
@@ -39,9 +40,9 @@ def proof(seen):
     return report
 
 
-def test_it_moved_ten_times_there_and_back(seen):
+def test_it_moved_there_and_back(seen):
     route = [(move["source"], move["target"]) for move in seen["moves"]]
-    assert route == [("alpha", "beta"), ("beta", "alpha")] * 5
+    assert route == [("alpha", "beta"), ("beta", "alpha")] * (MOVES // 2)
 
 
 def test_exactly_one_copy_ran_after_each_move(seen):
@@ -50,7 +51,7 @@ def test_exactly_one_copy_ran_after_each_move(seen):
 
 
 def test_never_did_two_run(seen):
-    assert seen["looks"] >= 20
+    assert seen["looks"] >= 2 * MOVES
     assert seen["two"] == []
 
 
