@@ -1,10 +1,14 @@
 """The lab's key, its ``ssh_config``, and commands on a host."""
 
 import subprocess
+from pathlib import Path
 
 from lab.command import run
 from lab.errors import LabError
 from lab.spec import MACHINES, HostSpec, Paths, Settings
+
+SHARED = Path("/run/remus-lab-ssh")
+"""Where shared connections listen: a path below the lab's own folder could be too long for a socket."""
 
 
 def ensure_key(paths: Paths) -> bool:
@@ -36,12 +40,17 @@ def render_config(paths: Paths, settings: Settings) -> str:
   ConnectTimeout 30
   ServerAliveInterval 10
   ServerAliveCountMax 6
+  # A login costs an emulated host seconds. The shared connection ends with the host.
+  ControlMaster auto
+  ControlPath {SHARED}/%C
+  ControlPersist 120
 """
     return "".join(blocks) + common
 
 
 def ensure_config(paths: Paths, settings: Settings) -> bool:
     """Write ``ssh_config``; True when that changed it."""
+    SHARED.mkdir(mode=0o700, exist_ok=True)
     text = render_config(paths, settings)
     if paths.ssh_config.exists() and paths.ssh_config.read_text() == text:
         return False
