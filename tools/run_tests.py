@@ -116,11 +116,12 @@ def shortened(name: str, **settings: str) -> Stage:
 def scenarios(*, every: bool) -> tuple[Stage, ...]:
     """What runs on the pair after the lab tests."""
     if every:
-        return (failover("pvh"), failover("hvm"), scenario("switchover"), scenario("partition"))
+        others = ("switchover", "partition", "frozen_primary", "witness_loss")
+        return (failover("pvh"), failover("hvm"), *(scenario(name) for name in others))
     return (
         replace(failover("pvh"), quick=True),
         shortened("switchover", LAB_SWITCHOVERS="4"),
-        shortened("partition", LAB_PARTITIONS="two-way,backup-unheard,owner-alone"),
+        shortened("partition", LAB_INCIDENTS="two-way,backup-unheard,owner-alone"),
     )
 
 

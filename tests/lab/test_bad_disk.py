@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from lab_hosts import Host
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(3600)]
 
 FOLDER = "/var/tmp/remus-bad-disk"  # noqa: S108 - in dom0, for root alone
 NAME = "remus-test-bad"

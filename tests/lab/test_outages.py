@@ -21,7 +21,7 @@ from pair.wait import until
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(3600)]
 
 PART = 8
-"""At most this part of the disk may have to be looked at after an outage: 64 MiB of 512, far above what the load writes."""
+"""At most this part of the disk may have to be looked at after an outage: 64 MiB of 320, far above what the load writes."""
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from pair.load import load
 from pair.protection import SEED_TIMEOUT, ensure_unprotected, wait_protected
 from pair.wait import until
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(3600)]
 
 PORT = 7789
 PYTHON = "/opt/remus/current/bin/python3"

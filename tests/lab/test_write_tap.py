@@ -132,6 +132,7 @@ def die_and_return(disk: Disk, times: int) -> None:
     agent.close()
 
 
+@pytest.mark.long
 def test_agents_that_are_killed_cost_no_write_and_no_copy(disk: Disk) -> None:
     die_and_return(disk, 2)
 

@@ -6,8 +6,8 @@ ready               says "yes" when site.yml has nothing to do, as far as is qui
 collect FOLDER      logs of both hosts
 replies HISTORY N   wait until the proof's client has N more replies
 switchovers FOLDER N   move the guest N times by the playbook, with replies to the proof's client after each; FOLDER/moves.json
-partition FOLDER NAME  cut the links of this partition, heal them when somebody is in charge; adds to FOLDER/partitions.json
-partitions          their names
+incidents SCENARIO  names of what can happen in this scenario
+happen FOLDER SCENARIO NAME   let it happen, undo it when somebody is in charge; adds to FOLDER/incidents.json
 stop PID-FILE       tell the proof's client to end, and wait for that
 """
 
@@ -25,8 +25,8 @@ from pair import wait
 from pair.collect import collect
 from pair.guest import come_home, ensure_running
 from pair.hosts import HOSTS, labctl, powered
+from pair.incidents import INCIDENTS, happen
 from pair.load import acknowledged
-from pair.partitions import PARTITIONS, partition
 from pair.ready import ready
 from pair.switchovers import switchovers
 
@@ -83,10 +83,10 @@ def main(words: list[str]) -> int:
             replies(Path(history), int(more))
         case ["switchovers", folder, count]:
             switchovers(Path(folder), int(count))
-        case ["partitions"]:
-            print("\n".join(PARTITIONS))
-        case ["partition", folder, name] if name in PARTITIONS:
-            partition(Path(folder), name)
+        case ["incidents", scenario] if scenario in INCIDENTS:
+            print("\n".join(INCIDENTS[scenario]))
+        case ["happen", folder, scenario, name] if name in INCIDENTS.get(scenario, {}):
+            happen(Path(folder), scenario, name)
         case ["stop", pid_file]:
             stop(Path(pid_file))
         case _:

@@ -16,7 +16,7 @@ from pair.volumes import Volume
 NAME = "redis2"
 ADDRESS = "10.77.0.102"
 MAC = "00:16:3e:77:00:66"
-VOLUMES = (Volume(NAME, "xvda", 512), Volume(NAME, "xvdb", 64))
+VOLUMES = (Volume(NAME, "xvda", 320), Volume(NAME, "xvdb", 64))
 READ_ONLY = "/dev/vdb"
 FOLDER = "/var/lib/remus-test-guest"
 CONFIGURATION = f"{FOLDER}/{NAME}.cfg"

@@ -16,7 +16,7 @@ from pair.hosts import GUEST, HOSTS, PROJECT, CommandFailed, run
 from pair.load import acknowledged
 from pair.protection import wait_protected
 
-REPLIES = 60
+REPLIES = 40
 """That a client must get after each move before the next one."""
 PLAY_SECONDS = 1500.0
 

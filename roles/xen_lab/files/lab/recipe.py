@@ -50,7 +50,7 @@ class Recipe:
     debian: int
     assets: Path = ASSETS
     disk_mib: int = 4096
-    guest_disk_mib: int = 512
+    guest_disk_mib: int = 320
 
     @property
     def release(self) -> str:
