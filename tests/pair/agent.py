@@ -69,7 +69,7 @@ def status(host: str, domain: str = GUEST) -> Status:
 def answers(host: str) -> bool:
     """Whether the host's agent answers at all."""
     try:
-        ask(host, "agent", timeout=20)
+        ask(host, "agent", timeout=40)
     except (CommandFailed, AgentError):
         return False
     return True

@@ -21,10 +21,17 @@ def release(host: str) -> str:
 
 
 def ready() -> bool:
-    """Whether site.yml has been there, with this agent."""
+    """Whether site.yml has been there, with this agent; says on standard error what speaks against it."""
     try:
-        if not all(powered(host) and agent.answers(host) for host in HOSTS):
-            return False
-        return all(Path(on(host, f"readlink {CURRENT}").strip()).name == release(host) for host in HOSTS)
-    except CommandFailed:
+        for host in HOSTS:
+            if not powered(host) or not agent.answers(host):
+                sys.stderr.write(f"{host} is off, or its agent does not answer\n")
+                return False
+            there, wanted = Path(on(host, f"readlink {CURRENT}").strip()).name, release(host)
+            if there != wanted:
+                sys.stderr.write(f"{host} has the release {there}; this tree makes {wanted}\n")
+                return False
+    except CommandFailed as error:
+        sys.stderr.write(f"{error}\n")
         return False
+    return True
