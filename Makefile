@@ -30,7 +30,7 @@ demo: setup ## Show the main job: a guest under load survives the death of its h
 test: setup verifier ## Run all tests: the fast ones, then every scenario on two nested Xen hosts (up to an hour)
 	@python -u tools/run_tests.py
 
-test-all: setup verifier ## The same with every lab test (about two hours)
+test-all: setup verifier ## Every lab test and every scenario, through Ansible alone (several hours)
 	@python -u tools/run_tests.py --all
 
 test-failovers: setup ## Run the failover of every type of guest on nested hosts (lab_debian=13 or 12; lab_guests="hvm pv" for some types only)
