@@ -129,7 +129,11 @@ def stages(*, every: bool) -> tuple[Stage, ...]:
     """What runs, in order. every: also what does not fit into an hour, and through nothing but Ansible."""
     return (
         Stage("lint, types and contracts", LINT, minutes=15),
-        Stage("unit, property, model and playbook tests", pytest("unit", "-n", "2", "-m", "not lab"), report="unit"),
+        Stage(
+            "unit, property, model and playbook tests",
+            pytest("unit", "-n", "2", "-m", "not lab", "--durations=20", "--durations-min=5"),
+            report="unit",
+        ),
         FORGET,
         BOOT,
         scenario("protect") if every else shortened("protect"),
