@@ -120,7 +120,7 @@ def scenarios(*, every: bool) -> tuple[Stage, ...]:
         return (failover("pvh"), failover("hvm"), *(scenario(name) for name in others))
     return (
         replace(failover("pvh"), quick=True),
-        shortened("switchover", LAB_SWITCHOVERS="4"),
+        shortened("switchover", LAB_SWITCHOVERS="2"),
         shortened("partition", LAB_INCIDENTS="two-way,backup-unheard,owner-alone"),
     )
 
