@@ -205,6 +205,10 @@ class Hypervisor(Protocol):
         """Raises DomainNotFound (with the names that exist)."""
         ...
 
+    async def name_of(self, uuid: str) -> str | None:
+        """What a domain of this UUID is called, also one that is paused or being built; None when there is none."""
+        ...
+
     async def devices(self, domain: Domain) -> Domain | None:
         """The domain with the disks and interfaces that it has now; None when it is paused, shut down or gone, because one that
         is being destroyed loses its devices first. Cheap enough for every epoch. A device that came or went shows at once, one

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any, Final
+from uuid import UUID
 
 from remus_agent.cli import stream_arguments
 
@@ -88,6 +90,8 @@ def parser() -> argparse.ArgumentParser:
     fence = verb("fence-check", "ask the fence agent of a peer whether it works; switches nothing")
     fence.add_argument("host", help="peer that it would switch off, as the configuration names it")
 
+    _add_forget(verb)
+
     events = verb("events", "show what happened")
     events.add_argument("domain", nargs="?")
     events.add_argument("--follow", action="store_true", help="go on with new events until interrupted")
@@ -96,6 +100,31 @@ def parser() -> argparse.ArgumentParser:
 
     stream_arguments.add(verb, shared)
     return main
+
+
+def _add_forget(verb: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    forget = verb("forget", "remove the witness's record of a guest that is gone for good")
+    forget.add_argument("uuid", metavar="UUID", type=_uuid, help="of the guest, as `xl list -v` shows it")
+    forget.add_argument(
+        "--force",
+        action="store_true",
+        help="also where another host owns it: that host is gone for good, and you made sure that the guest runs nowhere",
+    )
+    forget.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _uuid(value: str) -> str:
+    try:
+        usual = str(UUID(value))
+    except ValueError:
+        usual = None
+    if value != usual:
+        raise argparse.ArgumentTypeError(
+            f"{value!r} is not a UUID in its usual form"
+            + (f", which would be {usual}" if usual else "")
+            + "; find it with `xl list -v` or `xl vm-list`, or as `uuid` in the guest's configuration"
+        )
+    return value
 
 
 def _count(value: str) -> int:

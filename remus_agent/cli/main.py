@@ -30,6 +30,8 @@ SWITCHOVER_MARGIN: Final = 600.0
 """Seconds for everything but the last epoch: to activate the copy there, to destroy the guest here."""
 FENCE_TIMEOUT: Final = 3 * 3600.0 + MARGIN
 """Three runs of a fence agent with the longest timeout that can be configured."""
+FORGET_TIMEOUT: Final = 120.0
+"""For two requests to a witness of several nodes, and for a request before it that asks it too."""
 FOLLOW_SECONDS: Final = 1.0
 INTERRUPTED: Final = 130
 
@@ -197,6 +199,32 @@ def _fence_check(client: Client, options: argparse.Namespace, _: ProgressLines) 
     return ConfigError.exit_code if answer.get("unknown_options") else 0
 
 
+_FORCED: Final = (
+    " You made sure that {owner} is gone for good and that the guest runs nowhere: if it does, two hosts may run it."
+)
+
+
+def _forget(client: Client, options: argparse.Namespace, _: ProgressLines) -> int:
+    params: dict[str, Any] = {"uuid": options.uuid, "force": options.force}
+    if not options.yes:
+        answer = client.call("forget", {**params, "dry_run": True}, timeout=FORGET_TIMEOUT)
+        found = answer.get("record")
+        if found is None:
+            _show(options, answer, render.forgotten(answer))
+            return 0
+        shown = {name: render.text(value) for name, value in found.items()}
+        _confirm(
+            f"{shown.get('name')} is owned by {shown.get('owner')} (generation {shown.get('generation')}, {shown.get('state')}:"
+            f" {shown.get('reason')}). That record is removed for good, and no copy of the guest can be activated by itself any"
+            " more." + (_FORCED.format(owner=shown.get("owner")) if options.force else "")
+        )
+        # What was confirmed is what may go, nothing newer.
+        params["expected_generation"] = found.get("generation")
+    answer = client.call("forget", params, timeout=FORGET_TIMEOUT)
+    _show(options, answer, render.forgotten(answer))
+    return 0
+
+
 def _events(client: Client, options: argparse.Namespace, _: ProgressLines) -> int:
     params: dict[str, Any] = {"since": options.since, "limit": options.limit}
     if options.domain is not None:
@@ -248,9 +276,10 @@ VERBS: Final[dict[str, Verb]] = {
     "switchover": _switchover,
     "probe": _probe,
     "fence-check": _fence_check,
+    "forget": _forget,
     "events": _events,
 }
-CHANGING: Final = frozenset({"protect", "unprotect", "failover", "switchover"})
+CHANGING: Final = frozenset({"protect", "unprotect", "failover", "switchover", "forget"})
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -216,6 +216,24 @@ def fence_check(answer: Mapping[str, Any]) -> str:
     return shown
 
 
+def forgotten(answer: Mapping[str, Any]) -> str:
+    """The record that was removed, or that there was none."""
+    record = answer.get("record")
+    if record is None:
+        return f"The witness has no record of {text(answer.get('uuid'))}: nothing was changed."
+    name, backup = text(record.get("name")), record.get("backup")
+    shown = f"The record of {name} is removed:\n" + facts(
+        [
+            ("uuid", answer.get("uuid")),
+            *((key, record.get(key)) for key in ("owner", "generation", "state", "backup", "reason")),
+            ("changed by", record.get("changed_by")),
+        ]
+    )
+    if backup is not None:
+        shown += f"\nnext: if {text(backup)} still has a copy of it: remusctl unprotect {name} --force there"
+    return shown
+
+
 def event(one: Mapping[str, Any]) -> str:
     """One event on one line."""
     epoch = one.get("epoch")

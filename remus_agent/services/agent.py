@@ -26,6 +26,7 @@ from remus_agent.protocol.replication.messages import Hello, Refuse
 from remus_agent.services import switchover
 from remus_agent.services.backup import BackupService, refuse_on_backup
 from remus_agent.services.disks import hello_disks
+from remus_agent.services.forgetting import Forgetting
 from remus_agent.services.hand_over import ByWord, HandOvers
 from remus_agent.services.primary import PrimaryService, is_over
 from remus_agent.services.primary_ports import PrimaryPorts, hello_for
@@ -76,6 +77,7 @@ class AgentService:
             ports.clock,
         )
         backup.make_way = self._make_way
+        self._forgetting = Forgetting(settings.host, ports, backup, self._protector)
 
     @property
     def store(self) -> GuestStore:
@@ -349,6 +351,11 @@ class AgentService:
         )
         return await self.status(name)
 
+    async def forget(self, uuid: str, *, force: bool, generation: int | None, dry_run: bool) -> dict[str, Any]:
+        """Remove the witness's record of a guest that is gone for good; see `Forgetting.forget`."""
+        async with self._lock:  # nobody begins to protect it meanwhile
+            return await self._forgetting.forget(uuid, force=force, generation=generation, dry_run=dry_run)
+
     # Helpers
 
     async def _depart(self, domain: Domain) -> None:
@@ -361,6 +368,10 @@ class AgentService:
 
     def _running(self) -> list[PrimaryService]:
         return [each for each in self._primaries.values() if not is_over(each) and each.state not in NOT_OURS]
+
+    def _protector(self, uuid: str) -> PrimaryService | None:
+        mine = (each for each in self._primaries.values() if each.domain.uuid == uuid)
+        return next((each for each in mine if not is_over(each)), None)
 
     def _owned(self, uuid: str) -> int | None:
         """See `BackupService.owned`."""

@@ -226,6 +226,7 @@ async def claim(authority: Authority, guest: str, name: str, peer: str) -> int:
             operation="protect",
             domain=name,
             left="nothing was changed",
-            hint=f"if the guest on {authority.host} is the right one: remusctl forget {name}",
+            hint=f"if the guest on {authority.host} is the right one: `remusctl forget {guest}` on {settled.record.owner}; if"
+            " that host is gone for good, the same with --force here, while the guest is shut down",
         )
     return 1 if settled.record is None else session_generation(settled.record)

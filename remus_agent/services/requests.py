@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from remus_agent.errors import ConfigError
+from remus_agent.protocol.replication.messages import Uuid
 from remus_agent.services.agent import AgentService
 from remus_agent.services.watch import Progress
 
@@ -82,6 +83,16 @@ class FenceCheck(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     host: Name
 
 
+class Forget(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of `forget`. uuid: of the guest. force: also where another host is its owner. dry_run: only say what would be
+    removed."""
+
+    uuid: Uuid
+    force: bool = False
+    dry_run: bool = False
+    expected_generation: int | None = None
+
+
 class Events(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Parameters of `events`."""
 
@@ -116,6 +127,7 @@ Verb = Literal[
     "switchover",
     "failover",
     "fence-check",
+    "forget",
     "relay",
     "events",
     "records",
@@ -186,6 +198,11 @@ def handlers(
     async def fence_check(params: FenceCheck, _: Progress) -> Mapping[str, Any]:
         return await service.fence_check(params.host)
 
+    async def forget(params: Forget, _: Progress) -> Mapping[str, Any]:
+        return await service.forget(
+            params.uuid, force=params.force, generation=params.expected_generation, dry_run=params.dry_run
+        )
+
     async def relay(params: Relay, _: Progress) -> Mapping[str, Any]:
         return asdict(await service.reserve(params.domain, params.seconds))
 
@@ -205,6 +222,7 @@ def handlers(
         "switchover": _checked(Switchover, switchover),
         "failover": _checked(Failover, failover),
         "fence-check": _checked(FenceCheck, fence_check),
+        "forget": _checked(Forget, forget),
         "relay": _checked(Relay, relay),
         "events": _checked(Events, events),
         "records": _checked(Records, records),

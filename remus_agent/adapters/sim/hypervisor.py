@@ -114,6 +114,10 @@ class SimHypervisor:
             raise DomainNotFound(f"no such domain; there is {', '.join(self.guests) or 'none'}", domain=name)
         return guest.domain
 
+    async def name_of(self, uuid: str) -> str | None:
+        there = (guest.domain for guest in self.guests.values() if not guest.ended)
+        return next((domain.name for domain in there if domain.uuid == uuid), None)
+
     async def devices(self, domain: Domain) -> Domain | None:
         await asyncio.sleep(0)
         guest = self.guests.get(domain.name)

@@ -62,6 +62,14 @@ def find(control: Control, store: XenStore, name: str) -> Domain:
     raise DomainNotFound(f"no domain {name} runs here; there are: {others}", domain=name)
 
 
+def name_of(control: Control, store: XenStore, uuid: str) -> str | None:
+    """What a domain of this UUID is called; by its number as long as the toolstack has not named it. None when there is none."""
+    for info in control.domains():
+        if info.uuid == uuid and not info.dying:
+            return store.read(f"/local/domain/{info.domain}/name") or f"domain {info.domain}"
+    return None
+
+
 def describe(control: Control, store: XenStore, domid: int) -> Domain:
     """Everything the services need of a domain. Raises DomainNotFound when it is gone or going."""
     info = control.info(domid)

@@ -72,6 +72,9 @@ class XenHypervisor:
     async def domain(self, name: str) -> Domain:
         return await self._run(domains.find, self._control, self._store, name)
 
+    async def name_of(self, uuid: str) -> str | None:
+        return await self._run(domains.name_of, self._control, self._store, uuid)
+
     async def devices(self, domain: Domain) -> Domain | None:
         return await self._run(self._devices, domain)
 

@@ -15,7 +15,7 @@ import pytest
 
 from remus_agent.cli import main as cli
 from remus_agent.cli import progress, render
-from remus_agent.errors import FenceTimeout, SwitchoverError, SwitchoverInDoubt
+from remus_agent.errors import FenceTimeout, SwitchoverError, SwitchoverInDoubt, WitnessUnknown
 from remus_agent.protocol import control
 from remus_agent.protocol.control import Progress
 
@@ -331,6 +331,114 @@ def test_fence_check(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> No
     agent.answers = lambda request: [control.encode_error(request.id, failure)]
     assert cli.main(["fence-check", "beta"]) == 18
     assert "did not end within 60 s" in capsys.readouterr().err
+
+
+UUID = "7b0b2a1e-0d6c-4f7a-9d51-0c6f3f3f0001"
+RECORD = {
+    "owner": "alpha",
+    "generation": 5,
+    "state": "protected",
+    "backup": "beta",
+    "name": "web1",
+    "reason": "the backup holds a committed copy",
+    "changed_by": "alpha",
+}
+
+
+def forgets(record: dict[str, Any] | None) -> Answers:
+    def answer(request: control.Request) -> list[bytes]:
+        changed = record is not None and not request.params.get("dry_run", False)
+        return [control.encode_result(request.id, {"uuid": UUID, "changed": changed, "record": record})]
+
+    return answer
+
+
+def test_forget_with_yes_asks_nothing_and_says_what_was_removed(
+    agent: FakeAgent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agent.answers = forgets(RECORD)
+    assert cli.main(["forget", UUID, "--yes"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"The record of web1 is removed: uuid: {UUID} owner: alpha generation: 5 state: protected" in shown
+    assert "reason: the backup holds a committed copy changed by: alpha" in shown
+    assert shown.endswith("next: if beta still has a copy of it: remusctl unprotect web1 --force there")
+    assert cli.main(["-o", "json", "forget", UUID, "--force", "--yes"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"uuid": UUID, "changed": True, "record": RECORD}
+    assert [(r.method, r.params) for r in agent.requests] == [
+        ("forget", {"uuid": UUID, "force": False}),
+        ("forget", {"uuid": UUID, "force": True}),
+    ]
+
+
+def test_forget_removes_what_was_confirmed(
+    agent: FakeAgent, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agent.answers = forgets(RECORD | {"reason": "\x1b[2J", "backup": None})
+    monkeypatch.setattr(sys, "stdin", Terminal("yes\nyes\n"))
+    assert cli.main(["forget", UUID]) == 0
+    out, err = capsys.readouterr()
+    assert "web1 is owned by alpha (generation 5, protected: ?[2J)" in err
+    assert "gone for good and that the guest runs nowhere" not in err
+    assert "next:" not in out
+    assert cli.main(["forget", UUID, "--force"]) == 0
+    assert "You made sure that alpha is gone for good and that the guest runs nowhere" in capsys.readouterr().err
+    assert [r.params for r in agent.requests] == [
+        {"uuid": UUID, "force": False, "dry_run": True},
+        {"uuid": UUID, "force": False, "expected_generation": 5},
+        {"uuid": UUID, "force": True, "dry_run": True},
+        {"uuid": UUID, "force": True, "expected_generation": 5},
+    ]
+
+
+@pytest.mark.parametrize(("stdin", "exit_code"), [(Terminal("n\n"), 3), (io.StringIO("yes\n"), 2)])
+def test_forget_that_nobody_confirms_changes_nothing(
+    agent: FakeAgent, monkeypatch: pytest.MonkeyPatch, stdin: io.StringIO, exit_code: int
+) -> None:
+    agent.answers = forgets(RECORD)
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert cli.main(["forget", UUID]) == exit_code
+    assert [r.params["dry_run"] for r in agent.requests] == [True]
+
+
+@pytest.mark.parametrize("more", [[], ["--yes"]])
+def test_forget_without_a_record(agent: FakeAgent, more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    agent.answers = forgets(None)
+    assert cli.main(["forget", UUID, *more]) == 0
+    assert capsys.readouterr().out == f"The witness has no record of {UUID}: nothing was changed.\n"
+    assert len(agent.requests) == 1
+    assert cli.main(["-o", "json", "forget", UUID, *more]) == 0
+    assert json.loads(capsys.readouterr().out) == {"uuid": UUID, "changed": False, "record": None}
+
+
+def test_forget_of_which_nobody_knows_whether_it_was_done(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    error = WitnessUnknown("no answer", operation="forget", left="it may be gone", hint="run it again: that is safe")
+    agent.answers = lambda request: [control.encode_error(request.id, error)]
+    assert cli.main(["forget", UUID, "--yes"]) == 17
+    assert "run it again: that is safe" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (UUID.upper(), f"which would be {UUID}"),
+        (UUID.replace("-", ""), f"which would be {UUID}"),
+        (f"{{{UUID}}}", f"which would be {UUID}"),
+        (f" {UUID}", "is not a UUID"),
+        (UUID[:-1], "is not a UUID"),
+        ("web1", "is not a UUID"),
+        ("", "is not a UUID"),
+    ],
+)
+def test_forget_takes_a_uuid_in_its_usual_form_only(
+    agent: FakeAgent, wrong: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["forget", wrong, "--yes"])
+    assert caught.value.code == 2
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert "xl list -v" in shown
+    assert agent.requests == []
 
 
 def test_probe(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:

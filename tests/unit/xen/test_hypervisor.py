@@ -182,6 +182,17 @@ async def test_ids_are_those_of_all_domains_that_live(host: XenHypervisor, xen: 
     assert await host.domids() == frozenset()
 
 
+async def test_a_domain_is_called_by_its_uuid_whatever_its_name(host: XenHypervisor, xen: FakeXen) -> None:
+    assert await host.name_of(UUID) == NAME
+    assert await host.name_of(UUID[:-1] + "0") is None
+    xen.paused = True
+    assert await host.name_of(UUID) == NAME
+    del xen.store[f"/local/domain/{DOMID}/name"]  # the toolstack is building it
+    assert await host.name_of(UUID) == f"domain {DOMID}"
+    xen.dying = True
+    assert await host.name_of(UUID) is None
+
+
 async def test_whether_there_is_a_device_model(host: XenHypervisor, tmp_path: Path) -> None:
     host._device_model = tmp_path / "qemu"
     assert not (await host.facts()).device_model
