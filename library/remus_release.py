@@ -130,7 +130,6 @@ import subprocess
 import sys
 import tarfile
 import time
-import venv
 import zipfile
 
 from ansible.module_utils.basic import AnsibleModule
@@ -189,6 +188,13 @@ def write_command(folder, final, command, module, function):
     os.chmod(path, 0o755)
 
 
+def run(words, failure):
+    """Run a command; a ReleaseError with the text of `failure` and what it said when it fails."""
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, cwd="/")
+    if done.returncode != 0:
+        raise ReleaseError("{}: {}".format(failure, done.stdout.decode("utf-8", "replace")[-2000:]))
+
+
 def install(params, folder):
     """Unpack into a folder beside, try it, then rename; so a folder with the release's name is always complete."""
     beside = os.path.join(params["prefix"], ".{}.unpacking".format(params["release"]))
@@ -197,7 +203,8 @@ def install(params, folder):
     seconds = {}
     try:
         started = time.monotonic()
-        venv.EnvBuilder(symlinks=True, with_pip=False).create(beside)
+        # In a process of its own: the module venv takes the interpreter from how the present process was started.
+        run([sys.executable, "-m", "venv", "--symlinks", "--without-pip", beside], "no environment was made")
         seconds["environment"] = round(time.monotonic() - started, 1)
         started = time.monotonic()
         commands = []
@@ -215,15 +222,7 @@ def install(params, folder):
         seconds["unpack"] = round(time.monotonic() - started, 1)
         started = time.monotonic()
         modules = ", ".join(sorted({module for dummy, module, dummy2 in commands}))
-        trial = subprocess.run(
-            [os.path.join(beside, "bin", "python3"), "-c", f"import {modules}"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-            cwd="/",
-        )
-        if trial.returncode != 0:
-            raise ReleaseError("the commands do not import: {}".format(trial.stdout.decode("utf-8", "replace")[-2000:]))
+        run([os.path.join(beside, "bin", "python3"), "-c", f"import {modules}"], "the commands do not import")
         seconds["trial"] = round(time.monotonic() - started, 1)
         with open(os.path.join(beside, MARK), "w", encoding="utf-8") as mark:
             mark.write(f"{sys.version.split()[0]}\n")
