@@ -121,7 +121,7 @@ def scenarios(*, every: bool) -> tuple[Stage, ...]:
     return (
         replace(failover("pvh"), quick=True),
         shortened("switchover", LAB_SWITCHOVERS="2"),
-        shortened("partition", LAB_INCIDENTS="two-way,backup-unheard,owner-alone"),
+        shortened("partition", LAB_INCIDENTS="two-way,replication-alone,owner-alone"),
     )
 
 

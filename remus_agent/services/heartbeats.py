@@ -27,6 +27,8 @@ class HeartbeatSender:
         self._settings = settings
         self._clock = clock
         self._guests = guests
+        self._failed = ""
+        """What was logged last; the same again is not worth a line every second."""
 
     async def run(self) -> None:
         """Send a beat every `heartbeat` seconds; connect again whenever the connection is lost."""
@@ -34,7 +36,7 @@ class HeartbeatSender:
             try:
                 connection = await self._connector.connect(self._address, self._settings.connect)
             except PeerError as error:
-                log.debug("second path to %s: %s", self._address, error)
+                self._failing(error)
                 await self._clock.sleep(self._settings.heartbeat)
                 continue
             try:
@@ -48,9 +50,21 @@ class HeartbeatSender:
                 guests = tuple(sorted(self._guests())[:MAX_GUESTS])
                 async with asyncio.timeout(self._settings.connect):
                     await connection.send(encode(Beat(host=self._settings.host, guests=guests)))
+                self._working()
                 await self._clock.sleep(self._settings.heartbeat)
         except (PeerError, TimeoutError) as error:
-            log.info("second path to %s: %s", self._address, error or "it takes no heartbeat")
+            self._failing(error)
+
+    def _failing(self, error: PeerError | TimeoutError) -> None:
+        why = str(error) or "it takes no heartbeat"
+        if why != self._failed:
+            log.warning("second path to %s: no heartbeat gets through: %s", self._address, why)
+        self._failed = why
+
+    def _working(self) -> None:
+        if self._failed:
+            log.info("second path to %s: heartbeats get through again", self._address)
+        self._failed = ""
 
 
 class HeardBeats:

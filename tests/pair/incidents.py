@@ -64,6 +64,7 @@ INCIDENTS: dict[str, dict[str, Incident]] = {
             moves=False,
             solo=True,
         ),
+        "replication-alone": _partition(lambda _owner, _backup: [("cut", "replication")], moves=False, solo=True),
         "witness-cut-off": _partition(lambda _owner, _backup: [("cut", "guests", WITNESS)], moves=False),
     },
     "frozen_primary": {

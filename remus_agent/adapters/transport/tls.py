@@ -70,17 +70,20 @@ def of_config(settings: Config) -> MutualTls | None:
     if settings.tls is None:
         return None
     peers = {name: str(address) for name, address in settings.replication.peers.items()}
-    return MutualTls(settings.tls, settings.host.name, peers)
+    second = {name: str(address) for name, address in settings.replication.second_paths.items()}
+    return MutualTls(settings.tls, settings.host.name, peers, second)
 
 
 class MutualTls:
-    """TLS of one agent. host: its name. peers: address by name of the peers."""
+    """TLS of one agent. host: its name. peers: address by name of the peers. second: the same of their second paths."""
 
-    def __init__(self, files: Tls, host: str, peers: Mapping[str, str]) -> None:
+    def __init__(
+        self, files: Tls, host: str, peers: Mapping[str, str], second: Mapping[str, str] | None = None
+    ) -> None:
         self._files = files
         self._host = host
         self._names = frozenset(peers)
-        self._dialled = {address: name for name, address in peers.items()}
+        self._dialled = {address: name for paths in (peers, second or {}) for name, address in paths.items()}
         self._loaded: tuple[object, Own] | None = None
 
     def own(self) -> Own:
@@ -118,7 +121,7 @@ class MutualTls:
             raise ConnectionLost(
                 f"{address} is not the address of a configured peer, so no certificate is expected there",
                 operation="TLS",
-                hint="with [tls] only peers of replication.peers can be reached",
+                hint="with [tls] only addresses of replication.peers and replication.second_paths can be reached",
             )
         own = await self._own()
         await connection.secure(TlsLayer(own.client, server=False), lambda layer: self._expect(layer, name, address))

@@ -19,8 +19,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from deadline import until
 
 from remus_agent.adapters.transport.tcp import Listener, TcpConnection, TcpConnector, serve
-from remus_agent.adapters.transport.tls import MutualTls
-from remus_agent.config import Tls
+from remus_agent.adapters.transport.tls import MutualTls, of_config
+from remus_agent.config import Tls, parse
 from remus_agent.errors import ConfigError, ConnectionLost, PeerError, PeerTimeout, RemusError
 from remus_agent.protocol.replication.frames import Frame, FrameType
 
@@ -187,6 +187,41 @@ async def test_another_host_answers_than_was_dialled(site: Authority) -> None:
             await dial(site.issue("alpha"), host.address, peer="gamma")
         with pytest.raises(ConnectionLost, match="not the address of a configured peer"):
             await TcpConnector(silence=30, tls=MutualTls(site.issue("alpha"), "alpha", {})).connect(host.address, 5)
+
+
+def over_second_path(files: Tls, peer: str, address: str) -> TcpConnector:
+    """As alpha reaches the second address of a peer."""
+    return TcpConnector(
+        silence=30,
+        tls=of_config(
+            parse(
+                f"""
+                [host]
+                name = "alpha"
+                [replication]
+                listen = "{LOCAL}:7789"
+                peers = {{ {peer} = "10.9.9.9:7789" }}
+                second = "{LOCAL}:7790"
+                second_paths = {{ {peer} = "{address}" }}
+                [tls]
+                ca = "{files.ca}"
+                certificate = "{files.certificate}"
+                key = "{files.key}"
+                """
+            )
+        ),
+    )
+
+
+async def test_a_second_path_is_to_the_peer_and_nobody_else(site: Authority) -> None:
+    files = site.issue("alpha")
+    async with beta(site.issue("beta")) as host:
+        connection = await over_second_path(files, "beta", host.address).connect(host.address, 5)
+        await connection.send(ASK)
+        assert await connection.receive() == ASK
+        await connection.close()
+        with pytest.raises(ConnectionLost, match="shows a certificate of 'beta', not of gamma"):
+            await over_second_path(files, "gamma", host.address).connect(host.address, 5)
 
 
 async def test_an_own_certificate_of_another_host(site: Authority) -> None:
