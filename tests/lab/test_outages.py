@@ -21,7 +21,7 @@ from pair.wait import until
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(3600)]
 
 PART = 8
-"""At most this part of the disk may have to be looked at after an outage: 64 MiB of 320, far above what the load writes."""
+"""At most this part of the disk may have to be looked at after an outage: 40 MiB of 320, far above what the load writes."""
 
 
 @pytest.fixture
@@ -91,3 +91,17 @@ def test_after_an_outage_only_changed_regions_travel(rows: Load) -> None:
     proof = rows.judge()
     assert proof["verdict"] == "kept", proof["reasons"]
     assert on("alpha", f"xl list {GUEST}")
+
+
+def test_a_disk_that_a_dying_agent_left_suspended_goes_on(lab: dict[str, Any]) -> None:
+    """The unit resumes it: a guest whose disk stands still waits for ever."""
+    require_agents()
+    mapper = f"remus-{GUEST}-xvda"
+    on("beta", f"dmsetup suspend {mapper}")
+    try:
+        assert "State:              SUSPENDED" in on("beta", f"dmsetup info {mapper}")
+        on("beta", f"systemctl kill --signal=KILL {faults.UNIT}")
+        until("the disk goes on", lambda: "SUSPENDED" not in on("beta", f"dmsetup info {mapper}"), timeout=120)
+        until("beta's agent answers", lambda: agent.answers("beta"), timeout=180)
+    finally:
+        on("beta", f"dmsetup resume {mapper}")
