@@ -18,21 +18,23 @@ def read(path: Path) -> Any:
     return yaml.safe_load(path.read_text()) or {} if path.is_file() else {}
 
 
-def options(role: Path) -> dict[str, Any]:
-    """Options of the role's main entry point."""
+def options(role: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Options of all of the role's entry points; several may have the same one."""
     specs = read(role / "meta" / "argument_specs.yml")["argument_specs"]
-    return dict(specs["main"].get("options", {}))
+    return [pair for spec in specs.values() for pair in spec.get("options", {}).items()]
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 def test_defaults_equal_the_argument_specs(role: Path) -> None:
-    spec = {name: option["default"] for name, option in options(role).items() if "default" in option}
-    assert read(role / "defaults" / "main.yml") == spec
+    defaults = read(role / "defaults" / "main.yml")
+    spec = [(name, option["default"]) for name, option in options(role) if "default" in option]
+    assert defaults == dict(spec)
+    assert all(defaults[name] == default for name, default in spec), "entry points that disagree"
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 def test_variables_are_prefixed_and_described(role: Path) -> None:
-    for name, option in options(role).items():
+    for name, option in options(role):
         assert name.startswith(f"{role.name}_"), name
         assert option.get("description"), name
         assert option.get("type"), name
