@@ -561,4 +561,7 @@ HELD = frozenset({State.SILENT, State.RECONNECTING, State.GOING_SOLO, State.RETI
 NOT_OURS = frozenset({State.STANDING_DOWN, State.STOOD_DOWN, State.GIVING_UP})
 """Another host owns the guest, and may open a session."""
 
+ALONE = frozenset({State.SOLO, State.SEEKING, State.REPROTECTING})
+"""The guest runs without a backup, its output open."""
+
 TERMINAL = frozenset({State.STOPPED, State.FAILED, State.GIVEN_UP, State.DEPARTED})

@@ -19,7 +19,7 @@ from remus_agent.errors import (
     RefusedError,
     RemusError,
 )
-from remus_agent.machines.primary import NOT_OURS, State
+from remus_agent.machines.primary import ALONE, NOT_OURS, State
 from remus_agent.observe.status import Status
 from remus_agent.ports import STOOD_DOWN, Domain, GuestRecord, GuestStore, OutputBuffers, Reserved
 from remus_agent.protocol.replication.messages import Hello, Refuse
@@ -176,7 +176,8 @@ class AgentService:
         address = self._address(peer)
         try:
             domain = await self._ports.hypervisor.domain(name)
-            self._refuse_what_is_taken(name, "probe")
+            if self._runs_alone(name, peer) is None:
+                self._refuse_what_is_taken(name, "probe")
             source = await self._ports.hypervisor.open_source(domain)
             await source.close()
             disks = hello_disks(await self._ports.taps.of(domain))
@@ -218,8 +219,13 @@ class AgentService:
         timeout: float,
         progress: Progress,
     ) -> Status:
-        """Start protecting a running domain. With wait, return when its first epoch is committed."""
+        """Start protecting a running domain; one that runs on alone looks for its backup at once. With wait, return when it is
+        protected: when the first epoch is committed."""
         address = self._address(peer)
+        alone = self._runs_alone(name, peer)
+        if alone is not None:
+            await self._look_for_backup(alone, wait=wait, timeout=timeout, progress=progress)
+            return await self.status(name)
         async with self._lock:
             self._refuse_what_is_taken(name, "protect")
             self._refuse_copies(name, "protect")
@@ -459,10 +465,14 @@ class AgentService:
     def _refuse_what_is_taken(self, name: str, operation: str) -> None:
         if self._is_protected(name):
             service = self._primaries[name]
+            peer = service.record.peer
+            why = f"it is protected already, to {peer}"
+            if service.state in ALONE:
+                why = f"it runs on alone; its backup is {peer}"
+            if service.state in NOT_OURS:
+                why = f"{peer} owns it, and what is paused here may be the only one there is"
             raise AlreadyProtected(
-                f"it is protected already, to {service.record.peer}"
-                if service.state not in NOT_OURS
-                else f"{service.record.peer} owns it, and what is paused here may be the only one there is",
+                why,
                 operation=operation,
                 domain=name,
                 left="nothing was changed",
@@ -502,9 +512,33 @@ class AgentService:
                 hint="name one of them, or add it to [replication.peers]",
             ) from None
 
-    async def _until_protected(self, service: PrimaryService, seconds: float, progress: Progress) -> None:
-        settled = frozenset({State.PROTECTED, State.SILENT})
-        await self._watch(service, seconds, progress, "protect", lambda: is_over(service) or service.state in settled)
+    def _runs_alone(self, name: str, peer: str) -> PrimaryService | None:
+        """What looks after a guest that runs on without its backup, this peer, output open."""
+        service = self._primaries.get(name)
+        alone = service is not None and not is_over(service) and service.state in ALONE
+        return service if alone and service is not None and service.record.peer == peer else None
+
+    async def _look_for_backup(
+        self, service: PrimaryService, *, wait: bool, timeout: float, progress: Progress
+    ) -> None:
+        """Try now. With wait, return when it is protected; raises when this attempt failed."""
+        tried = service.state is not State.SOLO
+        service.pause.end()
+
+        def settled() -> bool:
+            nonlocal tried
+            tried = tried or service.state is not State.SOLO
+            return is_over(service) or service.state is State.PROTECTED or (tried and service.state is State.SOLO)
+
+        if wait:
+            await self._until_protected(service, timeout, progress, settled)
+
+    async def _until_protected(
+        self, service: PrimaryService, seconds: float, progress: Progress, settled: Callable[[], bool] | None = None
+    ) -> None:
+        there = frozenset({State.PROTECTED, State.SILENT})
+        usual = lambda: is_over(service) or service.state in there  # noqa: E731
+        await self._watch(service, seconds, progress, "protect", settled or usual)
         if service.state is State.PROTECTED:
             return
         if service.error is not None:

@@ -8,6 +8,28 @@ from collections.abc import Awaitable
 from remus_agent.machines.primary import Event
 
 
+class Pause:
+    """A pause between two attempts that an operator may end early."""
+
+    def __init__(self) -> None:
+        self._over = asyncio.Event()
+
+    def end(self) -> None:
+        """End the pause that is going on, or the next one."""
+        self._over.set()
+
+    async def wait(self, due: Awaitable[None] | None) -> None:
+        """Until `due` is done or somebody ends it. None: only the latter."""
+        ways = [asyncio.ensure_future(self._over.wait()), *([] if due is None else [asyncio.ensure_future(due)])]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._over.clear()
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+
+
 class Asked:
     """Requests in order. One task takes them out."""
 

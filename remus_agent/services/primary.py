@@ -40,7 +40,7 @@ from remus_agent.machines.primary import (
 )
 from remus_agent.observe.status import DiskStatus, Seeding
 from remus_agent.ports import STOOD_DOWN, BufferState, Checkpoint, Domain, GuestRecord, OutputBuffer, Source
-from remus_agent.services.asking import Asked
+from remus_agent.services.asking import Asked, Pause
 from remus_agent.services.attached import DeviceWatch
 from remus_agent.services.copying import CopyMeter
 from remus_agent.services.disks import DiskSet
@@ -103,6 +103,7 @@ class PrimaryService:
         self._disks: DiskSet | None = None
         self._devices = DeviceWatch(domain, output, ports.hypervisor, ports.clock, resumed=resumed)
         self._asked = Asked()
+        self.pause = Pause()
         self.switchover = SwitchoverRequest()
         self._depart = depart
         self._resumed_at = 0.0
@@ -450,9 +451,9 @@ class PrimaryService:
     async def _wait_for_retry(self) -> Event:
         if self.state is State.SILENT:
             await self._devices.hold()
-        if self.state is State.SOLO and not self._settings.automatic_reprotect:
-            return await self._asked.get()
-        asked = await self._asked.interrupts(self._ports.clock.sleep(self._settings.retry))
+        manual = self.state is State.SOLO and not self._settings.automatic_reprotect
+        due = None if manual else self._ports.clock.sleep(self._settings.retry)
+        asked = await self._asked.interrupts(self.pause.wait(due))
         if asked is not None:
             return asked
         alone = self.state is State.SILENT and self.ownership.solo_due(self._heard_at)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from remus_agent.errors import AuthorityError, RemusError
+from remus_agent.errors import AlreadyProtected, AuthorityError, PeerError, RemusError
 from remus_agent.machines.authority import Ownership
 from tests.model.scheduler import Scheduler, run_scheduled
 from tests.model.world import GUEST, UUID, Violated, World
@@ -33,13 +33,14 @@ def _quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-def play(story: Callable[[World], Awaitable[None]]) -> None:
+def play(story: Callable[[World], Awaitable[None]], *, automatic_reprotect: bool = True) -> None:
     """A story in a world whose guest is protected; every guarantee is checked beside it."""
     rng = random.Random(7)
     Violated.noted.clear()
 
     async def main(loop: Scheduler) -> None:
         world = World(loop, rng, (1.0, 1.0))
+        world.automatic_reprotect = automatic_reprotect
 
         async def work() -> None:
             while True:
@@ -105,6 +106,54 @@ def test_a_backup_takes_over_by_itself_and_protects_again_when_the_other_returns
         world.power_on(world.hosts["alpha"])
         await until(world, lambda: standing(world) == ("beta", 4, "protected", "alpha"), 10)
         assert await status(world, "beta") == "protected"
+
+    play(story)
+
+
+def protect_again(agent: Any) -> Any:
+    """What `remusctl protect` asks for."""
+    return agent.protect(
+        GUEST,
+        "alpha",
+        interval_ms=700,
+        output_limit_bytes=1 << 20,
+        wait=True,
+        timeout=30,
+        progress=lambda *_, **__: None,
+    )
+
+
+def test_protection_again_can_be_left_to_an_operator() -> None:
+    async def story(world: World) -> None:
+        world.power_off(world.hosts["alpha"])
+        await until(world, lambda: [inc.host for inc in world.running()] == ["beta"], 8)
+        with pytest.raises(PeerError):
+            await ask(world, "beta", protect_again)
+        assert await status(world, "beta") == "solo"
+        world.power_on(world.hosts["alpha"])
+        await asyncio.sleep(20)
+        assert standing(world) == ("beta", 3, "solo", None)
+        assert (await ask(world, "beta", lambda agent: agent.probe(GUEST, "alpha")))["ok"]
+        shown = await ask(world, "beta", protect_again)
+        assert shown.state == "protected"
+        await until(world, lambda: standing(world) == ("beta", 4, "protected", "alpha"), 5)
+
+    play(story, automatic_reprotect=False)
+
+
+def test_a_guest_that_runs_alone_is_not_protected_by_somebody_else() -> None:
+    async def story(world: World) -> None:
+        world.power_off(world.hosts["alpha"])
+        await until(world, lambda: [inc.host for inc in world.running()] == ["beta"], 8)
+        world.hosts["beta"].agent.peers["gamma"] = "gamma/channel"  # type: ignore[union-attr]
+        with pytest.raises(AlreadyProtected, match="runs on alone; its backup is alpha"):
+            await ask(
+                world,
+                "beta",
+                lambda agent: agent.protect(
+                    GUEST, "gamma", interval_ms=0, output_limit_bytes=1 << 20, wait=False, timeout=5, progress=print
+                ),
+            )
 
     play(story)
 

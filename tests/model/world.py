@@ -229,6 +229,7 @@ class World:
         self.lost_with_power = False
         self.overriding: str | None = None
         """The host on which an operator activates a copy by override just now."""
+        self.automatic_reprotect = True
         self.by_word: set[int] = set()
         """Incarnations that such a word has begun."""
         self.hosts = {
@@ -277,7 +278,9 @@ class World:
         host.node = self.loop.add(Node(host.name))
         for journal in host.disk.journals.values():
             journal.is_open = False
-        settings = Settings(host=host.name, **{**TIMES, "solo": self.solo})
+        settings = Settings(
+            host=host.name, automatic_reprotect=self.automatic_reprotect, **{**TIMES, "solo": self.solo}
+        )
         stores = SimStores(host.disk)
         ports = BackupPorts(host.xen, host.disk, SimAnnouncer(), host.events, host.clock, SimReplicas(stores))
         backup = BackupService(ports, settings)

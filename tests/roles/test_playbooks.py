@@ -304,7 +304,14 @@ def test_switchover_names_what_was_left(pair: Pair) -> None:
     assert "protect" not in [method for _, method in pair.mutating]
 
 
-@pytest.mark.parametrize("play", ["failover", "unprotect", "switchover"])
+def test_a_guest_that_runs_alone_is_protected_again(pair: Pair) -> None:
+    pair.said = {"alpha": status("primary", "solo", "beta"), "beta": status("none", "absent", None)}
+    text = pair.play("reprotect", "-e", "remus_domain=web1")
+    assert "web1: protected, alpha -> beta" in text
+    assert pair.mutating == [("alpha", "protect")]
+
+
+@pytest.mark.parametrize("play", ["failover", "unprotect", "switchover", "reprotect"])
 def test_a_guest_must_be_named(pair: Pair, play: str) -> None:
     assert "Which guest?" in pair.play(play, fails=True)
     assert "remus_domain is web2, which is not in remus_guests (web1)" in pair.play(
@@ -354,6 +361,6 @@ def test_every_reason_against_an_inventory_at_once(pair: Pair) -> None:
 
 def test_no_play_forces_its_connection_on_delegates() -> None:
     """`connection: local` on a play also holds for tasks that it delegates to hosts without ansible_connection."""
-    for name in ("site", "preflight", "protect", "unprotect", "status", "failover", "switchover"):
+    for name in ("site", "preflight", "protect", "unprotect", "status", "failover", "switchover", "reprotect"):
         for play in yaml.safe_load((ROOT / f"playbooks/{name}.yml").read_text()):
             assert "connection" not in play, name
