@@ -96,6 +96,7 @@ def outlive_the_host(history: Path) -> None:
     assert [(copy.name, copy.runs) for copy in copies("beta")] == [(GUEST, True)]
 
 
+@pytest.mark.long
 def test_what_postgresql_acknowledged_outlives_its_host(at_home: None, tmp_path: Path) -> None:
     outlive_the_host(tmp_path / "rows.jsonl")
 
