@@ -45,10 +45,10 @@ def test_one_host_let_frames_out_meanwhile(outcomes, name):
     assert outcomes[name]["speaking"] == [outcomes[name]["wanted"]], outcomes[name]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "frozen"])
+@pytest.mark.parametrize("name", NAMES)
 def test_the_other_host_never_let_out_what_it_held(outcomes, name):
     """A host that was frozen may still have had frames of epochs that its backup knows; the proof covers them."""
-    assert outcomes[name]["late"] == 0, outcomes[name]
+    assert outcomes[name]["late"] == 0 or name == "frozen", outcomes[name]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -57,17 +57,13 @@ def test_the_right_host_was_in_charge(outcomes, name):
     assert (found["wanted"] != found["owner"]) == plan.moves
     if not plan.moves:
         assert found["state"] == ("solo" if plan.solo else "protected"), found
+        assert found["same_session"] != plan.solo, found
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_copy_runs_and_is_protected_afterwards(outcomes, name):
     assert outcomes[name]["running"] == [outcomes[name]["wanted"]], outcomes[name]
     assert outcomes[name]["protected"]
-
-
-@pytest.mark.parametrize("name", [name for name in NAMES if not (PLANS[name].moves or PLANS[name].solo)])
-def test_what_both_hosts_can_bear_changes_nothing(outcomes, name):
-    assert outcomes[name]["same_session"], outcomes[name]
 
 
 def test_nothing_acknowledged_is_lost(proof):
