@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 from pair import agent
-from pair.hosts import HOSTS, PROJECT, CommandFailed, on, powered, run
+from pair.hosts import HOSTS, PROJECT, CommandFailed, on, powered, run, succeeds
+from pair.wait import TooLate, until
 
 CURRENT = "/opt/remus/current"
+STARTING = 60.0
+"""Seconds for agents that the scenario before has just restarted."""
 
 
 def release(host: str) -> str:
@@ -24,14 +27,15 @@ def ready() -> bool:
     """Whether site.yml has been there, with this agent; says on standard error what speaks against it."""
     try:
         for host in HOSTS:
-            if not powered(host) or not agent.answers(host):
-                sys.stderr.write(f"{host} is off, or its agent does not answer\n")
+            if not powered(host) or not succeeds(host, f"readlink {CURRENT}"):
+                sys.stderr.write(f"{host} is off, or no agent is installed there\n")
                 return False
+            until(f"{host}'s agent answers", lambda host=host: agent.answers(host), timeout=STARTING)  # type: ignore[misc]
             there, wanted = Path(on(host, f"readlink {CURRENT}").strip()).name, release(host)
             if there != wanted:
                 sys.stderr.write(f"{host} has the release {there}; this tree makes {wanted}\n")
                 return False
-    except CommandFailed as error:
+    except (CommandFailed, TooLate) as error:
         sys.stderr.write(f"{error}\n")
         return False
     return True
