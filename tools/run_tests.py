@@ -122,7 +122,7 @@ def scenarios(*, every: bool) -> tuple[Stage, ...]:
     return (
         shortened("switchover", LAB_SWITCHOVERS="2"),
         replace(failover("pvh"), quick=True),
-        shortened("partition", LAB_INCIDENTS="two-way,replication-alone,owner-alone"),
+        shortened("partition", LAB_INCIDENTS="two-way,replication-alone"),
     )
 
 

@@ -37,8 +37,6 @@ BLACKOUT = 6.0
 ROUNDS = 6000
 """Rounds of the beacon, ten a second: more than any test here takes."""
 PHASES = ("before-suspend", "suspended", "copied", "resumed", "sending", "awaiting-ack", "acked")
-ALWAYS = ("awaiting-ack",)
-"""The phase that `make test` tries; `make test-all` tries every one."""
 STEADY = 5
 """An epoch of a session in which output of earlier epochs was released already."""
 
@@ -206,11 +204,12 @@ def test_link_cut_for_longer_than_the_timeout(protected: agent.Status, tmp_path:
     assert report["verdict"] == "kept", report["reasons"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("phase", "epoch"),
     [
-        *(pytest.param(phase, STEADY, marks=() if phase in ALWAYS else pytest.mark.long) for phase in PHASES),
-        pytest.param("awaiting-ack", 1, marks=pytest.mark.long),
+        *((phase, STEADY) for phase in PHASES),
+        ("awaiting-ack", 1),
     ],
 )
 def test_agent_killed_at_phase(protected: agent.Status, tmp_path: Path, phase: str, epoch: int) -> None:

@@ -48,6 +48,15 @@ def test_second_run_is_unchanged(agent: FakeAgent, run_module: RunModule) -> Non
     assert agent.mutating == ["failover"]
 
 
+def test_a_host_that_was_faster_by_its_witness_needs_nothing(agent: FakeAgent, run_module: RunModule) -> None:
+    agent.answers = {"status": status("primary", "solo", "alpha", generation=3)}
+    result = run_module("remus_failover", name="web1", fenced=PROOF, socket=agent.path)
+    assert (result["changed"], result["already_active"]) == (False, True)
+    agent.answers = {"status": status("primary", "solo", "gamma", generation=3)}
+    assert run_module("remus_failover", name="web1", fenced=PROOF, socket=agent.path)["failed"]
+    assert agent.mutating == []
+
+
 @pytest.mark.parametrize(
     ("now", "options", "code"),
     [
