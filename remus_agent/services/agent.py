@@ -338,9 +338,8 @@ class AgentService:
             await self._roles.failover(
                 name, generation=generation, session=session, fenced=fenced, accept_loss=accept_loss
             )
-            return await self.status(
-                name
-            )  # it is on record, and a new backup is looked for when the witness knows of it
+            # It is on record, and a new backup is looked for when the witness knows of it.
+            return await self.status(name)
         copy = await self.backup.failover(name, generation=generation, session=session, fenced=fenced)
         domain = copy.running
         await self._ports.store.save(

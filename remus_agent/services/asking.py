@@ -8,6 +8,17 @@ from collections.abc import Awaitable
 from remus_agent.machines.primary import Event
 
 
+async def first_of(*works: Awaitable[object]) -> None:
+    """Wait until the first of them is done, whatever came of it; the others are cancelled."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 class Pause:
     """A pause between two attempts that an operator may end early."""
 
@@ -20,14 +31,10 @@ class Pause:
 
     async def wait(self, due: Awaitable[None] | None) -> None:
         """Until `due` is done or somebody ends it. None: only the latter."""
-        ways = [asyncio.ensure_future(self._over.wait()), *([] if due is None else [asyncio.ensure_future(due)])]
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            await first_of(self._over.wait(), *(() if due is None else (due,)))
         finally:
             self._over.clear()
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
 
 
 class Asked:

@@ -11,7 +11,7 @@ from remus_agent.errors import DomainNotFound, RemusError
 from remus_agent.faults import FaultName, active
 from remus_agent.machines.primary import Event
 from remus_agent.ports import Domain, EventSink, Hypervisor, OutputBuffer, OutputBuffers
-from remus_agent.services.asking import Asked
+from remus_agent.services.asking import Asked, first_of
 from remus_agent.services.disks import DiskSet
 from remus_agent.services.leaving import close_disks
 from remus_agent.services.ownership import Ownership
@@ -71,7 +71,7 @@ class StandDown:
 
     async def await_owner(self, generation: int) -> Event:
         """Wait a while for the new owner's session, then look at the record. generation: of the last session here."""
-        asked = await self._asked.interrupts(self._first_of_both())
+        asked = await self._asked.interrupts(first_of(self._owner_runs.wait(), self._retry()))
         if asked is not None:
             return asked
         if self._owner_runs.is_set():
@@ -106,15 +106,6 @@ class StandDown:
             self._events.note(self._domain.name, "stale-guest-stands", reason=str(error))
             return Event.STALE_GUEST_STANDS
         return Event.STALE_GUEST_GONE
-
-    async def _first_of_both(self) -> None:
-        waits = [asyncio.ensure_future(self._owner_runs.wait()), asyncio.ensure_future(self._retry())]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in waits:
-                each.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
 
     async def _is_gone(self) -> bool:
         try:

@@ -17,6 +17,7 @@ from remus_agent.machines.primary import NOT_OURS, State
 from remus_agent.ports import Connector, Domain, EventSink, Hypervisor
 from remus_agent.protocol.replication.frames import FrameType
 from remus_agent.protocol.replication.messages import AskOutcome, Outcome, Plain, Refuse, decode, encode
+from remus_agent.services.asking import first_of
 from remus_agent.services.session import refused_by_peer
 from remus_agent.services.settings import Settings
 
@@ -50,13 +51,7 @@ class SwitchoverRequest:
 
     async def cuts_short(self, work: Awaitable[None]) -> None:
         """Wait for the work, but not when a switchover is wanted."""
-        tasks = {asyncio.ensure_future(work), asyncio.ensure_future(self._asked.wait())}
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await first_of(work, self._asked.wait())
 
 
 async def ask_backup(
