@@ -1,16 +1,15 @@
 """After the death of alpha and failover.yml: nothing acknowledged is lost, one copy runs, and a second run changes nothing."""
 
-import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from pair import agent
 from pair.guest import answers, copies
-from pair.hosts import GUEST, PROJECT, REDIS, in_namespace, powered
+from pair.hosts import GUEST, PROJECT, powered
+from pair.judged import judge
 from pair.wait import until
 
 pytestmark = pytest.mark.timeout(3600)
@@ -21,15 +20,7 @@ RESULTS = PROJECT / "results" / "failover"
 @pytest.fixture(scope="module")
 def proof():
     """The checker's report, against what the guest holds now."""
-    words = [sys.executable, str(PROJECT / "tests" / "proof" / "checker.py"), str(RESULTS / "history.jsonl")]
-    words += ["--guest", REDIS, "--report", str(RESULTS / "proof.json")]
-    words += ["--mark", f"power loss={(RESULTS / 'killed').read_text().strip()}"]
-    done = subprocess.run(in_namespace(*words), capture_output=True, text=True, timeout=1800, check=False)
-    (RESULTS / "proof.txt").write_text(done.stdout + done.stderr)
-    report = json.loads((RESULTS / "proof.json").read_text())
-    report["text"] = done.stdout
-    report["exit_code"] = done.returncode
-    return report
+    return judge(RESULTS, {"power loss": (RESULTS / "killed").read_text().strip()})
 
 
 def test_nothing_acknowledged_is_lost(proof):

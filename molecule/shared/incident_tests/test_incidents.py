@@ -2,13 +2,12 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 from pair.guest import answers
-from pair.hosts import PROJECT, REDIS, in_namespace
+from pair.hosts import PROJECT
 from pair.incidents import INCIDENTS
+from pair.judged import judge
 from pair.wait import until
 
 pytestmark = pytest.mark.timeout(3600)
@@ -28,16 +27,7 @@ def outcomes():
 @pytest.fixture(scope="module")
 def proof(outcomes):
     """The checker's report, against what the guest holds now."""
-    words = [sys.executable, str(PROJECT / "tests" / "proof" / "checker.py"), str(RESULTS / "history.jsonl")]
-    words += ["--guest", REDIS, "--report", str(RESULTS / "proof.json")]
-    for name, found in outcomes.items():
-        words += ["--mark", f"{name}={found['at']}"]
-    done = subprocess.run(in_namespace(*words), capture_output=True, text=True, timeout=1800, check=False)
-    (RESULTS / "proof.txt").write_text(done.stdout + done.stderr)
-    report = json.loads((RESULTS / "proof.json").read_text())
-    report["text"] = done.stdout
-    report["exit_code"] = done.returncode
-    return report
+    return judge(RESULTS, {name: found["at"] for name, found in outcomes.items()})
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,12 +4,12 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from pair.guest import answers, copies
-from pair.hosts import GUEST, HOSTS, PROJECT, REDIS, in_namespace
+from pair.hosts import GUEST, HOSTS, PROJECT
+from pair.judged import judge
 from pair.switchovers import owner
 from pair.wait import until
 
@@ -28,16 +28,7 @@ def seen():
 @pytest.fixture(scope="module")
 def proof(seen):
     """The checker's report, against what the guest holds now."""
-    words = [sys.executable, str(PROJECT / "tests" / "proof" / "checker.py"), str(RESULTS / "history.jsonl")]
-    words += ["--guest", REDIS, "--report", str(RESULTS / "proof.json")]
-    for number, move in enumerate(seen["moves"], 1):
-        words += ["--mark", f"move {number}={move['at']}"]
-    done = subprocess.run(in_namespace(*words), capture_output=True, text=True, timeout=1800, check=False)
-    (RESULTS / "proof.txt").write_text(done.stdout + done.stderr)
-    report = json.loads((RESULTS / "proof.json").read_text())
-    report["text"] = done.stdout
-    report["exit_code"] = done.returncode
-    return report
+    return judge(RESULTS, {f"move {number}": move["at"] for number, move in enumerate(seen["moves"], 1)})
 
 
 def test_it_moved_there_and_back(seen):
