@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +81,9 @@ class Wire:
         wanted = {(kind, sequence) for kind in KINDS}
         return self.until(lambda frames: wanted <= tally(frames).keys(), f"{sequence} in all kinds")
 
-    def quiet(self) -> None:
-        """Assert that nothing comes from the guest."""
-        leaked = self.during(QUIET)
+    def quiet(self, came: Sequence[dict[str, Any]] = ()) -> None:
+        """Assert that nothing comes from the guest, and that nothing CAME before."""
+        leaked = [*came, *self.during(QUIET)]
         assert not leaked, f"frames left the host although they should be held: {tally(leaked)}"
 
 
