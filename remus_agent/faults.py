@@ -29,6 +29,7 @@ The environment variable REMUS_SEEDED_FAULT names them, separated by commas. Thi
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import re
@@ -87,9 +88,15 @@ _PAUSE: Final = re.compile(r"pause-at:(?P<phase>[a-z-]+)(:(?P<times>[1-9][0-9]{0
 _passed: Counter[Phase] = Counter()
 
 
-def _wanted() -> set[str]:
+def _wanted() -> frozenset[str]:
     """What the variable names. Raises ConfigError for a name that does not exist."""
-    wanted = {word.strip() for word in os.environ.get(VARIABLE, "").split(",")} - {""}
+    return _named(os.environ.get(VARIABLE, ""))
+
+
+@functools.lru_cache(maxsize=8)
+def _named(words: str) -> frozenset[str]:
+    """The faults of a list with commas. Kept, because the epoch loop asks at every step."""
+    wanted = frozenset(word.strip() for word in words.split(",")) - {""}
     unknown = {word for word in wanted - {fault.value for fault in FaultName} if _pause(word) is None}
     if unknown:
         known = [*(fault.value for fault in FaultName), *(f"pause-at:{phase}[:n]" for phase in Phase)]
