@@ -117,7 +117,7 @@ def scenarios(*, every: bool) -> tuple[Stage, ...]:
     """What runs on the pair after the lab tests. A failover leaves a host with a fresh disk, on which site.yml has everything
     to do: it comes late, and before the scenarios that run site.yml anyhow, for the witness."""
     if every:
-        others = ("partition", "frozen_primary", "witness_loss")
+        others = ("partition", "frozen_primary", "reprotect", "witness_loss")
         return (scenario("switchover"), failover("pvh"), failover("hvm"), *(scenario(name) for name in others))
     return (
         shortened("switchover", LAB_SWITCHOVERS="2"),

@@ -49,6 +49,9 @@ def _partition(begin: Callable[[str, str], Commands], *, moves: bool, solo: bool
     return Incident(begin, lambda _owner, _backup: HEAL, moves, solo)
 
 
+_POWER_LOSS = Incident(lambda owner, _backup: [("kill", owner)], lambda owner, _backup: [("start", owner)], moves=True)
+"""Its host boots again with the disk that it had."""
+
 INCIDENTS: dict[str, dict[str, Incident]] = {
     "partition": {
         "two-way": _partition(_apart, moves=True),
@@ -71,6 +74,10 @@ INCIDENTS: dict[str, dict[str, Incident]] = {
         "frozen": Incident(
             lambda owner, _backup: [("freeze", owner)], lambda owner, _backup: [("thaw", owner)], moves=True
         ),
+    },
+    "reprotect": {
+        "first-host-dies": _POWER_LOSS,
+        "second-host-dies": _POWER_LOSS,
     },
     "witness_loss": {
         "witness-killed": Incident(
