@@ -21,6 +21,7 @@ The environment variable REMUS_SEEDED_FAULT names them, separated by commas. Thi
     destroy-at-once          a host that learns that another one owns its guest destroys it, without waiting until it runs there
     runs-unnoted             a backup makes a guest run without having noted that it does
     older-copy-kept          a backup keeps an older copy that may be activated when a newer session has committed
+    session-unasked          an agent that has just started takes sessions in without having read the record
     override-unrecorded      what an operator's word has activated is not written into the record in the witness
     pause-at:<phase>         the primary's agent stops itself (SIGSTOP), once, when an epoch is in that phase, so
                              that a test can kill it exactly there; the phases are those of `Phase`;
@@ -65,6 +66,7 @@ class FaultName(Enum):
     DESTROY_AT_ONCE = "destroy-at-once"
     RUNS_UNNOTED = "runs-unnoted"
     OLDER_COPY_KEPT = "older-copy-kept"
+    SESSION_UNASKED = "session-unasked"
     OVERRIDE_UNRECORDED = "override-unrecorded"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,11 +36,28 @@ class Authority:
         self._witness = witness
         self._clock = clock
         self._events = events
+        self._seen: dict[str, Ownership | None] = {}
+        self._changed: Counter[str] = Counter()
 
     async def read(self, guest: str) -> Ownership | None:
         """The record of a guest. Raises WitnessError."""
-        found = await self._witness.read(guest)
+        found = await self._look(guest)
         return None if found is None else found.ownership
+
+    def has_seen(self, guest: str) -> bool:
+        """Whether its record was read since this agent started."""
+        return guest in self._seen
+
+    def last_seen(self, guest: str) -> Ownership | None:
+        """Its record as it was last read, or changed by this host; None: there was none."""
+        return self._seen.get(guest)
+
+    async def _look(self, guest: str) -> Recorded | None:
+        before = self._changed[guest]
+        found = await self._witness.read(guest)
+        if self._changed[guest] == before:  # else it may have been read before our own change, and is known better
+            self._seen[guest] = None if found is None else found.ownership
+        return found
 
     async def settle(self, guest: str, stake: Stake, *, until_known: bool = False) -> Settled:
         """Decide on the record, with the change that this takes. guest: its UUID.
@@ -53,7 +71,7 @@ class Authority:
         while True:
             attempt += 1
             try:
-                found = await self._witness.read(guest)
+                found = await self._look(guest)
                 record = None if found is None else found.ownership
                 if asked is not None and record == asked:
                     return Settled(Verdict.GO, record)
@@ -97,6 +115,8 @@ class Authority:
         if active(FaultName.CAS_WITHOUT_COMPARE):
             found = await self._witness.read(guest)
         await self._witness.change(guest, found, wanted)
+        self._changed[guest] += 1
+        self._seen[guest] = wanted
         self._events.note(
             wanted.name,
             "ownership",

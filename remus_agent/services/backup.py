@@ -73,6 +73,9 @@ class BackupService:
         self.owned: Callable[[str], int | None] = lambda _: None
         """Of which generation this host's own sessions of a guest (UUID) are, where it is the primary; None where it is not."""
 
+        self.admit: Callable[[Hello], Awaitable[None]] = _without_asking
+        """Called with each session's HELLO before anything is done for it. Raises RemusError for one that must not be opened."""
+
         self.make_way: Callable[[Hello], Awaitable[None]] = _nothing_in_the_way
         """Called with each session's HELLO: what this host still has of a guest that the other one owns has to go."""
 
@@ -214,6 +217,8 @@ class BackupService:
 
     async def _serve(self, connection: Connection, hello: Hello) -> None:
         turn = self._replicas_of(hello.domain).turn
+        if hello.purpose != "probe":
+            await self.admit(hello)
         self._refuse_what_is_taken(hello)
         if hello.purpose != "probe":
             await self.make_way(hello)
@@ -361,6 +366,10 @@ class BackupService:
                 await connection.send(encode(message))
         except (PeerError, TimeoutError) as error:
             log.info("could not answer %s: %s", connection.peer, error)
+
+
+async def _without_asking(hello: Hello) -> None:
+    """Without a witness nobody is asked."""
 
 
 async def _nothing_in_the_way(_: Hello) -> None:

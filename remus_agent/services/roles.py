@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 from remus_agent.errors import AuthorityError, DomainNotFound, RemusError, WitnessError
 from remus_agent.machines import backup as backup_machine
 from remus_agent.ports import Domain, GuestRecord
+from remus_agent.services.admission import admit
 from remus_agent.services.authority import Authority
 from remus_agent.services.backup import BackupService, refuse_another
 from remus_agent.services.copy import Copy
@@ -73,6 +75,7 @@ class Roles:
         self._giving_back = GivingBack(self._authority, self._notes, backup, ports, self.takeover.turn, settings.retry)
         self._overrides = Overrides(self._authority, self._notes, backup, ports, seams.adopt, settings.retry)
         self._tasks: set[asyncio.Task[None]] = set()
+        backup.admit = functools.partial(admit, self._authority)
 
     def start(self, records: Sequence[GuestRecord] = ()) -> None:
         """Begin to listen for primaries that die, and to tell peers that this host lives. records: what an earlier agent left."""

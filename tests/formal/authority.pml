@@ -37,7 +37,7 @@
  * by itself, or is started anew after a crash. A witness that forgets (etcd restored from a backup). More than two hosts.
  *
  * MUTATIONS, each of which must be found: NO_ACK_WAIT NO_COMPARE SOLO_UNASKED GENERATION_UNCHECKED STALE_COPY
- * OPEN_WHILE_UNKNOWN UNCHANGED_IS_FAILED RELY_ON_READING OLDER_COPY_KEPT OVERRIDE; in LIVE: NO_GIVING_BACK DESTROY_AT_ONCE.
+ * OPEN_WHILE_UNKNOWN UNCHANGED_IS_FAILED RELY_ON_READING UNREAD_BACKUP OLDER_COPY_KEPT OVERRIDE; in LIVE: NO_GIVING_BACK DESTROY_AT_ONCE.
  */
 
 #ifndef HF
@@ -84,6 +84,11 @@
 #else
 #define TAKEABLE(g) (r_prot && r_gen == g)
 #define COPY_IS_OF(g) (c_gen[me] == g)
+#endif
+#ifdef UNREAD_BACKUP
+#define LETS_IN(who, g) true
+#else
+#define LETS_IN(who, g) (known[who] && (g) >= known[who])
 #endif
 #ifdef RELY_ON_READING
 #define ALWAYS_CONFIRMED 1
@@ -346,7 +351,7 @@ end:	do
 
 	/* -- sessions -------------------------------------------------------------------------------------------- */
 	:: d_step { !letting[me] && guest[me] == RUNS && bel[me] && pend[me] == NONE && p_sid[me] == 0 && sid < MAXS &&
-		!letting[PEER] && guest[PEER] != RUNS && known[PEER] && bel[me] + 1 - bel_prot[me] >= known[PEER] &&
+		!letting[PEER] && guest[PEER] != RUNS && LETS_IN(PEER, bel[me] + 1 - bel_prot[me]) &&
 		bel[me] + 1 - bel_prot[me] <= MAXG && pend[PEER] == NONE && !activated[PEER] &&
 		SEEN(me, X_SESSION, bel[me] + 1 - bel_prot[me], 0) -> NEXT;
 		sid++; p_sid[me] = sid; p_gen[me] = bel[me] + 1 - bel_prot[me]; e[me] = 0;

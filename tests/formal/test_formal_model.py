@@ -32,6 +32,7 @@ MUTATIONS = {
     "output is opened while the outcome of going solo is unknown": ("OPEN_WHILE_UNKNOWN", BOTH_OPEN),
     "an unchanged record is taken as a refusal": ("UNCHANGED_IS_FAILED", BOTH_OPEN),
     "an agent that starts opens output after only reading": ("RELY_ON_READING", BOTH_OPEN),
+    "a backup that has just started takes a session in": ("UNREAD_BACKUP", TOLD),
     "an older copy is kept beside a newer one of its generation": ("OLDER_COPY_KEPT", TOLD),
     "an override activates what a fenced primary may have left behind": ("OVERRIDE", TOLD),
 }
