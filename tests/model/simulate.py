@@ -1,8 +1,12 @@
 """Runs the world of `world.py` under a plan of faults that is drawn from a seed; replays and shrinks plans that fail.
 
 python -m tests.model.simulate --seeds 0:1000              many seeds, how many a second
+python -m tests.model.simulate --seeds 0:8000 --moved 0:2000 --jobs 2      in two processes, and as many with switchovers
 python -m tests.model.simulate --seed 17                   one seed again, exactly as it was
+python -m tests.model.simulate --seed 17 --switchovers     one of those with switchovers
 python -m tests.model.simulate --seed 17 --fault NAME      with a seeded fault of remus_agent/faults.py
+
+Exit code: 0 all seeds hold, 1 one does not.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import multiprocessing
 import os
 import random
 import sys
@@ -20,7 +25,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from remus_agent.errors import RemusError
-from remus_agent.faults import VARIABLE
+from remus_agent.faults import VARIABLE, FaultName
 from remus_agent.machines.primary import State
 from remus_agent.services.agent import AgentService
 from tests.model.scheduler import Scheduler, run_scheduled
@@ -28,6 +33,10 @@ from tests.model.world import GUEST, TIMES, Machine, Violated, World
 
 SERVED_WITHIN: Final = 25.0
 """Seconds after the last fault within which the guest has to be served again."""
+PORTION: Final = 20
+"""Seeds that a process takes at a time."""
+PROGRESS: Final = 15.0
+"""Seconds between two lines of progress."""
 TICK: Final = 0.3
 """Seconds between two frames of the guest to its clients."""
 KINDS: Final = (
@@ -326,32 +335,75 @@ def first_failure(seeds: range, draw: Callable[[int], Plan] = plan_of) -> str | 
     return None
 
 
-def main() -> int:
-    """See the module."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--seeds", default="0:1000")
-    parser.add_argument("--fault")
-    parser.add_argument("--switchovers", action="store_true", help="an operator moves the guest meanwhile")
-    parser.add_argument("--verbose", action="store_true")
-    options = parser.parse_args()
-    if options.fault:
-        os.environ[VARIABLE] = options.fault
+def _quietly(fault: str | None, *, verbose: bool = False) -> None:
+    """Of each process: thousands of failures are provoked, and each would be logged."""
+    if fault:
+        os.environ[VARIABLE] = fault
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.disable(logging.NOTSET if options.verbose else logging.CRITICAL)
-    draw = moved_plan_of if options.switchovers else plan_of
-    if options.seed is not None:
-        what = simulate(draw(options.seed))
-        print(f"seed {options.seed}: {what or 'holds'}", *draw(options.seed).faults, sep="\n  ")
-        return what is not None
-    low, high = map(int, options.seeds.split(":"))
-    started = time.perf_counter()
-    failure = first_failure(range(low, high), draw)
+    logging.disable(logging.NOTSET if verbose else logging.CRITICAL)
+
+
+def _portion(work: tuple[range, bool]) -> tuple[int, str | None]:
+    seeds, moved = work
+    return len(seeds), first_failure(seeds, moved_plan_of if moved else plan_of)
+
+
+def _portions(seeds: range, *, moved: bool) -> list[tuple[range, bool]]:
+    return [(seeds[at : at + PORTION], moved) for at in range(0, len(seeds), PORTION)]
+
+
+def many(plain: range, moved: range, jobs: int, fault: str | None) -> int:
+    """Run all of these in so many processes, with progress; 1 when one fails, which ends it."""
+    work = [*_portions(plain, moved=False), *_portions(moved, moved=True)]
+    total, done, started, said = len(plain) + len(moved), 0, time.perf_counter(), 0.0
+    with multiprocessing.get_context("spawn").Pool(jobs, _quietly, (fault,)) as pool:
+        for count, failure in pool.imap_unordered(_portion, work):
+            if failure is not None:
+                print(failure, flush=True)
+                return 1
+            done += count
+            seconds = time.perf_counter() - started
+            if seconds > said + PROGRESS:
+                said = seconds
+                print(f"  [{seconds:6.1f} s] {done} of {total} seeds hold", flush=True)
     seconds = time.perf_counter() - started
     print(
-        failure or f"{high - low} seeds hold, {(high - low) / seconds:.1f} a second ({TIMES['detect']:g} s to detect)"
+        f"{total} seeds hold, {len(moved)} of them with switchovers; {total / seconds:.1f} a second in {jobs} processes"
+        f" ({TIMES['detect']:g} s to detect)",
+        flush=True,
     )
-    return failure is not None
+    return 0
+
+
+def _range(text: str) -> range:
+    low, separator, high = text.partition(":")
+    if not separator or not low.isdecimal() or not high.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIRST:END, as in 0:1000")
+    return range(int(low), int(high))
+
+
+def main() -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--seed", type=int, help="this one alone")
+    parser.add_argument("--seeds", type=_range, default=range(0), metavar="FIRST:END", help="many")
+    parser.add_argument("--moved", type=_range, default=range(0), metavar="FIRST:END", help="many, with switchovers")
+    parser.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
+    parser.add_argument("--fault", choices=[fault.value for fault in FaultName], help="seeded")
+    parser.add_argument("--switchovers", action="store_true", help="with --seed: an operator moves the guest meanwhile")
+    parser.add_argument("--verbose", action="store_true", help="with --seed: what the agents log")
+    options = parser.parse_args()
+    if options.seed is None:
+        if not options.seeds and not options.moved:
+            parser.error("nothing to do: name --seed, --seeds or --moved")
+        return many(options.seeds, options.moved, options.jobs, options.fault)
+    _quietly(options.fault, verbose=options.verbose)
+    plan = (moved_plan_of if options.switchovers else plan_of)(options.seed)
+    what = simulate(plan)
+    print(f"seed {options.seed}: {what or 'holds'}", *plan.faults, sep="\n  ")
+    return what is not None
 
 
 if __name__ == "__main__":
