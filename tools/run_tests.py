@@ -2,12 +2,14 @@
 
 Each stage is a command that a person could type; its output goes to the terminal as it comes, between two lines that say
 what runs and how long it took. The lab is destroyed at the end, also after a failure. A stage that reports a skipped
-lab test has failed: on nested Xen everything can run.
+lab test has failed: on nested Xen everything can run. Thousands of seeds of the simulation run beside the stages with the lab,
+with the processor time that these leave; their verdict comes last.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import subprocess
@@ -18,6 +20,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from beside import Beside
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 
@@ -25,8 +29,8 @@ RESULTS = ROOT / "results"
 @dataclass(frozen=True)
 class Stage:
     """One command. report: the JUnit file it writes, from which tests are counted. lab: it needs the pair. guest: the
-    type of the guest it is about, if it says so. quick: its playbooks run in one interpreter on each host (`quickly`). settings:
-    what else its environment has."""
+    type of the guest it is about, if it says so. quick: its playbooks run in one interpreter on each host (`quickly`). beside: it
+    runs beside those that follow, its output goes to results/. settings: what else its environment has."""
 
     name: str
     command: Sequence[str]
@@ -35,6 +39,7 @@ class Stage:
     minutes: int = 30
     guest: str | None = None
     quick: bool = False
+    beside: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -71,6 +76,14 @@ BOOT = Stage("boot two nested Xen hosts", ("molecule", "create", "-s", "default"
 GUESTS = {"12": ("pvh", "hvm", "pv"), "13": ("pvh", "hvm")}
 """Types of guest that hosts of a Debian release can protect: Debian 13 builds Xen without shadow paging, Debian 12 did not
 at first."""
+
+
+SIMULATION = Stage(
+    "10,000 seeds of the simulation",
+    (sys.executable, "-u", "-m", "tests.model.simulate", "--seeds", "0:8000", "--moved", "0:2000", "--jobs", "2"),
+    minutes=30,
+    beside=True,
+)
 
 
 def quickly() -> Mapping[str, str]:
@@ -135,6 +148,7 @@ def stages(*, every: bool) -> tuple[Stage, ...]:
             pytest("unit", "-n", "2", "-m", "not lab", "--durations=20", "--durations-min=5"),
             report="unit",
         ),
+        SIMULATION,
         FORGET,
         BOOT,
         scenario("protect") if every else shortened("protect"),
@@ -160,15 +174,8 @@ def main() -> int:
     started = time.monotonic()
     RESULTS.mkdir(exist_ok=True)
     counts = Counts()
-    lab_is_up = False
-    failed: str | None = None
-    for number, stage in enumerate(wanted, 1):
-        lab_is_up = lab_is_up or stage.lab
-        if not run(stage, f"{number}/{len(wanted)}", started, counts):
-            failed = stage.name
-            break
-    if lab_is_up:
-        run(DESTROY, "end", started, counts)
+    with contextlib.ExitStack() as left:
+        failed = run_all(wanted, started, counts, left)
     elapsed = clock(time.monotonic() - started)
     for note in counts.notes:
         print(f"  {note}")
@@ -177,6 +184,31 @@ def main() -> int:
     skipped = f", {counts.skipped} skipped" if counts.skipped else ""
     print(f"{counts.passed} passed, {counts.failed} failed{skipped}", flush=True)
     return 1 if failed else 0
+
+
+def run_all(wanted: Sequence[Stage], started: float, counts: Counts, left: contextlib.ExitStack) -> str | None:
+    """Run stages in order; the name of the first that failed. left: stops what still runs, whatever happens."""
+    lab_is_up = False
+    failed: str | None = None
+    beside: list[tuple[Stage, Beside]] = []
+    for number, stage in enumerate(wanted, 1):
+        lab_is_up = lab_is_up or stage.lab
+        place = f"{number}/{len(wanted)}"
+        if stage.beside:
+            at = clock(time.monotonic() - started)
+            print(f"==> [{place}] {stage.name}, beside what follows (at {at})", flush=True)
+            process = Beside(stage.command, RESULTS / "simulation.log", ROOT, stage.environment)
+            left.callback(process.stop)
+            beside.append((stage, process))
+        elif not run(stage, place, started, counts):
+            failed = stage.name
+            break
+    if lab_is_up:
+        run(DESTROY, "end", started, counts)
+    for stage, process in beside:
+        if not finish(stage, process, counts, wanted=failed is None):
+            failed = failed or stage.name
+    return failed
 
 
 def run(stage: Stage, number: str, started: float, counts: Counts) -> bool:
@@ -207,6 +239,24 @@ def run(stage: Stage, number: str, started: float, counts: Counts) -> bool:
         counts.passed += good
         counts.failed += not good
     line = f"{stage.name}: {'passed' if good else 'FAILED (' + why + ')'} in {clock(time.monotonic() - begun)}"
+    counts.notes.append(line)
+    print(f"<== {line}", flush=True)
+    return good
+
+
+def finish(stage: Stage, process: Beside, counts: Counts, *, wanted: bool) -> bool:
+    """Wait for a stage that ran beside the others, and say how it went. wanted: otherwise it is stopped."""
+    code: int | None = None
+    try:
+        code = process.wait(stage.minutes * 60 if wanted else 0)
+        why = f"exit code {code}"
+    except subprocess.TimeoutExpired:
+        why = f"not finished after {stage.minutes} minutes more" if wanted else "stopped, because another stage failed"
+    print(process.output.read_text()[-4000:], end="")
+    good = code == 0
+    counts.passed += good
+    counts.failed += code is not None and not good
+    line = f"{stage.name}: " + ("passed" if good else f"FAILED ({why})" if wanted else why)
     counts.notes.append(line)
     print(f"<== {line}", flush=True)
     return good

@@ -11,7 +11,7 @@ from remus_agent.faults import VARIABLE, FaultName
 from tests.model.simulate import Fault, Plan, first_failure, plan_of, shrink, simulate
 
 SEEDS = 60
-"""Of each ordinary run; `python -m tests.model.simulate --seeds 0:10000` takes more."""
+"""Of each run of the fast tests; `make test` takes 10,000 beside the lab (`python -m tests.model.simulate`)."""
 
 FOUND_WITHIN = 1000
 FAULTS = {
