@@ -29,8 +29,10 @@ class CommandFailed(Exception):
     """A command did not do what it was asked; the message has what it said."""
 
 
-def run(words: Sequence[str], *, stdin: str | None = None, timeout: float = 120) -> str:
-    """Output of a command on this machine. timeout: seconds, see SLOWEST. Raises CommandFailed with both of its outputs."""
+def run(words: Sequence[str], *, stdin: str = "", timeout: float = 120) -> str:
+    """Output of a command on this machine. timeout: seconds, see SLOWEST. Raises CommandFailed with both of its outputs.
+
+    Each has a standard input of its own: ssh makes the one it is given non-blocking, which Ansible beside it refuses."""
     shown = shlex.join(words)
     timeout *= SLOWEST
     try:
@@ -61,7 +63,7 @@ def ssh_config() -> Path:
     return Path(state or PROJECT / ".lab") / "ssh_config"
 
 
-def on(host: str, command: str, *, stdin: str | None = None, timeout: float = 120) -> str:
+def on(host: str, command: str, *, stdin: str = "", timeout: float = 120) -> str:
     """Output of a shell command on a lab host."""
     words = ["ssh", "-F", str(ssh_config()), "-o", "BatchMode=yes", host, command]
     return run(words, stdin=stdin, timeout=timeout)

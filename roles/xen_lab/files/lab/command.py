@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lab.errors import LabError
 
 
-def run(argv: Sequence[str], timeout: float = 60, stdin: str | None = None, check: bool = True) -> str:
+def run(argv: Sequence[str], timeout: float = 60, stdin: str = "", check: bool = True) -> str:
     """Output of ARGV. With CHECK a failure raises; without it the output so far is returned."""
     words = " ".join(shlex.quote(word) for word in argv)
     try:

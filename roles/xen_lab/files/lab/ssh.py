@@ -62,7 +62,9 @@ def try_command(paths: Paths, host: HostSpec, command: str, timeout: float) -> s
     """Output of COMMAND on HOST, or None when it failed or took longer than TIMEOUT seconds."""
     words = ["ssh", "-F", str(paths.ssh_config), "-o", "BatchMode=yes", host.name, command]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False)
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
+        )
     except FileNotFoundError as error:
         raise LabError("ssh is not installed (package openssh-client)") from error
     except subprocess.TimeoutExpired:
