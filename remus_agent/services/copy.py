@@ -372,7 +372,7 @@ class Copy:
                 return
             if self._clock.now() - asked_at > 2 * quiet:
                 raise AuthorityError(
-                    f"the primary is alive: it was heard {silent_for:.1f} s ago",
+                    f"the primary is alive: {self.hello.host} was heard {silent_for:.1f} s ago",
                     operation="failover",
                     domain=self.hello.domain,
                     epoch=self.committed_epoch,

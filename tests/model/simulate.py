@@ -206,12 +206,15 @@ async def _override(world: World, dead: Machine, seconds: float) -> None:
     world.witness.down = True
     world.power_off(dead)
     await asyncio.sleep(TIMES["detect"])
-    if there.agent is not None:
+    agent = there.agent
+    if agent is not None:
         fenced = {"host": dead.name, "method": "power", "evidence": "the socket is switched off"}
-        failover = there.agent.failover(GUEST, generation=None, session=None, fenced=fenced, accept_loss=True)
+        failover = agent.failover(GUEST, generation=None, session=None, fenced=fenced, accept_loss=True)
         world.overriding = there.name
         asking = there.node.spawn(failover)
-        await asyncio.wait({asking}, timeout=10)
+        # As long as it may still be done (its host may be frozen) the word has to be true: the other host stays off.
+        while not asking.done() and there.agent is agent:
+            await asyncio.wait({asking}, timeout=1)
         world.overriding = None
         if asking.done() and not asking.cancelled() and not isinstance(asking.exception(), RemusError | None):
             asking.result()  # a defect
@@ -251,6 +254,8 @@ async def _story(loop: Scheduler, plan: Plan, rng: random.Random) -> World:
                 raise Violated.noted[0]
 
     await until(max((fault.at + fault.seconds for fault in plan.faults), default=0.0) + 1)
+    while not all(strike.done() for strike in strikes):
+        await until(loop.time() + 1)
     before = {inc.number: inc.seen for inc in world.incarnations}
     deadline = loop.time() + SERVED_WITHIN
     while not _settled(world, before):
