@@ -56,6 +56,7 @@ class Authority:
                 found = await self._witness.read(guest)
                 record = None if found is None else found.ownership
                 if asked is not None and record == asked:
+                    self._note(asked)  # it was made then, and nobody has heard of it yet
                     return Settled(Verdict.GO, record)
                 revision = None if found is None else found.revision
                 if revision != asked_on:
@@ -97,11 +98,14 @@ class Authority:
         if active(FaultName.CAS_WITHOUT_COMPARE):
             found = await self._witness.read(guest)
         await self._witness.change(guest, found, wanted)
+        self._note(wanted)
+
+    def _note(self, made: Ownership) -> None:
         self._events.note(
-            wanted.name,
+            made.name,
             "ownership",
-            owner=wanted.owner,
-            generation=wanted.generation,
-            is_now=wanted.state,
-            reason=wanted.reason,
+            owner=made.owner,
+            generation=made.generation,
+            is_now=made.state,
+            reason=made.reason,
         )
