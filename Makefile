@@ -11,10 +11,10 @@ export LAB_GUEST := $(lab_guest)
 lab_witness ?= $(or $(LAB_WITNESS),false)
 export LAB_WITNESS := $(lab_witness)
 
-.PHONY: help setup verifier demo test test-all test-failovers check lint unit lab-test lab-up lab-down bench bench-disks bench-streams requirements clean
+.PHONY: help setup verifier demo test test-all test-failovers check lint unit lab-test lab-up lab-down bench bench-disks bench-failovers bench-streams requirements clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 setup: ## Install what is missing: Debian packages and the virtual environment .venv
 	@tools/setup.sh
@@ -62,6 +62,9 @@ bench: setup ## Measure against stock `xl remus` on the lab; raw data under resu
 
 bench-disks: setup ## Measure a guest's disk with fio against the bare device and DRBD on the lab; raw data under results/
 	@python tests/bench/disk_speed.py
+
+bench-failovers: setup ## Measure a failover phase by phase against stock `xl remus` on the lab, which gets a witness for it; raw data under results/
+	@python -u tests/bench/failover_speed.py
 
 bench-streams: setup ## Measure `remusctl stream` against cat and memcpy; raw data under results/
 	@python tests/bench/stream_speed.py

@@ -306,7 +306,10 @@ class OutputBuffers(Protocol):
 class Announcer(Protocol):
     """Tells switches and neighbours where a guest is now (gratuitous ARP / unsolicited NA)."""
 
-    async def announce(self, domain: Domain) -> None: ...
+    async def announce(self, domain: Domain, told: Callable[[], None]) -> None:
+        """Announce it, several times. told: called as soon as all of its interfaces were announced for the first time; never
+        when that does not succeed. Raises OutputBufferError with what failed."""
+        ...
 
 
 class Connection(Protocol):

@@ -74,6 +74,7 @@ class Authority:
                 found = await self._look(guest)
                 record = None if found is None else found.ownership
                 if asked is not None and record == asked:
+                    self._note(asked)  # it was made then, and nobody has heard of it yet
                     return Settled(Verdict.GO, record)
                 revision = None if found is None else found.revision
                 if revision != asked_on:
@@ -117,11 +118,14 @@ class Authority:
         await self._witness.change(guest, found, wanted)
         self._changed[guest] += 1
         self._seen[guest] = wanted
+        self._note(wanted)
+
+    def _note(self, made: Ownership) -> None:
         self._events.note(
-            wanted.name,
+            made.name,
             "ownership",
-            owner=wanted.owner,
-            generation=wanted.generation,
-            is_now=wanted.state,
-            reason=wanted.reason,
+            owner=made.owner,
+            generation=made.generation,
+            is_now=made.state,
+            reason=made.reason,
         )

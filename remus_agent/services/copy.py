@@ -398,7 +398,7 @@ class Copy:
     async def _announce(self, domain: Domain) -> None:
         """Beside the failover, which it must neither delay nor undo: the guest announces itself as well."""
         try:
-            await self._announcer.announce(domain)
+            await self._announcer.announce(domain, lambda: self._events.note(self.hello.domain, "announced"))
         except RemusError as error:
             log.warning("%s: %s", self.hello.domain, error)
 

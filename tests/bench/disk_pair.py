@@ -205,17 +205,3 @@ def prepared(seconds: float, log: Callable[[str], None]) -> Iterator[Pair]:
     finally:
         log("putting the lab back")
         come_home()
-
-
-def facts() -> dict[str, Any]:
-    """What it runs on."""
-    found: dict[str, Any] = {}
-    for host in HOSTS:
-        found[host] = {
-            "kernel": on(host, "uname -r").strip(),
-            "processors": on(host, "nproc").strip(),
-            "memory": on(host, "head -1 /proc/meminfo").split()[1] + " KiB",
-            "drbd": on(host, "modinfo -F version drbd").strip(),
-            "agent_configuration": on(host, "cat /etc/remus/agent.toml"),
-        }
-    return found

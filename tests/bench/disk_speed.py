@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench import disk_figures as names
 from bench.disk_cells import CELLS
-from bench.disk_pair import FIO, Pair, facts, prepared
+from bench.disk_pair import FIO, Pair, prepared
+from bench.environment import hosts, machine
 from bench.figures import FiguresError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -85,18 +86,14 @@ def _report(folder: Path) -> int:
 
 
 def _environment(options: argparse.Namespace) -> dict[str, Any]:
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     fio = subprocess.run([FIO, "--version"], capture_output=True, text=True, check=False).stdout.strip()
     return {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "commit": commit,
+        **machine(),
         "fio": fio,
-        "load": os.getloadavg(),
-        "processors": os.cpu_count(),
         "rounds": options.rounds,
         "seconds": options.seconds,
         "cells": [f"{cell.name}: {cell.kind}, {cell.block}, depth {cell.depth}" for cell in CELLS],
-        "hosts": facts(),
+        "hosts": hosts(drbd="modinfo -F version drbd"),
     }
 
 

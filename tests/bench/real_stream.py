@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pair import redis, stock_remus
 from pair.guest import CONFIGURATION, answers, come_home, forget
-from pair.hosts import GUEST, HOSTS, on, run, ssh_config, succeeds
+from pair.hosts import GUEST, HOSTS, on, over_ssh, run, succeeds
 from pair.wait import until
 
 FOLDER = "/run/remus-real-stream"
@@ -53,8 +53,7 @@ def take(file: Path, checkpoints: int, started: float) -> None:
     """Everything that xl remus writes until it has taken so many checkpoints."""
     stock_remus.start(FOLDER, TAKE)
     until("the pipe", lambda: succeeds("alpha", f"test -p {FOLDER}/pipe"), timeout=120)
-    words = ["ssh", "-F", str(ssh_config()), "-o", "BatchMode=yes", "alpha", f"exec cat {FOLDER}/pipe"]
-    with file.open("wb") as out, subprocess.Popen(words, stdout=out) as reader:
+    with file.open("wb") as out, subprocess.Popen(over_ssh("alpha", f"exec cat {FOLDER}/pipe"), stdout=out) as reader:
         say("xl remus writes", started)
         try:
             stock_remus.wait_for_checkpoints(FOLDER, checkpoints, 3000)

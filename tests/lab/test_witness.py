@@ -5,8 +5,6 @@ Brings the witness up and installs it with its certificates, which takes minutes
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,11 @@ from typing import Any
 import pytest
 from pair import agent
 from pair.guest import come_home, copies, running_copies
-from pair.hosts import GUEST, HOSTS, PROJECT, labctl
+from pair.hosts import GUEST, labctl
 from pair.load import Load, load, now
 from pair.protection import NOT_YET, SEED_TIMEOUT, require_agents, wait_protected
-from pair.wait import SLOWEST, until
+from pair.wait import until
+from pair.witness import heal, witnessed
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(5400)]
 
@@ -25,35 +24,11 @@ AUTOMATIC = 120.0
 """Seconds for what an agent does by itself: to suspect, to ask, to activate."""
 
 
-def site(*inventories: str) -> None:
-    """Everything up to "ready to protect", with these inventories beside each other."""
-    words = [
-        "ansible-playbook",
-        *(word for name in inventories for word in ("-i", str(PROJECT / "inventories" / name))),
-    ]
-    done = subprocess.run(
-        [*words, "playbooks/site.yml"],
-        cwd=PROJECT,
-        text=True,
-        capture_output=True,
-        timeout=1200 * SLOWEST,
-        check=False,
-        env={name: value for name, value in os.environ.items() if name != "ANSIBLE_CONFIG"},
-    )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr
-
-
 @pytest.fixture(scope="module")
 def witness(lab: dict[str, Any]) -> Iterator[None]:
     """gamma runs etcd, and both agents know it."""
-    labctl("up", "--witness")
-    site("lab", "lab_witness")
-    yield
-    heal()
-    for host in HOSTS:
-        labctl("start", host)
-    come_home()
-    site("lab")
+    with witnessed():
+        yield
 
 
 @pytest.fixture
@@ -67,11 +42,6 @@ def protected(witness: None) -> Iterator[None]:
     until("the backup is named", lambda: agent.status("alpha"), lambda seen: not seen["reason"], timeout=AUTOMATIC)
     yield
     heal()
-
-
-def heal() -> None:
-    labctl("heal", "replication")
-    labctl("heal", "guests")
 
 
 def runs_on(host: str) -> None:

@@ -110,6 +110,19 @@ def test_a_backup_takes_over_by_itself_and_protects_again_when_the_other_returns
     play(story)
 
 
+def test_events_tell_where_the_time_of_a_takeover_went() -> None:
+    phases = ["suspect", "taking", "ownership", "activating", "active", "announced"]
+
+    async def story(world: World) -> None:
+        events = world.hosts["beta"].events
+        seen = len(events.noted)
+        world.power_off(world.hosts["alpha"])
+        await until(world, lambda: (GUEST, "announced") in events.noted[seen:], 10)
+        assert [event for domain, event in events.noted[seen:] if domain == GUEST and event in phases] == phases
+
+    play(story)
+
+
 def protect_again(agent: Any) -> Any:
     """What `remusctl protect` asks for."""
     return agent.protect(

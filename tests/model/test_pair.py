@@ -41,6 +41,7 @@ def test_a_guest_survives_the_death_of_its_host() -> None:
         assert list(pair.beta.xen.guests) == ["web1"]
         assert pair.beta.xen.guests["web1"].read(3, 16) == b"told to a client"
         await until(lambda: pair.beta.announcer.announced == ["web1"], "announced")
+        assert pair.beta.events.noted[-1] == ("web1", "announced")
         again = await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
         assert again.generation == 2
 

@@ -2,6 +2,8 @@
 
 hosts.py       labctl, and commands on a host over ssh
 agent.py       the agents' control sockets, over ssh
+witness.py     the witness beside the pair, for a while
+clock.py       a host's clock against this machine's
 wait.py        poll with a deadline
 load.py        the proof's client as a process in the lab's namespace
 beacon.py      the guest's beacon, and the frames that really reach the wire

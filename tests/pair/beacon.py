@@ -39,9 +39,16 @@ class Listener:
 
     def emit(self, rounds: int) -> None:
         """Let the guest emit rounds by itself, ten a second; 0 stops it."""
+        self._tell(f"rounds {rounds}")
+
+    def ask(self, sequence: int) -> None:
+        """Ask the guest for one round with this number, which may get lost: nobody asks again."""
+        self._tell(f"send {sequence}")
+
+    def _tell(self, words: str) -> None:
         if self.process.stdin is None:
             raise RuntimeError("the listener has no input")
-        self.process.stdin.write(f"rounds {rounds}\n")
+        self.process.stdin.write(f"{words}\n")
         self.process.stdin.flush()
 
     def between(self, begin: float = 0.0, end: float = float("inf"), kind: str | None = None) -> list[Seen]:

@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pair.hosts import CommandFailed, run, ssh_config
+from pair.hosts import CommandFailed, over_ssh, run
 
 LOADER = "ld.so"
 _LIBRARY = re.compile(r"^\s*(\S+) => (/\S+) \(", re.MULTILINE)
@@ -45,7 +45,7 @@ def packed(*programs: str) -> bytes:
 
 def unpack(host: str, folder: str, archive: bytes, timeout: float = 300) -> None:
     """Put a bundle into a folder of a host."""
-    words = ["ssh", "-F", str(ssh_config()), "-o", "BatchMode=yes", host, f"mkdir -p {folder} && tar -xzC {folder}"]
+    words = over_ssh(host, f"mkdir -p {folder} && tar -xzC {folder}")
     done = subprocess.run(words, input=archive, capture_output=True, timeout=timeout, check=False)
     if done.returncode != 0:
         raise CommandFailed(f"no bundle on {host}: {done.stderr.decode(errors='replace')}")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -63,10 +65,14 @@ def ssh_config() -> Path:
     return Path(state or PROJECT / ".lab") / "ssh_config"
 
 
+def over_ssh(host: str, command: str) -> list[str]:
+    """The command line that runs a shell command on a lab host."""
+    return ["ssh", "-F", str(ssh_config()), "-o", "BatchMode=yes", host, command]
+
+
 def on(host: str, command: str, *, stdin: str = "", timeout: float = 120) -> str:
     """Output of a shell command on a lab host."""
-    words = ["ssh", "-F", str(ssh_config()), "-o", "BatchMode=yes", host, command]
-    return run(words, stdin=stdin, timeout=timeout)
+    return run(over_ssh(host, command), stdin=stdin, timeout=timeout)
 
 
 def on_both(work: Callable[[str], T]) -> dict[str, T]:
@@ -95,3 +101,15 @@ def lab_status() -> dict[str, Any]:
 def powered(host: str) -> bool:
     """Whether the host's machine is on, whatever runs in it."""
     return labctl("fence-status", host).strip() == "on"
+
+
+def power_loss(host: str) -> float:
+    """The host loses its power. The moment at which it stood still, on this machine's CLOCK_MONOTONIC: `labctl kill` alone
+    takes longer than a phase of a failover. Afterwards its machine is gone. Raises CommandFailed when it was off."""
+    pid = lab_status()["hosts"][host]["pid"]
+    if pid is None:
+        raise CommandFailed(f"{host} cannot lose its power: it is off")
+    moment = time.monotonic()
+    os.kill(pid, signal.SIGKILL)
+    labctl("kill", host)
+    return moment

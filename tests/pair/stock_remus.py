@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pair.hosts import GUEST, on
+from pair.hosts import GUEST, CommandFailed, on
 from pair.wait import until
 
 BANNER = "xl migration receiver ready, send binary domain data."
 """What xl waits for before it sends (Xen: tools/xl/xl_migrate.c)."""
+COMMAND = "xl -vvv remus -F -n -d -i 100"
+"""Stock without what Debian's libxl lacks: network buffering and a driver for disks."""
 KILL = "pkill -KILL -x xl; pkill -KILL -x libxl-save-help"
 """Shell commands that end it as a power loss would. They may leave the guest suspended."""
 
@@ -17,15 +19,19 @@ def start(folder: str, take: str) -> None:
     Afterwards xl's words are in the folder's xl.log, and its exit status in `status` once it has ended."""
     on("alpha", f"rm -rf {folder} && mkdir -m 0700 {folder}")
     on("alpha", f"cat >{folder}/take && chmod 0700 {folder}/take", stdin=f"#!/bin/sh\n{take}\n")
-    xl = f"xl -vvv remus -F -n -d -i 100 -s '' {GUEST} {folder}/take"
+    xl = f"{COMMAND} -s '' {GUEST} {folder}/take"
     on("alpha", f"(setsid {xl} >{folder}/xl.log 2>&1 </dev/null; echo $? >{folder}/status) >/dev/null 2>&1 &")
 
 
 def wait_for_checkpoints(folder: str, count: int, timeout: float) -> None:
-    """Until xl has taken so many. timeout: seconds."""
-    until(
-        f"{count} checkpoints",
-        lambda: int(on("alpha", f"grep -c 'Checkpointed save' {folder}/xl.log || true").strip()),
-        lambda taken: taken >= count,
-        timeout=timeout,
-    )
+    """Until xl has taken so many. timeout: seconds. Raises CommandFailed at once when xl has ended."""
+
+    def look() -> int:
+        said = on("alpha", f"cd {folder} && echo $(grep -c 'Checkpointed save' xl.log) $(cat status 2>/dev/null)")
+        taken, *ended = said.split()
+        if ended:
+            last = on("alpha", f"tail -n 20 {folder}/xl.log")
+            raise CommandFailed(f"xl remus has ended with status {ended[0]} after {taken} checkpoints:\n{last}")
+        return int(taken)
+
+    until(f"{count} checkpoints", look, lambda taken: taken >= count, timeout=timeout, passing=(ValueError,))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
@@ -42,15 +42,19 @@ class BridgeAnnouncer:
         self._rounds = rounds
         self._spacing = spacing
 
-    async def announce(self, domain: Domain) -> None:
+    async def announce(self, domain: Domain, told: Callable[[], None]) -> None:
         """Teach the local bridge, then send, several times. Every interface is tried in every round, because a bridge
-        refuses to learn an address on a port that the guest has not connected yet. Raises OutputBufferError with what
-        failed in the last round."""
+        refuses to learn an address on a port that the guest has not connected yet. told: called after the first round in
+        which nothing failed. Raises OutputBufferError with what failed in the last round."""
         failed: list[str] = []
+        whole = False
         for number in range(self._rounds):
             if number:
                 await asyncio.sleep(self._spacing * 2 ** (number - 1))
             failed = [why for vif in domain.vifs if (why := await self._once(vif)) is not None]
+            if not failed and not whole:
+                whole = True
+                told()
         if failed:
             raise OutputBufferError(
                 f"not everything was announced: {'; '.join(failed)}",

@@ -168,8 +168,9 @@ class SimAnnouncer:
     def __init__(self) -> None:
         self.announced: list[str] = []
 
-    async def announce(self, domain: Domain) -> None:
+    async def announce(self, domain: Domain, told: Callable[[], None]) -> None:
         self.announced.append(domain.name)
+        told()
 
 
 class LoopClock:

@@ -21,6 +21,10 @@ def authority(witness: SimWitness, host: str = "beta") -> Authority:
     return Authority(witness.of(host), host, LoopClock(), SimEvents())
 
 
+def noting(witness: SimWitness, events: SimEvents) -> Authority:
+    return Authority(witness.of("beta"), "beta", LoopClock(), events)
+
+
 def offered() -> SimWitness:
     witness = SimWitness()
     witness.write(GUEST, OFFERED)
@@ -49,8 +53,11 @@ def test_a_change_whose_answer_was_lost_is_found_to_be_made_and_not_made_twice()
     witness = offered()
     lost = [True]
     witness.lose_answer = lambda _: bool(lost and lost.pop())
-    settled = run(authority(witness).settle(GUEST, TAKE))
+    events = SimEvents()
+    settled = run(noting(witness, events).settle(GUEST, TAKE))
     assert settled.verdict is Verdict.GO
+    assert not lost, "the answer was lost"
+    assert events.noted == [("web1", "ownership")]
     assert (witness.records[GUEST].ownership.owner, witness.records[GUEST].ownership.generation) == ("beta", 3)
 
 

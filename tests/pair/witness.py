@@ -1,0 +1,41 @@
+"""The witness beside the pair: there for a while, and the pair afterwards as it was without one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from pair.guest import come_home
+from pair.hosts import HOSTS, PROJECT, labctl, run
+
+
+def site(*inventories: str) -> None:
+    """Everything up to "ready to protect", with these inventories beside each other. Takes minutes."""
+    beside = [word for name in inventories for word in ("-i", str(PROJECT / "inventories" / name))]
+    run(["env", "-u", "ANSIBLE_CONFIG", "ansible-playbook", *beside, "playbooks/site.yml"], timeout=1200)
+
+
+def heal() -> None:
+    """All links are whole."""
+    labctl("heal", "replication")
+    labctl("heal", "guests")
+
+
+def whole() -> None:
+    """All links and both hosts are there, and the guest is fresh on alpha, protected by nobody."""
+    heal()
+    for host in HOSTS:
+        labctl("start", host)
+    come_home()
+
+
+@contextlib.contextmanager
+def witnessed() -> Iterator[None]:
+    """gamma runs etcd, and both agents know it; whatever happens, the pair is whole and without it afterwards."""
+    labctl("up", "--witness")
+    try:
+        site("lab", "lab_witness")
+        yield
+    finally:
+        whole()
+        site("lab")
