@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -44,22 +45,24 @@ class WatchdogKeeper:
         self._owned = owned
         self._for: list[str] = []
         self._told: tuple[str, ...] = ()
-        self._petted = clock.now()
+        self._petted = -math.inf
         self._keeping: asyncio.Task[None] | None = None
 
     def take_over(self) -> None:
-        """First of all at a start: what an earlier agent has left armed gets its whole time again, in which this one learns
-        whether it holds authority; where it is off now, it is disarmed. Where nothing is armed, try whether that could be done."""
+        """First of all at a start. What an earlier agent has left armed runs on until this one knows its guests (`start`): agents
+        that die before that shall not keep it from running out. Where it is off now, it is disarmed. Where nothing is armed,
+        try whether that could be done."""
         watchdog = self._watchdog
         if watchdog is None:
             return
         if not watchdog.armed:
             self._try(watchdog)
         elif self._seconds:
-            log.warning("the watchdog was armed by an agent that did not stop in order: taken over")
-            self._act(watchdog, Act.PET)
+            log.warning(
+                "the watchdog is armed, by an agent that did not stop in order: it resets this host if this one takes long"
+            )
         else:
-            log.warning("the watchdog was armed by an agent that did not stop in order, and is off now: disarmed")
+            log.warning("the watchdog is armed, by an agent that did not stop in order, and is not configured any more")
             self._act(watchdog, Act.DISARM)
 
     def start(self) -> None:

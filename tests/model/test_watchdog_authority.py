@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
-from remus_agent.errors import HypervisorError
+from remus_agent.errors import HypervisorError, JournalError
 from remus_agent.machines.watchdog import AUTHORITY
+from remus_agent.ports import LoadedGuests
 from remus_agent.services.watchdog import LOOK
 from tests.model.test_authority import BOTH, ask, play, standing, status, until
 from tests.model.world import BOOT, GUEST, UUID, World
@@ -215,6 +216,31 @@ def test_an_agent_that_does_not_come_back_lets_it_run_out() -> None:
         await until(world, lambda: armed(world) == ["alpha"], 2 * LOOK)
         world.kill_agent(world.hosts["alpha"])
         await _resets_and_returns(world)
+
+    guarded(story)
+
+
+def test_agents_that_never_get_to_know_their_guests_let_it_run_out() -> None:
+    """Being started again and again is not coming back."""
+
+    async def story(world: World) -> None:
+        alpha = world.hosts["alpha"]
+        await until(world, lambda: armed(world) == ["alpha"], 2 * LOOK)
+
+        async def damaged() -> LoadedGuests:
+            raise JournalError("input/output error")
+
+        alpha.disk.load_all = damaged  # type: ignore[method-assign]
+        pets = alpha.watchdog.count("pet")
+        for _ in range(SECONDS):
+            world.kill_agent(alpha)
+            world.start_agent(alpha)
+            await asyncio.sleep(1)
+            if not alpha.up:
+                break
+        assert not alpha.up
+        assert alpha.watchdog.count("pet") == pets
+        assert runs_on(world) == ["beta"]
 
     guarded(story)
 
