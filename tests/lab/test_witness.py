@@ -5,96 +5,21 @@ Brings the witness up and installs it with its certificates, which takes minutes
 
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pair import agent
-from pair.guest import come_home, copies, running_copies
-from pair.hosts import GUEST, HOSTS, PROJECT, labctl
-from pair.load import Load, load, now
-from pair.protection import NOT_YET, SEED_TIMEOUT, require_agents, wait_protected
-from pair.wait import SLOWEST, until
+from pair.guest import copies, running_copies
+from pair.hosts import GUEST, labctl
+from pair.load import load, now
+from pair.protection import wait_protected
+from pair.wait import until
+from witnessed import AUTOMATIC, heal, kept, runs_on
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(5400)]
 
-AUTOMATIC = 120.0
-"""Seconds for what an agent does by itself: to suspect, to ask, to activate."""
 
-
-def site(*inventories: str) -> None:
-    """Everything up to "ready to protect", with these inventories beside each other."""
-    words = [
-        "ansible-playbook",
-        *(word for name in inventories for word in ("-i", str(PROJECT / "inventories" / name))),
-    ]
-    done = subprocess.run(
-        [*words, "playbooks/site.yml"],
-        cwd=PROJECT,
-        text=True,
-        capture_output=True,
-        timeout=1200 * SLOWEST,
-        check=False,
-        env={name: value for name, value in os.environ.items() if name != "ANSIBLE_CONFIG"},
-    )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr
-
-
-@pytest.fixture(scope="module")
-def witness(lab: dict[str, Any]) -> Iterator[None]:
-    """gamma runs etcd, and both agents know it."""
-    labctl("up", "--witness")
-    site("lab", "lab_witness")
-    yield
-    heal()
-    for host in HOSTS:
-        labctl("start", host)
-    come_home()
-    site("lab")
-
-
-@pytest.fixture
-def protected(witness: None) -> Iterator[None]:
-    """The guest fresh on alpha, protected to beta, which the record names."""
-    heal()
-    require_agents()
-    come_home()
-    agent.ask("alpha", "protect", timeout=SEED_TIMEOUT, domain=GUEST, peer="beta", wait=False)
-    wait_protected(host="alpha")
-    until("the backup is named", lambda: agent.status("alpha"), lambda seen: not seen["reason"], timeout=AUTOMATIC)
-    yield
-    heal()
-
-
-def heal() -> None:
-    labctl("heal", "replication")
-    labctl("heal", "guests")
-
-
-def runs_on(host: str) -> None:
-    """Wait until the guest runs there, and nowhere else."""
-    until(
-        f"the guest runs on {host} alone",
-        running_copies,
-        lambda found: [(copy.host, copy.name) for copy in found] == [(host, GUEST)],
-        timeout=AUTOMATIC,
-        passing=NOT_YET,
-    )
-
-
-def kept(client: Load, marks: dict[str, float]) -> None:
-    """End the client; it was told nothing that is not so."""
-    client.wait_for(60, 600)
-    client.stop()
-    proof = client.judge(marks)
-    assert proof["verdict"] == "kept", proof["reasons"]
-    assert proof["lost"]["count"] == proof["duplicated"]["count"] == 0
-
-
-def test_a_host_that_loses_power(protected: None, tmp_path: Path) -> None:
+def test_a_host_that_loses_power(recorded: None, tmp_path: Path) -> None:
     """beta takes over by itself; alpha comes back and becomes the backup by itself."""
     with load(tmp_path / "history.jsonl") as client:
         client.wait_for(60, 300)
@@ -108,7 +33,7 @@ def test_a_host_that_loses_power(protected: None, tmp_path: Path) -> None:
     assert not [copy for copy in copies("alpha") if copy.runs]
 
 
-def test_a_partition(protected: None, tmp_path: Path) -> None:
+def test_a_partition(recorded: None, tmp_path: Path) -> None:
     """Neither host hears the other, both reach the witness and the clients: one goes on, the other pauses its guest until it
     hears from the owner."""
     with load(tmp_path / "history.jsonl") as client:
@@ -124,7 +49,7 @@ def test_a_partition(protected: None, tmp_path: Path) -> None:
     assert [(copy.host, copy.name) for copy in running_copies()] == [("beta", GUEST)]
 
 
-def test_a_replication_link_that_is_cut_alone(protected: None, tmp_path: Path) -> None:
+def test_a_replication_link_that_is_cut_alone(recorded: None, tmp_path: Path) -> None:
     """beta hears alpha over the second path and stays a backup; alpha runs on alone, and protects again by itself."""
     with load(tmp_path / "history.jsonl") as client:
         client.wait_for(60, 300)
@@ -143,7 +68,7 @@ def test_a_replication_link_that_is_cut_alone(protected: None, tmp_path: Path) -
     assert [(copy.host, copy.name) for copy in running_copies()] == [("alpha", GUEST)]
 
 
-def test_a_witness_that_is_gone(protected: None, tmp_path: Path) -> None:
+def test_a_witness_that_is_gone(recorded: None, tmp_path: Path) -> None:
     """Nobody notices."""
     with load(tmp_path / "history.jsonl") as client:
         client.wait_for(60, 300)

@@ -1,0 +1,88 @@
+"""The pair with a witness: what brings it up and takes it away, and what is asked of the guest on it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pair import agent
+from pair.guest import come_home, running_copies
+from pair.hosts import GUEST, HOSTS, PROJECT, labctl
+from pair.load import Load
+from pair.protection import NOT_YET, SEED_TIMEOUT, require_agents, wait_protected
+from pair.wait import SLOWEST, until
+
+AUTOMATIC = 120.0
+"""Seconds for what an agent does by itself: to suspect, to ask, to activate."""
+
+
+def site(*inventories: str) -> None:
+    """Everything up to "ready to protect", with these inventories beside each other."""
+    words = [
+        "ansible-playbook",
+        *(word for name in inventories for word in ("-i", str(PROJECT / "inventories" / name))),
+    ]
+    done = subprocess.run(
+        [*words, "playbooks/site.yml"],
+        cwd=PROJECT,
+        text=True,
+        capture_output=True,
+        timeout=1200 * SLOWEST,
+        check=False,
+        env={name: value for name, value in os.environ.items() if name != "ANSIBLE_CONFIG"},
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr
+
+
+@pytest.fixture(scope="module")
+def witness(lab: dict[str, Any]) -> Iterator[None]:
+    """gamma runs etcd, and both agents know it."""
+    labctl("up", "--witness")
+    site("lab", "lab_witness")
+    yield
+    heal()
+    for host in HOSTS:
+        labctl("start", host)
+    come_home()
+    site("lab")
+
+
+@pytest.fixture
+def recorded(witness: None) -> Iterator[None]:
+    """The guest fresh on alpha, protected to beta, which the record names."""
+    heal()
+    require_agents()
+    come_home()
+    agent.ask("alpha", "protect", timeout=SEED_TIMEOUT, domain=GUEST, peer="beta", wait=False)
+    wait_protected(host="alpha")
+    until("the backup is named", lambda: agent.status("alpha"), lambda seen: not seen["reason"], timeout=AUTOMATIC)
+    yield
+    heal()
+
+
+def heal() -> None:
+    labctl("heal", "replication")
+    labctl("heal", "guests")
+
+
+def runs_on(host: str) -> None:
+    """Wait until the guest runs there, and nowhere else."""
+    until(
+        f"the guest runs on {host} alone",
+        running_copies,
+        lambda found: [(copy.host, copy.name) for copy in found] == [(host, GUEST)],
+        timeout=AUTOMATIC,
+        passing=NOT_YET,
+    )
+
+
+def kept(client: Load, marks: dict[str, float]) -> None:
+    """End the client; it was told nothing that is not so."""
+    client.wait_for(60, 600)
+    client.stop()
+    proof = client.judge(marks)
+    assert proof["verdict"] == "kept", proof["reasons"]
+    assert proof["lost"]["count"] == proof["duplicated"]["count"] == 0
