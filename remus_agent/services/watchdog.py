@@ -72,12 +72,12 @@ class WatchdogKeeper:
             self._keeping.add_done_callback(self._ended)
 
     async def close(self) -> None:
-        """The agent stops in order. What it owned stays owned, and nothing resets the host meanwhile."""
-        if self._keeping is not None:
+        """The agent stops in order. What it owned stays owned, and nothing resets the host meanwhile. One that did not get as far
+        as to know its guests leaves alone what an earlier one has armed."""
+        if self._keeping is not None and self._watchdog is not None:
             self._keeping.cancel()
             await asyncio.gather(self._keeping, return_exceptions=True)
-        if self._watchdog is not None:
-            self._act(self._watchdog, Act.DISARM)
+            self._act(self._watchdog, Act.DISARM)  # also where the task had not begun
 
     def require(self, domain: str) -> None:
         """Before this domain is protected: raises HypervisorError when it shall be armed and cannot be."""

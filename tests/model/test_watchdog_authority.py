@@ -149,7 +149,9 @@ def test_a_restarted_agent_takes_it_over() -> None:
             world.kill_agent(alpha)
             await asyncio.sleep(1)
             assert armed(world) == ["alpha"], "it outlives the agent"
+            pets = alpha.watchdog.count("pet")
             world.start_agent(alpha)
+            await until(world, lambda pets=pets: alpha.watchdog.count("pet") > pets, 2 * LOOK)  # type: ignore[misc]
             await asyncio.sleep(10)
         await asyncio.sleep(2 * SECONDS)
         assert alpha.up
@@ -238,6 +240,7 @@ def test_agents_that_never_get_to_know_their_guests_let_it_run_out() -> None:
             await asyncio.sleep(1)
             if not alpha.up:
                 break
+            await ask(world, "alpha", lambda agent: agent.close())  # it ends by that error
         assert not alpha.up
         assert alpha.watchdog.count("pet") == pets
         assert runs_on(world) == ["beta"]
