@@ -77,6 +77,11 @@ agent:
     peers:
       description: Other agents by name, each with C(address) and where known C(reachable).
       type: dict
+    watchdog:
+      description:
+        - Of the host's watchdog, none where it is off. C(armed) and C(seconds); C(guests), for which it is armed; C(problem), why
+          it is not as it should be, or none.
+      type: dict
 domains:
   description: Status of each guest; empty where the agent does not know O(name).
   returned: success

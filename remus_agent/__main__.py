@@ -26,7 +26,10 @@ from remus_agent.adapters.transport import tcp, tls
 from remus_agent.adapters.transport.control_server import ControlServer
 from remus_agent.adapters.witness.etcd import EtcdWitness
 from remus_agent.adapters.witness.gateway import EtcdAccess
+from remus_agent.adapters.xen import libs
+from remus_agent.adapters.xen.control import Control
 from remus_agent.adapters.xen.hypervisor import XenHypervisor
+from remus_agent.adapters.xen.watchdog import XenWatchdog
 from remus_agent.config import Config
 from remus_agent.errors import RemusError
 from remus_agent.observe import logs
@@ -118,6 +121,7 @@ def _compose(settings: Config, events: EventLog, encryption: tls.MutualTls | Non
         automatic_failover=settings.automatic.failover,
         automatic_solo=settings.automatic.solo,
         automatic_reprotect=settings.automatic.reprotect,
+        watchdog_seconds=settings.watchdog.seconds,
     )
     disks = disk_config.load(disk_config.DEFAULT_PATH, settings.paths.state)
     if disks:
@@ -149,6 +153,8 @@ def _compose(settings: Config, events: EventLog, encryption: tls.MutualTls | Non
         witness=_witness(settings),
         second=_second(settings, encryption),
         fencing=FenceAgents(settings.fencing, clock) if settings.fencing else None,
+        # Also where it is off now: an agent that was killed may have left it armed.
+        watchdog=XenWatchdog(Control(libs.load()), settings.paths.run / "watchdog.json"),
     )
     paths = {name: str(address) for name, address in settings.replication.second_paths.items()}
     return AgentService(numbers, peers, ports, PlugOutputBuffers(), backup, paths)

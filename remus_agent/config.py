@@ -12,6 +12,7 @@ a default.
     [paths]        state run
     [tls]          ca certificate key                              (absolute paths; without the section: plain TCP)
     [fencing.NAME]                                                 (see `fence_config`)
+    [watchdog]     seconds                     (0: off; needs [witness])
 """
 
 from __future__ import annotations
@@ -202,6 +203,14 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True)
+class Watchdog:
+    """seconds: after which Xen resets this host, with all its guests, when the agent of a host that holds authority does not come
+    back. 0: never."""
+
+    seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole file, checked."""
 
@@ -214,6 +223,7 @@ class Config:
     tls: Tls | None = None
     witness: Witness | None = None
     automatic: Automatic = field(default_factory=Automatic)
+    watchdog: Watchdog = field(default_factory=Watchdog)
     fencing: Mapping[str, FenceAgent] = field(default_factory=lambda: MappingProxyType({}))
     """By the name of the peer that is switched off."""
 
@@ -229,6 +239,7 @@ _SECTIONS: Final[Mapping[str, type[Any]]] = MappingProxyType(
         "tls": Tls,
         "witness": Witness,
         "automatic": Automatic,
+        "watchdog": Watchdog,
     }
 )
 
@@ -278,6 +289,7 @@ def parse(text: str) -> Config:
         tls=_tls(data["tls"]) if "tls" in data else None,
         witness=_witness(data["witness"]) if "witness" in data else None,
         automatic=_convert("automatic", data.get("automatic", {}), Automatic),
+        watchdog=_convert("watchdog", data.get("watchdog", {}), Watchdog),
         fencing=fence_config.parse(fencing, replication.peers),
     )
     check(config)

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 MAX_SECONDS: Final = 86400.0
 MIN_OUTPUT_BYTES: Final = 65536
 MAX_INTERVAL_MS: Final = 60_000
+RESTART_SECONDS: Final = 60 + 30 + 1
+"""Within which systemd has killed an agent that hangs and starts it again: WatchdogSec, TimeoutStopSec (so long it waits after
+SIGABRT) and RestartSec of its unit."""
+MIN_WATCHDOG: Final = 180
+"""Two thirds of it are left at any moment: RESTART_SECONDS, and half a minute in which the new agent reads what it finds."""
+WATCHDOG_TO_DETECT: Final = 6
+"""The same two thirds are four times the silence after which the backup asks to take over."""
 
 
 def check(config: Config) -> None:
@@ -35,8 +42,28 @@ def check(config: Config) -> None:
     if not 0 <= config.pacing.interval_ms <= MAX_INTERVAL_MS:
         raise ConfigError(f"pacing.interval_ms is {config.pacing.interval_ms}; it must be from 0 to {MAX_INTERVAL_MS}")
     _check_addresses(config.host.name, config.replication)
+    _check_watchdog(config)
     if config.witness is not None:
         _check_witnessed(config, config.witness)
+
+
+def _check_watchdog(config: Config) -> None:
+    seconds = config.watchdog.seconds
+    if seconds == 0:
+        return
+    least = max(MIN_WATCHDOG, math.ceil(WATCHDOG_TO_DETECT * config.timeouts.detect))
+    if not least <= seconds <= MAX_SECONDS:
+        raise ConfigError(
+            f"watchdog.seconds is {seconds}; it must be 0 (off), or at least {least} and at most {MAX_SECONDS:.0f}",
+            hint="it resets the host with every guest: an agent that hangs must be restarted by systemd first"
+            f" ({RESTART_SECONDS} s and its start), and a host that is only slow be borne for longer than timeouts.detect"
+            f" ({config.timeouts.detect:g} s)",
+        )
+    if config.witness is None:
+        raise ConfigError(
+            "watchdog.seconds needs [witness]",
+            hint="it is armed only while the witness's record names this host; without one it never would be",
+        )
 
 
 def _check_addresses(host: str, replication: Replication) -> None:

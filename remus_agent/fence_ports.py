@@ -1,7 +1,8 @@
-"""Fencing, as services need it: a host is switched off, and seen to be off.
+"""Fencing, as services need it: a host is switched off, and seen to be off; and a host that resets itself.
 
-`adapters.fence` implements it with fence agents, `adapters.sim.fencing` fakes it. Fencing is not permission: who may run
-a guest is decided by the record in the witness (`witness_ports`).
+`adapters.fence` implements the first with fence agents, `adapters.xen.watchdog` the second; `adapters.sim.fencing` and
+`adapters.sim.watchdog` fake them. Neither is permission: who may run a guest is decided by the record in the witness
+(`witness_ports`).
 """
 
 from __future__ import annotations
@@ -67,4 +68,26 @@ class Fencing(Protocol):
 
     async def check(self, host: str) -> FenceCheck:
         """Ask the agent whether it works, without ever changing anything. Raises FencingError, FenceTimeout."""
+        ...
+
+
+class Watchdog(Protocol):
+    """Of this host: while it is armed, the whole machine is reset, with every guest, when nobody pets it in time. It outlives the
+    agent. Nothing here is async: it takes microseconds, and is called from the event loop, whose life it watches."""
+
+    @property
+    def armed(self) -> bool:
+        """Whether it is armed, by this agent or by an earlier one since the host was booted."""
+        ...
+
+    def arm(self, seconds: int) -> None:
+        """Reset the machine in so many seconds; nothing else may be armed. Raises HypervisorError: then nothing is armed."""
+        ...
+
+    def pet(self, seconds: int) -> None:
+        """So many seconds from now on. Raises HypervisorError; `armed` says whether it was not armed any more."""
+        ...
+
+    def disarm(self) -> None:
+        """Never reset it; nothing happens where it is not armed. Raises HypervisorError: then it stays armed."""
         ...

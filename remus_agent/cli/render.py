@@ -151,6 +151,8 @@ def agent(answer: Mapping[str, Any]) -> str:
     )
     if "tls" in answer:
         head += "\n" + facts([("TLS", _tls(answer["tls"]))])
+    if "watchdog" in answer:
+        head += "\n" + facts([("watchdog", _watchdog(answer["watchdog"]))])
     peers = answer.get("peers") or {}
     if not peers:
         return head + "\nNo peers are configured."
@@ -171,6 +173,18 @@ def _tls(found: Mapping[str, Any] | None) -> str:
     if "error" in found:
         return str(found["error"])
     return f"certificate until {found.get('expires')}, {found.get('days_left')} days left"
+
+
+def _watchdog(found: Mapping[str, Any] | None) -> str:
+    """Whether this host resets itself when its agent does not come back."""
+    if found is None:
+        return "off"
+    if found.get("problem"):
+        return f"{'armed' if found.get('armed') else 'NOT ARMED'}: {found['problem']}"
+    if found.get("armed"):
+        guests = ", ".join(found.get("guests") or ())
+        return f"armed, resets this host {found.get('seconds')} s after its agent is gone; owner of {guests}"
+    return "not armed, this host is the owner of no guest that it protects"
 
 
 def switchover(answer: Mapping[str, Any], *, trial: bool) -> str:

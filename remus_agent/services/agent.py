@@ -20,6 +20,7 @@ from remus_agent.errors import (
     RemusError,
 )
 from remus_agent.machines.primary import ALONE, NOT_OURS, State
+from remus_agent.machines.watchdog import AUTHORITY
 from remus_agent.observe.status import Status
 from remus_agent.ports import STOOD_DOWN, Domain, GuestRecord, GuestStore, OutputBuffers, Reserved
 from remus_agent.protocol.replication.messages import Hello, Refuse
@@ -37,6 +38,7 @@ from remus_agent.services.settings import Settings
 from remus_agent.services.stand_down import destroy_stale
 from remus_agent.services.sweep import sweep_outputs, sweep_taps
 from remus_agent.services.watch import Progress, watch
+from remus_agent.services.watchdog import WatchdogKeeper
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +80,8 @@ class AgentService:
         )
         backup.make_way = self._make_way
         self._forgetting = Forgetting(settings.host, ports, backup, self._protector)
+        seconds = settings.watchdog_seconds if self._roles is not None else 0
+        self._watchdog = WatchdogKeeper(ports.watchdog, seconds, ports.clock, ports.events, self._under_authority)
 
     @property
     def store(self) -> GuestStore:
@@ -88,6 +92,7 @@ class AgentService:
         """After a start: clear up after guests that are gone, then go on with every protection that is on record and
         whose guest still runs here. Taps of all others are taken away, but not where a protection is on record that cannot
         be resumed (its peer is not configured, its record is damaged): output is held then, and its tap stays as it is too."""
+        self._watchdog.take_over()
         await sweep_outputs(self._outputs, self._ports.hypervisor, self._ports.events)
         loaded = await self._ports.store.load_all()
         kept = {error.domain for error in loaded.damaged if error.domain is not None}
@@ -120,9 +125,11 @@ class AgentService:
         await sweep_taps(self._ports.taps, frozenset(kept), self._ports.events)
         if self._roles is not None:
             self._roles.start(loaded.records)
+        self._watchdog.start()
 
     async def close(self) -> None:
         """The agent stops. Guests run on; held output stays held."""
+        await self._watchdog.close()  # first: what follows may take longer than it waits
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
@@ -142,6 +149,7 @@ class AgentService:
             "cpu_policy": facts.cpu_policy,
             "free_memory_kib": facts.free_memory_kib,
             "peers": {name: {"address": address} for name, address in self.peers.items()},
+            "watchdog": self._watchdog.describe(),
         }
 
     async def overview(self) -> list[Status]:
@@ -154,7 +162,7 @@ class AgentService:
         """One domain. Raises DomainNotFound for a name that neither the agent nor Xen knows."""
         primary = self._primaries.get(name)
         if primary is not None and not (is_over(primary) and self.backup.copy_of(name) is not None):
-            return await primary_status(primary, self._ports.clock.now())
+            return await primary_status(primary, self._ports.clock.now(), self._watchdog.problem)
         copy = self.backup.copy_of(name)
         if copy is not None:
             override = self._roles.overrides.get(name) if self._roles is not None else None
@@ -178,6 +186,8 @@ class AgentService:
             domain = await self._ports.hypervisor.domain(name)
             if self._runs_alone(name, peer) is None:
                 self._refuse_what_is_taken(name, "probe")
+            if self._watchdog.problem is not None:
+                raise self._watchdog.problem
             source = await self._ports.hypervisor.open_source(domain)
             await source.close()
             disks = hello_disks(await self._ports.taps.of(domain))
@@ -229,6 +239,7 @@ class AgentService:
         async with self._lock:
             self._refuse_what_is_taken(name, "protect")
             self._refuse_copies(name, "protect")
+            self._watchdog.require(name)
             domain = await self._ports.hypervisor.domain(name)
             record = GuestRecord(
                 name=name,
@@ -373,6 +384,9 @@ class AgentService:
 
     def _running(self) -> list[PrimaryService]:
         return [each for each in self._primaries.values() if not is_over(each) and each.state not in NOT_OURS]
+
+    def _under_authority(self) -> list[str]:
+        return [name for name, each in self._primaries.items() if not is_over(each) and AUTHORITY[each.state]]
 
     def _protector(self, uuid: str) -> PrimaryService | None:
         mine = (each for each in self._primaries.values() if each.domain.uuid == uuid)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from remus_agent.disk_ports import Taps
-from remus_agent.fence_ports import Fencing
+from remus_agent.fence_ports import Fencing, Watchdog
 from remus_agent.ports import Clock, Connector, Domain, EventSink, GuestStore, HostFacts, Hypervisor
 from remus_agent.protocol.replication.messages import Hello, HelloDisk
 from remus_agent.witness_ports import Witness
@@ -29,6 +29,8 @@ class PrimaryPorts:
     """From this host's second address, for heartbeats; None: as `connector`."""
     fencing: Fencing | None = None
     """None: no fence agent is configured."""
+    watchdog: Watchdog | None = None
+    """None: this host has none."""
 
 
 def hello_for(

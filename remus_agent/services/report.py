@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from remus_agent.errors import OutputBufferError
+from remus_agent.errors import OutputBufferError, RemusError
 from remus_agent.machines import backup, primary
 from remus_agent.observe.status import Role, State, Status
 from remus_agent.ports import BufferState
@@ -51,8 +51,8 @@ _BACKUP: dict[backup.State, State] = {
 }
 
 
-async def primary_status(service: PrimaryService, now: float) -> Status:
-    """Status of a domain that is protected here."""
+async def primary_status(service: PrimaryService, now: float, watchdog: RemusError | None = None) -> Status:
+    """Status of a domain that is protected here. watchdog: what is wrong with this host's."""
     held = BufferState(0, 0, 0)
     reason = str(service.held_because) if service.held_because else service.ownership.reason or service.reason
     if not is_over(service):
@@ -60,6 +60,8 @@ async def primary_status(service: PrimaryService, now: float) -> Status:
             held = await service.buffer_state()
         except OutputBufferError as error:
             reason = reason or str(error)
+        if watchdog is not None:
+            reason = "; ".join(filter(None, (reason, f"no watchdog looks after this host: {watchdog}")))
     last = service.epochs[-1] if service.epochs else None
     return Status(
         domain=service.domain.name,

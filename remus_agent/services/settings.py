@@ -21,6 +21,7 @@ class Settings:
     after which a primary asks to run on alone; longer than detect plus what a takeover takes, so that a backup that lives wins.
     drift: by how much of itself the rate of one host's clock may differ from the true one.
     automatic_failover, automatic_solo, automatic_reprotect: whether an agent does these by itself.
+    watchdog_seconds: after which a host that holds authority is reset when its agent does not come back; 0: never.
     """
 
     host: str
@@ -42,6 +43,7 @@ class Settings:
     automatic_failover: bool = True
     automatic_solo: bool = True
     automatic_reprotect: bool = True
+    watchdog_seconds: int = 0
 
     @property
     def sure(self) -> float:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from lab_hosts import LAB_FOLDER, PROJECT, CommandFailed, Guest, Host, labctl, newc
+from witnessed import recorded, witness  # noqa: F401 - fixtures of several files
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,9 @@ def _quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-def play(story: Callable[[World], Awaitable[None]], *, automatic_reprotect: bool = True) -> None:
+def play(
+    story: Callable[[World], Awaitable[None]], *, automatic_reprotect: bool = True, watchdog_seconds: int = 0
+) -> None:
     """A story in a world whose guest is protected; every guarantee is checked beside it."""
     rng = random.Random(7)
     Violated.noted.clear()
@@ -41,6 +43,7 @@ def play(story: Callable[[World], Awaitable[None]], *, automatic_reprotect: bool
     async def main(loop: Scheduler) -> None:
         world = World(loop, rng, (1.0, 1.0))
         world.automatic_reprotect = automatic_reprotect
+        world.watchdog_seconds = watchdog_seconds
 
         async def work() -> None:
             while True:

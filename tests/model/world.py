@@ -18,6 +18,7 @@ from remus_agent.adapters.sim.hypervisor import SimGuest, SimHypervisor, SimTarg
 from remus_agent.adapters.sim.local import SimAnnouncer, SimDisk, SimEvents, SimJournal, SimOutput, SimOutputs
 from remus_agent.adapters.sim.net import SimConnection
 from remus_agent.adapters.sim.replica import SimReplicas, SimStores
+from remus_agent.adapters.sim.watchdog import SimWatchdog
 from remus_agent.adapters.sim.witness import SimWitness
 from remus_agent.errors import ConnectionLost, PeerTimeout
 from remus_agent.machines.authority import Ownership
@@ -44,6 +45,8 @@ TIMES: dict[str, float] = {
     "detect": 3.0,
     "solo": 8.0,
 }
+BOOT = 10.0
+"""Seconds that a host which was reset takes until its agent runs."""
 GRACE = 5.0
 """Seconds for which an owner that has just lost its guest may let out what the new one knows: to the witness and back."""
 
@@ -182,6 +185,7 @@ class Machine:
     disk: Disk
     events: Events
     node: Node
+    watchdog: SimWatchdog = field(default_factory=SimWatchdog)
     up: bool = True
     agent: AgentService | None = None
     starting: asyncio.Task[None] | None = None
@@ -230,6 +234,8 @@ class World:
         self.overriding: str | None = None
         """The host on which an operator activates a copy by override just now."""
         self.automatic_reprotect = True
+        self.watchdog_seconds = 0
+        """Of agents that are started from now on."""
         self.by_word: set[int] = set()
         """Incarnations that such a word has begun."""
         self.hosts = {
@@ -249,6 +255,7 @@ class World:
             self.loop.add(Node(name)),
         )
         machine.xen.in_window = lambda: self._snapshot(machine)
+        machine.watchdog.expired = lambda: self._reset(machine)
         return machine
 
     # What the hosts do
@@ -279,7 +286,10 @@ class World:
         for journal in host.disk.journals.values():
             journal.is_open = False
         settings = Settings(
-            host=host.name, automatic_reprotect=self.automatic_reprotect, **{**TIMES, "solo": self.solo}
+            host=host.name,
+            automatic_reprotect=self.automatic_reprotect,
+            watchdog_seconds=self.watchdog_seconds,
+            **{**TIMES, "solo": self.solo},
         )
         stores = SimStores(host.disk)
         ports = BackupPorts(host.xen, host.disk, SimAnnouncer(), host.events, host.clock, SimReplicas(stores))
@@ -297,6 +307,7 @@ class World:
                 SimTaps({}),
                 self.witness.of(host.name),
                 fencing=self.fencing,
+                watchdog=host.watchdog,
             ),
             host.outputs,
             backup,
@@ -329,6 +340,7 @@ class World:
         host.xen.guests.clear()
         host.outputs.by_name.clear()
         host.outputs._domids.clear()
+        host.watchdog.lose()
         host.up = False
 
     def power_on(self, host: Machine) -> None:
@@ -336,6 +348,11 @@ class World:
         if not host.up:
             host.up = True
             self.boot(host)
+
+    def _reset(self, host: Machine) -> None:
+        """Its watchdog ran out: it is off for as long as it boots."""
+        self.power_off(host)
+        self.loop.call_later(BOOT, self.power_on, host, context=OUTSIDE)
 
     def start_agent(self, host: Machine) -> None:
         """The service manager starts it again."""

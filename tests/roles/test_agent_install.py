@@ -27,6 +27,7 @@ WITNESSED = {
     "__remus_agent_second": "198.51.100.1",
     "remus_agent_second_paths": {"beta": "198.51.100.2:7790"},
     "remus_agent_automatic": {"reprotect": False},
+    "remus_agent_watchdog_seconds": 240,
 }
 
 
@@ -83,11 +84,13 @@ def test_the_agent_accepts_its_configuration(tmp_path: Path, address: str, liste
     assert loaded.tls == (None if secured == "plain" else files)
     if secured != "witness":
         assert (loaded.witness, loaded.replication.second, loaded.automatic) == (None, None, config.Automatic())
+        assert loaded.watchdog == config.Watchdog(0)
         return
     assert loaded.witness == config.Witness(("https://192.0.2.9:2379",), 3.0)
     assert str(loaded.replication.second) == "198.51.100.1:7790"
     assert {name: str(path) for name, path in loaded.replication.second_paths.items()} == {"beta": "198.51.100.2:7790"}
     assert loaded.automatic == config.Automatic(reprotect=False)
+    assert loaded.watchdog == config.Watchdog(240)
 
 
 @pytest.mark.parametrize("secrets", [True, False])

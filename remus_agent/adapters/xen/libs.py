@@ -52,6 +52,7 @@ _CTRL: Final[Prototypes] = {
     "xc_physinfo": (_int, _p, ct.POINTER(PhysInfo)),
     "xc_evtchn_alloc_unbound": (_int, _p, _u32, _u32),
     "xc_domain_subscribe_for_suspend": (_int, _p, _u32, _u32),
+    "xc_watchdog": (_int, _p, _u32, _u32),
 }  # fmt: skip
 _GUEST: Final[Prototypes] = {
     "xc_domain_resume": (_int, _p, _u32, _int),

@@ -475,6 +475,30 @@ def test_agent(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
         assert ["TLS:", *said.split()] in [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
+@pytest.mark.parametrize(
+    ("watchdog", "said"),
+    [
+        (None, "off"),
+        (
+            {"seconds": 180, "armed": True, "guests": ["web1", "db1"], "problem": None},
+            "armed, resets this host 180 s after its agent is gone; owner of web1, db1",
+        ),
+        (
+            {"seconds": 180, "armed": False, "guests": [], "problem": None},
+            "not armed, this host is the owner of no guest that it protects",
+        ),
+        ({"seconds": 180, "armed": False, "guests": [], "problem": "no space"}, "NOT ARMED: no space"),
+        ({"seconds": 180, "armed": True, "guests": ["web1"], "problem": "no privilege"}, "armed: no privilege"),
+    ],
+)
+def test_agent_says_whether_its_host_resets_itself(
+    agent: FakeAgent, capsys: pytest.CaptureFixture[str], watchdog: dict[str, Any] | None, said: str
+) -> None:
+    agent.answers = lambda r: [control.encode_result(r.id, {"host": "alpha", "watchdog": watchdog})]
+    assert cli.main(["agent"]) == 0
+    assert f"watchdog: {said}" in capsys.readouterr().out.splitlines()
+
+
 EVENT = {
     "id": 5,
     "time": "2025-01-02T03:04:05.678Z",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from remus_agent import config
+from remus_agent import config, config_rules
 from remus_agent.config import Address, Automatic, Tls, Witness, parse_address
 from remus_agent.errors import ConfigError
 
@@ -115,10 +115,22 @@ def test_a_witness_without_second_paths_never_fails_over_by_itself() -> None:
         (WITNESSED.replace('beta = "10.77', 'gamma = "10.77'), "second_paths.gamma is of no peer"),
         (WITNESSED.replace("10.77.0.12:7790", "10.78.0.12:7789"), "same address as replication.peers.beta"),
         (WITNESSED.replace("10.77.0.11:7790", "10.78.0.11:7789"), "same address as replication.listen"),
+        (WITNESSED + "[watchdog]\nseconds = 179\n", "watchdog.seconds is 179; it must be 0 .off., or at least 180"),
+        (WITNESSED + "[watchdog]\nseconds = -1\n", "watchdog.seconds is -1"),
+        (WITNESSED + "[watchdog]\nseconds = 86401\n", "watchdog.seconds is 86401; .* at most 86400"),
+        (WITNESSED + "[watchdog]\nseconds = 180.5\n", "watchdog.seconds: expected a whole number"),
+        (WITNESSED + "[watchdog]\nseconds = true\n", "watchdog.seconds: expected a whole number"),
+        (WITNESSED + "[watchdog]\nsecond = 1\n", r"\[watchdog\] has no key 'second'; allowed: seconds"),
+        (
+            WITNESSED + "[timeouts]\ndetect = 40.1\nsolo = 90\n[watchdog]\nseconds = 240\n",
+            "watchdog.seconds is 240; .* at least 241",
+        ),
+        (MINIMAL + "[watchdog]\nseconds = 180\n", r"watchdog.seconds needs \[witness\]"),
         (MINIMAL + "[timeouts]\nconect = 1\n", r"\[timeouts\] has no key 'conect'; allowed: ack, activate, connect"),
         (
             MINIMAL + "[time]\n",
-            r"no section 'time'; allowed: automatic, fencing, host, output, pacing, paths, replication, timeouts, tls, witness",
+            "no section 'time'; allowed: automatic, fencing, host, output, pacing, paths, replication, timeouts, tls,"
+            " watchdog, witness",
         ),
         (MINIMAL + "[replication.extra]\n", r"\[replication\] has no key 'extra'; allowed: listen, peers"),
         ("", "host.name is missing"),
@@ -156,6 +168,38 @@ def test_a_witness_without_second_paths_never_fails_over_by_itself() -> None:
 def test_what_is_wrong_is_named(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         config.parse(text)
+
+
+def test_the_watchdog_is_off_unless_it_has_time() -> None:
+    assert config.parse(MINIMAL).watchdog.seconds == 0
+    assert config.parse(MINIMAL + "[watchdog]\nseconds = 0\n").watchdog.seconds == 0
+    assert config.parse(WITNESSED + "[watchdog]\nseconds = 180\n").watchdog.seconds == 180
+
+
+def test_a_watchdog_that_is_too_short_is_told_why() -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.parse(WITNESSED + "[watchdog]\nseconds = 30\n")
+    assert "an agent that hangs must be restarted by systemd first (91 s and its start)" in str(caught.value.hint)
+    assert "longer than timeouts.detect (10 s)" in str(caught.value.hint)
+
+
+def test_systemd_restarts_an_agent_that_hangs_before_the_host_is_reset() -> None:
+    """The numbers of the rule are those of the unit."""
+    unit = (Path(config_rules.__file__).parent / "units/remus-agent.service").read_text()
+    (watchdog, stop, restart) = (
+        int(unit.split(f"\n{key}=")[1].split()[0]) for key in ("WatchdogSec", "TimeoutStopSec", "RestartSec")
+    )
+    assert watchdog + stop + restart == config_rules.RESTART_SECONDS
+    assert "TimeoutAbortSec" not in unit, "then TimeoutStopSec would not say how long systemd waits after SIGABRT"
+    assert config_rules.MIN_WATCHDOG * 2 / 3 - config_rules.RESTART_SECONDS >= 25, "for the start"
+
+
+def test_the_unit_may_call_the_hypervisor() -> None:
+    """What the watchdog and everything else needs: /dev/xen/privcmd and /dev/xen/hypercall."""
+    unit = (Path(config_rules.__file__).parent / "units/remus-agent.service").read_text()
+    keys = {line.partition("=")[0] for line in unit.splitlines() if not line.startswith("#")}
+    assert not keys & {"DevicePolicy", "DeviceAllow", "PrivateDevices", "ProtectClock", "SystemCallFilter", "User"}
+    assert not keys & {"CapabilityBoundingSet", "DynamicUser", "ProtectKernelTunables", "InaccessiblePaths"}
 
 
 def test_a_close_key_is_suggested() -> None:

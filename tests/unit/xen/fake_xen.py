@@ -43,6 +43,8 @@ class FakeXen:
         self.subscribed = 0
         self.callback_irq = 1
         self.capabilities = s.PHYSCAP_PV | s.PHYSCAP_SHADOW
+        self.watchdogs: dict[int, int] = {}
+        """Seconds of those that are armed, by their number."""
         self.calls: list[str] = []
         self.failing: set[str] = set()
         self.store: dict[str, str] = {
@@ -89,6 +91,24 @@ class FakeXen:
         )
         info.handle[:] = bytes.fromhex(UUID.replace("-", ""))
         return 1
+
+    def xc_watchdog(self, _: int, number: int, seconds: int) -> int:
+        if number == 0:
+            assert seconds, "the machine is reset at once"
+            free = next((each for each in (1, 2) if each not in self.watchdogs), None)
+            if free is None:
+                ct.set_errno(errno.ENOSPC)
+                return -1
+            self.watchdogs[free] = seconds
+            return free
+        if number not in self.watchdogs:
+            ct.set_errno(errno.EINVAL)
+            return -1
+        if seconds:
+            self.watchdogs[number] = seconds
+        else:
+            del self.watchdogs[number]
+        return 0
 
     def xc_domain_maximum_gpfn(self, _: int, domid: int, out: Any) -> int:
         out._obj.value = FRAMES - 1
