@@ -1,4 +1,4 @@
-"""When a host's watchdog is armed: as long as this host is the owner, by the witness's record, of a guest that it runs.
+"""When a host's watchdog is armed: as long as this host owns a guest that another one may take over, by the witness's record.
 
 What the record says is known from where the protection of each guest stands, because every change of its owner moves that: normal
 running never reads the record. Without a witness nobody holds authority, and nothing is armed.
@@ -27,9 +27,10 @@ AUTHORITY: Final[Mapping[State, bool]] = MappingProxyType(
         _S.RESEEDING: True,
         _S.SWITCHING: True,
         _S.GOING_SOLO: True,
-        _S.SOLO: True,
-        _S.SEEKING: True,
-        _S.REPROTECTING: True,
+        # It is the only one that may run the guest: a reset would help nobody, and lose it.
+        _S.SOLO: False,
+        _S.SEEKING: False,
+        _S.REPROTECTING: False,
         # It ends, but a copy may still be activated.
         _S.STOPPING: True,
         _S.RETIRING: True,
@@ -51,7 +52,7 @@ AUTHORITY: Final[Mapping[State, bool]] = MappingProxyType(
         _S.GIVEN_UP: False,
     }
 )
-"""Whether this host holds authority over a guest whose protection stands there."""
+"""Whether this host holds authority that another one may be given, over a guest whose protection stands there."""
 
 
 class Act(Enum):
