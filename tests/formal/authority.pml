@@ -14,7 +14,10 @@
  * to the witness is answered; or made and not answered; or late, so that it may be made at any later time, also after its
  * agent's death; or lost. Detectors have no clock: a backup may suspect and a primary may tire at any moment, which is every
  * timeout, delay and partition, also one-way. A connection's end is seen by one side before the other; messages of an older
- * session may still come. The history that clients were told is a path in a tree of states; an activation begins a branch.
+ * session may still come, but nobody heeds them: they are kept only in the mutation in which somebody does. A copy may be lost by
+ * its host. Epochs go on while the record is asked to name the backup; with the session ends the asking, and what was asked is in
+ * doubt. So it is when an owner gives up on asking to be alone, and looks for its backup again. The history that clients were told
+ * is a path in a tree of states; an activation begins a branch.
  *
  * WHAT IS CHECKED (CHECK, as bits).
  *   1  G1: what is released was committed by the backup, or output is open by the record.
@@ -28,8 +31,8 @@
  *
  * BOUNDS. Until faults end: HF states of the guest, so at most HF epochs over all sessions; generations to GF; SF sessions; BF
  * activations; FAULTS faults of any kind in total. Suspicion and freezes are not counted. In LIVE some more of each is
- * left for the time after faults. 2 faults with HF=4 GF=4: 1.3 million states, 270 MiB; LIVE with
- * HF=2 GF=3 BF=1: 1.1 million states, 155 MiB. Within the bounds the search is
+ * left for the time after faults. 2 faults with HF=4 GF=4: 0.75 million states, 165 MiB; LIVE with
+ * HF=2 GF=3 BF=1: 0.6 million states, 100 MiB. Within the bounds the search is
  * exhaustive (-DCOLLAPSE loses nothing, no bit-state hashing).
  *
  * WHAT IS NOT MODELLED. Disks (they are part of a commit). Timers. A switchover: its backup takes over a primary that does not
@@ -53,7 +56,7 @@
 #define BF 2		/* activations */
 #endif
 #ifndef FAULTS
-#define FAULTS 2	/* of: agent or host that crashes; answer lost; request that comes late or never; connection's end seen by one side */
+#define FAULTS 2	/* of: agent or host that crashes; copy lost; answer lost; request that comes late or never; connection's end seen by one side */
 #endif
 
 #ifdef LIVE		/* what is left to do when faults have ended */
@@ -97,6 +100,21 @@
 #endif
 
 #define PEER (1 - me)
+#ifdef NO_COMPARE
+#define COMPARES(cmp) true
+#else
+#define COMPARES(cmp) ((cmp) == r_gen)
+#endif
+/* Whether an acknowledgement of this session will be looked at. */
+#ifdef GENERATION_UNCHECKED
+#define HEEDED(s) true
+#else
+#define HEEDED(s) ((s) == p_sid[PEER])
+#endif
+/* Epochs go on while the record is asked to name the backup. */
+#define BESIDE_NAMING(x) (pend[x] == NONE || pend[x] == PROTECT)
+/* The backup has committed an epoch of the session. */
+#define COMMITTED(x) (e[x] > 1 || e[x] && (acked[x] || !waiting[x]))
 
 /* What is checked, as bits: output commit; output of both hosts open; open without the record; what clients were told. */
 #ifndef CHECK
@@ -164,7 +182,7 @@ bit c_ok[2]; num c_gen[2], c_h[2], c_br[2];	/* the committed copy */
 bit o_ok; num o_gen, o_h, o_br;	/* of any host: the copy that was there before */
 #endif
 
-/* Messages, one in each direction, by receiver. Session 0: none. */
+/* Messages, one in each direction, by receiver. Session 0: none. One of a session that is over is heeded by nobody, and is not kept. */
 num d_sid[2], d_e[2], d_h[2], d_br[2];
 num k_sid[2], k_e[2];
 num sid;
@@ -242,14 +260,23 @@ inline visible()
 #endif
 }
 
+/* Nobody waits for the answer any more; the request stays under way. One that compares with a record that is gone changes nothing. */
+inline leave_under_way(who)
+{
+	if
+	:: cur_cmp[who] && COMPARES(cur_cmp[who]) ->
+		late_cmp[who] = cur_cmp[who]; late_owner[who] = cur_owner[who]; late_prot[who] = cur_prot[who]
+	:: else
+	fi;
+	cur_cmp[who] = 0; cur_owner[who] = 0; cur_prot[who] = 0
+}
+
 inline request(what, cmp, owner, prot)
 {
 	pend[me] = what; ask[me] = WAIT; asked[me] = cmp;
-	if	/* what was under way stays under way */
-	:: cur_cmp[me] -> late_cmp[me] = cur_cmp[me]; late_owner[me] = cur_owner[me]; late_prot[me] = cur_prot[me]
-	:: else
-	fi;
-	cur_cmp[me] = cmp; cur_owner[me] = owner; cur_prot[me] = prot
+	leave_under_way(me);
+	cur_cmp[me] = cmp; cur_owner[me] = owner; cur_prot[me] = prot;
+	v_owner[me] = 0; v_gen[me] = 0; v_prot[me] = 0	/* last: `cmp` may be what was read */
 }
 
 inline look()
@@ -264,7 +291,17 @@ inline forget_view()
 
 inline end_session()
 {
-	p_sid[me] = 0; p_gen[me] = 0; e[me] = 0; waiting[me] = 0; acked[me] = 0
+	p_sid[me] = 0; p_gen[me] = 0; e[me] = 0; waiting[me] = 0; acked[me] = 0;
+#ifndef GENERATION_UNCHECKED
+	k_sid[me] = 0; k_e[me] = 0
+#endif
+}
+
+/* What is asked may be made as long as it is under way. To know of it is to read it, or to make another change. */
+inline give_up()
+{
+	leave_under_way(me);
+	own[me] = READ; forget_view()
 }
 
 inline drop_copy()
@@ -274,7 +311,8 @@ inline drop_copy()
 
 inline end_backup()
 {
-	b_sid[me] = 0; b_gen[me] = 0
+	b_sid[me] = 0; b_gen[me] = 0;
+	d_sid[me] = 0; d_e[me] = 0; d_h[me] = 0; d_br[me] = 0
 }
 
 inline stand_down()
@@ -296,13 +334,9 @@ inline crash(who)
 {
 	own[who] = NOT; bel[who] = 0; bel_prot[who] = 0; known[who] = 0;
 	pend[who] = NONE; ask[who] = IDLE; asked[who] = 0; v_owner[who] = 0; v_gen[who] = 0; v_prot[who] = 0;
-	if
-	:: cur_cmp[who] ->
-		late_cmp[who] = cur_cmp[who]; late_owner[who] = cur_owner[who]; late_prot[who] = cur_prot[who];
-		cur_cmp[who] = 0; cur_owner[who] = 0; cur_prot[who] = 0
-	:: else
-	fi;
+	leave_under_way(who);
 	p_sid[who] = 0; p_gen[who] = 0; e[who] = 0; waiting[who] = 0; acked[who] = 0; letting[who] = 0;
+	d_sid[who] = 0; d_e[who] = 0; d_h[who] = 0; d_br[who] = 0; k_sid[who] = 0; k_e[who] = 0;
 	b_sid[who] = 0; b_gen[who] = 0; c_ok[who] = 0; c_gen[who] = 0; c_h[who] = 0; c_br[who] = 0
 }
 
@@ -332,8 +366,8 @@ end:	do
 		G1(PAST(br[me], h[me], com_br, com_h));
 		visible();
 		letting[me] = 0; waiting[me] = 0; acked[me] = 0 }
-	:: d_step { !letting[me] && waiting[me] && guest[me] == RUNS && MAY_RELEASE(acked[me]) &&
-		pend[me] == NONE && bel_prot[me] && p_gen[me] == bel[me] -> letting[me] = 1 }
+	/* Whether the record names the backup yet, or ever will, does not matter: it has what is let out, and nothing older counts. */
+	:: d_step { !letting[me] && waiting[me] && guest[me] == RUNS && MAY_RELEASE(acked[me]) && BESIDE_NAMING(me) -> letting[me] = 1 }
 #ifndef TRACE
 	/* Frames pass while output is open. */
 	:: d_step { !letting[me] && opened[me] && guest[me] == RUNS && h[me] < HF ->
@@ -356,11 +390,15 @@ end:	do
 		SEEN(me, X_SESSION, bel[me] + 1 - bel_prot[me], 0) -> NEXT;
 		sid++; p_sid[me] = sid; p_gen[me] = bel[me] + 1 - bel_prot[me]; e[me] = 0;
 		b_sid[PEER] = sid; b_gen[PEER] = p_gen[me];
+		d_sid[PEER] = 0; d_e[PEER] = 0; d_h[PEER] = 0; d_br[PEER] = 0;
 		guest[PEER] = ABSENT; h[PEER] = 0; br[PEER] = 0 }
-	:: d_step { !letting[me] && p_sid[me] && guest[me] == RUNS && !waiting[me] && pend[me] == NONE && (h[me] < HF || e[me] == 0 && h[me] < MAXH) &&
+	:: d_step { !letting[me] && p_sid[me] && guest[me] == RUNS && !waiting[me] && BESIDE_NAMING(me) && (h[me] < HF || e[me] == 0 && h[me] < MAXH) &&
 		SEEN(me, X_BARRIER, p_gen[me], e[me] + 1) -> NEXT;
 		opened[me] = 0; h[me]++; e[me]++; waiting[me] = 1; acked[me] = 0;
-		d_sid[PEER] = p_sid[me]; d_e[PEER] = e[me]; d_h[PEER] = h[me]; d_br[PEER] = br[me] }
+		if
+		:: b_sid[PEER] == p_sid[me] -> d_sid[PEER] = p_sid[me]; d_e[PEER] = e[me]; d_h[PEER] = h[me]; d_br[PEER] = br[me]
+		:: else
+		fi }
 	:: d_step { !letting[me] && d_sid[me] && (d_sid[me] != b_sid[me] || SEEN(me, X_COMMIT, b_gen[me], d_e[me])) ->
 		if
 		:: d_sid[me] == b_sid[me] ->
@@ -373,7 +411,10 @@ end:	do
 #endif
 			c_ok[me] = 1; c_gen[me] = b_gen[me]; c_h[me] = d_h[me]; c_br[me] = d_br[me];
 			com_h = d_h[me]; com_br = d_br[me];
-			k_sid[PEER] = d_sid[me]; k_e[PEER] = d_e[me]
+			if
+			:: HEEDED(d_sid[me]) -> k_sid[PEER] = d_sid[me]; k_e[PEER] = d_e[me]
+			:: else
+			fi
 		:: else
 		fi;
 		d_sid[me] = 0; d_e[me] = 0; d_h[me] = 0; d_br[me] = 0 }
@@ -387,9 +428,13 @@ end:	do
 		:: else
 		fi;
 		k_sid[me] = 0; k_e[me] = 0 }
-	:: d_step { !letting[me] && p_sid[me] && pend[me] == NONE && (faults < FAULTS && !quiet || p_sid[me] != b_sid[PEER]) ->
+	:: d_step { !letting[me] && p_sid[me] && BESIDE_NAMING(me) && (faults < FAULTS && !quiet || p_sid[me] != b_sid[PEER]) ->
 		if
 		:: p_sid[me] == b_sid[PEER] -> COUNT
+		:: else
+		fi;
+		if	/* with it ends the asking for its backup to be named; what was asked is in doubt from now on */
+		:: pend[me] == PROTECT -> give_up()
 		:: else
 		fi;
 		end_session() }
@@ -400,6 +445,8 @@ end:	do
 		fi;
 		end_backup() }
 
+	/* What holds a copy may fail: the toolstack, the hypervisor. */
+	:: d_step { !letting[me] && c_ok[me] && !quiet && faults < FAULTS -> COUNT; drop_copy(); end_backup(); note_loss() }
 #ifdef OLDER_COPY_KEPT
 	:: d_step { c_ok[me] && o_ok -> end_backup(); c_gen[me] = o_gen; c_h[me] = o_h; c_br[me] = o_br; o_ok = 0 }
 #endif
@@ -411,7 +458,7 @@ end:	do
 #endif
 
 	/* -- asking the witness ---------------------------------------------------------------------------------- */
-	:: d_step { !letting[me] && p_sid[me] && bel[me] && !bel_prot[me] && p_gen[me] == bel[me] + 1 && acked[me] && pend[me] == NONE ->
+	:: d_step { !letting[me] && p_sid[me] && bel[me] && !bel_prot[me] && p_gen[me] == bel[me] + 1 && COMMITTED(me) && pend[me] == NONE ->
 		request(PROTECT, bel[me], me, 1) }
 	:: d_step { !letting[me] && guest[me] == RUNS && bel[me] && bel_prot[me] && pend[me] == NONE && SILENCE && bel[me] < MAXG ->
 #ifdef SOLO_UNASKED
@@ -420,12 +467,12 @@ end:	do
 		request(SOLO, bel[me], me, 0)
 #endif
 		}
-	/* Ownership that was only read of is confirmed by a change of one's own: it overtakes what an earlier agent has asked. */
-	:: d_step { !letting[me] && guest[me] == RUNS && bel[me] && !bel_prot[me] && own[me] == READ && pend[me] == NONE && p_sid[me] == 0 &&
-		bel[me] < MAXG -> request(SOLO, bel[me], me, 0) }
-	/* The session is gone while its record is not known: ask for the opposite, on the same generation. One of them comes first. */
-	:: d_step { !letting[me] && pend[me] == PROTECT && ask[me] == UNKNOWN && p_sid[me] != b_sid[PEER] ->
-		end_session(); request(SOLO, bel[me], me, 0) }
+	/* Ownership that was only read of is confirmed by a change of one's own: it overtakes what an earlier agent, or this one, has
+	   asked and given up on. */
+	:: d_step { !letting[me] && guest[me] == RUNS && bel[me] && !bel_prot[me] && (own[me] == READ || !opened[me] && SILENCE) && pend[me] == NONE &&
+		p_sid[me] == 0 && bel[me] < MAXG -> request(SOLO, bel[me], me, 0) }
+	/* Nobody can say whether it is alone: it may look for its backup again, its output held. */
+	:: d_step { !letting[me] && pend[me] == SOLO && ask[me] == UNKNOWN -> give_up() }
 	:: d_step { !letting[me] && guest[me] != RUNS && c_ok[me] && pend[me] == NONE && SUSPECTS && r_gen < MAXG && branches < MAXB && known[me] &&
 		r_owner != me && TAKEABLE(c_gen[me]) ->
 		request(TAKE, r_gen, me, 0) }
@@ -514,17 +561,16 @@ end:	do
 
 /* What a request is, by what it writes: its asker may have forgotten. */
 #define KIND(owner, prot) (owner != me -> X_GIVE : (prot -> X_PROTECT : (r_owner == me -> X_SOLO : X_TAKE)))
-#ifdef NO_COMPARE
-#define COMPARES(cmp) true
-#else
-#define COMPARES(cmp) (cmp == r_gen)
-#endif
 #define ARRIVES(cmp, owner, prot) (cmp && (!COMPARES(cmp) || SEEN(me, KIND(owner, prot), r_gen + 1, 0)))
 
 inline apply(cmp, owner, prot)
 {
 	if
-	:: COMPARES(cmp) -> NEXT; r_owner = owner; r_prot = prot; r_gen++
+	:: COMPARES(cmp) -> NEXT; r_owner = owner; r_prot = prot; r_gen++;
+#ifndef NO_COMPARE
+		/* What compares with an older record changes nothing any more, and nobody waits for it. */
+		late_cmp[0] = 0; late_owner[0] = 0; late_prot[0] = 0; late_cmp[1] = 0; late_owner[1] = 0; late_prot[1] = 0
+#endif
 	:: else
 	fi
 }
@@ -543,9 +589,7 @@ end:	do
 		cur_cmp[me] = 0; cur_owner[me] = 0; cur_prot[me] = 0;
 		COUNT; ask[me] = UNKNOWN }
 	:: d_step { !quiet && faults < FAULTS && cur_cmp[me] && !late_cmp[me] ->
-		COUNT; ask[me] = UNKNOWN;
-		late_cmp[me] = cur_cmp[me]; late_owner[me] = cur_owner[me]; late_prot[me] = cur_prot[me];
-		cur_cmp[me] = 0; cur_owner[me] = 0; cur_prot[me] = 0 }
+		COUNT; ask[me] = UNKNOWN; leave_under_way(me) }
 	:: d_step { ARRIVES(late_cmp[me], late_owner[me], late_prot[me]) ->
 		apply(late_cmp[me], late_owner[me], late_prot[me]);
 		late_cmp[me] = 0; late_owner[me] = 0; late_prot[me] = 0 }

@@ -16,6 +16,8 @@ alpha BARRIER 2 2
 beta COMMIT 2 2
 alpha RELEASE 2 2
 """
+BESIDE = "alpha SESSION 2\nalpha BARRIER 2 1\nbeta COMMIT 2 1\nalpha RELEASE 2 1\n"
+"""Nobody has changed the record yet."""
 TAKEN = PROTECTED + "beta TAKE 3\nbeta ACTIVATE 3\nbeta OPEN 3\n"
 BACK = "alpha STAND_DOWN 3\nbeta SESSION 4\nbeta BARRIER 4 1\nalpha COMMIT 4 1\nbeta PROTECT 4\nbeta RELEASE 4 1\n"
 ALONE = PROTECTED + "alpha SOLO 3\nalpha OPEN 3\n"
@@ -35,13 +37,26 @@ GOOD = {
     "a frozen primary lets out late what was committed": PROTECTED
     + "alpha BARRIER 2 3\nbeta COMMIT 2 3\nbeta TAKE 3\nbeta ACTIVATE 3\nbeta OPEN 3\nalpha RELEASE 2 3\nalpha STAND_DOWN 3\n",
     "an agent dies while alone": ALONE + "alpha AGENT_CRASH\nalpha SESSION 4\nalpha BARRIER 4 1\n",
+    "the witness is slow, and epochs go on": BESIDE
+    + "alpha BARRIER 2 2\nbeta COMMIT 2 2\nalpha RELEASE 2 2\nalpha PROTECT 2\n",
+    "naming the backup is given up on, and another session begins": BESIDE
+    + "alpha SESSION 2\nalpha BARRIER 2 1\nbeta COMMIT 2 1\nalpha RELEASE 2 1\nalpha PROTECT 2\n",
+    "what was given up on comes late": BESIDE + "alpha SESSION 2\nalpha PROTECT 2\nalpha BARRIER 2 1\nbeta TAKE 3\n",
+    "the session ends before the record was asked": BESIDE + "alpha SOLO 2\nalpha OPEN 2\n",
+    "going solo is given up on, and it comes late": PROTECTED
+    + "alpha SESSION 2\nalpha BARRIER 2 1\nalpha SOLO 3\nbeta COMMIT 2 1\nalpha RELEASE 2 1\nalpha SOLO 4\nalpha OPEN 4\n",
+    "the toolstack loses the copy of a new owner": PROTECTED + "beta TAKE 3\nbeta GIVE 4\nalpha SOLO 5\nalpha OPEN 5\n",
     "a guest is handed back": PROTECTED
     + "beta TAKE 3\nalpha STAND_DOWN 3\nbeta AGENT_CRASH\nbeta GIVE 4\nalpha RESUME 4\nalpha SOLO 5\nalpha OPEN 5\n",
 }
 
 BAD = {
     "released before the commit": ("alpha SESSION 2\nalpha BARRIER 2 1\n", "alpha RELEASE 2 1"),
-    "released before the record": ("alpha SESSION 2\nalpha BARRIER 2 1\nbeta COMMIT 2 1\n", "alpha RELEASE 2 1"),
+    "named after output was opened without a change": (BESIDE + "alpha OPEN 1\n", "alpha PROTECT 2"),
+    "opened while it is not known whether the backup is named": (
+        BESIDE + "alpha SESSION 2\nalpha PROTECT 2\n",
+        "alpha OPEN 2",
+    ),
     "released in another generation": (PROTECTED + "alpha BARRIER 2 3\nbeta COMMIT 2 3\n", "alpha RELEASE 3 3"),
     "released twice": (PROTECTED, "alpha RELEASE 2 2"),
     "released after standing down": (

@@ -61,7 +61,7 @@ class Event:
 
 
 class TraceRejectedError(AssertionError):
-    """The model cannot do this. index: of the first event that no run of the model reaches."""
+    """The model cannot do this. event: the first one that no run of the model reaches; index: its place."""
 
     def __init__(self, trace: Sequence[Event], index: int) -> None:
         before = "".join(f"\n  {each}" for each in trace[max(0, index - 8) : index])
@@ -69,6 +69,7 @@ class TraceRejectedError(AssertionError):
             f"event {index} is not possible in the model: {trace[index]}; before it:{before or ' nothing'}"
         )
         self.index = index
+        self.event = trace[index]
 
 
 def check(trace: Sequence[Event], *, owner: str, backup: str) -> None:
@@ -83,7 +84,9 @@ def check(trace: Sequence[Event], *, owner: str, backup: str) -> None:
     with tempfile.NamedTemporaryFile("w", dir=verifier.parent, suffix=".trace") as file:
         file.writelines(lines)
         file.flush()
-        verdict = spin.search(verifier, depth=1_000_000, hash_bits=18, environment={"REMUS_TRACE": file.name})
+        verdict = spin.search(
+            verifier, depth=10_000 + 30 * len(trace), hash_bits=18, environment={"REMUS_TRACE": file.name}
+        )
     if verdict.error and verdict.error.startswith("assertion violated x_act "):
         return  # the model's assertion at the end of a trace
     if verdict.errors or not verdict.complete:

@@ -28,6 +28,7 @@ from remus_agent.errors import RemusError
 from remus_agent.faults import VARIABLE, FaultName
 from remus_agent.machines.primary import State
 from remus_agent.services.agent import AgentService
+from tests.model.recorder import Recorder
 from tests.model.scheduler import Scheduler, run_scheduled
 from tests.model.world import GUEST, TIMES, Machine, Violated, World
 
@@ -229,8 +230,16 @@ async def _work(world: World) -> None:
         world.tick()
 
 
-async def _story(loop: Scheduler, plan: Plan, rng: random.Random) -> World:
-    world = World(loop, rng, plan.rates, plan.solo)
+async def _story(loop: Scheduler, plan: Plan, rng: random.Random, recorder: Recorder) -> World:
+    world = World(loop, rng, plan.rates, plan.solo, recorder)
+    try:
+        await _play(loop, plan, world)
+    finally:
+        recorder.stop()
+    return world
+
+
+async def _play(loop: Scheduler, plan: Plan, world: World) -> None:
     failed: list[BaseException] = []
     loop.set_exception_handler(lambda _, context: failed.append(context.get("exception") or RuntimeError(str(context))))
     working = loop.create_task(_work(world))
@@ -263,7 +272,6 @@ async def _story(loop: Scheduler, plan: Plan, rng: random.Random) -> World:
         if loop.time() > deadline:
             _served_again(world, before)
             break
-    return world
 
 
 def _settled(world: World, before: dict[int, int]) -> bool:
@@ -297,12 +305,12 @@ def _served_again(world: World, before: dict[int, int]) -> None:
         raise Violated("G5: the guest runs, and its clients hear nothing")
 
 
-def simulate(plan: Plan) -> str | None:
-    """Run one plan; what was violated, or None. Raises what is no guarantee: a defect."""
+def simulate(plan: Plan, recorder: Recorder | None = None) -> str | None:
+    """Run one plan; what was violated, or None. recorder: gets the run's trace. Raises what is no guarantee: a defect."""
     Violated.noted.clear()
     rng = random.Random(plan.seed)
     with contextlib.suppress(Violated):  # it is noted
-        run_scheduled(rng, lambda loop: _story(loop, plan, rng))
+        run_scheduled(rng, lambda loop: _story(loop, plan, rng, recorder or Recorder()))
     return str(Violated.noted[0]) if Violated.noted else None
 
 

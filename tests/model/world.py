@@ -8,27 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from remus_agent.adapters.sim.disk import SimTaps
 from remus_agent.adapters.sim.fencing import SimFencing
-from remus_agent.adapters.sim.hypervisor import SimGuest, SimHypervisor, SimTarget
-from remus_agent.adapters.sim.local import SimAnnouncer, SimDisk, SimEvents, SimJournal, SimOutput, SimOutputs
+from remus_agent.adapters.sim.hypervisor import SimGuest
+from remus_agent.adapters.sim.local import SimAnnouncer
 from remus_agent.adapters.sim.net import SimConnection
 from remus_agent.adapters.sim.replica import SimReplicas, SimStores
 from remus_agent.adapters.sim.watchdog import SimWatchdog
 from remus_agent.adapters.sim.witness import SimWitness
 from remus_agent.errors import ConnectionLost, PeerTimeout
 from remus_agent.machines.authority import Ownership
-from remus_agent.ports import CommitRecord, Domain
+from remus_agent.ports import CommitRecord
 from remus_agent.protocol.replication.frames import Frame, FrameType
+from remus_agent.protocol.replication.messages import decode
 from remus_agent.services.agent import AgentService
 from remus_agent.services.backup import BackupService
 from remus_agent.services.backup_ports import BackupPorts
 from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.settings import Settings
+from tests.formal.trace import Action
+from tests.model.hosts import Disk, Events, HostClock, Hypervisor, Outputs
+from tests.model.recorder import Recorder
 from tests.model.scheduler import OUTSIDE, Node, Scheduler
 
 UUID = "7b0b2a1e-0d6c-4f7a-9d51-0c6f3f3f0001"
@@ -59,118 +62,6 @@ class Violated(AssertionError):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.noted.append(self)
-
-
-class HostClock:
-    """ports.Clock of one host. rate: of its clock to true time. set_by: by how much its time of day was set."""
-
-    def __init__(self, loop: Scheduler, rate: float) -> None:
-        self._loop = loop
-        self.rate = rate
-        self.set_by = 0.0
-
-    def now(self) -> float:
-        return 1000 + self._loop.time() * self.rate
-
-    def time_of_day(self) -> float:
-        return self.now() + self.set_by
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds / self.rate)
-
-
-class Clients(list[str]):
-    """What left a host through one plug: the clients have it."""
-
-    def __init__(self, seen: Callable[[str], None]) -> None:
-        super().__init__()
-        self._seen = seen
-
-    def append(self, frame: str) -> None:
-        self._seen(frame)
-
-    def __iadd__(self, frames: Any) -> Clients:  # type: ignore[misc,override]
-        for frame in frames:
-            self._seen(frame)
-        return self
-
-
-class Outputs(SimOutputs):
-    """Plugs whose frames go to the clients."""
-
-    def __init__(self, seen: Callable[[str], None]) -> None:
-        super().__init__()
-        self._seen = seen
-
-    def of(self, domain: Domain, limit: int) -> SimOutput:
-        self.by_name.setdefault(domain.name, SimOutput(out=Clients(self._seen)))
-        return super().of(domain, limit)
-
-
-class Events(SimEvents):
-    """Tells of each suspicion."""
-
-    def __init__(self, suspects: Callable[[], None]) -> None:
-        super().__init__()
-        self._suspects = suspects
-
-    def note(self, domain: str, event: str, *, epoch: int | None = None, **detail: object) -> None:
-        super().note(domain, event, epoch=epoch, **detail)
-        if event == "suspect":
-            self._suspects()
-
-
-class Disk(SimDisk):
-    """Journals that tell of each commit."""
-
-    def __init__(self, committed: Callable[[CommitRecord], None]) -> None:
-        super().__init__()
-        self._committed = committed
-
-    async def open(self, domain: str) -> SimJournal:
-        journal = await super().open(domain)
-        if not isinstance(journal, Journal):
-            journal = self.journals[domain] = Journal(self, self._committed)
-            journal.is_open = True
-        return journal
-
-
-class Journal(SimJournal):
-    """One that tells of each commit."""
-
-    def __init__(self, disk: SimDisk, committed: Callable[[CommitRecord], None]) -> None:
-        super().__init__(disk)
-        self._committed = committed
-
-    async def commit(self, record: CommitRecord) -> None:
-        await super().commit(record)
-        self._committed(record)
-
-
-class Hypervisor(SimHypervisor):
-    """One that tells of each activation."""
-
-    def __init__(self, name: str, activated: Callable[[SimGuest, str], None]) -> None:
-        super().__init__(name)
-        self._activated = activated
-
-    async def open_target(self, preamble: bytes, working_name: str) -> SimTarget:
-        made = await super().open_target(preamble, working_name)
-        return Target(self, made._guest, self._activated)
-
-
-class Target(SimTarget):
-    """A copy whose activation is told."""
-
-    def __init__(self, host: SimHypervisor, guest: SimGuest, activated: Callable[[SimGuest, str], None]) -> None:
-        super().__init__(host, guest)
-        self._activated = activated
-
-    async def activate(self, tail: Any, emulator: Any, name: str) -> Domain:
-        working_name = self._guest.domain.name
-        domain = await super().activate(tail, emulator, name)
-        self._activated(self._guest, working_name)
-        return domain
 
 
 @dataclass
@@ -210,9 +101,15 @@ class World:
     """All of it. Times of faults are true time. rng: for delays."""
 
     def __init__(
-        self, loop: Scheduler, rng: random.Random, rates: tuple[float, float], solo: float = TIMES["solo"]
+        self,
+        loop: Scheduler,
+        rng: random.Random,
+        rates: tuple[float, float],
+        solo: float = TIMES["solo"],
+        recorder: Recorder | None = None,
     ) -> None:
         self.loop = loop
+        self.recorder = recorder or Recorder()
         self.rng = rng
         self.solo = solo
         self.witness = SimWitness(delay=lambda _: self.rng.random() * self.witness_delay, changed=self._changed)
@@ -248,9 +145,13 @@ class World:
             name,
             peer,
             HostClock(self.loop, rate),
-            Hypervisor(name, lambda guest, was: self._activated(name, guest, was)),
-            Outputs(lambda frame: self._seen(name, frame)),
-            Disk(self._committed),
+            Hypervisor(
+                name,
+                lambda guest, was: self._activated(name, guest, was),
+                lambda action: self.recorder.saw(name, action),
+            ),
+            Outputs(lambda frame: self._seen(name, frame), lambda action: self._plugged(name, action)),
+            Disk(lambda record: self._committed(name, record)),
             Events(lambda: self._suspected(peer)),
             self.loop.add(Node(name)),
         )
@@ -319,6 +220,12 @@ class World:
         """SIGKILL. Its copies go with it; guests and plugs stay as they are."""
         if host.agent is None:
             return
+        self.recorder.saw(host.name, Action.AGENT_CRASH)
+        self._lose_agent(host)
+
+    def _lose_agent(self, host: Machine) -> None:
+        if host.agent is None:
+            return
         host.node.stopped = True
         host.agent = None
         host.xen.revive()
@@ -331,8 +238,10 @@ class World:
 
     def power_off(self, host: Machine) -> None:
         """Nothing of its memory is left, and nobody is told."""
+        if host.up:
+            self.recorder.saw(host.name, Action.HOST_CRASH)
         host.connections = []
-        self.kill_agent(host)
+        self._lose_agent(host)
         if any(not guest.paused_copy for guest in host.xen.guests.values()):
             self.lost_with_power = True  # also with one that is paused, which may be the only one
         for guest in host.xen.guests.values():
@@ -384,10 +293,15 @@ class World:
                 self._seen(inc.host, frame)
             else:
                 plug.emit(frame)
-            if plug is None or not plug.installed or not plug.holding:
+            if self._is_open(inc.host):
                 open_now.append(inc.host)
         if len(open_now) > 1:
             raise Violated("G3: two hosts run the guest with their output open")
+
+    def _is_open(self, host: str) -> bool:
+        """Whether what a guest sends there gets out at once."""
+        plug = self.hosts[host].outputs.by_name.get(GUEST)
+        return plug is None or not plug.installed or not plug.holding
 
     # What must hold
 
@@ -416,11 +330,23 @@ class World:
         key = (service.session_id, service.commit.waiting)
         self.snapshots[key] = (inc, memory, int.from_bytes(memory[:8], "little"))
 
-    def _committed(self, record: CommitRecord) -> None:
+    def _plugged(self, host: str, action: Action) -> None:
+        if action is not Action.BARRIER:
+            self.recorder.saw(host, action)
+            return
+        agent = self.hosts[host].agent
+        session = agent._primaries[GUEST].session_id if agent is not None else None
+        self.recorder.barrier(host, session)
+
+    def _committed(self, host: str, record: CommitRecord) -> None:
+        self.recorder.committed(host, record)
         inc, _, count = self.snapshots[record.session, record.epoch]
         inc.committed = max(inc.committed, count)
 
     def _activated(self, host: str, guest: SimGuest, working_name: str) -> None:
+        self.recorder.saw(host, Action.ACTIVATE)
+        if self._is_open(host):
+            self.recorder.saw(host, Action.OPEN)
         agent = self.hosts[host].agent
         assert agent is not None
         copy = next(copy for copy in agent.backup.copies_of(GUEST) if copy.working_name == working_name)
@@ -438,6 +364,7 @@ class World:
         self.incarnations.append(Incarnation(len(self.incarnations), host, guest, inc, seen=count))
 
     def _changed(self, _: str, now: Ownership | None) -> None:
+        self.recorder.changed(now)
         before, self.owner = self.owner, now
         if before is None or now is None or now.owner == before.owner:
             return
@@ -490,7 +417,9 @@ class Wire:
         self._world = world
 
     def mangle(self, frame: Frame, data: bytes) -> bytes:
-        """Damage one bit of memory on its way, when that is planned."""
+        """Damage one bit of memory on its way, when that is planned. What opens a session is recorded."""
+        if frame.type in (FrameType.HELLO, FrameType.WELCOME):
+            self._world.recorder.said(decode(frame))
         if self._world.damage and frame.type is FrameType.STREAM and len(data) > 4200:
             self._world.damage -= 1
             return data[:-4000] + bytes([data[-4000] ^ 1]) + data[-3999:]

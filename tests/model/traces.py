@@ -1,0 +1,104 @@
+"""Whether what the code does in the simulation is something that the formal model can do: each run of `simulate.py` as a trace
+(`recorder.py`) for the model of authority (`tests/formal/trace.py`).
+
+python -m tests.model.traces --seeds 0:1000              many seeds
+python -m tests.model.traces --seed 17                   the trace of one, and the model's word on it
+python -m tests.model.traces --seed 17 --fault NAME      with a seeded fault of remus_agent/faults.py
+
+A run that breaks a guarantee is compared up to there. What the model does not know is left out of the plans: `NOT_MODELLED`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from remus_agent.faults import VARIABLE
+from tests.formal.trace import Event, TraceRejectedError, check
+from tests.model.recorder import Recorder
+from tests.model.simulate import Plan, moved_plan_of, plan_of, simulate
+
+NOT_MODELLED: Final = {
+    "override": "an operator's word activates a copy whatever the record says; in the model that is a mutation, which breaks"
+    " a guarantee on purpose (adr/0006, 6)",
+}
+"""Kinds of faults, and why no run with one is compared. Before the first record in the witness nothing is recorded: there the
+model begins, with the guest running, its output open."""
+
+
+def modelled(plan: Plan) -> Plan:
+    """The plan without what the model does not know."""
+    return replace(plan, faults=tuple(fault for fault in plan.faults if fault.kind not in NOT_MODELLED))
+
+
+def trace_of(plan: Plan) -> list[Event]:
+    """What is seen in a run, up to the end or to the first guarantee that is broken."""
+    recorder = Recorder()
+    simulate(plan, recorder)
+    return recorder.events
+
+
+def rejection(plan: Plan) -> TraceRejectedError | None:
+    """Why the model cannot do what the code does under this plan; None when it can."""
+    try:
+        check(trace_of(modelled(plan)), owner="alpha", backup="beta")
+    except TraceRejectedError as error:
+        return error
+    return None
+
+
+def first_rejection(seeds: range, draw: Callable[[int], Plan] = plan_of) -> str | None:
+    """The report of the first seed whose run the model cannot do."""
+    for seed in seeds:
+        error = rejection(draw(seed))
+        if error is not None:
+            return report(draw(seed), error)
+    return None
+
+
+def report(plan: Plan, error: TraceRejectedError) -> str:
+    """What a person needs to see it again."""
+    fault = os.environ.get(VARIABLE)
+    command = f"python -m tests.model.traces --seed {plan.seed}" + (f" --fault {fault}" if fault else "")
+    command += " --switchovers" if plan.switchovers else ""
+    return "\n".join([f"seed {plan.seed}: {error}", f"again: {command}", *map(str, modelled(plan).faults)])
+
+
+def main() -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--seeds", default="0:1000")
+    parser.add_argument("--fault")
+    parser.add_argument("--switchovers", action="store_true", help="an operator moves the guest meanwhile")
+    options = parser.parse_args()
+    if options.fault:
+        os.environ[VARIABLE] = options.fault
+    logging.disable(logging.CRITICAL)
+    draw = moved_plan_of if options.switchovers else plan_of
+    if options.seed is not None:
+        plan = draw(options.seed)
+        print(*trace_of(modelled(plan)), sep="\n")
+        error = rejection(plan)
+        print(f"seed {plan.seed}: accepted" if error is None else report(plan, error))
+        return error is not None
+    low, high = map(int, options.seeds.split(":"))
+    started, rejected = time.perf_counter(), []
+    for seed in range(low, high):
+        error = rejection(draw(seed))
+        if error is not None:
+            rejected.append(seed)
+            print(report(draw(seed), error), flush=True)
+    rate = (high - low) / (time.perf_counter() - started)
+    print(f"{high - low - len(rejected)} of {high - low} runs are accepted by the model, {rate:.1f} a second")
+    return bool(rejected)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
