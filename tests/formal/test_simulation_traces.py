@@ -18,12 +18,23 @@ from tests.model.traces import NOT_MODELLED, first_rejection, modelled, rejectio
 
 GIVEN_BACK = PLANS[FaultName.DESTROY_AT_ONCE]
 """A takeover whose copy is lost: no seed of these makes one in which the paused guest goes on."""
-FOUND_WITHIN = 300
+FORGETFUL = Plan(
+    seed=1,
+    rates=(1.0, 1.0),
+    faults=(
+        Fault(at=2.0, kind="kill-agent", host="alpha", seconds=12.0),
+        Fault(at=8.4, kind="witness-down", host="alpha", seconds=14.0),
+        Fault(at=8.5, kind="power-off", host="beta", seconds=1.0),
+    ),
+)
+"""A new owner that goes down with the guest, and knows of nothing when it is back."""
+FOUND_WITHIN = 1000
 
 SEEN: dict[FaultName, tuple[Callable[[int], Plan], int, Action]] = {
     FaultName.ACK_WAIT_REMOVED: (plan_of, 0, Action.RELEASE),
-    FaultName.CAS_WITHOUT_COMPARE: (plan_of, 212, Action.TAKE),
+    FaultName.CAS_WITHOUT_COMPARE: (plan_of, 712, Action.TAKE),
     FaultName.SOLO_WITHOUT_CAS: (plan_of, 0, Action.OPEN),
+    FaultName.SESSION_UNASKED: (lambda _: FORGETFUL, 1, Action.SESSION),
     FaultName.RESTART_OPENS_OUTPUT: (plan_of, 5, Action.OPEN),
     FaultName.RUNS_UNNOTED: (plan_of, 73, Action.GIVE),
     FaultName.DESTROY_AT_ONCE: (plan_of, 0, Action.SESSION),
