@@ -69,6 +69,7 @@ class AgentService:
             seams = Seams(self._guests, self._adopt, paths or {})
             self._roles = Roles(ports.witness, settings, ports, backup, seams)
             backup.owned = self._owned
+            backup.witnessed = True
         backup.hand_overs = HandOvers(
             self._roles or ByWord(ports.store, backup.taking_over),
             backup.copies_of,
@@ -76,6 +77,7 @@ class AgentService:
             settings,
             ports.clock,
         )
+        backup.gives_way = self._gives_way
         backup.make_way = self._make_way
         self._forgetting = Forgetting(settings.host, ports, backup, self._protector)
 
@@ -176,14 +178,16 @@ class AgentService:
         address = self._address(peer)
         try:
             domain = await self._ports.hypervisor.domain(name)
-            if self._runs_alone(name, peer) is None:
+            alone = self._runs_alone(name, peer)
+            if alone is None:
                 self._refuse_what_is_taken(name, "probe")
+            generation = 1 if alone is None else alone.record.generation
             source = await self._ports.hypervisor.open_source(domain)
             await source.close()
             disks = hello_disks(await self._ports.taps.of(domain))
             host = await self._ports.hypervisor.facts()
             facts = {"memory_kib": domain.memory_kib, "guest_type": domain.guest_type.value, **asdict(host)}
-            hello = hello_for(domain, host, self.settings.host, generation=1, purpose="probe", disks=disks)
+            hello = hello_for(domain, host, self.settings.host, generation=generation, purpose="probe", disks=disks)
             connection, answer = await ask(self._ports.connector, address, hello, self.settings)
             await connection.close()
             if isinstance(answer, Refuse):
@@ -382,6 +386,13 @@ class AgentService:
         """See `BackupService.owned`."""
         mine = [each.record.generation for each in self._running() if each.domain.uuid == uuid]
         return max(mine, default=None)
+
+    def _gives_way(self, hello: Hello) -> Domain | None:
+        """See `BackupService.gives_way`: what is paused here because that host owns it."""
+        paused = (
+            each for each in self._primaries.values() if each.domain.uuid == hello.uuid and each.state in NOT_OURS
+        )
+        return next((each.domain for each in paused if each.record.peer == hello.host and not is_over(each)), None)
 
     async def _make_way(self, hello: Hello) -> None:
         """See `BackupService.make_way`: a session of the new owner of a guest that is paused here shows that it runs there."""
