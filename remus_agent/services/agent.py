@@ -105,8 +105,9 @@ class AgentService:
                 if domain.uuid != record.uuid:
                     raise DomainNotFound("another domain has taken its name", domain=record.name)
             except DomainNotFound as error:
-                self._ports.events.note(record.name, "guest-gone", reason=str(error))
-                log.warning("%s: no longer runs here; its protection is forgotten: %s", record.name, error)
+                left = self._left_of(record)
+                self._ports.events.note(record.name, "guest-gone", reason=str(error), left=left)
+                log.warning("%s: no longer runs here; its protection is forgotten: %s; %s", record.name, error, left)
                 await self._ports.store.remove(record.name)
                 continue
             kept.add(record.name)
@@ -122,6 +123,15 @@ class AgentService:
         await sweep_taps(self._ports.taps, frozenset(kept), self._ports.events)
         if self._roles is not None:
             self._roles.start(loaded.records)
+
+    def _left_of(self, record: GuestRecord) -> str:
+        """What there is of a guest that ran here, or was just about to: this host cannot tell."""
+        if self._roles is None:
+            return f"a copy may be on {record.peer}"
+        return (
+            f"a copy may be on {record.peer}, or the guest is paused there because this host owns it: nothing lets that go on by"
+            " itself"
+        )
 
     async def close(self) -> None:
         """The agent stops. Guests run on; held output stays held."""
