@@ -170,3 +170,49 @@ def test_certificates_are_made_where_no_etcd_is_yet(tmp_path: Path, monkeypatch:
     code, text = run_playbook(tmp_path, inventory, "witness", "--tags", "remus_pki", *variables)
     assert code == 0, text
     assert (tmp_path / "tls" / "host.pem").exists()
+
+
+def preflight(folder: Path, hosts: dict[str, Any], witnesses: dict[str, Any], *options: str) -> tuple[int, str]:
+    """playbooks/preflight.yml of a pair and its witnesses, without looking for Xen."""
+    groups = {"remus_hosts": {"hosts": hosts}, "remus_witnesses": {"hosts": witnesses}}
+    nobody = ("-e", "remus_preflight_hosts=all:!all")
+    return run_playbook(folder, {"children": groups}, "preflight", *nobody, *options)
+
+
+def test_an_inventory_with_a_witness_is_refused_with_every_reason(tmp_path: Path) -> None:
+    hosts = {
+        name: {"remus_replication_address": f"192.0.2.{number}"} for number, name in enumerate(("alpha", "beta"), 1)
+    }
+    witnesses = {
+        "alpha": {"remus_witness_address": "198.51.100.1"},
+        "gamma": {"remus_witness_address": "192.0.2.2"},
+        "delta": {"remus_witness_address": "192.0.2.2"},
+        "epsilon": {},
+    }
+    code, text = preflight(tmp_path, hosts, witnesses)
+    assert code != 0
+    assert "The inventory is not usable, nothing was changed" in text
+    assert "has 4 hosts (alpha, delta, epsilon, gamma), it must have one or three" in text
+    for name in ("alpha", "gamma", "delta"):
+        assert f"witness {name} is one of the hosts of remus_hosts" in text
+    assert "witness epsilon has no remus_witness_address" in text
+    assert "two witnesses have the same remus_witness_address" in text
+    assert "changed=0" in text
+
+
+def test_a_witness_that_does_not_answer_is_named_by_every_host(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    hosts = {
+        name: {"remus_replication_address": f"192.0.2.{number}"} for number, name in enumerate(("alpha", "beta"), 1)
+    }
+    witnesses = {"gamma": {"remus_witness_address": "127.0.0.1", "remus_witness_client_port": port}}
+    folder = ("-e", f"remus_pki_host_dir={tmp_path / 'none'}")
+    code, text = preflight(tmp_path, hosts, witnesses, *folder, "-e", "remus_preflight_agents=required")
+    assert code != 0
+    for host in hosts:
+        assert f"{host} cannot use the witness, nothing was changed" in text
+    assert text.count(f"the witness gamma (127.0.0.1 port {port}) is closed") >= len(hosts)
+    assert text.count("this host has no certificates, and the witness accepts certificates only") >= len(hosts)
+    _, text = preflight(tmp_path, hosts, witnesses, *folder)
+    assert f"nobody listens at the witness gamma (127.0.0.1 port {port}) yet" in text
+    assert "cannot use the witness" not in text, "it may not be installed yet"
