@@ -128,6 +128,8 @@ from ansible.module_utils.basic import AnsibleModule
 OLDEST = (3, 4)
 """Of etcd's versions the first with the interface that agents use."""
 LARGEST = 1 << 20
+ELECTION = 5.0
+"""Seconds for the nodes to agree on a new leader, before there counts as none."""
 EXPIRED = 10
 """X509_V_ERR_CERT_HAS_EXPIRED"""
 
@@ -184,6 +186,11 @@ class Node:
             return self._is("open", "")
         try:
             self._ask_all(context)
+            end = time.monotonic() + ELECTION
+            while self.found["state"] == "no-majority" and time.monotonic() < end:
+                time.sleep(0.5)
+                self._is("healthy", "")
+                self._ask_all(context)
         except ssl.SSLCertVerificationError as failure:
             expired = failure.verify_code == EXPIRED
             self._is(
