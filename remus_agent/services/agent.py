@@ -71,6 +71,7 @@ class AgentService:
             seams = Seams(self._guests, self._adopt, paths or {})
             self._roles = Roles(ports.witness, settings, ports, backup, seams)
             backup.owned = self._owned
+            backup.witnessed = True
         backup.hand_overs = HandOvers(
             self._roles or ByWord(ports.store, backup.taking_over),
             backup.copies_of,
@@ -78,6 +79,7 @@ class AgentService:
             settings,
             ports.clock,
         )
+        backup.gives_way = self._gives_way
         backup.make_way = self._make_way
         self._forgetting = Forgetting(settings.host, ports, backup, self._protector)
         seconds = settings.watchdog_seconds if self._roles is not None else 0
@@ -108,8 +110,9 @@ class AgentService:
                 if domain.uuid != record.uuid:
                     raise DomainNotFound("another domain has taken its name", domain=record.name)
             except DomainNotFound as error:
-                self._ports.events.note(record.name, "guest-gone", reason=str(error))
-                log.warning("%s: no longer runs here; its protection is forgotten: %s", record.name, error)
+                left = self._left_of(record)
+                self._ports.events.note(record.name, "guest-gone", reason=str(error), left=left)
+                log.warning("%s: no longer runs here; its protection is forgotten: %s; %s", record.name, error, left)
                 await self._ports.store.remove(record.name)
                 continue
             kept.add(record.name)
@@ -126,6 +129,15 @@ class AgentService:
         if self._roles is not None:
             self._roles.start(loaded.records)
         self._watchdog.start()
+
+    def _left_of(self, record: GuestRecord) -> str:
+        """What there is of a guest that ran here, or was just about to: this host cannot tell."""
+        if self._roles is None:
+            return f"a copy may be on {record.peer}"
+        return (
+            f"a copy may be on {record.peer}, or the guest is paused there because this host owns it: nothing lets that go on by"
+            " itself"
+        )
 
     async def close(self) -> None:
         """The agent stops. Guests run on; held output stays held."""
@@ -184,16 +196,18 @@ class AgentService:
         address = self._address(peer)
         try:
             domain = await self._ports.hypervisor.domain(name)
-            if self._runs_alone(name, peer) is None:
+            alone = self._runs_alone(name, peer)
+            if alone is None:
                 self._refuse_what_is_taken(name, "probe")
             if self._watchdog.problem is not None:
                 raise self._watchdog.problem
+            generation = 1 if alone is None else alone.record.generation
             source = await self._ports.hypervisor.open_source(domain)
             await source.close()
             disks = hello_disks(await self._ports.taps.of(domain))
             host = await self._ports.hypervisor.facts()
             facts = {"memory_kib": domain.memory_kib, "guest_type": domain.guest_type.value, **asdict(host)}
-            hello = hello_for(domain, host, self.settings.host, generation=1, purpose="probe", disks=disks)
+            hello = hello_for(domain, host, self.settings.host, generation=generation, purpose="probe", disks=disks)
             connection, answer = await ask(self._ports.connector, address, hello, self.settings)
             await connection.close()
             if isinstance(answer, Refuse):
@@ -396,6 +410,13 @@ class AgentService:
         """See `BackupService.owned`."""
         mine = [each.record.generation for each in self._running() if each.domain.uuid == uuid]
         return max(mine, default=None)
+
+    def _gives_way(self, hello: Hello) -> Domain | None:
+        """See `BackupService.gives_way`: what is paused here because that host owns it."""
+        paused = (
+            each for each in self._primaries.values() if each.domain.uuid == hello.uuid and each.state in NOT_OURS
+        )
+        return next((each.domain for each in paused if each.record.peer == hello.host and not is_over(each)), None)
 
     async def _make_way(self, hello: Hello) -> None:
         """See `BackupService.make_way`: a session of the new owner of a guest that is paused here shows that it runs there."""

@@ -24,7 +24,7 @@ from remus_agent.errors import (
 )
 from remus_agent.faults import FaultName, active
 from remus_agent.machines.backup import Event, State
-from remus_agent.ports import Connection, Journal
+from remus_agent.ports import Connection, Domain, Journal
 from remus_agent.protocol.replication.frames import FrameType
 from remus_agent.protocol.replication.messages import (
     AskOutcome,
@@ -76,6 +76,12 @@ class BackupService:
         self.admit: Callable[[Hello], Awaitable[None]] = _without_asking
         """Called with each session's HELLO before anything is done for it. Raises RemusError for one that must not be opened."""
 
+        self.gives_way: Callable[[Hello], Domain | None] = lambda _: None
+        """What this host still has of a guest that a session with this HELLO would have go."""
+
+        self.witnessed = False
+        """Whether hosts learn from a witness who owns a guest."""
+
         self.make_way: Callable[[Hello], Awaitable[None]] = _nothing_in_the_way
         """Called with each session's HELLO: what this host still has of a guest that the other one owns has to go."""
 
@@ -99,7 +105,10 @@ class BackupService:
             for copy in self._copies.get(hello.domain, [])
             if copy.state in (*_LEFT, State.READY, State.RECEIVING) and copy.hello.uuid == hello.uuid
         )
-        return await examine(hello, self._ports, self._settings.host, replaceable)
+        stale = self.gives_way(hello)
+        if stale is not None:
+            replaceable += stale.memory_kib + OVERHEAD_KIB
+        return await examine(hello, self._ports, self._settings.host, replaceable, stale, witnessed=self.witnessed)
 
     async def on_connection(self, connection: Connection) -> None:
         """A peer has connected: hear what it wants and serve it to the end. Never raises RemusError."""

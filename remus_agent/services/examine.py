@@ -14,9 +14,12 @@ OVERHEAD_KIB: Final = 24 * 1024
 """What Xen and the toolstack need for a small domain beside its memory: page tables, shadow pool, structures."""
 
 
-async def examine(hello: Hello, ports: BackupPorts, host: str, replaceable: int) -> tuple[list[Reason], int]:
+async def examine(
+    hello: Hello, ports: BackupPorts, host: str, replaceable: int, gives_way: Domain | None, *, witnessed: bool
+) -> tuple[list[Reason], int]:
     """The reasons, and the free memory in KiB. Changes nothing. host: this one's name. replaceable: KiB of memory that older
-    copies of the domain would give back."""
+    copies of the domain would give back. gives_way: a domain here that a session destroys. witnessed: hosts learn from a
+    witness who owns a guest."""
     reasons: list[Reason] = []
     facts = await ports.hypervisor.facts()
     guest_type = GuestType(hello.guest_type)
@@ -45,14 +48,8 @@ async def examine(hello: Hello, ports: BackupPorts, host: str, replaceable: int)
             )
         )
     running = await _running(ports, hello.domain)
-    if running is not None:
-        reasons.append(
-            _reason(
-                "runs-here",
-                f"{host} itself runs a domain {hello.domain} (domid {running.domid})",
-                "if that is the same guest after a failover, destroy the stale one first",
-            )
-        )
+    if running is not None and (gives_way is None or running.domid != gives_way.domid):
+        reasons.append(_runs_here(hello, running, host, witnessed))
     needed = hello.memory_kib + OVERHEAD_KIB
     if facts.free_memory_kib + replaceable < needed:
         reasons.append(
@@ -66,6 +63,20 @@ async def examine(hello: Hello, ports: BackupPorts, host: str, replaceable: int)
     for text in await ports.replicas.examine(hello.domain, facts_of(hello.disks)) if hello.disks else ():
         reasons.append(_reason("disk", text[:4000], f"see the disks of {hello.domain} on {host}"))
     return reasons[:MAX_REASONS], facts.free_memory_kib
+
+
+def _runs_here(hello: Hello, running: Domain, host: str, witnessed: bool) -> Reason:
+    if running.uuid != hello.uuid:
+        hint = f"that is another guest (UUID {running.uuid}) with the same name: rename one of the two"
+    elif witnessed:
+        hint = (
+            f"wait: once {host} hears from the witness that {hello.host} owns the guest, it stands down by itself and can be the"
+            f" backup; if `remusctl status {hello.domain}` on {host} says unprotected, its agent does not know the guest, and you"
+            " have to destroy the stale one"
+        )
+    else:
+        hint = "if that is the same guest after a failover, destroy the stale one first"
+    return _reason("runs-here", f"{host} itself runs a domain {hello.domain} (domid {running.domid})", hint)
 
 
 async def _running(ports: BackupPorts, name: str) -> Domain | None:

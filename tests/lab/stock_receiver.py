@@ -1,9 +1,10 @@
 """Stands in for a backup's agent, with nothing of ours behind it: what a primary sends goes to stock `xl migrate-receive -r`.
 
-    python3 stock_receiver.py ADDRESS PORT > report.json
+    python3 stock_receiver.py ADDRESS PORT [CONFIG] > report.json
 
-Runs on a host, with the agent's own Python. Serves one session: acknowledges each epoch once all of its bytes are with xl, and
-ends xl's input when the session ends, upon which xl activates the last complete checkpoint. Prints one JSON object.
+Runs on a host, with the agent's own Python, and over TLS with the host's own certificate where its agent's configuration has
+[tls]. Serves one session: acknowledges each epoch once all of its bytes are with xl, and ends xl's input when the session ends,
+upon which xl activates the last complete checkpoint. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import sys
 import threading
 from collections.abc import Iterator
 from typing import IO
+
+from peer_socket import CONFIG, PeerSocket, accept
 
 from remus_agent.protocol.replication.digest import EpochDigest
 from remus_agent.protocol.replication.frames import Frame, FrameDecoder, FrameType
@@ -34,12 +37,12 @@ HEARTBEAT = 1.0
 PATIENCE = 600.0
 
 
-def frames(connection: socket.socket) -> Iterator[Frame]:
+def frames(connection: PeerSocket) -> Iterator[Frame]:
     """Every frame of a connection until it ends, however it ends."""
     decoder = FrameDecoder()
     while True:
         try:
-            data = connection.recv(1 << 20)
+            data = connection.receive()
         except ConnectionError:
             return
         if not data:
@@ -50,9 +53,8 @@ def frames(connection: socket.socket) -> Iterator[Frame]:
 class Session:
     """One session and the xl that takes it in."""
 
-    def __init__(self, connection: socket.socket, xl: subprocess.Popen[bytes]) -> None:
+    def __init__(self, connection: PeerSocket, xl: subprocess.Popen[bytes]) -> None:
         self._connection = connection
-        self._lock = threading.Lock()
         self._over = threading.Event()
         self._xl = xl
         self._digest = EpochDigest()
@@ -93,16 +95,15 @@ class Session:
 
     def _say(self, message: Message) -> None:
         try:
-            with self._lock:
-                self._connection.sendall(b"".join(bytes_of(encode(message))))
+            self._connection.send(b"".join(bytes_of(encode(message))))
         except ConnectionError:
             self._over.set()
 
 
-def main(address: str, port: str) -> None:
+def main(address: str, port: str, config: str = CONFIG) -> None:
     with socket.create_server((address, int(port))) as server:
         server.settimeout(PATIENCE)
-        connection, _ = server.accept()
+        connection = accept(server, config)
     xl = subprocess.Popen(
         ["xl", "migrate-receive", "-r"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -119,4 +120,4 @@ def main(address: str, port: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(*sys.argv[1:4])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lab_hosts import Host
 from pair import agent, faults, protection
 from pair.guest import answers, copies
 from pair.hosts import ADDRESSES, GUEST, on
@@ -21,14 +22,19 @@ from pair.wait import until
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(3600)]
 
 PORT = 7789
-ROGUE = Path(__file__).parent / "rogue_peer.py"
+HERE = Path(__file__).parent
+ROGUE = "/run/remus-rogue"
 PYTHON = "/opt/remus/current/bin/python3"
 JOURNAL = "/var/lib/remus/journal"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _lab(lab: dict[str, Any]) -> None:
-    """Skips with the lab's own reason when there is none."""
+def _lab(lab: dict[str, Any]) -> Iterator[None]:
+    """Skips with the lab's own reason when there is none. Puts the rogue peer on alpha."""
+    alpha = Host("alpha")
+    alpha.put(ROGUE, {name: (HERE / name).read_bytes() for name in ("rogue_peer.py", "peer_socket.py")})
+    yield
+    alpha.run(f"rm -rf {ROGUE}")
 
 
 @pytest.fixture
@@ -145,8 +151,7 @@ def test_a_backup_without_free_memory(unprotected: None, ballast: None) -> None:
 
 def rogue(address: str = ADDRESSES["beta"], **case: Any) -> dict[str, Any]:
     """What the agent answers to a peer that says strange things from alpha."""
-    on("alpha", "cat > /run/rogue_peer.py", stdin=ROGUE.read_text())
-    command = f"{PYTHON} /run/rogue_peer.py {address} {PORT}"
+    command = f"{PYTHON} {ROGUE}/rogue_peer.py {address} {PORT}"
     whole = {"hello": None, "hex": "", "shut": True, **case}
     said: dict[str, Any] = json.loads(on("alpha", command, stdin=json.dumps(whole), timeout=120))
     return said

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lab_hosts import Host
 from pair import agent, faults
 from pair.guest import come_home, copies
 from pair.hosts import ADDRESSES, GUEST, on
@@ -22,7 +23,8 @@ pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(3600)]
 
 PORT = 7789
 PYTHON = "/opt/remus/current/bin/python3"
-SCRIPT = Path(__file__).parent / "stock_receiver.py"
+HERE = Path(__file__).parent
+FOLDER = "/run/remus-stock"
 REPORT = "/run/stock-receiver.json"
 
 
@@ -31,16 +33,17 @@ def receiver(lab: dict[str, Any]) -> Iterator[int]:
     """Its process on beta, in the place of beta's agent. The guest is on alpha, protected by nobody."""
     ensure_unprotected()
     on("beta", "systemctl stop remus-agent.service", timeout=180)
-    on("beta", "cat > /run/stock_receiver.py", stdin=SCRIPT.read_text())
+    Host("beta").put(FOLDER, {name: (HERE / name).read_bytes() for name in ("stock_receiver.py", "peer_socket.py")})
     pid = int(
         on(
             "beta",
-            f"setsid {PYTHON} /run/stock_receiver.py {ADDRESSES['beta']} {PORT} >{REPORT} 2>{REPORT}.err </dev/null & echo $!",
+            f"setsid {PYTHON} {FOLDER}/stock_receiver.py {ADDRESSES['beta']} {PORT}"
+            f" >{REPORT} 2>{REPORT}.err </dev/null & echo $!",
         )
     )
     until("it listens", lambda: on("beta", "ss -Hltn"), lambda text: f":{PORT} " in text, timeout=120)
     yield pid
-    on("beta", f"kill {pid} 2>/dev/null; rm -f /run/stock_receiver.py {REPORT}*; systemctl start remus-agent.service")
+    on("beta", f"kill {pid} 2>/dev/null; rm -rf {FOLDER} {REPORT}*; systemctl start remus-agent.service")
     until("beta's agent answers", lambda: agent.answers("beta"), timeout=120)
     come_home()
 

@@ -81,6 +81,23 @@ def test_guests_of_other_types_survive_as_well(kind: GuestType) -> None:
     run(story())
 
 
+def test_a_backup_that_runs_a_guest_of_that_name_itself_says_what_to_do() -> None:
+    async def story() -> None:
+        pair = Pair()
+        stale = pair.beta.xen.create("web1", UUID)
+        (reason,) = (await on(pair.alpha).probe("web1", "beta"))["reasons"]
+        assert (reason["code"], reason["hint"]) == (
+            "runs-here",
+            "if that is the same guest after a failover, destroy the stale one first",
+        )
+        other = UUID.replace("0001", "0002")
+        stale.domain = replace(stale.domain, uuid=other)
+        (reason,) = (await on(pair.alpha).probe("web1", "beta"))["reasons"]
+        assert reason["hint"] == f"that is another guest (UUID {other}) with the same name: rename one of the two"
+
+    run(story())
+
+
 def test_a_pv_guest_needs_the_policy_of_pv_guests() -> None:
     async def story() -> None:
         pair = Pair()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from remus_agent.errors import RefusedError
 from remus_agent.faults import VARIABLE, FaultName
-from tests.model.test_authority import BOTH, ask, play, standing, status, until
+from tests.model.test_authority import BOTH, ask, play, protect_again, standing, status, until
 from tests.model.world import GUEST, World
 
 
@@ -67,6 +69,48 @@ def test_an_agent_that_starts_and_finds_another_owner_pauses_and_waits() -> None
         assert paused_on_alpha(world)
 
     play(story)
+
+
+def probe_alpha(agent: Any) -> Any:
+    """What `remusctl probe` asks for on beta."""
+    return agent.probe(GUEST, "alpha")
+
+
+def test_what_is_paused_here_is_in_nobodys_way() -> None:
+    async def story(world: World) -> None:
+        await taken_over_unseen(world)
+        world.heal(set(BOTH))
+        xen = world.hosts["alpha"].xen
+        free, xen.host = xen.host, replace(xen.host, free_memory_kib=0)  # the paused guest has it
+        assert (await ask(world, "beta", probe_alpha))["reasons"] == []
+        xen.host = free
+        assert paused_on_alpha(world), "to ask is not to open a session"
+        shown = await ask(world, "beta", protect_again)
+        assert shown.state == "protected"
+        assert not paused_on_alpha(world)
+
+    play(story, automatic_reprotect=False)
+
+
+def test_a_host_that_has_not_heard_yet_stands_down_by_itself_and_nobody_is_told_to_destroy_its_guest() -> None:
+    async def story(world: World) -> None:
+        alpha = world.hosts["alpha"]
+        world.cut |= BOTH
+        world.kill_agent(alpha)
+        await until(world, lambda: [inc.host for inc in world.running()] == ["alpha", "beta"], 10)
+        world.witness.lose_answer = lambda host: host == "alpha"
+        world.start_agent(alpha)
+        world.heal(set(BOTH))
+        (reason,) = (await ask(world, "beta", probe_alpha))["reasons"]
+        assert reason["code"] == "runs-here"
+        assert reason["hint"].startswith(
+            "wait: once alpha hears from the witness that beta owns the guest, it stands down"
+        )
+        world.witness.lose_answer = lambda _: False
+        await until(world, lambda: paused_on_alpha(world), 15)
+        assert (await ask(world, "beta", probe_alpha))["ok"]
+
+    play(story, automatic_reprotect=False)
 
 
 def test_only_force_ends_it() -> None:

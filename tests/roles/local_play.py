@@ -12,22 +12,33 @@ import yaml
 
 from tests.modules.conftest import ROOT
 
+SECONDS = 600
+"""For one run."""
 VARIABLES = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "remus_pki_enabled": True}
 
 
 def run_play(folder: Path, inventory: dict[str, Any], play: dict[str, Any], *options: str) -> tuple[int, str]:
     """Exit code and output of one play on all hosts. inventory: the content of its group `all`. folder: for its files."""
+    (folder / "play.yml").write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, **play}]))
+    return _run(folder, inventory, folder / "play.yml", *options)
+
+
+def run_playbook(folder: Path, inventory: dict[str, Any], name: str, *options: str) -> tuple[int, str]:
+    """The same of a playbook of the bundle."""
+    return _run(folder, inventory, ROOT / "playbooks" / f"{name}.yml", *options)
+
+
+def _run(folder: Path, inventory: dict[str, Any], path: Path, *options: str) -> tuple[int, str]:
     hosts = {"all": {**inventory, "vars": VARIABLES}}
     (folder / "hosts.yml").write_text(yaml.safe_dump(hosts))
-    (folder / "play.yml").write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, **play}]))
     playbook = str(Path(sys.executable).with_name("ansible-playbook"))
     done = subprocess.run(
-        [playbook, "-i", str(folder / "hosts.yml"), str(folder / "play.yml"), *options],
+        [playbook, "-i", str(folder / "hosts.yml"), str(path), *options],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
-        timeout=110,
+        timeout=SECONDS,
         env=dict(os.environ, ANSIBLE_LOCAL_TEMP=str(folder / "tmp"), ANSIBLE_ROLES_PATH=str(ROOT / "roles")),
     )
     return done.returncode, done.stdout + done.stderr

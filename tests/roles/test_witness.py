@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import ssl
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +17,9 @@ import pytest
 from tests.certificates import Authority
 from tests.etcd_server import free_ports
 from tests.modules.conftest import ROOT
-from tests.roles.local_play import run_play
+from tests.roles.local_play import run_play, run_playbook
 
-pytestmark = [pytest.mark.playbooks, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.playbooks, pytest.mark.timeout(1800)]
 
 
 def play(folder: Path, hosts: dict[str, Any], *tasks: dict[str, Any], fails: bool = False) -> str:
@@ -57,3 +63,156 @@ def test_etcd_accepts_the_settings_and_is_verified(tmp_path: Path) -> None:
 def test_two_witnesses_are_refused(tmp_path: Path) -> None:
     hosts = {name: {"remus_witness_address": f"192.0.2.{number}"} for number, name in enumerate(("a", "b"), 1)}
     assert "it must have one or three" in play(tmp_path, hosts, role("preflight"), fails=True)
+
+
+SYSTEMCTL = """#!{python}
+\"\"\"systemd for one etcd: what it starts gets copies of the certificates, as LoadCredential makes them.\"\"\"
+import os, pathlib, shutil, signal, subprocess, sys
+folder = pathlib.Path({folder!r})
+words = sys.argv[1:]
+with (folder / "systemctl").open("a") as log:
+    print(*words, file=log)
+if "show" in words:
+    print("LoadState=loaded\\nActiveState=active\\nUnitFileState=enabled")
+elif "is-enabled" in words:
+    print("enabled")
+elif "restart" in words or "start" in words:
+    pid = folder / "pid"
+    if pid.exists():
+        os.kill(int(pid.read_text()), signal.SIGKILL)
+    for name in ("ca.pem", "host.pem", "host.key"):
+        shutil.copy(folder / "tls" / name, folder / "credentials" / name)
+    text = (folder / "env").read_text().replace("/run/credentials/etcd.service", str(folder / "credentials"))
+    env = dict(line.split("=", 1) for line in text.splitlines() if line.startswith("ETCD_"))
+    with (folder / "log").open("ab") as log:
+        etcd = subprocess.Popen(["etcd"], env={{"PATH": "/usr/bin:/bin", **env}}, stdin=subprocess.DEVNULL, stdout=log,
+                                stderr=log, start_new_session=True)
+    pid.write_text(str(etcd.pid))
+"""
+
+
+@pytest.fixture
+def witness(tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """The facts of gamma, whose systemd is a script, with a running etcd that has the first certificates."""
+    for name in ("bin", "credentials", "units"):
+        (tmp_path / name).mkdir()
+    systemctl = tmp_path / "bin" / "systemctl"
+    systemctl.write_text(SYSTEMCTL.format(python=sys.executable, folder=str(tmp_path)))
+    systemctl.chmod(0o755)
+    client, peer = free_ports(2)
+    facts = {
+        "remus_witness_address": "127.0.0.1",
+        "remus_witness_client_port": client,
+        "remus_witness_peer_port": peer,
+        "remus_witness_data_dir": str(tmp_path / "data"),
+        "remus_pki_host_dir": str(tmp_path / "tls"),
+        "remus_witness_health_timeout": 30,
+        "__remus_witness_drop_in_dir": str(tmp_path / "units"),
+    }
+    template = {"src": str(ROOT / "roles/remus_witness/templates/etcd.env.j2"), "dest": str(tmp_path / "env")}
+    play(tmp_path, {"gamma": facts}, role("preflight"), {"template": template}, {"include_role": {"name": "remus_pki"}})
+    try:
+        subprocess.run([systemctl, "start", "etcd.service"], check=True)
+        yield facts
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
+def shown(folder: Path, port: int) -> str:
+    """The certificate that etcd shows."""
+    context = ssl.create_default_context(cafile=str(folder / "tls" / "ca.pem"))
+    context.load_cert_chain(folder / "tls" / "host.pem", folder / "tls" / "host.key")
+    with (
+        socket.create_connection(("127.0.0.1", port), 30) as tcp,
+        context.wrap_socket(tcp, server_hostname="127.0.0.1") as tls,
+    ):
+        return ssl.DER_cert_to_PEM_cert(tls.getpeercert(binary_form=True) or b"")
+
+
+def test_the_documented_command_for_certificates_hands_them_to_etcd(
+    witness: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    calls, port = tmp_path / "systemctl", witness["remus_witness_client_port"]
+
+    def renew(*options: str) -> list[str]:
+        """What was done to units by `playbooks/witness.yml --tags remus_pki`, which site.yml imports."""
+        calls.write_text("")
+        variables = ("-e", f"__remus_witness_drop_in_dir={tmp_path / 'units'}")
+        inventory = {"children": {"remus_witnesses": {"hosts": {"gamma": witness}}}}
+        code, text = run_playbook(tmp_path, inventory, "witness", "--tags", "remus_pki", *variables, *options)
+        assert code == 0, text
+        return [line for line in calls.read_text().splitlines() if "restart" in line or " start " in line]
+
+    assert len(renew()) == 1, "the drop-in names certificates that etcd may not have"
+    assert renew() == [], "nothing has changed"
+    first = shown(tmp_path, port)
+    for path in (tmp_path / "pki" / "hosts" / "gamma").iterdir():
+        path.unlink()
+    assert len(renew()) == 1
+    assert shown(tmp_path, port) != first
+    assert shown(tmp_path, port).strip() == (tmp_path / "tls" / "host.pem").read_text().strip()
+    assert len(renew("-e", "remus_pki_rotation=prepare")) == 1, "it trusts one CA more"
+
+
+def test_certificates_are_made_where_no_etcd_is_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "systemctl").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "bin" / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    facts = {
+        "remus_witness_address": "127.0.0.1",
+        "remus_witness_data_dir": str(tmp_path / "data"),
+        "remus_pki_host_dir": str(tmp_path / "tls"),
+    }
+    inventory = {"children": {"remus_witnesses": {"hosts": {"gamma": facts}}}}
+    variables = ("-e", f"__remus_witness_drop_in_dir={tmp_path / 'units'}")
+    code, text = run_playbook(tmp_path, inventory, "witness", "--tags", "remus_pki", *variables)
+    assert code == 0, text
+    assert (tmp_path / "tls" / "host.pem").exists()
+
+
+def preflight(folder: Path, hosts: dict[str, Any], witnesses: dict[str, Any], *options: str) -> tuple[int, str]:
+    """playbooks/preflight.yml of a pair and its witnesses, without looking for Xen."""
+    groups = {"remus_hosts": {"hosts": hosts}, "remus_witnesses": {"hosts": witnesses}}
+    nobody = ("-e", "remus_preflight_hosts=all:!all")
+    return run_playbook(folder, {"children": groups}, "preflight", *nobody, *options)
+
+
+def test_an_inventory_with_a_witness_is_refused_with_every_reason(tmp_path: Path) -> None:
+    hosts = {
+        name: {"remus_replication_address": f"192.0.2.{number}"} for number, name in enumerate(("alpha", "beta"), 1)
+    }
+    witnesses = {
+        "alpha": {"remus_witness_address": "198.51.100.1"},
+        "gamma": {"remus_witness_address": "192.0.2.2"},
+        "delta": {"remus_witness_address": "192.0.2.2"},
+        "epsilon": {},
+    }
+    code, text = preflight(tmp_path, hosts, witnesses)
+    assert code != 0
+    assert "The inventory is not usable, nothing was changed" in text
+    assert "has 4 hosts (alpha, delta, epsilon, gamma), it must have one or three" in text
+    for name in ("alpha", "gamma", "delta"):
+        assert f"witness {name} is one of the hosts of remus_hosts" in text
+    assert "witness epsilon has no remus_witness_address" in text
+    assert "two witnesses have the same remus_witness_address" in text
+    assert "changed=0" in text
+
+
+def test_a_witness_that_does_not_answer_is_named_by_every_host(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    hosts = {
+        name: {"remus_replication_address": f"192.0.2.{number}"} for number, name in enumerate(("alpha", "beta"), 1)
+    }
+    witnesses = {"gamma": {"remus_witness_address": "127.0.0.1", "remus_witness_client_port": port}}
+    folder = ("-e", f"remus_pki_host_dir={tmp_path / 'none'}")
+    code, text = preflight(tmp_path, hosts, witnesses, *folder, "-e", "remus_preflight_agents=required")
+    assert code != 0
+    for host in hosts:
+        assert f"{host} cannot use the witness, nothing was changed" in text
+    assert text.count(f"the witness gamma (127.0.0.1 port {port}) is closed") >= len(hosts)
+    assert text.count("this host has no certificates, and the witness accepts certificates only") >= len(hosts)
+    _, text = preflight(tmp_path, hosts, witnesses, *folder)
+    assert f"nobody listens at the witness gamma (127.0.0.1 port {port}) yet" in text
+    assert "cannot use the witness" not in text, "it may not be installed yet"

@@ -157,9 +157,15 @@ class SimEvents:
 
     def __init__(self) -> None:
         self.noted: list[tuple[str, str]] = []
+        self._details: list[tuple[str, str, dict[str, object]]] = []
 
     def note(self, domain: str, event: str, *, epoch: int | None = None, **detail: object) -> None:  # noqa: ARG002
         self.noted.append((domain, event))
+        self._details.append((domain, event, detail))
+
+    def details(self, domain: str) -> list[tuple[str, dict[str, object]]]:
+        """What was noted of a domain, with all that was said."""
+        return [(event, detail) for name, event, detail in self._details if name == domain]
 
 
 class SimAnnouncer:
