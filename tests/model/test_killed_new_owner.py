@@ -11,8 +11,9 @@ import pytest
 
 from remus_agent.adapters.sim.local import SimAnnouncer
 from remus_agent.ports import TAKING
+from tests.model.hosts import Target
 from tests.model.test_authority import BOTH, answered, play, standing, status, until
-from tests.model.world import GUEST, Machine, Target, World
+from tests.model.world import GUEST, Machine, World
 
 Work = Callable[..., Awaitable[Any]]
 
