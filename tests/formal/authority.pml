@@ -151,7 +151,8 @@ bit r_owner = 0;
 num r_gen = 1;
 bit r_prot = 0;
 
-/* Requests under way to the witness: what it compares (0: no request), and what it writes. `late` was given up on by its asker. */
+/* Requests under way to the witness: what it compares (0: no request), and what it writes. `late` was given up on by its asker;
+   of several only the newest is kept. */
 num cur_cmp[2], late_cmp[2];
 bit cur_owner[2], cur_prot[2], late_owner[2], late_prot[2];
 
