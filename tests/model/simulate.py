@@ -34,6 +34,8 @@ from tests.model.world import GUEST, TIMES, Machine, Violated, World
 
 SERVED_WITHIN: Final = 25.0
 """Seconds after the last fault within which the guest has to be served again."""
+PATIENCE: Final = 40.0
+"""Seconds after which an operator takes his request back."""
 PORTION: Final = 20
 """Seeds that a process takes at a time."""
 PROGRESS: Final = 15.0
@@ -214,7 +216,10 @@ async def _override(world: World, dead: Machine, seconds: float) -> None:
         world.overriding = there.name
         asking = there.node.spawn(failover)
         # As long as it may still be done (its host may be frozen) the word has to be true: the other host stays off.
+        gives_up = world.loop.time() + PATIENCE
         while not asking.done() and there.agent is agent:
+            if world.loop.time() > gives_up:
+                asking.cancel()
             await asyncio.wait({asking}, timeout=1)
         world.overriding = None
         if asking.done() and not asking.cancelled() and not isinstance(asking.exception(), RemusError | None):
