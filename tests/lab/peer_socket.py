@@ -3,6 +3,7 @@ host's own certificate where its agent's configuration has [tls]. No event loop:
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 from pathlib import Path
@@ -48,11 +49,16 @@ class PeerSocket:
                 _put(self._layer, data)
 
     def end(self) -> None:
-        """Say that nothing more is sent. What comes can still be received."""
+        """Say that nothing more is sent. What comes can still be received. Raises ConnectionError, TimeoutError."""
         with self._lock:
             if self._layer is not None:
                 self._socket.sendall(self._layer.farewell())
-            self._socket.shutdown(socket.SHUT_WR)
+            try:
+                self._socket.shutdown(socket.SHUT_WR)
+            except OSError as error:
+                if error.errno != errno.ENOTCONN:
+                    raise
+                raise ConnectionResetError("the other side has reset the connection") from error
 
     def __enter__(self) -> PeerSocket:
         return self

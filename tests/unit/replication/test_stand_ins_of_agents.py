@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
+import socket
+import struct
 import sys
 import uuid
 from collections.abc import AsyncIterator
@@ -24,6 +27,7 @@ from remus_agent.errors import ConnectionLost, ReplicationError
 from remus_agent.protocol.replication.digest import EpochDigest
 from remus_agent.protocol.replication.frames import Frame, FrameType
 from remus_agent.protocol.replication.messages import EpochEnd, Hello, MemoryAck, Welcome, decode, encode, expect
+from tests.lab.peer_socket import PeerSocket
 
 LOCAL = "127.0.0.1"
 ROOT = Path(__file__).resolve().parents[3]
@@ -138,6 +142,20 @@ async def test_the_rogue_peer_is_answered_and_its_garbage_refused(
         assert host.came == ["alpha" if encrypted else None] * 3
     finally:
         await listener.close()
+
+
+def test_an_end_after_the_other_sides_reset_is_a_lost_connection() -> None:
+    """A refusal of garbage may reset the connection before the script has said that it sends no more."""
+    with socket.create_server((LOCAL, 0)) as server:
+        ours = socket.create_connection(server.getsockname(), timeout=SECONDS)
+        theirs, _ = server.accept()
+    with PeerSocket(ours, None) as connection:
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        theirs.close()
+        readable, _, _ = select.select([ours], [], [], SECONDS)
+        assert readable
+        with pytest.raises(ConnectionResetError):
+            connection.end()
 
 
 async def test_a_rogue_peer_that_is_kept_out_has_no_answer(site: Authority, tmp_path: Path) -> None:
