@@ -3,6 +3,7 @@
     on_host.py   runs in the primary's dom0 (standard library only): one measurement of either kind, raw figures out
     figures.py   raw figures to medians, ratios and verdicts; pure
     report.py    reads a results folder and writes the summary
+    run.py       what it shares with the benchmarks of disks and failovers
 
 What is compared, and in whose favour
 -------------------------------------

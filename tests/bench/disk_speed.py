@@ -17,7 +17,6 @@ import argparse
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -30,7 +29,7 @@ from bench import disk_figures as names
 from bench.disk_cells import CELLS
 from bench.disk_pair import FIO, Pair, prepared
 from bench.environment import hosts, machine
-from bench.figures import FiguresError
+from bench.run import end_in_order, report, say
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BEFORE = (names.TAP_HERE, names.BARE, names.DRBD, names.TAP, names.LINEAR, names.GUEST)
@@ -47,16 +46,17 @@ def main() -> int:
     parser.add_argument("--report", type=Path, metavar="FOLDER", help="only summarise what was measured before")
     options = parser.parse_args()
     if options.report:
-        return _report(options.report)
+        return report("disk_speed", options.report, names.summary, names.as_text)
     folder = options.results or ROOT / "results" / time.strftime("disks-%Y%m%d-%H%M%S")
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(ROOT)
-    signal.signal(signal.SIGTERM, _terminated)
+    end_in_order()
     (folder / "environment.json").write_text(json.dumps(_environment(options), indent=2) + "\n")
-    with contextlib.suppress(KeyboardInterrupt), prepared(options.seconds, _say) as pair:
+    with contextlib.suppress(KeyboardInterrupt), prepared(options.seconds, say) as pair:
         for number in range(1, options.rounds + 1):
             _round(pair, number, folder)
-    return _report(folder)  # of an interrupted run as well: ratios are within a round
+    # Of an interrupted run as well: ratios are within a round.
+    return report("disk_speed", folder, names.summary, names.as_text)
 
 
 def _round(pair: Pair, number: int, folder: Path) -> None:
@@ -71,20 +71,6 @@ def _round(pair: Pair, number: int, folder: Path) -> None:
     pair.unprotect()
 
 
-def _report(folder: Path) -> int:
-    raws = [json.loads(path.read_text()) for path in sorted(folder.glob("raw-*.json"))]
-    try:
-        found = names.summary(raws)
-    except FiguresError as error:
-        sys.stderr.write(f"disk_speed: {error}\n")
-        return 2
-    (folder / "summary.json").write_text(json.dumps(found, indent=2) + "\n")
-    text = names.as_text(found)
-    (folder / "summary.txt").write_text(text)
-    sys.stdout.write(f"{text}raw figures: {folder}\n")
-    return 0 if found["kept"] else 1
-
-
 def _environment(options: argparse.Namespace) -> dict[str, Any]:
     fio = subprocess.run([FIO, "--version"], capture_output=True, text=True, check=False).stdout.strip()
     return {
@@ -95,15 +81,6 @@ def _environment(options: argparse.Namespace) -> dict[str, Any]:
         "cells": [f"{cell.name}: {cell.kind}, {cell.block}, depth {cell.depth}" for cell in CELLS],
         "hosts": hosts(drbd="modinfo -F version drbd"),
     }
-
-
-def _terminated(_number: int, _frame: object) -> None:
-    """The lab is put back then, too."""
-    raise KeyboardInterrupt("terminated")
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
 
 if __name__ == "__main__":

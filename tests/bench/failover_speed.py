@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -30,7 +29,7 @@ from pair.stock_remus import COMMAND
 from bench import failover_figures as names
 from bench.environment import hosts, machine
 from bench.failover_pair import CHECKPOINTS, FAILURES, Failovers, prepared
-from bench.figures import FiguresError
+from bench.run import end_in_order, report, say
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,23 +42,24 @@ def main() -> int:
     parser.add_argument("--report", type=Path, metavar="FOLDER", help="only summarise what was measured before")
     options = parser.parse_args()
     if options.report:
-        return _report(options.report)
+        return report("failover_speed", options.report, names.summary, names.as_text)
     folder = options.results or ROOT / "results" / time.strftime("failovers-%Y%m%d-%H%M%S")
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(ROOT)
-    signal.signal(signal.SIGTERM, _terminated)
+    end_in_order()
     try:
         require_agents()
-        with prepared(folder, _say) as pair:
+        with prepared(folder, say) as pair:
             (folder / "environment.json").write_text(json.dumps(_environment(options.rounds), indent=2) + "\n")
             for number in range(1, options.rounds + 1):
                 _round(pair, number, folder)
     except KeyboardInterrupt as error:
-        _say(f"interrupted: {error}")
+        say(f"interrupted: {error}")
     except FAILURES as error:
-        _say(f"no further rounds: {error}")
-    return _report(folder)  # of a run that did not come to its end as well: ratios are within a round
+        say(f"no further rounds: {error}")
+    # Of a run that did not come to its end as well: ratios are within a round.
+    return report("failover_speed", folder, names.summary, names.as_text)
 
 
 def _round(pair: Failovers, number: int, folder: Path) -> None:
@@ -69,31 +69,8 @@ def _round(pair: Failovers, number: int, folder: Path) -> None:
         (folder / f"raw-{number:02}-{kind}.json").write_text(json.dumps(raw, indent=2) + "\n")
 
 
-def _report(folder: Path) -> int:
-    raws = [json.loads(path.read_text()) for path in sorted(folder.glob("raw-*.json"))]
-    try:
-        found = names.summary(raws)
-    except FiguresError as error:
-        sys.stderr.write(f"failover_speed: {error}\n")
-        return 2
-    (folder / "summary.json").write_text(json.dumps(found, indent=2) + "\n")
-    text = names.as_text(found)
-    (folder / "summary.txt").write_text(text)
-    sys.stdout.write(f"{text}raw figures: {folder}\n")
-    return 0 if found["kept"] else 1
-
-
 def _environment(rounds: int) -> dict[str, Any]:
     return {**machine(), "rounds": rounds, "stock": COMMAND, "checkpoints": CHECKPOINTS, "hosts": hosts()}
-
-
-def _terminated(_number: int, _frame: object) -> None:
-    """The lab is put back then, too."""
-    raise KeyboardInterrupt("terminated")
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
 
 if __name__ == "__main__":

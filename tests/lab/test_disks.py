@@ -13,7 +13,7 @@ import pytest
 from pair import agent, database, faults
 from pair.disks import compare, fsck
 from pair.guest import WITH_DISK, come_home, copies, running_copies
-from pair.hosts import GUEST, labctl, on, succeeds
+from pair.hosts import GUEST, heal_links, labctl, on, succeeds
 from pair.load import load, now
 from pair.protection import NOT_YET, SEED_TIMEOUT, die, require_agents, take_over, unprotected, wait_protected
 from pair.wait import until
@@ -53,8 +53,7 @@ def forgetful(at_home: None) -> bool:
 
 def bring_back(host: str = "alpha") -> None:
     """Undo what `die` has cut."""
-    labctl("heal", "replication")
-    labctl("heal", "guests")
+    heal_links()
     on(host, "systemctl start remus-agent.service", timeout=180)
     until(f"{host}'s agent answers", lambda: agent.answers(host), timeout=120)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pair import agent, database
 from pair.guest import WITH_DISK, come_home, copies
-from pair.hosts import GUEST, HOSTS, labctl, on
+from pair.hosts import GUEST, HOSTS, heal_links, on
 from pair.load import load
 from pair.protection import SEED_TIMEOUT, die, require_agents, take_over, wait_protected
 from pair.second_guest import ADDRESS, NAME, VOLUMES, second_guest
@@ -39,8 +39,7 @@ def guests(lab: dict[str, Any]) -> Iterator[None]:
             database.forgetful()
             database.forgetful(ADDRESS)
             yield
-            labctl("heal", "replication")
-            labctl("heal", "guests")
+            heal_links()
     finally:
         come_home()
 

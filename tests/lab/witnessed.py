@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from pair import agent
 from pair.guest import come_home, running_copies
-from pair.hosts import GUEST
+from pair.hosts import GUEST, heal_links
 from pair.load import Load
 from pair.protection import NOT_YET, SEED_TIMEOUT, require_agents, wait_protected
 from pair.wait import until
-from pair.witness import heal, witnessed
+from pair.witness import witnessed
 
 AUTOMATIC = 120.0
 """Seconds for what an agent does by itself: to suspect, to ask, to activate."""
@@ -28,14 +28,14 @@ def witness(lab: dict[str, Any]) -> Iterator[None]:
 @pytest.fixture
 def recorded(witness: None) -> Iterator[None]:
     """The guest fresh on alpha, protected to beta, which the record names."""
-    heal()
+    heal_links()
     require_agents()
     come_home()
     agent.ask("alpha", "protect", timeout=SEED_TIMEOUT, domain=GUEST, peer="beta", wait=False)
     wait_protected(host="alpha")
     until("the backup is named", lambda: agent.status("alpha"), lambda seen: not seen["reason"], timeout=AUTOMATIC)
     yield
-    heal()
+    heal_links()
 
 
 def runs_on(host: str) -> None:

@@ -334,13 +334,17 @@ def shrink(plan: Plan) -> Plan:
 
 def report(plan: Plan, what: str) -> str:
     """What a person needs to see a failure again."""
-    fault = os.environ.get(VARIABLE)
-    command = f"python -m tests.model.simulate --seed {plan.seed}" + (f" --fault {fault}" if fault else "")
-    command += " --switchovers" if plan.switchovers else ""
     least = shrink(plan)
     return "\n".join(
-        [f"seed {plan.seed}: {what}", f"again: {command}", "the least that fails:", *map(str, least.faults)]
+        [f"seed {plan.seed}: {what}", again("simulate", plan), "the least that fails:", *map(str, least.faults)]
     )
+
+
+def again(module: str, plan: Plan) -> str:
+    """The command line that runs a plan again, by this module or another one of this folder that takes the same options."""
+    fault = os.environ.get(VARIABLE)
+    command = f"python -m tests.model.{module} --seed {plan.seed}" + (f" --fault {fault}" if fault else "")
+    return f"again: {command}" + (" --switchovers" if plan.switchovers else "")
 
 
 def first_failure(seeds: range, draw: Callable[[int], Plan] = plan_of) -> str | None:
@@ -353,7 +357,7 @@ def first_failure(seeds: range, draw: Callable[[int], Plan] = plan_of) -> str | 
     return None
 
 
-def _quietly(fault: str | None, *, verbose: bool = False) -> None:
+def quietly(fault: str | None, *, verbose: bool = False) -> None:
     """Of each process: thousands of failures are provoked, and each would be logged."""
     if fault:
         os.environ[VARIABLE] = fault
@@ -374,7 +378,7 @@ def many(plain: range, moved: range, jobs: int, fault: str | None) -> int:
     """Run all of these in so many processes, with progress; 1 when one fails, which ends it."""
     work = [*_portions(plain, moved=False), *_portions(moved, moved=True)]
     total, done, started, said = len(plain) + len(moved), 0, time.perf_counter(), 0.0
-    with multiprocessing.get_context("spawn").Pool(jobs, _quietly, (fault,)) as pool:
+    with multiprocessing.get_context("spawn").Pool(jobs, quietly, (fault,)) as pool:
         for count, failure in pool.imap_unordered(_portion, work):
             if failure is not None:
                 print(failure, flush=True)
@@ -393,7 +397,8 @@ def many(plain: range, moved: range, jobs: int, fault: str | None) -> int:
     return 0
 
 
-def _range(text: str) -> range:
+def seed_range(text: str) -> range:
+    """FIRST:END of a command line."""
     low, separator, high = text.partition(":")
     if not separator or not low.isdecimal() or not high.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not FIRST:END, as in 0:1000")
@@ -406,8 +411,10 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--seed", type=int, help="this one alone")
-    parser.add_argument("--seeds", type=_range, default=range(0), metavar="FIRST:END", help="many")
-    parser.add_argument("--moved", type=_range, default=range(0), metavar="FIRST:END", help="many, with switchovers")
+    parser.add_argument("--seeds", type=seed_range, default=range(0), metavar="FIRST:END", help="many")
+    parser.add_argument(
+        "--moved", type=seed_range, default=range(0), metavar="FIRST:END", help="many, with switchovers"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
     parser.add_argument("--fault", choices=[fault.value for fault in FaultName], help="seeded")
     parser.add_argument("--switchovers", action="store_true", help="with --seed: an operator moves the guest meanwhile")
@@ -417,7 +424,7 @@ def main() -> int:
         if not options.seeds and not options.moved:
             parser.error("nothing to do: name --seed, --seeds or --moved")
         return many(options.seeds, options.moved, options.jobs, options.fault)
-    _quietly(options.fault, verbose=options.verbose)
+    quietly(options.fault, verbose=options.verbose)
     plan = (moved_plan_of if options.switchovers else plan_of)(options.seed)
     what = simulate(plan)
     print(f"seed {options.seed}: {what or 'holds'}", *plan.faults, sep="\n  ")

@@ -11,18 +11,16 @@ A run that breaks a guarantee is compared up to there. What the model does not k
 from __future__ import annotations
 
 import argparse
-import logging
-import os
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from remus_agent.faults import VARIABLE
+from remus_agent.faults import FaultName
 from tests.formal.trace import Event, TraceRejectedError, check
 from tests.model.recorder import Recorder
-from tests.model.simulate import Plan, moved_plan_of, plan_of, simulate
+from tests.model.simulate import Plan, again, moved_plan_of, plan_of, quietly, seed_range, simulate
 
 NOT_MODELLED: Final = {
     "override": "an operator's word activates a copy whatever the record says; in the model that is a mutation, which breaks"
@@ -64,23 +62,18 @@ def first_rejection(seeds: range, draw: Callable[[int], Plan] = plan_of) -> str 
 
 def report(plan: Plan, error: TraceRejectedError) -> str:
     """What a person needs to see it again."""
-    fault = os.environ.get(VARIABLE)
-    command = f"python -m tests.model.traces --seed {plan.seed}" + (f" --fault {fault}" if fault else "")
-    command += " --switchovers" if plan.switchovers else ""
-    return "\n".join([f"seed {plan.seed}: {error}", f"again: {command}", *map(str, modelled(plan).faults)])
+    return "\n".join([f"seed {plan.seed}: {error}", again("traces", plan), *map(str, modelled(plan).faults)])
 
 
 def main() -> int:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int)
-    parser.add_argument("--seeds", default="0:1000")
-    parser.add_argument("--fault")
+    parser.add_argument("--seeds", type=seed_range, default=range(1000), metavar="FIRST:END")
+    parser.add_argument("--fault", choices=[fault.value for fault in FaultName])
     parser.add_argument("--switchovers", action="store_true", help="an operator moves the guest meanwhile")
     options = parser.parse_args()
-    if options.fault:
-        os.environ[VARIABLE] = options.fault
-    logging.disable(logging.CRITICAL)
+    quietly(options.fault)
     draw = moved_plan_of if options.switchovers else plan_of
     if options.seed is not None:
         plan = draw(options.seed)
@@ -88,15 +81,15 @@ def main() -> int:
         error = rejection(plan)
         print(f"seed {plan.seed}: accepted" if error is None else report(plan, error))
         return error is not None
-    low, high = map(int, options.seeds.split(":"))
     started, rejected = time.perf_counter(), []
-    for seed in range(low, high):
+    for seed in options.seeds:
         error = rejection(draw(seed))
         if error is not None:
             rejected.append(seed)
             print(report(draw(seed), error), flush=True)
-    rate = (high - low) / (time.perf_counter() - started)
-    print(f"{high - low - len(rejected)} of {high - low} runs are accepted by the model, {rate:.1f} a second")
+    total = len(options.seeds)
+    rate = total / (time.perf_counter() - started)
+    print(f"{total - len(rejected)} of {total} runs are accepted by the model, {rate:.1f} a second")
     return bool(rejected)
 
 

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 
 from pair import agent, redis
-from pair.hosts import GUEST, HOSTS, CommandFailed, labctl, on, on_both, powered, run
+from pair.hosts import GUEST, HOSTS, CommandFailed, heal_links, on, on_both, powered, run
 from pair.wait import until
 
 STATE = "/var/lib/remus"
@@ -84,8 +84,7 @@ def forget(host: str) -> None:
 
 def come_home(host: str = "alpha", timeout: float = 300, configuration: str = CONFIGURATION) -> None:
     """The guest fresh on HOST, on no other host, protected by nobody; all links whole."""
-    labctl("heal", "replication")
-    labctl("heal", "guests")
+    heal_links()
     on_both(forget)
     on(host, f"xl create {configuration}", timeout=timeout)
     until("the guest answers", answers, timeout=timeout)

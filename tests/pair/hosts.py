@@ -54,6 +54,12 @@ def labctl(*words: str, timeout: float = 900) -> str:
     return run([sys.executable, str(LABCTL), *words], timeout=timeout)
 
 
+def heal_links() -> None:
+    """All links of the lab are whole."""
+    labctl("heal", "replication")
+    labctl("heal", "guests")
+
+
 def in_namespace(*words: str) -> list[str]:
     """The command line that runs WORDS in the lab's network namespace."""
     return [sys.executable, str(LABCTL), "exec", "--", *words]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from pair import agent
 from pair.guest import ensure_running
-from pair.hosts import GUEST, HOSTS, CommandFailed, labctl, on, powered
+from pair.hosts import GUEST, HOSTS, CommandFailed, heal_links, labctl, on, powered
 from pair.wait import until
 
 SEED_TIMEOUT = 900.0
@@ -48,8 +48,7 @@ def wait_protected(timeout: float = SEED_TIMEOUT, host: str = "alpha", guest: st
 def ensure_protected() -> agent.Status:
     """The guest on alpha, protected to beta; a state that is so already is left alone."""
     require_agents()
-    labctl("heal", "replication")
-    labctl("heal", "guests")
+    heal_links()
     ensure_running("alpha")
     if unprotected(agent.status("alpha")):
         agent.ask("alpha", "protect", timeout=SEED_TIMEOUT, domain=GUEST, peer="beta", wait=False)
@@ -59,8 +58,7 @@ def ensure_protected() -> agent.Status:
 def ensure_unprotected() -> agent.Status:
     """The guest on alpha, protected by nobody; a guest that runs there is left alone."""
     require_agents()
-    labctl("heal", "replication")
-    labctl("heal", "guests")
+    heal_links()
     ensure_running("alpha")
     for host in HOSTS:
         if agent.status(host)["role"] != "none":

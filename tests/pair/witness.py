@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from pair.guest import come_home
-from pair.hosts import HOSTS, PROJECT, labctl, run
+from pair.hosts import HOSTS, PROJECT, heal_links, labctl, run
 
 
 def site(*inventories: str) -> None:
@@ -15,15 +15,9 @@ def site(*inventories: str) -> None:
     run(["env", "-u", "ANSIBLE_CONFIG", "ansible-playbook", *beside, "playbooks/site.yml"], timeout=1200)
 
 
-def heal() -> None:
-    """All links are whole."""
-    labctl("heal", "replication")
-    labctl("heal", "guests")
-
-
 def whole() -> None:
     """All links and both hosts are there, and the guest is fresh on alpha, protected by nobody."""
-    heal()
+    heal_links()
     for host in HOSTS:
         labctl("start", host)
     come_home()

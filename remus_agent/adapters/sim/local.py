@@ -156,16 +156,19 @@ class SimEvents:
     """ports.EventSink"""
 
     def __init__(self) -> None:
-        self.noted: list[tuple[str, str]] = []
-        self._details: list[tuple[str, str, dict[str, object]]] = []
+        self._noted: list[tuple[str, str, dict[str, object]]] = []
 
     def note(self, domain: str, event: str, *, epoch: int | None = None, **detail: object) -> None:  # noqa: ARG002
-        self.noted.append((domain, event))
-        self._details.append((domain, event, detail))
+        self._noted.append((domain, event, detail))
+
+    @property
+    def noted(self) -> list[tuple[str, str]]:
+        """Domains and events."""
+        return [(domain, event) for domain, event, _ in self._noted]
 
     def details(self, domain: str) -> list[tuple[str, dict[str, object]]]:
         """What was noted of a domain, with all that was said."""
-        return [(event, detail) for name, event, detail in self._details if name == domain]
+        return [(event, detail) for name, event, detail in self._noted if name == domain]
 
 
 class SimAnnouncer:
