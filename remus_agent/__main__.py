@@ -45,18 +45,14 @@ log = logging.getLogger("remus_agent")
 
 
 def main() -> None:
-    """`remus-agent`: run the agent, or check its configuration. Ends with the exit code of the error that stopped it."""
+    """`remus-agent`: run the agent. Ends with the exit code of the error that stopped it."""
     parser = argparse.ArgumentParser(prog="remus-agent", description="Replicate running Xen guests to another host.")
     parser.add_argument("--config", type=Path, default=config.DEFAULT_PATH, help="configuration file (%(default)s)")
-    parser.add_argument("--validate-config", type=Path, metavar="FILE", help="check FILE and exit")
     parser.add_argument("--version", action="version", version=__version__)
     arguments = parser.parse_args()
     logs.setup()
     try:
         faults.check()
-        if arguments.validate_config is not None:
-            config.load(arguments.validate_config)
-            return
         asyncio.run(_run(config.load(arguments.config)))
     except RemusError as error:
         log.error("%s", error)

@@ -10,13 +10,16 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from remus_agent import config, disk_config
-from remus_agent.adapters.disk import host, mapper, release
+from remus_agent.adapters.disk import host, mapper
 from remus_agent.cli import render
 from remus_agent.disk_config import Disk
 from remus_agent.errors import ConfigError, RefusedError, RemusError
+
+if TYPE_CHECKING:
+    from remus_agent.adapters.disk.release import Copy
 
 INTERRUPTED: Final = 130
 DANGER: Final = (
@@ -225,6 +228,9 @@ async def _down(options: argparse.Namespace, disks: tuple[Disk, ...]) -> int:
 
 
 async def _release(options: argparse.Namespace, disks: tuple[Disk, ...], state: Path) -> int:
+    # Imported here: numpy takes longer to load than what every boot waits for takes to run.
+    from remus_agent.adapters.disk import release  # noqa: PLC0415
+
     known = {disk.name: disk for disk in disks}
     wrong = [name for name in options.names if name not in known]
     if wrong:
@@ -233,7 +239,7 @@ async def _release(options: argparse.Namespace, disks: tuple[Disk, ...], state: 
         )
     code = 0
     done: list[dict[str, Any]] = []
-    copies: list[release.Copy] = []
+    copies: list[Copy] = []
     for name in dict.fromkeys(options.names):
         try:
             found = await release.find(known[name], state)
@@ -269,7 +275,7 @@ async def _release(options: argparse.Namespace, disks: tuple[Disk, ...], state: 
     return code
 
 
-def _describe(copy: release.Copy) -> str:
+def _describe(copy: Copy) -> str:
     commit = copy.committed
     when = "nothing of it was committed here" if commit is None else f"last commit: epoch {commit.epoch}"
     return f"{copy.disk.name} on {copy.disk.device}: {when}{f', session {commit.session}' if commit else ''}"

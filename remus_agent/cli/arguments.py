@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
@@ -97,6 +98,9 @@ def parser() -> argparse.ArgumentParser:
     events.add_argument("--follow", action="store_true", help="go on with new events until interrupted")
     events.add_argument("--since", type=_count, default=0, metavar="ID", help="only events after this one")
     events.add_argument("--limit", type=_count, default=200, metavar="N", help="at most so many (default: 200)")
+
+    check = verb("validate-config", "check a configuration of the agent; starts and asks nothing")
+    check.add_argument("file", nargs="?", type=Path, metavar="FILE", help="default: /etc/remus/agent.toml")
 
     stream_arguments.add(verb, shared)
     return main

@@ -1,7 +1,7 @@
 """The pair from playbooks: `python3 tests/pair COMMAND`.
 
 ensure              the guest runs on alpha (left alone when it does) and answers
-home                the guest fresh on alpha, nowhere else, protected by nobody; hosts that are off are booted afresh
+home                the guest fresh on alpha, nowhere else, protected by nobody; hosts that are off are booted
 ready               says "yes" when site.yml has nothing to do, as far as is quick to see: the agents are there, of this tree
 collect FOLDER      logs of both hosts
 replies HISTORY N   wait until the proof's client has N more replies
@@ -35,7 +35,7 @@ def home() -> None:
     """The defined state that every scenario starts from."""
     for host in HOSTS:
         if not powered(host):
-            labctl("start", host, "--fresh")
+            labctl("start", host)
     come_home()
 
 

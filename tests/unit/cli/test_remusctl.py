@@ -579,10 +579,26 @@ def test_a_reader_that_has_seen_enough_is_no_error(agent: FakeAgent) -> None:
         assert process.wait(30) == 0
 
 
-def test_it_starts_without_what_only_the_agent_needs() -> None:
-    code = (
-        "import sys, remus_agent.cli.main; print(sorted({'numpy', 'asyncio', 'xxhash', 'pyroute2'} & set(sys.modules)))"
+def test_a_configuration_is_checked_without_an_agent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = tmp_path / "agent.toml"
+    good.write_text(
+        '[host]\nname = "alpha"\n[replication]\nlisten = "192.0.2.1:7789"\npeers = { beta = "192.0.2.2:7789" }\n'
     )
+    assert cli.main(["validate-config", str(good)]) == 0
+    assert capsys.readouterr().out == f"{good} is valid.\n"
+    assert cli.main(["-o", "json", "validate-config", str(good)]) == 0
+    assert json.loads(capsys.readouterr().out) == {"file": str(good), "valid": True}
+    bad = tmp_path / "other.toml"
+    bad.write_text(good.read_text().replace("listen", "listens"))
+    assert cli.main(["validate-config", str(bad)]) == 2
+    said = capsys.readouterr().err
+    assert str(bad) in said
+    assert "listens" in said
+
+
+def test_it_starts_without_what_only_the_agent_needs() -> None:
+    heavy = "{'numpy', 'asyncio', 'xxhash', 'pyroute2', 'remus_agent.config'}"
+    code = f"import sys, remus_agent.cli.main; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

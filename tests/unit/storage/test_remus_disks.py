@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,3 +139,8 @@ def test_a_host_without_disks_needs_no_device_mapper(
         assert disks.main([verb, "--state", str(tmp_path), "--disks", str(tmp_path / "none")]) == 0
     assert disks.main(["down", "--state", str(tmp_path), "--disks", str(tmp_path / "none")]) == 16
     assert "install the package dmsetup" in capsys.readouterr().err
+
+
+def test_what_every_boot_waits_for_does_not_load_numpy() -> None:
+    code = "import sys, remus_agent.disks; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
