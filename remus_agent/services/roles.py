@@ -145,9 +145,9 @@ class Roles:
     async def _failover(
         self, name: str, *, generation: int | None, session: str | None, fenced: dict[str, str], accept_loss: bool
     ) -> Copy:
-        copy = self._backup.copy_of(name)
-        if copy is None or copy.state in (backup_machine.State.DISCARDED, backup_machine.State.ACTIVE):
-            return await self._backup.failover(name, generation=generation, session=session, fenced=fenced)
+        copy = self._backup.require_copy(name)
+        if copy.state is backup_machine.State.ACTIVE:
+            return copy
         refuse_another(copy, generation, session)
         if fenced:
             check_proof(name, copy.hello.host, fenced)
@@ -163,9 +163,14 @@ class Roles:
         if not fenced or not accept_loss:
             raise refused(why, name) from why
 
-        def activate() -> Awaitable[Copy]:
+        def activate(before_run: Callable[[Copy], Awaitable[None]]) -> Awaitable[Copy]:
             return self._backup.failover(
-                name, generation=generation, session=session, fenced=fenced, accept_loss=accept_loss
+                name,
+                before_run,
+                generation=generation,
+                session=session,
+                fenced=fenced,
+                accept_loss=accept_loss,
             )
 
         record = await self._overrides.activate(copy, activate, fenced, why)
@@ -186,7 +191,7 @@ class Roles:
         domain, hello = copy.running, copy.hello
         if domain is None:
             raise DomainNotFound("the copy does not run", operation="take over", domain=hello.domain)
-        self._seams.adopt(domain, self._notes.record(copy, "primary", hello.generation + 2))
+        self._seams.adopt(domain, self._notes.primary(copy))
         self._backup.hand_out(copy)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
