@@ -122,8 +122,9 @@ class World:
         self.owner_since = 0.0
         self.incarnations: list[Incarnation] = []
         self.snapshots: dict[tuple[str, int], tuple[Incarnation, bytes, int]] = {}
-        self.sources: dict[tuple[str, int], tuple[str, int]] = {}
-        """Of each domain, by host and id, that runs from a copy or was about to: the session, and the epoch that it holds."""
+        self.sources: dict[tuple[str, int], tuple[str, int, bool]] = {}
+        """Of each domain, by host and id, that runs from a copy or was about to: the session, the epoch that it holds, and
+        whether an operator's override lets it run."""
         self.cut: set[tuple[str, str]] = set()
         """Directions that carry nothing: path (`channel`, `second`) and sender."""
         self.delay: dict[tuple[str, str], float] = {}
@@ -358,27 +359,26 @@ class World:
         if guest is not None:
             self._continues(host, guest)
 
-    def _continues(self, host: str, guest: SimGuest) -> tuple[str, int]:
+    def _continues(self, host: str, guest: SimGuest) -> tuple[str, int, bool]:
         key = (host, guest.domain.domid)
         if key not in self.sources:
             agent = self.hosts[host].agent
             assert agent is not None
             copy = next(copy for copy in agent.backup.copies_of(GUEST) if copy.state is State.ACTIVATING)
             self.recorder.saw(host, Action.ACTIVATE)
-            self.sources[key] = (copy.hello.session, copy.committed_epoch)
+            self.sources[key] = (copy.hello.session, copy.committed_epoch, self.overriding == host)
         return self.sources[key]
 
     def _activated(self, host: str, guest: SimGuest) -> None:
-        source = self._continues(host, guest)
+        session, epoch, by_word = self._continues(host, guest)
         if self._is_open(host):
             self.recorder.saw(host, Action.OPEN)
-        inc, memory, count = self.snapshots[source]
+        inc, memory, count = self.snapshots[session, epoch]
         if bytes(guest.memory) != memory:
-            raise Violated(f"G2: what {host} activates is not epoch {source[1]} of its session")
+            raise Violated(f"G2: what {host} activates is not epoch {epoch} of its session")
         if inc.forked_at is not None:
             raise Violated("G3: a guest was continued twice")
         inc.forked_at = count
-        by_word = self.overriding == host
         if by_word:
             self.by_word.add(len(self.incarnations))
         if inc.seen > count and not by_word:  # an operator has accepted that loss
