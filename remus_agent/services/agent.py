@@ -28,7 +28,7 @@ from remus_agent.services import switchover
 from remus_agent.services.backup import BackupService, refuse_on_backup
 from remus_agent.services.disks import hello_disks
 from remus_agent.services.forgetting import Forgetting
-from remus_agent.services.hand_over import ByWord, HandOvers, active_record
+from remus_agent.services.hand_over import ByWord, HandOvers
 from remus_agent.services.override import operators_word
 from remus_agent.services.primary import PrimaryService, is_over
 from remus_agent.services.primary_ports import PrimaryPorts, hello_for
@@ -387,14 +387,12 @@ class AgentService:
             )
             # It is on record, and a new backup is looked for when the witness knows of it.
             return await self.status(name)
-        copy = await self.backup.failover(
-            name,
-            lambda built: self._by_word.failover_starts(built, operators_word(fenced)),
-            generation=generation,
-            session=session,
-            fenced=fenced,
+        await self._by_word.failover(
+            lambda before_run: self.backup.failover(
+                name, before_run, generation=generation, session=session, fenced=fenced
+            ),
+            lambda: operators_word(fenced),
         )
-        await self._ports.store.save(active_record(copy))
         return await self.status(name)
 
     async def forget(self, uuid: str, *, force: bool, generation: int | None, dry_run: bool) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import Literal, Protocol
 
@@ -24,6 +24,10 @@ from remus_agent.services.copy import Copy
 from remus_agent.services.settings import Settings
 
 log = logging.getLogger(__name__)
+
+
+BeforeRun = Callable[[Copy], Awaitable[None]]
+"""What is to be done when a copy is built and about to run."""
 
 
 class Permission(Protocol):
@@ -61,13 +65,28 @@ class ByWord:
                 raise
             await self._ran(copy)
 
-    async def failover_starts(self, copy: Copy, word: str) -> None:
-        """The guest is built, and about to run here by an operator's word. Without this note it runs as well; only that it is
-        not finished then, should this agent die right now."""
+    async def failover(self, activate: Callable[[BeforeRun], Awaitable[Copy]], word: Callable[[], str]) -> Copy:
+        """Activate a copy on an operator's proof. activate: calls what it is given when the guest is built and about to run.
+        word: his proof, as it is noted then. Without that note the guest runs as well; only that it is not finished then, should
+        this agent die right there. Raises RemusError; JournalError also when it runs and a restart would not know that."""
+        noted: Copy | None = None
+
+        async def before_run(copy: Copy) -> None:
+            nonlocal noted
+            try:
+                await self._store.save(active_record(copy, starting=copy.working_name, override=word()))
+                noted = copy
+            except RemusError as error:
+                log.error("%s: would not be finished by the next agent: %s", copy.hello.domain, error)
+
         try:
-            await self._store.save(active_record(copy, starting=copy.working_name, override=word))
-        except RemusError as error:
-            log.error("%s: would not be finished by the next agent: %s", copy.hello.domain, error)
+            copy = await activate(before_run)
+        except RemusError:
+            if noted is not None and not noted.may_have_run:
+                await self.forget_hand_over(noted.hello.domain)
+            raise
+        await self._store.save(active_record(copy))
+        return copy
 
     async def _ran(self, copy: Copy) -> None:
         try:

@@ -18,6 +18,7 @@ from remus_agent.ports import Domain, GuestRecord
 from remus_agent.services.authority import Authority
 from remus_agent.services.backup import BackupService
 from remus_agent.services.copy import Copy
+from remus_agent.services.hand_over import BeforeRun
 from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.takeover_notes import TakeoverNotes
 
@@ -54,7 +55,7 @@ class Overrides:
     async def activate(
         self,
         copy: Copy,
-        activate: Callable[[Callable[[Copy], Awaitable[None]]], Awaitable[Copy]],
+        activate: Callable[[BeforeRun], Awaitable[Copy]],
         fenced: Mapping[str, str],
         why: RemusError,
     ) -> GuestRecord:

@@ -18,6 +18,7 @@ from remus_agent.services.backup import BackupService, refuse_another
 from remus_agent.services.copy import Copy
 from remus_agent.services.fencing import Fencer, check_proof
 from remus_agent.services.giving_back import GivingBack
+from remus_agent.services.hand_over import BeforeRun
 from remus_agent.services.heartbeats import HeartbeatSender
 from remus_agent.services.override import Overrides, refused
 from remus_agent.services.ownership import Witnessed, claim
@@ -163,7 +164,7 @@ class Roles:
         if not fenced or not accept_loss:
             raise refused(why, name) from why
 
-        def activate(before_run: Callable[[Copy], Awaitable[None]]) -> Awaitable[Copy]:
+        def activate(before_run: BeforeRun) -> Awaitable[Copy]:
             return self._backup.failover(
                 name,
                 before_run,

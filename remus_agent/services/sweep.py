@@ -51,7 +51,8 @@ async def sweep_copies(
         if name in spared():
             continue
         try:
-            await hypervisor.destroy(name)
+            if not await hypervisor.destroy(name):
+                continue  # its own toolstack was first
         except RemusError as error:
             log.error("%s: a copy that an earlier agent has left stays: %s", name, error)
             events.note("?", "sweep-failed", reason=str(error), copy=name)

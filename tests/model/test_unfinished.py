@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from remus_agent.errors import HypervisorError, JournalError
-from remus_agent.ports import GuestRecord
+from remus_agent.ports import Domain, GuestRecord
 from remus_agent.services.sweep import TOOLSTACK_SECONDS
 from tests.model.loop import run
 from tests.model.pair import DEAD, Host, Pair, on, until
@@ -181,6 +181,25 @@ def test_a_copy_that_was_built_and_not_noted_is_destroyed_and_never_runs(monkeyp
         await goes_on(service, pair.alpha)
         asking.cancel()
         living.cancel()
+
+    run(story())
+
+
+def test_a_failover_that_fails_leaves_no_note_of_a_guest_that_never_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        await pair.kill_host()
+        await until(lambda: on(pair.beta).backup.copy_of("web1").state.value == "orphaned", "orphaned")  # type: ignore[union-attr]
+
+        async def taken(*_: object) -> Domain:
+            raise HypervisorError("another domain is called web1")
+
+        monkeypatch.setattr(pair.beta.xen, "rename", taken)
+        with pytest.raises(HypervisorError, match="another domain"):
+            await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
+        assert not pair.beta.xen.guests
+        assert not pair.beta.disk.guests
 
     run(story())
 
