@@ -128,11 +128,12 @@ def _compose(settings: Config, events: EventLog, encryption: tls.MutualTls | Non
     connector = tcp.TcpConnector(
         silence=settings.timeouts.silence, source=settings.replication.listen.ip, tls=encryption
     )
+    announcer = BridgeAnnouncer()
     backup = BackupService(
         BackupPorts(
             hypervisor=hypervisor,
             journals=FileJournals(settings.paths.state / "journal"),
-            announcer=BridgeAnnouncer(),
+            announcer=announcer,
             events=events,
             clock=clock,
             replicas=FileReplicas(disks, DiskMapping(disks, settings.paths.state)),
@@ -146,6 +147,7 @@ def _compose(settings: Config, events: EventLog, encryption: tls.MutualTls | Non
         events=events,
         clock=clock,
         taps=DiskTaps(disks, settings.paths.run, TapLimits()),
+        announcer=announcer,
         witness=_witness(settings),
         second=_second(settings, encryption),
         fencing=FenceAgents(settings.fencing, clock) if settings.fencing else None,

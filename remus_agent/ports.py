@@ -182,13 +182,23 @@ class Target(Protocol):
         """Whether the domain was unpaused, or that was tried. Settled once `activate` has returned, or then `abort`."""
         ...
 
+    @property
+    def built(self) -> bool:
+        """Whether `build` has returned: the domain is whole, and holds its devices."""
+        ...
+
     async def feed(self, buffers: Sequence[Buffer]) -> None:
         """Apply PAGE_DATA records (whole records, in order). Returns when the toolstack has taken them from us."""
         ...
 
-    async def activate(self, tail: Sequence[Buffer], emulator: Sequence[Buffer], name: str) -> Domain:
-        """End the stream with the records of the last commit that are not memory, wait for the toolstack, give the domain its
-        real name and unpause it. emulator: those of an HVM guest's device model, else none."""
+    async def build(self, tail: Sequence[Buffer], emulator: Sequence[Buffer]) -> None:
+        """End the stream with the records of the last commit that are not memory, and wait for the toolstack: the domain is whole
+        then, paused under its working name, also when this process dies. emulator: the records of an HVM guest's device model,
+        else none. Once it is built, nothing more is done."""
+        ...
+
+    async def activate(self, name: str) -> Domain:
+        """Give the domain that was built its real name, then unpause it: in this order, and nothing else."""
         ...
 
     async def abort(self) -> None:
@@ -223,6 +233,14 @@ class Hypervisor(Protocol):
         """Start building a paused copy from the preamble, under a working name."""
         ...
 
+    async def names(self) -> frozenset[str]:
+        """Names of all domains, those included that are being built."""
+        ...
+
+    async def rename(self, domain: Domain, name: str) -> Domain:
+        """Give it another name. Raises HypervisorError when another domain has it, DomainNotFound as `resume` does."""
+        ...
+
     async def destroy(self, name: str) -> bool:
         """Destroy a domain by name; False if there is none."""
         ...
@@ -230,6 +248,10 @@ class Hypervisor(Protocol):
     async def resume(self, domain: Domain) -> bool:
         """Set a guest going that is down for suspension; False when it is not. One that is paused as well stays paused. Raises
         DomainNotFound when it is gone, or another one by now."""
+        ...
+
+    async def is_paused(self, domain: Domain) -> bool:
+        """Whether it waits for `unpause`. Raises as `resume` does."""
         ...
 
     async def pause(self, domain: Domain) -> None:
@@ -381,7 +403,8 @@ class GuestRecord:
     (this host has asked to take it over, and has never made it run since). committed: a backup may hold a committed copy, so
     output stays held until a new commit. override: an operator's proof by which it runs here, as long as the record in the
     witness does not say so. handed: session in which a primary has handed it over, or was about to: the guest is not resumed
-    before somebody knows."""
+    before somebody knows. starting: the working name under which it was built here, whole and paused, when it was about to run
+    from a copy; empty once it runs (`services.unfinished`)."""
 
     name: str
     uuid: str
@@ -393,6 +416,7 @@ class GuestRecord:
     output_limit_bytes: int
     override: str = ""
     handed: str | None = None
+    starting: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,8 @@ async def serve(address: str, supervisor: Path) -> None:
                     await target.feed(staged.page_records)
                     await write(writer, b"ACK_")
                 elif kind == b"ACTI":
-                    domain = await target.activate(tail, [], body.decode())
+                    await target.build(tail, [])
+                    domain = await target.activate(body.decode())
                     say(activated=domain.name, seconds=round(time.monotonic() - started, 3))
                     await write(writer, b"ACK_")
                     target = None

@@ -57,7 +57,9 @@ class Effect(Enum):
     ABORT = "destroy the copy"
     CONFIRM_STOPPED = "tell the primary that the copy is gone"
     ASK_WITNESS = "ask to be the owner, of the generation after the copy's"
-    ACTIVATE = "hand over its disks, then finish the stream, rename and unpause the domain, announce it"
+    ACTIVATE = (
+        "hand over its disks, finish the stream, note that it is about to run, rename and unpause it, announce it"
+    )
 
 
 _S, _E, _A = State, Event, Effect
@@ -209,7 +211,7 @@ TABLE: Table[State, Event, Effect] = Table(
             _E.NOT_READY,
             _S.ORPHANED,
             (),
-            "Nothing was activated, the copy is whole: an operator can ask again.",
+            "Nothing was activated, the copy is whole: it can be asked for again.",
         ),
         Row(
             _S.ACTIVATING,

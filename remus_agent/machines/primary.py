@@ -12,6 +12,9 @@ be the only image that there is). Without one, none of these events happens.
 A switchover is a last epoch after which the guest is not resumed (SWITCHING). Up to the hand-over it can be called off: the guest
 is resumed. From the hand-over on (HANDED, IN_DOUBT) the guest here stays down until the backup, or the witness, has said which
 of the two runs.
+
+A guest that an earlier agent was about to run from a copy is finished here (STARTING): it is built, paused, and runs as soon as a
+change of the record confirms that this host is its owner.
 """
 
 from __future__ import annotations
@@ -43,6 +46,7 @@ class State(Enum):
     STOOD_DOWN = "stood-down"
     RETURNING = "returning"
     GIVING_UP = "giving-up"
+    STARTING = "starting"
     SWITCHING = "switching"
     HANDED = "handed-over"
     IN_DOUBT = "in-doubt"
@@ -108,6 +112,7 @@ class Effect(Enum):
     AWAIT_OWNER = "wait for the new owner's session; look whether the record gives the guest back"
     TAKE_BACK = "let the guest run on that was paused for another owner, its output held"
     DESTROY_STALE_GUEST = "destroy the guest, drop what it has sent"
+    START_GUEST = "let the guest run that an earlier agent has built from a copy, and announce it"
     FORGET = "forget the durable record of the protection"
     TAKE_LAST = "take the last epoch, leave the guest down, wait for its acknowledgements and release its output"
     HAND_OVER = "note durably that it is handed over, then tell the backup, once, and wait for its word"
@@ -222,6 +227,47 @@ def _with_a_witness() -> list[Row[State, Event, Effect]]:
             for state in (_S.SOLO, _S.SEEKING, _S.REPROTECTING)
         ),
         *_stood_down(),
+        *_starting(),
+    ]
+
+
+def _starting() -> list[Row[State, Event, Effect]]:
+    """A guest that an earlier agent took over and was about to run: it is built here, paused, and that is noted."""
+    ask = (_A.BECOME_SOLE_OWNER,)
+    return [
+        Row(
+            _S.STARTING,
+            _E.SOLE_OWNER,
+            _S.SOLO,
+            (_A.START_GUEST, _A.OPEN_OUTPUT, _A.WAIT_FOR_RETRY),
+            "A change of its own, not only what was noted: now it may run, its output open.",
+        ),
+        Row(
+            _S.STARTING,
+            _E.WITNESS_SILENT,
+            _S.STARTING,
+            (_A.WAIT_FOR_RETRY,),
+            "Nobody knows whether it is still the owner: the guest stays paused.",
+        ),
+        Row(
+            _S.STARTING,
+            _E.ANOTHER_OWNS,
+            _S.STANDING_DOWN,
+            _STAND_DOWN,
+            "It has been taken from this host meanwhile: it stays paused.",
+        ),
+        Row(_S.STARTING, _E.RETRY_DUE, _S.STARTING, ask, "The witness may be there again."),
+        *(
+            Row(_S.STARTING, event, _S.STARTING, ask, "Refused: it may be the only one there is. Ask at once.")
+            for event in (_E.STOP_ASKED, _E.RETIRE_ASKED)
+        ),
+        Row(
+            _S.STARTING,
+            _E.STOP_FORCED,
+            _S.GIVING_UP,
+            (_A.DESTROY_STALE_GUEST,),
+            "An operator does not want the guest that never ran here.",
+        ),
     ]
 
 
@@ -551,6 +597,9 @@ STARTED_SOLO = (State.SOLO, (Effect.WAIT_FOR_RETRY,))
 
 STARTED_STOOD_DOWN = (State.STANDING_DOWN, (Effect.PAUSE_GUEST,))
 """A guest that an earlier agent has paused, or was about to, because another host owns it."""
+
+STARTED_UNFINISHED = (State.STARTING, (Effect.BECOME_SOLE_OWNER,))
+"""A guest that an earlier agent has built from a copy and noted that it is about to run; it is paused."""
 
 STARTED_IN_DOUBT = (State.IN_DOUBT, (Effect.ASK_OUTCOME,))
 """A guest that an earlier agent has handed over, or was about to."""

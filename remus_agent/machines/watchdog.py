@@ -30,6 +30,7 @@ AUTHORITY: Final[Mapping[State, bool]] = MappingProxyType(
         # It is the only one that may run the guest: a reset would help nobody, and lose it.
         _S.SOLO: False,
         _S.SEEKING: False,
+        _S.STARTING: False,
         _S.REPROTECTING: False,
         # It ends, but a copy may still be activated.
         _S.STOPPING: True,

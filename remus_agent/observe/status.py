@@ -19,6 +19,7 @@ PrimaryState = Literal[
     "stopping",
     "standing-down",
     "stood-down",
+    "starting",
     "failed",
 ]
 BackupState = Literal["receiving", "ready", "orphaned", "stale", "activating", "active", "discarded"]
@@ -34,6 +35,7 @@ State = Literal[
     "stopping",
     "standing-down",
     "stood-down",
+    "starting",
     "failed",
     "receiving",
     "ready",
@@ -48,6 +50,7 @@ State = Literal[
 runs and its output is held. `stopping`: protection ends, and may still hold output. `solo`: it runs
 on unprotected, output open, and a backup is looked for. `standing-down`: another host owns it, it is being paused or
 destroyed here. `stood-down`: it is paused here, until the owner has shown that it runs it; `reason` says what is waited for.
+`starting`: it was taken over and built here, and is paused until the witness has said again that this host may run it.
 `switching`: its last epoch is on its way to the backup, which then runs it; `handed-over`: the backup was told;
 `in-doubt`: the backup has not said whether it runs it. In these three the guest is down here.
 `stale`: a copy without which the guest ran on; only an operator who accepts the loss may activate it."""

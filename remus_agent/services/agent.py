@@ -29,6 +29,7 @@ from remus_agent.services.backup import BackupService, refuse_on_backup
 from remus_agent.services.disks import hello_disks
 from remus_agent.services.forgetting import Forgetting
 from remus_agent.services.hand_over import ByWord, HandOvers
+from remus_agent.services.override import operators_word
 from remus_agent.services.primary import PrimaryService, is_over
 from remus_agent.services.primary_ports import PrimaryPorts, hello_for
 from remus_agent.services.report import copy_status, none_status, primary_status
@@ -36,7 +37,8 @@ from remus_agent.services.roles import Roles, Seams
 from remus_agent.services.session import ask
 from remus_agent.services.settings import Settings
 from remus_agent.services.stand_down import destroy_stale
-from remus_agent.services.sweep import sweep_outputs, sweep_taps
+from remus_agent.services.sweep import sweep_copies, sweep_outputs, sweep_taps
+from remus_agent.services.unfinished import Unfinished
 from remus_agent.services.watch import Progress, watch
 from remus_agent.services.watchdog import WatchdogKeeper
 
@@ -72,8 +74,9 @@ class AgentService:
             self._roles = Roles(ports.witness, settings, ports, backup, seams)
             backup.owned = self._owned
             backup.witnessed = True
+        self._by_word = ByWord(ports.store, backup.taking_over)
         backup.hand_overs = HandOvers(
-            self._roles or ByWord(ports.store, backup.taking_over),
+            self._roles or self._by_word,
             backup.copies_of,
             ports.hypervisor,
             settings,
@@ -81,6 +84,10 @@ class AgentService:
         )
         backup.gives_way = self._gives_way
         backup.make_way = self._make_way
+        self._unfinished = Unfinished(
+            ports.hypervisor, ports.store, ports.events, ports.announcer, witnessed=ports.witness is not None
+        )
+        self._sweeping: asyncio.Task[None] | None = None
         self._forgetting = Forgetting(settings.host, ports, backup, self._protector)
         seconds = settings.watchdog_seconds if self._roles is not None else 0
         self._watchdog = WatchdogKeeper(ports.watchdog, seconds, ports.clock, ports.events, self._under_authority)
@@ -101,7 +108,9 @@ class AgentService:
         for error in loaded.damaged:
             log.error("%s", error)
             self._ports.events.note(error.domain or "?", "record-damaged", reason=str(error))
-        for record in loaded.records:
+        records = [record for each in loaded.records if (record := await self._unfinished.settle(each)) is not None]
+        starting = frozenset(record.starting for record in loaded.records if record.starting)
+        for record in records:
             overridden = bool(record.override) and self._roles is not None
             if record.role not in ("primary", STOOD_DOWN) and not overridden:
                 continue
@@ -127,24 +136,37 @@ class AgentService:
         # Last, so that nobody who waits for a tap waits for this too.
         await sweep_taps(self._ports.taps, frozenset(kept), self._ports.events)
         if self._roles is not None:
-            self._roles.start(loaded.records)
+            self._roles.start(records)
         self._watchdog.start()
+        sweeping = sweep_copies(
+            self._ports.hypervisor,
+            self._ports.clock,
+            self._ports.events,
+            lambda: starting | self.backup.working_names(),
+        )
+        self._sweeping = asyncio.create_task(sweeping, name="sweep copies")
 
     def _left_of(self, record: GuestRecord) -> str:
-        """What there is of a guest that ran here, or was just about to: this host cannot tell."""
+        """What there is of a guest that ran here, or was just about to."""
         if self._roles is None:
             return f"a copy may be on {record.peer}"
+        if record.starting:
+            return (
+                f"it was about to run here, and nobody knows whether it did: the guest may be paused on {record.peer} because"
+                " this host owns it, and nothing lets that go on by itself"
+            )
         return (
-            f"a copy may be on {record.peer}, or the guest is paused there because this host owns it: nothing lets that go on by"
-            " itself"
+            f"a copy may be on {record.peer}, or the guest is paused there because this host owns it: that is older than what"
+            " clients know, and nothing lets it go on by itself"
         )
 
     async def close(self) -> None:
         """The agent stops. Guests run on; held output stays held."""
         await self._watchdog.close()  # first: what follows may take longer than it waits
-        for task in self._tasks.values():
+        tasks = [*self._tasks.values(), *((self._sweeping,) if self._sweeping is not None else ())]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._roles is not None:
             await self._roles.close()
         await self.backup.close()
@@ -365,19 +387,11 @@ class AgentService:
             )
             # It is on record, and a new backup is looked for when the witness knows of it.
             return await self.status(name)
-        copy = await self.backup.failover(name, generation=generation, session=session, fenced=fenced)
-        domain = copy.running
-        await self._ports.store.save(
-            GuestRecord(
-                name=name,
-                uuid=copy.hello.uuid if domain is None else domain.uuid,
-                role="active",
-                peer=copy.hello.host,
-                generation=copy.generation,
-                committed=False,
-                interval_ms=0,
-                output_limit_bytes=0,
-            )
+        await self._by_word.failover(
+            lambda before_run: self.backup.failover(
+                name, before_run, generation=generation, session=session, fenced=fenced
+            ),
+            lambda: operators_word(fenced),
         )
         return await self.status(name)
 

@@ -155,17 +155,8 @@ class BackupService:
         finally:
             await connection.close()
 
-    async def failover(
-        self,
-        domain: str,
-        *,
-        generation: int | None,
-        session: str | None,
-        fenced: dict[str, str],
-        accept_loss: bool = False,
-    ) -> Copy:
-        """Activate the committed copy. Refused without a proof of fencing or when it is not the expected one; accept_loss: not
-        when it is stale."""
+    def require_copy(self, domain: str) -> Copy:
+        """The copy that counts. Raises DomainNotFound when there is none."""
         copy = self.copy_of(domain)
         if copy is None or copy.state is State.DISCARDED:
             raise DomainNotFound(
@@ -174,13 +165,34 @@ class BackupService:
                 domain=domain,
                 hint="run `remusctl list` on the other hosts",
             )
+        return copy
+
+    async def failover(
+        self,
+        domain: str,
+        before_run: Callable[[Copy], Awaitable[None]],
+        *,
+        generation: int | None,
+        session: str | None,
+        fenced: dict[str, str],
+        accept_loss: bool = False,
+    ) -> Copy:
+        """Activate the committed copy. Refused without a proof of fencing or when it is not the expected one; accept_loss: not
+        when it is stale. before_run: called with the copy when it is built and about to run."""
+        copy = self.require_copy(domain)
         if copy.state is State.ACTIVE:
             return copy
         check_proof(domain, copy.hello.host, fenced)
         refuse_another(copy, generation, session)
         with self._replicas_of(domain).failing_over():
             await self._silence_newer(copy)
-            await copy.failover(fenced["host"], fenced["method"], fenced["evidence"], accept_loss=accept_loss)
+            await copy.failover(
+                fenced["host"],
+                fenced["method"],
+                fenced["evidence"],
+                lambda: before_run(copy),
+                accept_loss=accept_loss,
+            )
         return copy
 
     async def _silence_newer(self, copy: Copy) -> None:
@@ -307,6 +319,10 @@ class BackupService:
         """All copies of a domain, the oldest first."""
         return list(self._copies.get(domain, []))
 
+    def working_names(self) -> frozenset[str]:
+        """What the domains of all copies are called."""
+        return frozenset(copy.working_name for copies in self._copies.values() for copy in copies)
+
     def taking_over(self, domain: str) -> AbstractContextManager[None]:
         """No session is taken in meanwhile."""
         return self._replicas_of(domain).failing_over()
@@ -342,6 +358,8 @@ class BackupService:
             await self._give_up_older(hello, "memory does not suffice for two", free_kib=free_kib)
         elif self._replicas_of(hello.domain).differ(facts_of(hello.disks)):
             await self._give_up_older(hello, "a disk has another size now")
+        elif hello.disks and any(old.built for old in self._copies.get(hello.domain, []) if old.state in _LEFT):
+            await self._give_up_older(hello, "it was built to run here, and holds the disks")
 
     async def _give_up_older(self, hello: Hello, why: str, **detail: object) -> None:
         for old in self._copies.get(hello.domain, []):

@@ -3,13 +3,18 @@
 The order inside an epoch's end is the point of it all: verify, wait until the disks have staged it, commit to the journal,
 acknowledge, apply. Nothing of an epoch reaches the paused domain before the commit, except in epoch 1, where there is no
 committed state to damage; its disks (`services.copy_disks`) look after an older copy there.
+
+An activation builds the domain whole, then has it noted that it is about to run, then makes it run. So between that note and
+the guest's first moment there is nothing that takes time, and what an agent that dies leaves there the next one can finish.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Iterator
 
 from remus_agent.errors import (
     AuthorityError,
@@ -35,6 +40,7 @@ from remus_agent.protocol.replication.messages import (
     encode,
 )
 from remus_agent.protocol.stream.epoch import EpochParser
+from remus_agent.services.announcing import announce
 from remus_agent.services.backup_ports import BackupPorts
 from remus_agent.services.copy_disks import CopyDisks
 from remus_agent.services.deadlines import receive_within
@@ -45,6 +51,18 @@ log = logging.getLogger(__name__)
 
 LARGEST_PFN = 1 << 36
 """Frame numbers above this can't exist on x86 (48 bits of physical address)."""
+
+_WORKING_NAME = re.compile(r".+--incoming-[0-9a-f]{8}")
+
+
+def working_name(hello: Hello) -> str:
+    """What the domain of a copy is called until it runs."""
+    return f"{hello.domain}--incoming-{hello.session[:8]}"
+
+
+def is_working_name(name: str) -> bool:
+    """Whether a domain is called as only a copy is."""
+    return _WORKING_NAME.fullmatch(name) is not None
 
 
 class Copy:
@@ -69,7 +87,7 @@ class Copy:
         self.received_pages = 0
         self.last_heard = clock.now()
         self._listening_since: float | None = None
-        self.working_name = f"{hello.domain}--incoming-{hello.session[:8]}"
+        self.working_name = working_name(hello)
         self.running: Domain | None = None
         self._hypervisor = ports.hypervisor
         self._journal = journal
@@ -123,9 +141,18 @@ class Copy:
         """Take in one of the session's disks until its connection ends. Raises RefusedError when it is none of them."""
         await self._disks.serve(connection, hello)
 
-    async def failover(self, host: str, method: str, evidence: str, *, accept_loss: bool = False) -> Domain:
+    async def failover(
+        self,
+        host: str,
+        method: str,
+        evidence: str,
+        before_run: Callable[[], Awaitable[None]],
+        *,
+        accept_loss: bool = False,
+    ) -> Domain:
         """Activate the last committed epoch. The caller has a proof that the primary is dead; a primary that still talks
-        disproves it, and the request is refused. accept_loss: also one that the record has left behind."""
+        disproves it, and the request is refused. before_run: see `take`. accept_loss: also one that the record has left
+        behind."""
         if self.state is State.ACTIVE and self.running is not None:
             return self.running
         if self.state is State.READY:
@@ -147,7 +174,7 @@ class Copy:
             evidence=evidence,
         )
         self._advance(event)
-        return await self._activate("failover")
+        return await self._activate("failover", before_run)
 
     def ask_to_take(self) -> None:
         """The primary seems to be gone, and the witness is asked. `take` or `refused` follows."""
@@ -159,7 +186,7 @@ class Copy:
 
     async def take(self, before_run: Callable[[], Awaitable[None]]) -> Domain:
         """Activate the last committed epoch on the witness's word, or on its primary's in a switchover without a witness.
-        before_run: what has to be done before the guest may run."""
+        before_run: what has to be done when the guest is built here and nothing is left but to let it run. Raises RemusError."""
         self.won = True
         self._advance(Event.OWNERSHIP_WON)
         return await self._activate("take over", before_run)
@@ -169,20 +196,46 @@ class Copy:
         """Whether the guest was made to run from this copy, or that was tried. Settled when an activation has ended."""
         return self._target is not None and self._target.may_have_run
 
-    async def _activate(self, operation: str, before_run: Callable[[], Awaitable[None]] | None = None) -> Domain:
+    @property
+    def built(self) -> bool:
+        """Whether an activation got as far as a whole domain, which holds the guest's disks."""
+        return self._target is not None and self._target.built
+
+    async def _activate(self, operation: str, before_run: Callable[[], Awaitable[None]]) -> Domain:
         target = self._need_target()
-        try:
-            if before_run is not None:
-                await before_run()
+        with self._standing():
             await self._disks.hand_over(self._commit)
+        await self._build(target, operation)
+        with self._standing():
+            await before_run()
+        try:
+            self.running = await target.activate(self.hello.domain)
+        except RemusError:
+            await self._activation_failed()
+            raise
+        self.generation += 1
+        self._advance(Event.ACTIVATED)
+        self._announcing = asyncio.create_task(
+            announce(self._announcer, self.running, self._events), name=f"announce {self.hello.domain}"
+        )
+        return self.running
+
+    @contextlib.contextmanager
+    def _standing(self) -> Iterator[None]:
+        """Around what leaves a whole copy when it fails."""
+        try:
+            yield
         except RemusError as error:
             self.reason = str(error)
             self._advance(Event.NOT_READY)
             error.left = error.left or "nothing was activated, the copy stands"
             raise
+
+    async def _build(self, target: Target, operation: str) -> None:
+        """What takes time of an activation."""
         try:
             async with asyncio.timeout(self._settings.activate):
-                self.running = await target.activate(self._tail, self._emulator, self.hello.domain)
+                await target.build(self._tail, self._emulator)
         except TimeoutError:
             await self._activation_failed()
             raise HypervisorError(
@@ -195,10 +248,6 @@ class Copy:
         except RemusError:
             await self._activation_failed()
             raise
-        self.generation += 1
-        self._advance(Event.ACTIVATED)
-        self._announcing = asyncio.create_task(self._announce(self.running), name=f"announce {self.hello.domain}")
-        return self.running
 
     async def discard(self, event: Event = Event.DISCARD_ASKED) -> None:
         """Destroy the copy and forget it."""
@@ -394,13 +443,6 @@ class Copy:
         if self._listening_since is None:
             return 0.0
         return self._clock.now() - max(self.last_heard, self._listening_since)
-
-    async def _announce(self, domain: Domain) -> None:
-        """Beside the failover, which it must neither delay nor undo: the guest announces itself as well."""
-        try:
-            await self._announcer.announce(domain, lambda: self._events.note(self.hello.domain, "announced"))
-        except RemusError as error:
-            log.warning("%s: %s", self.hello.domain, error)
 
     async def _activation_failed(self) -> None:
         self._advance(Event.ACTIVATION_FAILED)

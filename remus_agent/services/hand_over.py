@@ -3,18 +3,19 @@
 Before the guest is made to run there is a durable note of it, so that an agent that is started anew never says of a guest that
 has run here that it has not. With a witness these are the notes of every takeover (`takeover_notes`), and what an agent does not
 know the record says. Without one it is a guest record with the role `active` (`ByWord`), which goes when it is certain that the
-guest never ran, and when this host is its backup again.
+guest never ran, and when this host is its backup again. What an agent has left that died between that note and the guest's first
+moment is the next one's work (`unfinished`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import Literal, Protocol
 
-from remus_agent.errors import DomainNotFound, JournalError, PeerError, RefusedError, RemusError
+from remus_agent.errors import DomainNotFound, HypervisorError, JournalError, PeerError, RefusedError, RemusError
 from remus_agent.machines.backup import State
 from remus_agent.ports import Clock, Connection, GuestRecord, GuestStore, Hypervisor
 from remus_agent.protocol.replication.frames import FrameType
@@ -23,6 +24,10 @@ from remus_agent.services.copy import Copy
 from remus_agent.services.settings import Settings
 
 log = logging.getLogger(__name__)
+
+
+BeforeRun = Callable[[Copy], Awaitable[None]]
+"""What is to be done when a copy is built and about to run."""
 
 
 class Permission(Protocol):
@@ -53,11 +58,41 @@ class ByWord:
         domain = copy.hello.domain
         with self._taking_over(domain):
             try:
-                await copy.take(lambda: self._store.save(_note(copy)))
+                await copy.take(lambda: self._store.save(active_record(copy, starting=copy.working_name)))
             except RemusError:
                 if not copy.may_have_run:
                     await self.forget_hand_over(domain)
                 raise
+            await self._ran(copy)
+
+    async def failover(self, activate: Callable[[BeforeRun], Awaitable[Copy]], word: Callable[[], str]) -> Copy:
+        """Activate a copy on an operator's proof. activate: calls what it is given when the guest is built and about to run.
+        word: his proof, as it is noted then. Without that note the guest runs as well; only that it is not finished then, should
+        this agent die right there. Raises RemusError; JournalError also when it runs and a restart would not know that."""
+        noted: Copy | None = None
+
+        async def before_run(copy: Copy) -> None:
+            nonlocal noted
+            try:
+                await self._store.save(active_record(copy, starting=copy.working_name, override=word()))
+                noted = copy
+            except RemusError as error:
+                log.error("%s: would not be finished by the next agent: %s", copy.hello.domain, error)
+
+        try:
+            copy = await activate(before_run)
+        except RemusError:
+            if noted is not None and not noted.may_have_run:
+                await self.forget_hand_over(noted.hello.domain)
+            raise
+        await self._store.save(active_record(copy))
+        return copy
+
+    async def _ran(self, copy: Copy) -> None:
+        try:
+            await self._store.save(active_record(copy))
+        except RemusError as error:
+            log.error("%s: a restart has to find out that it runs: %s", copy.hello.domain, error)
 
     async def doubt(self, domain: str, copy: Copy | None) -> str | None:
         if copy is not None:
@@ -113,8 +148,11 @@ class HandOvers:
         """What has become of the hand-over of a session. Raises RefusedError for who was not its primary."""
         copy = next((each for each in self._copies(ask.domain) if each.hello.session == ask.session), None)
         if copy is None:
-            if await self._runs(ask):
-                return Outcome(session=ask.session, result="running")
+            try:
+                if await self._runs(ask):
+                    return Outcome(session=ask.session, result="running")
+            except RemusError as error:
+                return _outcome(ask.session, "unknown", str(error))
             return await self._not_running(ask.session, ask.domain, None, "this host has no copy of it any more")
         if copy.hello.host != ask.host:
             raise RefusedError(
@@ -151,10 +189,17 @@ class HandOvers:
         return _outcome(session, "declined", why) if doubt is None else _outcome(session, "unknown", doubt)
 
     async def _runs(self, ask: AskOutcome) -> bool:
+        """Raises RemusError when it is here and does not run, or what it does is not known: it may run yet."""
         try:
-            return (await self._hypervisor.domain(ask.domain)).uuid == ask.uuid
+            domain = await self._hypervisor.domain(ask.domain)
+            if domain.uuid != ask.uuid:
+                return False
+            paused = await self._hypervisor.is_paused(domain)
         except DomainNotFound:
             return False
+        if paused:
+            raise HypervisorError("it is here, and paused", operation="ask for the outcome", domain=ask.domain)
+        return True
 
     async def _beat(self, connection: Connection) -> None:
         try:
@@ -165,17 +210,19 @@ class HandOvers:
             return  # it will ask
 
 
-def _note(copy: Copy) -> GuestRecord:
-    """That the guest is made to run here."""
+def active_record(copy: Copy, *, starting: str = "", override: str = "") -> GuestRecord:
+    """That the guest runs here from a copy, without a witness, or is about to; see `GuestRecord`."""
     return GuestRecord(
         name=copy.hello.domain,
         uuid=copy.hello.uuid,
         role="active",
         peer=copy.hello.host,
-        generation=copy.generation + 1,
+        generation=copy.hello.generation + 1,
         committed=False,
         interval_ms=0,
         output_limit_bytes=0,
+        override=override,
+        starting=starting,
     )
 
 

@@ -18,6 +18,7 @@ from remus_agent.ports import Domain, GuestRecord
 from remus_agent.services.authority import Authority
 from remus_agent.services.backup import BackupService
 from remus_agent.services.copy import Copy
+from remus_agent.services.hand_over import BeforeRun
 from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.takeover_notes import TakeoverNotes
 
@@ -52,21 +53,33 @@ class Overrides:
         self._retry = retry
 
     async def activate(
-        self, copy: Copy, activate: Callable[[], Awaitable[Copy]], fenced: Mapping[str, str], why: RemusError
+        self,
+        copy: Copy,
+        activate: Callable[[BeforeRun], Awaitable[Copy]],
+        fenced: Mapping[str, str],
+        why: RemusError,
     ) -> GuestRecord:
-        """Note it, then activate the copy. why: what the witness says, or that it does not. Raises RemusError."""
+        """Activate the copy, and note it when it is built and before it runs. activate: calls what it is given then. why: what
+        the witness says, or that it does not. Raises RemusError."""
         name = copy.hello.domain
         record = replace(
             self._notes.record(copy, "active", copy.hello.generation + 2),
-            override=f"{fenced['host']} is off ({fenced['method']}: {fenced['evidence']})",
+            override=operators_word(fenced),
         )
-        await self._notes.overridden(record)
+        noted = False
+
+        async def before_run(built: Copy) -> None:
+            nonlocal noted
+            await self._notes.override_starts(built, record)
+            noted = True
+
         try:
-            await activate()
+            await activate(before_run)
         except RemusError:
-            if copy.running is None:
+            if noted and copy.running is None:
                 await self._ports.store.remove(name)
             raise
+        await self._notes.override_ran(record)
         self._ports.events.note(
             name, "override", generation=copy.generation, fenced=dict(fenced), possible_loss=True, because=why.message
         )
@@ -120,6 +133,11 @@ class Overrides:
             f"runs by an operator's word that {record.override}; what clients were told after the copy may be lost; the witness"
             " does not know of it yet"
         )
+
+
+def operators_word(fenced: Mapping[str, str]) -> str:
+    """An operator's proof, as it is noted and shown to people."""
+    return f"{fenced['host']} is off ({fenced['method']}: {fenced['evidence']})"
 
 
 def refused(error: RemusError, name: str) -> AuthorityError:

@@ -33,6 +33,7 @@ from remus_agent.machines.primary import (
     STARTED_IN_DOUBT,
     STARTED_SOLO,
     STARTED_STOOD_DOWN,
+    STARTED_UNFINISHED,
     TABLE,
     Effect,
     Event,
@@ -40,6 +41,7 @@ from remus_agent.machines.primary import (
 )
 from remus_agent.observe.status import DiskStatus, Seeding
 from remus_agent.ports import STOOD_DOWN, BufferState, Checkpoint, Domain, GuestRecord, OutputBuffer, Source
+from remus_agent.services.announcing import announce
 from remus_agent.services.asking import Asked, Pause
 from remus_agent.services.attached import DeviceWatch
 from remus_agent.services.copying import CopyMeter
@@ -52,6 +54,7 @@ from remus_agent.services.session import PrimarySession, open_session
 from remus_agent.services.settings import Settings
 from remus_agent.services.stand_down import StandDown
 from remus_agent.services.switchover import SwitchoverRequest, ask_backup, resume_guest
+from remus_agent.services.unfinished import start_guest
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +109,7 @@ class PrimaryService:
         self.pause = Pause()
         self.switchover = SwitchoverRequest()
         self._depart = depart
+        self._announcing: asyncio.Task[None] | None = None
         self._resumed_at = 0.0
         self._heard_at = ports.clock.now()
         """When the backup last acknowledged anything, or this began."""
@@ -136,6 +140,7 @@ class PrimaryService:
             Effect.AWAIT_OWNER: self._await_owner,
             Effect.TAKE_BACK: self._take_back,
             Effect.DESTROY_STALE_GUEST: self._stand_down.destroy,
+            Effect.START_GUEST: self._start_guest,
             Effect.FORGET: self._forget,
             Effect.TAKE_LAST: self._take_last,
             Effect.HAND_OVER: self._hand_over,
@@ -202,6 +207,14 @@ class PrimaryService:
                 domain=self.domain.name,
                 left="the guest is down here, its output is held",
                 hint=f"make sure that {self.record.peer} does not run it, and repeat with --force: then it goes on here",
+            )
+        if not force and self.state is State.STARTING:
+            raise RefusedError(
+                "it was taken over and has not run here yet: the witness has to say again that this host may run it",
+                operation="unprotect",
+                domain=self.domain.name,
+                left="the guest is paused here",
+                hint="it runs as soon as the witness can be asked; where it is not wanted any more, --force destroys it here",
             )
         unsure = self.state in (State.SILENT, State.RECONNECTING)
         if not force and self.state in NOT_OURS:
@@ -473,7 +486,11 @@ class PrimaryService:
         self.ownership.register(session, self.record.generation)
 
     async def _become_sole_owner(self) -> Event:
-        event, generation = await self.ownership.alone(f"the backup {self.record.peer} cannot be reached")
+        why = f"the backup {self.record.peer} cannot be reached"
+        if self.state is State.STARTING:
+            why = "it was built here and about to run when its agent died"
+            self.reason = f"{why}: it is paused until the witness has said again that this host may run it"
+        event, generation = await self.ownership.alone(why)
         if event is Event.SOLE_OWNER:
             self._heard_at = self._ports.clock.now()
             await self._note(generation=generation or self.record.generation, committed=False)
@@ -483,11 +500,22 @@ class PrimaryService:
         await self._note(committed=False)
         self.reason = await self._leaving.open_output() or self.reason
 
+    async def _start_guest(self) -> None:
+        """See services/unfinished.py."""
+        ports = self._ports
+        if await start_guest(
+            self.domain, ports.hypervisor, ports.events, lambda: ports.clock.sleep(self._settings.retry)
+        ):
+            self.reason = None
+            work = announce(ports.announcer, self.domain, ports.events)
+            self._announcing = asyncio.create_task(work, name=f"announce {self.domain.name}")
+        await self._note(starting="")
+
     # Another host owns it; see services/stand_down.py
 
     async def _pause_guest(self) -> Event:
         # First what a restart must find: whatever comes, this guest is another host's.
-        await self._note(role=STOOD_DOWN, committed=True)
+        await self._note(role=STOOD_DOWN, committed=True, starting="")
         return await self._stand_down.pause()
 
     async def _await_owner(self) -> Event:
@@ -640,6 +668,8 @@ def _begin(record: GuestRecord, *, solo: bool) -> tuple[State, tuple[Effect, ...
         return STARTED_STOOD_DOWN
     if record.handed is not None:
         return STARTED_IN_DOUBT
+    if record.starting:
+        return STARTED_UNFINISHED
     return STARTED_AGAIN if record.committed else STARTED_SOLO if solo else STARTED_FRESH
 
 

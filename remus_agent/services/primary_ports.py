@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from remus_agent.disk_ports import Taps
 from remus_agent.fence_ports import Fencing, Watchdog
-from remus_agent.ports import Clock, Connector, Domain, EventSink, GuestStore, HostFacts, Hypervisor
+from remus_agent.ports import Announcer, Clock, Connector, Domain, EventSink, GuestStore, HostFacts, Hypervisor
 from remus_agent.protocol.replication.messages import Hello, HelloDisk
 from remus_agent.witness_ports import Witness
 
@@ -23,6 +23,7 @@ class PrimaryPorts:
     events: EventSink
     clock: Clock
     taps: Taps
+    announcer: Announcer
     witness: Witness | None = None
     """None: authority is an operator's proof of fencing only."""
     second: Connector | None = None

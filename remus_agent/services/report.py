@@ -34,6 +34,7 @@ _PRIMARY: dict[primary.State, State] = {
     primary.State.STOOD_DOWN: "stood-down",
     primary.State.RETURNING: "stood-down",
     primary.State.GIVING_UP: "standing-down",
+    primary.State.STARTING: "starting",
     primary.State.GIVEN_UP: "unprotected",
     primary.State.FAILED: "failed",
 }

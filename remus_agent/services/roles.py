@@ -18,6 +18,7 @@ from remus_agent.services.backup import BackupService, refuse_another
 from remus_agent.services.copy import Copy
 from remus_agent.services.fencing import Fencer, check_proof
 from remus_agent.services.giving_back import GivingBack
+from remus_agent.services.hand_over import BeforeRun
 from remus_agent.services.heartbeats import HeartbeatSender
 from remus_agent.services.override import Overrides, refused
 from remus_agent.services.ownership import Witnessed, claim
@@ -145,9 +146,9 @@ class Roles:
     async def _failover(
         self, name: str, *, generation: int | None, session: str | None, fenced: dict[str, str], accept_loss: bool
     ) -> Copy:
-        copy = self._backup.copy_of(name)
-        if copy is None or copy.state in (backup_machine.State.DISCARDED, backup_machine.State.ACTIVE):
-            return await self._backup.failover(name, generation=generation, session=session, fenced=fenced)
+        copy = self._backup.require_copy(name)
+        if copy.state is backup_machine.State.ACTIVE:
+            return copy
         refuse_another(copy, generation, session)
         if fenced:
             check_proof(name, copy.hello.host, fenced)
@@ -163,9 +164,14 @@ class Roles:
         if not fenced or not accept_loss:
             raise refused(why, name) from why
 
-        def activate() -> Awaitable[Copy]:
+        def activate(before_run: BeforeRun) -> Awaitable[Copy]:
             return self._backup.failover(
-                name, generation=generation, session=session, fenced=fenced, accept_loss=accept_loss
+                name,
+                before_run,
+                generation=generation,
+                session=session,
+                fenced=fenced,
+                accept_loss=accept_loss,
             )
 
         record = await self._overrides.activate(copy, activate, fenced, why)
@@ -186,7 +192,7 @@ class Roles:
         domain, hello = copy.running, copy.hello
         if domain is None:
             raise DomainNotFound("the copy does not run", operation="take over", domain=hello.domain)
-        self._seams.adopt(domain, self._notes.record(copy, "primary", hello.generation + 2))
+        self._seams.adopt(domain, self._notes.primary(copy))
         self._backup.hand_out(copy)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:

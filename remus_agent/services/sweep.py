@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from typing import Final
 
 from remus_agent.disk_ports import Taps
 from remus_agent.errors import RemusError
-from remus_agent.ports import EventSink, Hypervisor, OutputBuffers
+from remus_agent.ports import Clock, EventSink, Hypervisor, OutputBuffers
+from remus_agent.services.copy import is_working_name
 
 log = logging.getLogger(__name__)
+
+TOOLSTACK_SECONDS: Final = 10.0
+"""For the toolstack to destroy by itself what it was building when its stream broke off."""
 
 
 async def sweep_outputs(outputs: OutputBuffers, hypervisor: Hypervisor, events: EventSink) -> None:
@@ -23,6 +29,36 @@ async def sweep_outputs(outputs: OutputBuffers, hypervisor: Hypervisor, events: 
     for name in removed:
         log.info("removed %s and what it held: its domain is gone", name)
         events.note("?", "output-of-gone-guest-dropped", interface=name)
+
+
+async def sweep_copies(
+    hypervisor: Hypervisor, clock: Clock, events: EventSink, spared: Callable[[], frozenset[str]]
+) -> None:
+    """Destroy the copies that an earlier agent has left behind: a domain that the toolstack has finished outlives its stream. It
+    is paused and has never run. spared: names of copies that this agent has, or that are about to run; asked right before one is
+    destroyed. A failure is noted; such a domain stays paused."""
+    try:
+        left = {name for name in await hypervisor.names() if is_working_name(name)}
+        if not left:
+            return
+        await clock.sleep(TOOLSTACK_SECONDS)
+        left &= await hypervisor.names()
+    except RemusError as error:
+        log.error("whether an earlier agent has left copies behind is not known: %s", error)
+        events.note("?", "sweep-failed", reason=str(error))
+        return
+    for name in sorted(left):
+        if name in spared():
+            continue
+        try:
+            if not await hypervisor.destroy(name):
+                continue  # its own toolstack was first
+        except RemusError as error:
+            log.error("%s: a copy that an earlier agent has left stays: %s", name, error)
+            events.note("?", "sweep-failed", reason=str(error), copy=name)
+        else:
+            log.info("%s: destroyed; an earlier agent has left it, and it never ran", name)
+            events.note("?", "left-copy-destroyed", copy=name)
 
 
 async def sweep_taps(taps: Taps, keep: frozenset[str], events: EventSink) -> None:

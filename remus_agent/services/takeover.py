@@ -172,11 +172,12 @@ class Takeover:
     async def _run_here(self, copy: Copy) -> None:
         """Activate the copy of a guest that this host owns."""
         try:
-            await copy.take(lambda: self._notes.runs(copy))
+            await copy.take(lambda: self._notes.starts(copy))
         except RemusError:
             if not copy.may_have_run:
                 await self._notes.asks(copy)  # if the copy is lost with it, the guest is given back
             raise
+        await self._notes.ran(copy)
 
     async def _win(self, copy: Copy, reason: str, patience: float | None) -> None:
         """Return when this host owns the guest; otherwise the copy is told why not."""

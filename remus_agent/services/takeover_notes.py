@@ -1,14 +1,17 @@
 """What a host must know after a restart of guests that it has asked to take over: whether they were ever made to run here.
 
-The guest's record says `taking` before the witness is asked, and `primary` before the guest is made to run. Only a guest whose
-record says `taking` is given back; one without a record never is. So a crash or a full disk at any moment leaves, at worst, a
-guest that is not given back by itself, and never one that has run here and goes on elsewhere from an older past.
+The guest's record says `taking` before the witness is asked. When the guest is built here, and nothing is left but to let it run,
+it says `primary`, and under which name it was built (`starting`); that name goes when it runs. Only a guest whose record says
+`taking` is given back; one without a record never is. One that is `starting` is finished by the next agent (`unfinished`).
+So a crash or a full disk at any moment leaves, at worst, a guest that is not given back by itself, and never one that has run
+here and goes on elsewhere from an older past.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 
 from remus_agent.errors import RemusError
 from remus_agent.faults import FaultName, active
@@ -59,12 +62,11 @@ class TakeoverNotes:
         except RemusError as error:
             log.error("%s: cannot be given back, should its copy be lost: %s", record.name, error)
 
-    async def runs(self, copy: Copy) -> None:
-        """The guest is about to run here. Raises RemusError when a restart could take it for one that never did."""
+    async def starts(self, copy: Copy) -> None:
+        """The guest is built, and about to run here. Raises RemusError when a restart could take it for one that never did."""
         if active(FaultName.RUNS_UNNOTED):
             return
-        # After a takeover of generation g the witness's record is of g+1; sessions are of the one after that.
-        record = self.record(copy, "primary", copy.hello.generation + 2)
+        record = replace(self.primary(copy), starting=copy.working_name)
         try:
             await self._store.save(record)
         except RemusError as error:
@@ -72,11 +74,32 @@ class TakeoverNotes:
             await self._store.remove(record.name)
         self._taking.pop(record.name, None)
 
-    async def overridden(self, record: GuestRecord) -> None:
-        """The guest is about to run here by an operator's word. Raises RemusError when that can't be noted."""
+    async def ran(self, copy: Copy) -> None:
+        """The guest runs here. Without this note the next agent finds that out by itself, where it still runs then."""
+        if not active(FaultName.RUNS_UNNOTED):
+            await self._save_running(self.primary(copy))
+
+    def primary(self, copy: Copy) -> GuestRecord:
+        """The record of a guest that runs here from a copy. After a takeover of generation g the witness's record is of g+1;
+        sessions are of the one after that."""
+        return self.record(copy, "primary", copy.hello.generation + 2)
+
+    async def override_starts(self, copy: Copy, record: GuestRecord) -> None:
+        """The guest is built, and about to run here by an operator's word. Raises RemusError when that can't be noted."""
         if not active(FaultName.OVERRIDE_UNRECORDED):
-            await self._store.save(record)
+            await self._store.save(replace(record, starting=copy.working_name))
         self._taking.pop(record.name, None)
+
+    async def override_ran(self, record: GuestRecord) -> None:
+        """The guest runs here by an operator's word; see `ran`."""
+        if not active(FaultName.OVERRIDE_UNRECORDED):
+            await self._save_running(record)
+
+    async def _save_running(self, record: GuestRecord) -> None:
+        try:
+            await self._store.save(record)
+        except RemusError as error:
+            log.error("%s: a restart has to find out that it runs: %s", record.name, error)
 
     async def forget(self, record: GuestRecord) -> None:
         """Another host owns it. Raises RemusError."""

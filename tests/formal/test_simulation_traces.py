@@ -12,7 +12,7 @@ import pytest
 
 from remus_agent.faults import VARIABLE, FaultName
 from tests.formal.trace import Action
-from tests.model.simulate import KINDS, Fault, Plan, moved_plan_of, plan_of
+from tests.model.simulate import KINDS, Fault, Plan, moved_plan_of, plan_of, starting_plan_of
 from tests.model.test_giving_back import PLANS
 from tests.model.traces import NOT_MODELLED, first_rejection, modelled, rejection, trace_of
 
@@ -37,7 +37,7 @@ SEEN: dict[FaultName, tuple[Callable[[int], Plan], int, Action]] = {
     FaultName.SESSION_UNASKED: (lambda _: FORGETFUL, 1, Action.SESSION),
     FaultName.RESTART_OPENS_OUTPUT: (plan_of, 5, Action.OPEN),
     FaultName.RUNS_UNNOTED: (plan_of, 73, Action.GIVE),
-    FaultName.DESTROY_AT_ONCE: (plan_of, 0, Action.SESSION),
+    FaultName.DESTROY_AT_ONCE: (plan_of, 1, Action.SESSION),
     FaultName.SWITCHOVER_RESUMES: (moved_plan_of, 2, Action.SESSION),
 }
 """Each with the seed that found it last, and what the model cannot do. Should a change of the code give that seed another course,
@@ -79,6 +79,13 @@ def test_the_model_can_do_what_the_code_does(first: int) -> None:
 @pytest.mark.parametrize("first", range(0, 30, 10))
 def test_the_model_can_do_what_a_switchover_does(first: int) -> None:
     refused = first_rejection(range(first, first + 10), moved_plan_of)
+    assert refused is None, refused
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("first", range(0, 30, 10))
+def test_the_model_can_do_what_a_killed_new_owner_and_its_next_agent_do(first: int) -> None:
+    refused = first_rejection(range(first, first + 10), starting_plan_of)
     assert refused is None, refused
 
 

@@ -39,7 +39,7 @@ class Action(Enum):
     SOLO = 7  # the record becomes (host, generation, solo), as its owner has asked (the new one)
     TAKE = 8  # the record becomes (host, generation, solo), as its backup has asked (the new one)
     GIVE = 9  # the record becomes (the other host, generation, solo): this owner never ran the guest (the new one)
-    ACTIVATE = 10  # a host makes its copy run (the record's)
+    ACTIVATE = 10  # a host makes its copy run, or has noted that it is about to (the record's)
     STAND_DOWN = 11  # a host pauses its guest, because another one owns it (the record's)
     AGENT_CRASH = 12  # an agent dies, and starts again some time
     HOST_CRASH = 13  # a host dies with its guest, and starts again some time

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from remus_agent.adapters.sim.hypervisor import SimGuest, SimHypervisor, SimTarget
+from remus_agent.adapters.sim.hypervisor import SimGuest, SimHypervisor
 from remus_agent.adapters.sim.local import SimDisk, SimEvents, SimJournal, SimOutput, SimOutputs
-from remus_agent.ports import CommitRecord, Domain
+from remus_agent.ports import CommitRecord, Domain, GuestRecord
 from tests.formal.trace import Action
 from tests.model.scheduler import Scheduler
 
@@ -109,11 +109,17 @@ class Events(SimEvents):
 
 
 class Disk(SimDisk):
-    """Journals that tell of each commit."""
+    """Journals that tell of each commit, and records that tell of each guest that is about to run from a copy."""
 
-    def __init__(self, committed: Callable[[CommitRecord], None]) -> None:
+    def __init__(self, committed: Callable[[CommitRecord], None], starts: Callable[[str], None]) -> None:
         super().__init__()
         self._committed = committed
+        self._starts = starts
+
+    async def save(self, record: GuestRecord) -> None:
+        await super().save(record)
+        if record.starting:
+            self._starts(record.starting)
 
     async def open(self, domain: str) -> SimJournal:
         journal = await super().open(domain)
@@ -136,9 +142,9 @@ class Journal(SimJournal):
 
 
 class Hypervisor(SimHypervisor):
-    """One that tells of each activation, and of guests that are paused and go on."""
+    """One that tells of each guest that runs from a copy, and of guests that are paused and go on."""
 
-    def __init__(self, name: str, activated: Callable[[SimGuest, str], None], tells: Tells) -> None:
+    def __init__(self, name: str, activated: Callable[[SimGuest], None], tells: Tells) -> None:
         super().__init__(name)
         self._activated = activated
         self._tells = tells
@@ -155,24 +161,9 @@ class Hypervisor(SimHypervisor):
         return await super().destroy(name)
 
     async def unpause(self, domain: Domain) -> None:
-        if not self._same(domain).running:
+        guest = self._same(domain)
+        if guest.paused_copy:
+            self._activated(guest)
+        elif not guest.running:
             self._tells(Action.RESUME)
         await super().unpause(domain)
-
-    async def open_target(self, preamble: bytes, working_name: str) -> SimTarget:
-        made = await super().open_target(preamble, working_name)
-        return Target(self, made._guest, self._activated)
-
-
-class Target(SimTarget):
-    """A copy whose activation is told."""
-
-    def __init__(self, host: SimHypervisor, guest: SimGuest, activated: Callable[[SimGuest, str], None]) -> None:
-        super().__init__(host, guest)
-        self._activated = activated
-
-    async def activate(self, tail: Any, emulator: Any, name: str) -> Domain:
-        working_name = self._guest.domain.name
-        domain = await super().activate(tail, emulator, name)
-        self._activated(self._guest, working_name)
-        return domain

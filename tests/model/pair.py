@@ -72,7 +72,7 @@ class Pair:
         host.agent = AgentService(
             settings,
             {"beta": "beta:1"} if host is self.alpha else {"alpha": "alpha:1"},
-            PrimaryPorts(host.xen, self.network, host.disk, host.events, clock, host.taps),
+            PrimaryPorts(host.xen, self.network, host.disk, host.events, clock, host.taps, host.announcer),
             host.outputs,
             backup,
         )
@@ -111,8 +111,7 @@ class Pair:
         self.network.listen("beta:1", _refuse)
         await self.network.drop_all()
         await asyncio.sleep(0.1)
-        for name in [name for name, guest in self.beta.xen.guests.items() if guest.paused_copy]:
-            del self.beta.xen.guests[name]
+        self.beta.xen.lose_agent()
         for journal in self.beta.disk.journals.values():
             journal.is_open = False
 

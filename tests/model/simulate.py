@@ -4,6 +4,7 @@ python -m tests.model.simulate --seeds 0:1000              many seeds, how many 
 python -m tests.model.simulate --seeds 0:8000 --moved 0:2000 --jobs 2      in two processes, and as many with switchovers
 python -m tests.model.simulate --seed 17                   one seed again, exactly as it was
 python -m tests.model.simulate --seed 17 --switchovers     one of those with switchovers
+python -m tests.model.simulate --seed 17 --starting        one of those whose new owner's agent is killed as it starts the guest
 python -m tests.model.simulate --seed 17 --fault NAME      with a seeded fault of remus_agent/faults.py
 
 Exit code: 0 all seeds hold, 1 one does not.
@@ -40,6 +41,10 @@ PORTION: Final = 20
 """Seeds that a process takes at a time."""
 PROGRESS: Final = 15.0
 """Seconds between two lines of progress."""
+KILL_STARTING: Final = "kill-starting"
+"""A kind of fault that only `starting_plan_of` draws."""
+LONGEST_WAIT: Final = 20.0
+"""Seconds for which that waits for a host that makes a guest run."""
 TICK: Final = 0.3
 """Seconds between two frames of the guest to its clients."""
 KINDS: Final = (
@@ -120,6 +125,46 @@ def moved_plan_of(seed: int) -> Plan:
     return replace(plan, switchovers=tuple(round(at, 3) for at in sorted(times)))
 
 
+def starting_plan_of(seed: int) -> Plan:
+    """One of the same faults, and a takeover whose new owner's agent is killed within it."""
+    plan = plan_of(seed)
+    rng = random.Random(seed + 2_000_003)
+    at = round(rng.uniform(1.0, 4.0), 3)
+    causes = (
+        Fault(at, "power-off", "alpha", 15.0),
+        Fault(at, "cut", "alpha", 12.0, ("channel", "second")),
+        Fault(at, "freeze", "alpha", 12.0),
+    )
+    kill = Fault(0.5, KILL_STARTING, "beta", rng.choice([0.5, 2.0, 6.0]), amount=round(rng.uniform(0.0, 0.8), 3))
+    switchovers = (at,) if rng.random() < 0.3 else ()
+    cause = () if switchovers else (rng.choice(causes),)
+    more = tuple(fault for fault in rng.sample(plan.faults, 1) if rng.random() < 0.5)
+    faults = tuple(sorted((*cause, *more, kill), key=lambda fault: fault.at))
+    return replace(plan, faults=faults, switchovers=switchovers)
+
+
+async def _kill_starting(world: World, fault: Fault) -> None:
+    """Kill the agent of the next host that makes a guest run, so many seconds after it has begun; start it again."""
+    begun: asyncio.Future[Machine] = asyncio.get_running_loop().create_future()
+
+    def watched(host: Machine, step: Callable[[], float]) -> Callable[[], float]:
+        def taken() -> float:
+            if not begun.done():
+                begun.set_result(host)
+            return step()
+
+        return taken
+
+    for host in world.hosts.values():
+        host.xen.step = watched(host, host.xen.step)
+    await asyncio.wait({begun}, timeout=LONGEST_WAIT)
+    if begun.done():
+        await asyncio.sleep(fault.amount)
+        world.kill_agent(begun.result())
+        await asyncio.sleep(fault.seconds)
+        world.start_agent(begun.result())
+
+
 async def _move(world: World, at: float) -> None:
     await asyncio.sleep(at)
     for host in world.hosts.values():
@@ -185,6 +230,8 @@ async def _strike(world: World, fault: Fault) -> None:  # noqa: PLR0912 - one br
             world.witness.lose_answer = first
         case "answer-late":
             world.witness.late = lambda name: 4.0 if first(name) else None
+        case kind if kind == KILL_STARTING:
+            await _kill_starting(world, fault)
         case "set-clock":
             # One step, and then a time service that makes the clock run fast.
             host.clock.set_by += fault.amount
@@ -344,7 +391,23 @@ def again(module: str, plan: Plan) -> str:
     """The command line that runs a plan again, by this module or another one of this folder that takes the same options."""
     fault = os.environ.get(VARIABLE)
     command = f"python -m tests.model.{module} --seed {plan.seed}" + (f" --fault {fault}" if fault else "")
-    return f"again: {command}" + (" --switchovers" if plan.switchovers else "")
+    if any(each.kind == KILL_STARTING for each in plan.faults):
+        command += " --starting"
+    elif plan.switchovers:
+        command += " --switchovers"
+    return f"again: {command}"
+
+
+def add_draws(parser: argparse.ArgumentParser) -> None:
+    """Arguments that name a kind of plan, for `draw_of`."""
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--switchovers", action="store_true", help="an operator moves the guest meanwhile")
+    kinds.add_argument("--starting", action="store_true", help="the new owner's agent is killed")
+
+
+def draw_of(options: argparse.Namespace) -> Callable[[int], Plan]:
+    """The plan of a seed, as the arguments name it."""
+    return starting_plan_of if options.starting else moved_plan_of if options.switchovers else plan_of
 
 
 def first_failure(seeds: range, draw: Callable[[int], Plan] = plan_of) -> str | None:
@@ -417,7 +480,7 @@ def main() -> int:
     )
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
     parser.add_argument("--fault", choices=[fault.value for fault in FaultName], help="seeded")
-    parser.add_argument("--switchovers", action="store_true", help="with --seed: an operator moves the guest meanwhile")
+    add_draws(parser)
     parser.add_argument("--verbose", action="store_true", help="with --seed: what the agents log")
     options = parser.parse_args()
     if options.seed is None:
@@ -425,7 +488,7 @@ def main() -> int:
             parser.error("nothing to do: name --seed, --seeds or --moved")
         return many(options.seeds, options.moved, options.jobs, options.fault)
     quietly(options.fault, verbose=options.verbose)
-    plan = (moved_plan_of if options.switchovers else plan_of)(options.seed)
+    plan = draw_of(options)(options.seed)
     what = simulate(plan)
     print(f"seed {options.seed}: {what or 'holds'}", *plan.faults, sep="\n  ")
     return what is not None

@@ -1,5 +1,5 @@
 """The agent of a backup that takes over is killed at each of its steps: exactly one host serves the guest in the end, or it is
-said that nobody does."""
+said that nobody does. Its host may lose power there as well."""
 
 from __future__ import annotations
 
@@ -9,24 +9,36 @@ from typing import Any
 
 import pytest
 
+from remus_agent.adapters.sim.hypervisor import SimTarget
 from remus_agent.adapters.sim.local import SimAnnouncer
-from remus_agent.ports import TAKING
-from tests.model.hosts import Target
-from tests.model.test_authority import BOTH, answered, play, standing, status, until
-from tests.model.world import GUEST, Machine, World
+from remus_agent.machines.authority import Ownership
+from remus_agent.ports import TAKING, GuestRecord
+from remus_agent.services.copy import is_working_name
+from remus_agent.services.sweep import TOOLSTACK_SECONDS
+from tests.model.test_authority import BOTH, FENCED, answered, ask, override, play, standing, status, until
+from tests.model.world import GUEST, UUID, Machine, World
 
 Work = Callable[..., Awaitable[Any]]
+Loss = Callable[[World, Machine], None]
+Arm = Callable[[World, pytest.MonkeyPatch, Loss], None]
+"""Puts a loss at one of beta's steps."""
 
 
-def dying(
-    world: World, host: Machine, work: Work, *, before: bool, when: Callable[..., bool] = lambda *_: True
-) -> Work:
-    """The same work, once with a SIGKILL before it begins, or when it is done and nobody has heard of it."""
+def agent_killed(world: World, host: Machine) -> None:
+    world.kill_agent(host)
+
+
+def power_lost(world: World, host: Machine) -> None:
+    world.power_off(host)
+
+
+def dying(world: World, lose: Loss, work: Work, *, before: bool, when: Callable[..., bool] = lambda *_: True) -> Work:
+    """The same work, once with beta lost before it begins, or when it is done and nobody has heard of it."""
     alive = [True]
 
     async def die() -> None:
         alive.clear()
-        world.kill_agent(host)
+        lose(world, world.hosts["beta"])
         await asyncio.get_running_loop().create_future()  # nothing of this process goes on
 
     async def done(*args: Any) -> Any:
@@ -41,77 +53,127 @@ def dying(
     return done
 
 
-def save(role: str, *, before: bool) -> Callable[[World, pytest.MonkeyPatch], None]:
-    """At beta's note of this role."""
+def save(which: Callable[[GuestRecord], bool], *, before: bool) -> Arm:
+    """At one of beta's notes."""
 
-    def arm(world: World, patch: pytest.MonkeyPatch) -> None:
-        beta = world.hosts["beta"]
-        work = dying(world, beta, beta.disk.save, before=before, when=lambda record: record.role == role)
-        patch.setattr(beta.disk, "save", work)
+    def arm(world: World, patch: pytest.MonkeyPatch, lose: Loss) -> None:
+        disk = world.hosts["beta"].disk
+        patch.setattr(disk, "save", dying(world, lose, disk.save, before=before, when=which))
 
     return arm
 
 
-def activation(*, before: bool) -> Callable[[World, pytest.MonkeyPatch], None]:
+def built(*, before: bool) -> Arm:
     """At the toolstack's work."""
 
-    def arm(world: World, patch: pytest.MonkeyPatch) -> None:
-        activate = Target.activate
-        beta = world.hosts["beta"]
-        work = dying(world, beta, activate, before=before, when=lambda target, *_: target._host is beta.xen)
-        patch.setattr(Target, "activate", work)
+    def arm(world: World, patch: pytest.MonkeyPatch, lose: Loss) -> None:
+        xen = world.hosts["beta"].xen
+        work = dying(world, lose, SimTarget.build, before=before, when=lambda target, *_: target._host is xen)
+        patch.setattr(SimTarget, "build", work)
 
     return arm
 
 
-def record_changed(world: World, _: pytest.MonkeyPatch) -> None:
+def made_to_run(step: str, *, before: bool) -> Arm:
+    """At one of the two steps after that."""
+
+    def arm(world: World, patch: pytest.MonkeyPatch, lose: Loss) -> None:
+        xen = world.hosts["beta"].xen
+        patch.setattr(xen, step, dying(world, lose, getattr(xen, step), before=before))
+
+    return arm
+
+
+def record_changed(world: World, _: pytest.MonkeyPatch, lose: Loss) -> None:
     """The witness has made beta the owner, and beta does not hear of it."""
     beta, before = world.hosts["beta"], world.witness.changed
 
     def changed(guest: str, now: Any) -> None:
         before(guest, now)
         if now is not None and now.owner == "beta" and beta.agent is not None:
-            world.kill_agent(beta)
+            lose(world, beta)
 
     world.witness.changed = changed
 
 
-def announcement(world: World, patch: pytest.MonkeyPatch) -> None:
+def announcement(world: World, patch: pytest.MonkeyPatch, lose: Loss) -> None:
     """The guest runs, and the network is not told yet."""
-    work = dying(world, world.hosts["beta"], SimAnnouncer.announce, before=True)
+    work = dying(world, lose, SimAnnouncer.announce, before=True)
     patch.setattr(SimAnnouncer, "announce", work)
 
 
-NOT_RUN = {
-    "before the note that it asks": save(TAKING, before=True),
-    "before it asks": save(TAKING, before=False),
+def asks(record: GuestRecord) -> bool:
+    return record.role == TAKING
+
+
+def starts(record: GuestRecord) -> bool:
+    return bool(record.starting)
+
+
+def runs(record: GuestRecord) -> bool:
+    return record.role == "primary" and not record.starting
+
+
+NOT_RUN: dict[str, Arm] = {
+    "before the note that it asks": save(asks, before=True),
+    "before it asks": save(asks, before=False),
     "when the record has changed": record_changed,
-    "before the note that the guest runs": save("primary", before=True),
+    "before the guest is built": built(before=True),
+    "when the guest is built": built(before=False),
+    "before the note that it is about to run": save(starts, before=True),
 }
 """The guest did not run, and a restart knows that."""
 
-UNKNOWN = {
-    "after the note that the guest runs": save("primary", before=False),
-    "before the activation": activation(before=True),
+ABOUT_TO_RUN: dict[str, Arm] = {
+    "after the note that it is about to run": save(starts, before=False),
+    "before it has its name": made_to_run("rename", before=True),
+    "when it has its name": made_to_run("rename", before=False),
+    "before it is unpaused": made_to_run("unpause", before=True),
 }
-"""It did not run, and nobody knows."""
+"""It did not run, and stands there paused: whoever comes next lets it run."""
 
-HAS_RUN = {
-    "after the activation": activation(before=False),
+HAS_RUN: dict[str, Arm] = {
+    "when it is unpaused": made_to_run("unpause", before=False),
+    "before the note that it runs": save(runs, before=True),
+    "after the note that it runs": save(runs, before=False),
     "before the announcement": announcement,
 }
 
-Arm = Callable[[World, pytest.MonkeyPatch], None]
 
-
-async def killed(world: World, arm: Arm, patch: pytest.MonkeyPatch, seconds: float = 12) -> None:
-    """alpha cannot be heard; beta takes over, and its agent is killed there, and started again."""
-    world.cut |= BOTH
-    arm(world, patch)
+async def lost(
+    world: World,
+    arm: Arm,
+    patch: pytest.MonkeyPatch,
+    lose: Loss = agent_killed,
+    *,
+    cut: bool = True,
+    seconds: float = 12,
+) -> None:
+    """alpha cannot be heard; beta takes over, and is lost there."""
+    if cut:
+        world.cut |= BOTH
+    arm(world, patch, lose)
     beta = world.hosts["beta"]
     await until(world, lambda: beta.agent is None, seconds)
     await asyncio.sleep(1)
-    world.start_agent(beta)
+
+
+async def killed(world: World, arm: Arm, patch: pytest.MonkeyPatch) -> None:
+    """The same with beta's agent, which is started again."""
+    await lost(world, arm, patch)
+    world.start_agent(world.hosts["beta"])
+
+
+async def served_by(world: World, host: str, seconds: float = 30) -> None:
+    """This host alone runs the guest, and its clients are answered."""
+    await until(world, lambda: [inc.host for inc in world.running()] == [host], seconds)
+    before = answered(world)
+    await until(world, lambda: answered(world) > before + 5, seconds)
+    assert [inc.host for inc in world.running()] == [host]
+
+
+def events(world: World, host: str) -> list[str]:
+    return [event for event, _ in world.hosts[host].events.details(GUEST)]
 
 
 def parametrized(arms: dict[str, Arm]) -> pytest.MarkDecorator:
@@ -137,30 +199,89 @@ def test_what_did_not_run_goes_on_where_it_was(arm: Arm, cut: bool, monkeypatch:
     play(story)
 
 
-@parametrized(HAS_RUN)
+@parametrized({**ABOUT_TO_RUN, **HAS_RUN})
 @pytest.mark.parametrize("cut", [True, False], ids=["cut", "healed"])
-def test_what_has_run_goes_on_at_the_new_owner(arm: Arm, cut: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_about_to_run_or_has_run_goes_on_at_the_new_owner(
+    arm: Arm, cut: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def story(world: World) -> None:
         await killed(world, arm, monkeypatch)
         if not cut:
             world.heal(set(BOTH))
-        await until(world, lambda: [inc.host for inc in world.running()] == ["beta"], 30)
-        before = answered(world)
-        await until(world, lambda: answered(world) > before + 5, 30)
+        await served_by(world, "beta")
         world.heal(set(BOTH))
         await until(world, lambda: standing(world)[0] == "beta" and standing(world)[2:] == ("protected", "alpha"), 30)
         assert await status(world, "beta") == "protected"
         assert [inc.host for inc in world.running()] == ["beta"]
+        assert world.hosts["beta"].disk.guests[GUEST].starting == ""
 
     play(story)
 
 
-@parametrized(UNKNOWN)
-def test_where_nobody_knows_whether_it_ran_the_paused_guest_is_kept_and_both_hosts_say_so(
+@parametrized(ABOUT_TO_RUN)
+def test_it_runs_only_when_a_change_of_the_record_has_confirmed_its_owner(
     arm: Arm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def story(world: World) -> None:
-        await killed(world, arm, monkeypatch)
+        world.power_off(world.hosts["alpha"])
+        await lost(world, arm, monkeypatch, cut=False)
+        world.witness.down = True
+        world.start_agent(world.hosts["beta"])
+        await asyncio.sleep(20)
+        assert not world.running()
+        assert await status(world, "beta") == "starting"
+        with pytest.raises(Exception, match="has not run here yet"):
+            await ask(world, "beta", lambda agent: agent.unprotect(GUEST, force=False, timeout=5, progress=print))
+        world.witness.down = False
+        await until(world, lambda: [inc.host for inc in world.running()] == ["beta"], 5)
+        assert standing(world) == ("beta", 4, "solo", None)
+        assert events(world, "beta").count("announced") == 1
+
+    play(story)
+
+
+@parametrized(ABOUT_TO_RUN)
+def test_it_does_not_run_when_another_host_has_become_its_owner(arm: Arm, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(world: World) -> None:
+        await lost(world, arm, monkeypatch)
+        by_hand = Ownership("alpha", 4, "solo", None, GUEST, "an operator wants it there", "somebody")
+        world.witness.write(UUID, by_hand)
+        world.start_agent(world.hosts["beta"])
+        await served_by(world, "alpha")
+        world.heal(set(BOTH))
+        await until(world, lambda: standing(world)[0] == "alpha" and standing(world)[2:] == ("protected", "beta"), 30)
+        assert len(world.incarnations) == 1
+
+    play(story)
+
+
+def test_an_operator_may_give_up_what_was_about_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(world: World) -> None:
+        world.power_off(world.hosts["alpha"])
+        await lost(world, ABOUT_TO_RUN["before it is unpaused"], monkeypatch, cut=False)
+        world.witness.down = True
+        world.start_agent(world.hosts["beta"])
+        await asyncio.sleep(3)
+        await ask(
+            world,
+            "beta",
+            lambda agent: agent.unprotect(GUEST, force=True, timeout=20, progress=lambda *_, **__: None),
+        )
+        assert not world.hosts["beta"].xen.guests
+        assert not world.hosts["beta"].disk.guests
+
+    play(story)
+
+
+@parametrized(ABOUT_TO_RUN)
+def test_where_nobody_knows_whether_it_ran_the_paused_guest_is_kept_and_both_hosts_say_so(
+    arm: Arm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host itself is lost there: what stood on it, built, is gone."""
+
+    async def story(world: World) -> None:
+        await lost(world, arm, monkeypatch, power_lost)
+        world.power_on(world.hosts["beta"])
         world.heal(set(BOTH))
         await asyncio.sleep(60)
         assert not world.running()
@@ -170,16 +291,33 @@ def test_where_nobody_knows_whether_it_ran_the_paused_guest_is_kept_and_both_hos
         assert await status(world, "alpha") == "stood-down"
         beta = world.hosts["beta"]
         (gone,) = [detail for event, detail in beta.events.details(GUEST) if event == "guest-gone"]
-        assert "alpha" in gone["left"]
-        noted = [event for event, _ in beta.events.details(GUEST)]
-        assert "activating" in noted
-        assert "active" not in noted, "that is how an operator learns that it did not run"
+        assert "alpha" in str(gone["left"])
+        assert "nobody knows" in str(gone["left"])
+        assert "activating" in events(world, "beta")
+        assert not {"active", "started"} & {*events(world, "beta")}, "it is all that an operator can learn"
 
     play(story)
 
 
-@parametrized({**NOT_RUN, **UNKNOWN})
-def test_with_the_old_host_dead_the_copy_is_lost_with_its_agent(arm: Arm, monkeypatch: pytest.MonkeyPatch) -> None:
+@parametrized({**NOT_RUN, **ABOUT_TO_RUN})
+def test_with_both_hosts_dead_it_is_lost_and_somebody_says_so(arm: Arm, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(world: World) -> None:
+        world.power_off(world.hosts["alpha"])
+        await lost(world, arm, monkeypatch, power_lost, cut=False)
+        for host in world.hosts.values():
+            world.power_on(host)
+        await asyncio.sleep(40)
+        assert not world.running(), "there is no image of it left"
+        assert not [guest for host in world.hosts.values() for guest in host.xen.guests]
+        assert [name for name in world.hosts if "guest-gone" in events(world, name)], "no host says that it is gone"
+
+    play(story)
+
+
+@parametrized(NOT_RUN)
+def test_with_the_old_host_dead_a_copy_that_is_not_noted_is_lost_with_its_agent(
+    arm: Arm, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def story(world: World) -> None:
         world.power_off(world.hosts["alpha"])
         await killed(world, arm, monkeypatch)
@@ -190,23 +328,81 @@ def test_with_the_old_host_dead_the_copy_is_lost_with_its_agent(arm: Arm, monkey
         await asyncio.sleep(30)
         assert not world.running()
         for host in world.hosts.values():
-            assert GUEST not in host.xen.guests
-        lost = [host.name for host in world.hosts.values() if ("guest-gone" in dict(host.events.details(GUEST)))]
-        assert lost, "no host says that it is gone"
+            assert not host.xen.guests
+        assert [name for name in world.hosts if "guest-gone" in events(world, name)], "no host says that it is gone"
 
     play(story)
 
 
-@parametrized(HAS_RUN)
-def test_with_the_old_host_dead_what_runs_is_served(arm: Arm, monkeypatch: pytest.MonkeyPatch) -> None:
+@parametrized({**ABOUT_TO_RUN, **HAS_RUN})
+def test_with_the_old_host_dead_what_runs_or_was_about_to_is_served(arm: Arm, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(world: World) -> None:
         world.power_off(world.hosts["alpha"])
         await killed(world, arm, monkeypatch)
-        await until(world, lambda: [inc.host for inc in world.running()] == ["beta"], 10)
-        before = answered(world)
-        await until(world, lambda: answered(world) > before + 5, 20)
+        await served_by(world, "beta")
         world.heal(set(BOTH))
         world.power_on(world.hosts["alpha"])
         await until(world, lambda: standing(world)[0] == "beta" and standing(world)[2:] == ("protected", "alpha"), 30)
+
+    play(story)
+
+
+def test_a_copy_that_was_built_and_not_noted_is_destroyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its toolstack has finished it, so it outlives its agent; it must not stay, with the guest's memory and disks."""
+
+    async def story(world: World) -> None:
+        await killed(world, NOT_RUN["when the guest is built"], monkeypatch)
+        beta = world.hosts["beta"]
+        (left,) = beta.xen.guests
+        assert is_working_name(left)
+        await until(world, lambda: left not in beta.xen.guests, TOOLSTACK_SECONDS + 1)
+        copies = [detail["copy"] for event, detail in beta.events.details("?") if event == "left-copy-destroyed"]
+        assert copies == [left]
+
+    play(story)
+
+
+@parametrized({**NOT_RUN, **ABOUT_TO_RUN, **HAS_RUN})
+def test_a_switchover_whose_new_owner_dies_ends_with_one_host_that_serves(
+    arm: Arm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(world: World) -> None:
+        moving = asyncio.create_task(
+            ask(
+                world,
+                "alpha",
+                lambda agent: agent.switchover(
+                    GUEST, timeout=3, dry_run=False, generation=None, progress=lambda *_, **__: None
+                ),
+            )
+        )
+        await lost(world, arm, monkeypatch, cut=False)
+        world.start_agent(world.hosts["beta"])
+        await asyncio.gather(moving, return_exceptions=True)
+        ran = arm in (*ABOUT_TO_RUN.values(), *HAS_RUN.values())
+        await served_by(world, "beta" if ran else "alpha", 60)
+        await until(world, lambda: standing(world)[2] == "protected", 40)
+
+    play(story)
+
+
+@parametrized({**ABOUT_TO_RUN, "when it is unpaused": HAS_RUN["when it is unpaused"]})
+def test_what_an_operator_has_activated_by_override_is_finished(arm: Arm, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(world: World) -> None:
+        world.witness.down = True
+        world.power_off(world.hosts["alpha"])
+        await asyncio.sleep(4)
+        world.overriding = "beta"
+        asking = asyncio.create_task(ask(world, "beta", override))
+        await lost(world, arm, monkeypatch, cut=False)
+        asking.cancel()
+        world.start_agent(world.hosts["beta"])
+        await served_by(world, "beta", 10)
+        assert world.hosts["beta"].disk.guests[GUEST].override
+        world.overriding = None
+        world.witness.down = False
+        await until(world, lambda: standing(world)[:2] == ("beta", 3), 10)
+        assert world.owner is not None
+        assert FENCED["evidence"] in world.owner.reason
 
     play(story)

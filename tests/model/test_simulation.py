@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from remus_agent.faults import VARIABLE, FaultName
-from tests.model.simulate import Fault, Plan, first_failure, plan_of, shrink, simulate
+from tests.model.simulate import Fault, Plan, first_failure, plan_of, shrink, simulate, starting_plan_of
 
 SEEDS = 60
 """Of each run of the fast tests; `make test` takes 10,000 beside the lab (`python -m tests.model.simulate`)."""
@@ -17,12 +17,12 @@ FOUND_WITHIN = 1000
 FAULTS = {
     FaultName.ACK_WAIT_REMOVED: 0,
     FaultName.CAS_WITHOUT_COMPARE: 712,
-    FaultName.SOLO_WITHOUT_CAS: 0,
-    FaultName.GENERATION_UNCHECKED: 39,
+    FaultName.SOLO_WITHOUT_CAS: 3,
+    FaultName.GENERATION_UNCHECKED: 301,
     FaultName.WALL_CLOCK: 9,
-    FaultName.DIGEST_UNCHECKED: 17,
+    FaultName.DIGEST_UNCHECKED: 13,
     FaultName.RUNS_UNNOTED: 674,
-    FaultName.OVERRIDE_UNRECORDED: 5,
+    FaultName.OVERRIDE_UNRECORDED: 0,
 }
 """Each with the seed that found it last. Should a change of the code give that seed another course, all are tried."""
 
@@ -38,6 +38,12 @@ def _quiet() -> Iterator[None]:
 @pytest.mark.parametrize("first", range(0, SEEDS, 20))
 def test_the_guarantees_hold(first: int) -> None:
     failure = first_failure(range(first, first + 20))
+    assert failure is None, failure
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, 20))
+def test_a_guest_is_served_whenever_its_new_owners_agent_is_killed(first: int) -> None:
+    failure = first_failure(range(first, first + 20), starting_plan_of)
     assert failure is None, failure
 
 

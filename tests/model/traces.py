@@ -20,7 +20,7 @@ from typing import Final
 from remus_agent.faults import FaultName
 from tests.formal.trace import Event, TraceRejectedError, check
 from tests.model.recorder import Recorder
-from tests.model.simulate import Plan, again, moved_plan_of, plan_of, quietly, seed_range, simulate
+from tests.model.simulate import Plan, add_draws, again, draw_of, plan_of, quietly, seed_range, simulate
 
 NOT_MODELLED: Final = {
     "override": "an operator's word activates a copy whatever the record says; in the model that is a mutation, which breaks"
@@ -71,10 +71,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--seeds", type=seed_range, default=range(1000), metavar="FIRST:END")
     parser.add_argument("--fault", choices=[fault.value for fault in FaultName])
-    parser.add_argument("--switchovers", action="store_true", help="an operator moves the guest meanwhile")
+    add_draws(parser)
     options = parser.parse_args()
     quietly(options.fault)
-    draw = moved_plan_of if options.switchovers else plan_of
+    draw = draw_of(options)
     if options.seed is not None:
         plan = draw(options.seed)
         print(*trace_of(modelled(plan)), sep="\n")

@@ -21,6 +21,7 @@ from remus_agent.adapters.sim.watchdog import SimWatchdog
 from remus_agent.adapters.sim.witness import SimWitness
 from remus_agent.errors import ConnectionLost, PeerTimeout
 from remus_agent.machines.authority import Ownership
+from remus_agent.machines.backup import State
 from remus_agent.ports import CommitRecord
 from remus_agent.protocol.replication.frames import Frame, FrameType
 from remus_agent.protocol.replication.messages import decode
@@ -50,6 +51,8 @@ TIMES: dict[str, float] = {
 }
 BOOT = 10.0
 """Seconds that a host which was reset takes until its agent runs."""
+STEP = 0.2
+"""Seconds that each step of an activation takes, at most: a host can be killed between two."""
 GRACE = 5.0
 """Seconds for which an owner that has just lost its guest may let out what the new one knows: to the witness and back."""
 
@@ -119,6 +122,9 @@ class World:
         self.owner_since = 0.0
         self.incarnations: list[Incarnation] = []
         self.snapshots: dict[tuple[str, int], tuple[Incarnation, bytes, int]] = {}
+        self.sources: dict[tuple[str, int], tuple[str, int, bool]] = {}
+        """Of each domain, by host and id, that runs from a copy or was about to: the session, the epoch that it holds, and
+        whether an operator's override lets it run."""
         self.cut: set[tuple[str, str]] = set()
         """Directions that carry nothing: path (`channel`, `second`) and sender."""
         self.delay: dict[tuple[str, str], float] = {}
@@ -147,15 +153,16 @@ class World:
             HostClock(self.loop, rate),
             Hypervisor(
                 name,
-                lambda guest, was: self._activated(name, guest, was),
+                lambda guest: self._activated(name, guest),
                 lambda action: self.recorder.saw(name, action),
             ),
             Outputs(lambda frame: self._seen(name, frame), lambda action: self._plugged(name, action)),
-            Disk(lambda record: self._committed(name, record)),
+            Disk(lambda record: self._committed(name, record), lambda copy: self._starts(name, copy)),
             Events(lambda: self._suspected(peer)),
             self.loop.add(Node(name)),
         )
         machine.xen.in_window = lambda: self._snapshot(machine)
+        machine.xen.step = lambda: self.rng.random() * STEP
         machine.watchdog.expired = lambda: self._reset(machine)
         return machine
 
@@ -206,6 +213,7 @@ class World:
                 host.events,
                 host.clock,
                 SimTaps({}),
+                SimAnnouncer(),
                 self.witness.of(host.name),
                 fencing=self.fencing,
                 watchdog=host.watchdog,
@@ -229,8 +237,7 @@ class World:
         host.node.stopped = True
         host.agent = None
         host.xen.revive()
-        for name in [name for name, guest in host.xen.guests.items() if guest.paused_copy]:
-            del host.xen.guests[name]
+        host.xen.lose_agent()
         for connection in host.connections:
             if connection.other is not None:
                 self.put(connection.other, None)
@@ -242,7 +249,10 @@ class World:
             self.recorder.saw(host.name, Action.HOST_CRASH)
         host.connections = []
         self._lose_agent(host)
-        if any(not guest.paused_copy for guest in host.xen.guests.values()):
+        if any(
+            not guest.paused_copy or (host.name, guest.domain.domid) in self.sources
+            for guest in host.xen.guests.values()
+        ):
             self.lost_with_power = True  # also with one that is paused, which may be the only one
         for guest in host.xen.guests.values():
             guest.running = False
@@ -343,20 +353,32 @@ class World:
         inc, _, count = self.snapshots[record.session, record.epoch]
         inc.committed = max(inc.committed, count)
 
-    def _activated(self, host: str, guest: SimGuest, working_name: str) -> None:
-        self.recorder.saw(host, Action.ACTIVATE)
+    def _starts(self, host: str, working_name: str) -> None:
+        """It is noted that this copy is about to run: from here on it counts as one that does, whoever lets it."""
+        guest = self.hosts[host].xen.guests.get(working_name)
+        if guest is not None:
+            self._continues(host, guest)
+
+    def _continues(self, host: str, guest: SimGuest) -> tuple[str, int, bool]:
+        key = (host, guest.domain.domid)
+        if key not in self.sources:
+            agent = self.hosts[host].agent
+            assert agent is not None
+            copy = next(copy for copy in agent.backup.copies_of(GUEST) if copy.state is State.ACTIVATING)
+            self.recorder.saw(host, Action.ACTIVATE)
+            self.sources[key] = (copy.hello.session, copy.committed_epoch, self.overriding == host)
+        return self.sources[key]
+
+    def _activated(self, host: str, guest: SimGuest) -> None:
+        session, epoch, by_word = self._continues(host, guest)
         if self._is_open(host):
             self.recorder.saw(host, Action.OPEN)
-        agent = self.hosts[host].agent
-        assert agent is not None
-        copy = next(copy for copy in agent.backup.copies_of(GUEST) if copy.working_name == working_name)
-        inc, memory, count = self.snapshots[copy.hello.session, copy.committed_epoch]
+        inc, memory, count = self.snapshots[session, epoch]
         if bytes(guest.memory) != memory:
-            raise Violated(f"G2: what {host} activates is not epoch {copy.committed_epoch} of its session")
+            raise Violated(f"G2: what {host} activates is not epoch {epoch} of its session")
         if inc.forked_at is not None:
             raise Violated("G3: a guest was continued twice")
         inc.forked_at = count
-        by_word = self.overriding == host
         if by_word:
             self.by_word.add(len(self.incarnations))
         if inc.seen > count and not by_word:  # an operator has accepted that loss

@@ -36,7 +36,8 @@ _NO_TIME = Timing(0, 0, 0, 0, 0, 0, 0)
 @dataclass
 class SimGuest:
     """One domain. memory: pages of 4096 bytes. ended: it has powered off by itself. emulator: what its device model was
-    restored from."""
+    restored from. paused_copy: it was made from a stream, and has never run. built: its toolstack has finished it, so it
+    outlives its agent."""
 
     domain: Domain
     memory: bytearray
@@ -44,6 +45,7 @@ class SimGuest:
     running: bool = True
     suspended: bool = False
     paused_copy: bool = False
+    built: bool = False
     ended: bool = False
     in_log_dirty: bool = False
     left_down: bool = False
@@ -85,6 +87,8 @@ class SimHypervisor:
         self.host = HostFacts(xen, cpu_policy, free_memory_kib)
         self.toolstack_fails = False
         self.in_window: Callable[[], None] = lambda: None
+        self.step: Callable[[], float] = lambda: 0.0
+        """Seconds that the toolstack's work takes at the end of a stream, and each step of what follows."""
         self._next_domid = 1
 
     def create(
@@ -137,6 +141,17 @@ class SimHypervisor:
         guest.paused_copy = True
         return SimTarget(self, guest)
 
+    async def names(self) -> frozenset[str]:
+        return frozenset(self.guests)
+
+    async def rename(self, domain: Domain, name: str) -> Domain:
+        guest = self._same(domain)
+        if name in self.guests:
+            raise HypervisorError(f"another domain is called {name} on this host", operation="rename", domain=name)
+        guest.domain = replace(domain, name=name)
+        self.guests[name] = self.guests.pop(domain.name)
+        return guest.domain
+
     async def destroy(self, name: str) -> bool:
         return self.guests.pop(name, None) is not None
 
@@ -150,11 +165,20 @@ class SimHypervisor:
         for guest in self.guests.values():
             guest.suspended = guest.suspended and guest.left_down
 
+    def lose_agent(self) -> None:
+        """What becomes of an agent's copies when it dies: the toolstack destroys what it has not finished."""
+        for name in [name for name, guest in self.guests.items() if guest.paused_copy and not guest.built]:
+            del self.guests[name]
+
+    async def is_paused(self, domain: Domain) -> bool:
+        return not self._same(domain).running
+
     async def pause(self, domain: Domain) -> None:
         self._same(domain).running = False
 
     async def unpause(self, domain: Domain) -> None:
-        self._same(domain).running = True
+        guest = self._same(domain)
+        guest.running, guest.paused_copy = True, False
 
     def _same(self, domain: Domain) -> SimGuest:
         guest = self.guests.get(domain.name)
@@ -276,6 +300,7 @@ class SimTarget:
         self._host = host
         self._guest = guest
         self.may_have_run = False
+        self.built = False
 
     async def feed(self, buffers: Sequence[Buffer]) -> None:
         if self._host.toolstack_fails:
@@ -292,21 +317,28 @@ class SimTarget:
                     self._guest.memory[pfn * PAGE : (pfn + 1) * PAGE] = page.content[index * PAGE : (index + 1) * PAGE]
         await asyncio.sleep(0)
 
-    async def activate(self, tail: Sequence[Buffer], emulator: Sequence[Buffer], name: str) -> Domain:
-        await asyncio.sleep(0)
+    async def build(self, tail: Sequence[Buffer], emulator: Sequence[Buffer]) -> None:
+        if self.built:
+            return
+        domain = self._guest.domain
+        await asyncio.sleep(self._host.step())
         if self._host.toolstack_fails:
-            raise HypervisorError("the toolstack could not finish the domain", operation="activate", domain=name)
+            raise HypervisorError("the toolstack could not finish the domain", operation="build", domain=domain.name)
         if len(tail) != 3:
             raise AssertionError("the tail has three records")
-        self._guest.emulator = tuple(emulator)
-        old = self._guest.domain
-        if len(emulator) != (old.guest_type is GuestType.HVM):
+        if len(emulator) != (domain.guest_type is GuestType.HVM):
             raise AssertionError("an HVM guest has one record of its device model, others none")
+        self._guest.emulator = tuple(emulator)
+        self.built = self._guest.built = True
+
+    async def activate(self, name: str) -> Domain:
+        if not self.built:
+            raise AssertionError("only a domain that is built can run")
+        await asyncio.sleep(self._host.step())
+        domain = await self._host.rename(self._guest.domain, name)
+        await asyncio.sleep(self._host.step())
         self.may_have_run = True
-        self._host.guests.pop(old.name)
-        self._guest.domain = Domain(name, old.domid, old.uuid, old.guest_type, old.memory_kib, old.vifs)
-        self._guest.running, self._guest.paused_copy = True, False
-        self._host.guests[name] = self._guest
+        await self._host.unpause(domain)
         return self._guest.domain
 
     async def abort(self) -> None:

@@ -104,6 +104,12 @@ class XenHypervisor:
             raise
         return target
 
+    async def names(self) -> frozenset[str]:
+        return await self._run(lambda: frozenset(domains.names(self._store).values()))
+
+    async def rename(self, domain: Domain, name: str) -> Domain:
+        return await self._run(self._rename, domain, name)
+
     async def destroy(self, name: str) -> bool:
         found = await self._run(domains.named, self._store, name)
         for domid in found:
@@ -112,6 +118,9 @@ class XenHypervisor:
 
     async def resume(self, domain: Domain) -> bool:
         return await self._run(self._resume, domain)
+
+    async def is_paused(self, domain: Domain) -> bool:
+        return await self._run(self._is_paused, domain)
 
     async def pause(self, domain: Domain) -> None:
         if not await self._run(self._is_paused, domain):
@@ -141,6 +150,13 @@ class XenHypervisor:
         if info is None or info.dying or info.uuid != domain.uuid:
             raise DomainNotFound("it is gone, or another one by now", operation="pause or unpause", domain=domain.name)
         return info.paused
+
+    def _rename(self, domain: Domain, name: str) -> Domain:
+        info = self._control.info(domain.domid)
+        if info is None or info.dying or info.uuid != domain.uuid:
+            raise DomainNotFound("it is gone, or another one by now", operation="rename", domain=domain.name)
+        domains.rename(self._store, domain.domid, domain.name, name)
+        return domains.describe(self._control, self._store, domain.domid)
 
     def _facts(self) -> HostFacts:
         return HostFacts(

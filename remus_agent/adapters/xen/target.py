@@ -1,7 +1,8 @@
 """A paused copy of a domain on the backup, built by a stock `xl restore -p`: `ports.Target`.
 
-Memory of committed epochs goes in as it comes; at failover the last context and the END records follow, xl
-creates the devices, and the domain gets its name and is unpaused by us (a process start less each)."""
+Memory of committed epochs goes in as it comes; at failover the last context and the END records follow, and xl
+creates the devices. What then makes it run is as short as can be: it gets its name and is unpaused by us (a process
+start less each)."""
 
 from __future__ import annotations
 
@@ -43,8 +44,9 @@ class XenTarget:
         self._libs, self._name = libs, name
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"target {name}")
         self._feeder: Feeder | None = None
-        self._built: tuple[int, str] | None = None
+        self._renamed: tuple[int, str] | None = None
         self._revoked = threading.Event()
+        self.built = False
         self.may_have_run = False
         self._closed = False
 
@@ -56,11 +58,19 @@ class XenTarget:
         """As the port says. Each buffer holds whole records."""
         await self._run(self._feed, buffers)
 
-    async def activate(self, tail: Sequence[Buffer], emulator: Sequence[Buffer], name: str) -> Domain:
+    async def build(self, tail: Sequence[Buffer], emulator: Sequence[Buffer]) -> None:
+        """As the port says. A caller that is cancelled meanwhile must `abort`."""
+        if not self.built:
+            await self._run(self._build, tail, emulator)
+            self.built = True
+
+    async def activate(self, name: str) -> Domain:
         """As the port says. A caller that is cancelled meanwhile must `abort`: then the domain does not
         run."""
+        if not self.built:
+            raise HypervisorError("the copy was not built", domain=self._name)
         try:
-            domain = await self._run(self._activate, tail, emulator, name)
+            domain = await self._run(self._activate, name)
         except asyncio.CancelledError:
             self._revoked.set()
             raise
@@ -96,7 +106,7 @@ class XenTarget:
             return [
                 domid
                 for domid, name in domains.names(store).items()
-                if name == self._name or (domid, name) == self._built
+                if name == self._name or (domid, name) == self._renamed
             ]
         finally:
             store.close()
@@ -110,12 +120,15 @@ class XenTarget:
     def _feed(self, buffers: Sequence[Buffer]) -> None:
         self._open_feeder().write([part for buffer in buffers for part in _at_length(buffer)])
 
-    def _activate(self, tail: Sequence[Buffer], emulator: Sequence[Buffer], name: str) -> Domain:
+    def _build(self, tail: Sequence[Buffer], emulator: Sequence[Buffer]) -> None:
         feeder = self._open_feeder()
         started = time.monotonic()
         feeder.write([*tail, writer.end_of_libxc(), *emulator, writer.end_of_libxl()])
         feeder.finish(FINISH)
-        built = time.monotonic()
+        log.info("%s: built; xl took %.0f ms", self._name, (time.monotonic() - started) * 1000)
+
+    def _activate(self, name: str) -> Domain:
+        started = time.monotonic()
         control, store = Control(self._libs), XenStore(self._libs)
         try:
             found = domains.named(store, self._name)
@@ -124,14 +137,10 @@ class XenTarget:
             if self._revoked.is_set():
                 raise HypervisorError("the activation was given up", domain=self._name)
             domains.rename(store, found[0], self._name, name)
-            self._built = (found[0], name)
+            self._renamed = (found[0], name)
             self.may_have_run = True
             control.unpause(found[0])
-            unpaused = time.monotonic()
-            log.info(
-                "%s: running; xl took %.0f ms, name and unpause %.0f ms",
-                name, (built - started) * 1000, (unpaused - built) * 1000,
-            )  # fmt: skip
+            log.info("%s: running; name and unpause took %.0f ms", name, (time.monotonic() - started) * 1000)
             return domains.describe(control, store, found[0])
         finally:
             store.close()

@@ -46,6 +46,14 @@ def test_saved_loaded_removed(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_a_record_of_an_earlier_release_is_loaded(tmp_path: Path) -> None:
+    """It has none of the fields that came later."""
+    later = {"override", "handed", "starting"}
+    plain = {key: value for key, value in msgspec.to_builtins(guest()).items() if key not in later}
+    (tmp_path / "redis1.json").write_bytes(msgspec.json.encode(plain))
+    assert asyncio.run(GuestFiles(tmp_path).load("redis1")) == guest()
+
+
 def test_a_failed_save_leaves_the_record_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         files = GuestFiles(tmp_path)

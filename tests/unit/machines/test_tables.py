@@ -14,7 +14,13 @@ DOCS = Path(__file__).parents[3] / "docs"
 TABLES: list[tuple[Table[Any, Any, Any], Any]] = [
     (
         primary.TABLE,
-        {primary.State.CONNECTING, primary.State.RECONNECTING, primary.State.SOLO, primary.State.STANDING_DOWN},
+        {
+            primary.State.CONNECTING,
+            primary.State.RECONNECTING,
+            primary.State.SOLO,
+            primary.State.STANDING_DOWN,
+            primary.State.STARTING,
+        },
     ),
     (backup.TABLE, {backup.State.RECEIVING}),
 ]
@@ -81,6 +87,11 @@ def test_output_is_opened_only_by_the_sole_owner() -> None:
             alone = row.event is primary.Event.SOLE_OWNER
             already = {primary.State.SEEKING, primary.State.REPROTECTING}
             assert alone or (row.state in already and row.event is primary.Event.SESSION_LOST), row
+
+
+def test_a_guest_that_an_earlier_agent_has_built_runs_only_on_a_confirmed_ownership() -> None:
+    ways = {(row.state, row.event) for row in primary.TABLE.rows if primary.Effect.START_GUEST in row.effects}
+    assert ways == {(primary.State.STARTING, primary.Event.SOLE_OWNER)}
 
 
 @pytest.mark.parametrize(("table", "starts"), TABLES, ids=["primary", "backup"])

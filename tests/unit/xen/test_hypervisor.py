@@ -18,7 +18,7 @@ from remus_agent.adapters.xen.helper_source import HelperSource
 from remus_agent.adapters.xen.hypervisor import XenHypervisor
 from remus_agent.adapters.xen.suspend import Suspender
 from remus_agent.adapters.xen.xenstore import XenStore
-from remus_agent.errors import DomainNotFound, RefusedError
+from remus_agent.errors import DomainNotFound, HypervisorError, RefusedError
 from remus_agent.ports import GuestType, Vbd
 from remus_agent.protocol.stream.preamble import parse_preamble
 
@@ -316,3 +316,29 @@ async def test_a_guest_is_paused_once_and_unpaused_once(host: XenHypervisor, tmp
     assert (tmp_path / "arguments").read_text() == f"pause {DOMID}\n"
     with pytest.raises(DomainNotFound, match="another one by now"):
         await host.pause(replace(domain, uuid="another"))
+
+
+async def test_a_copy_that_an_earlier_agent_built_is_found_and_gets_its_name(host: XenHypervisor, xen: FakeXen) -> None:
+    xen.store[f"/local/domain/{DOMID}/name"] = "web1--incoming-7b0b2a1e"
+    xen.store[f"/local/domain/{DOMID}/vm"] = "/vm/u"
+    xen.paused = True
+    assert await host.names() == {"web1--incoming-7b0b2a1e"}
+    copy = await host.domain("web1--incoming-7b0b2a1e")
+    assert await host.is_paused(copy)
+    named = await host.rename(copy, "web1")
+    assert (named.name, named.domid, named.vifs) == ("web1", DOMID, copy.vifs)
+    assert xen.store["/vm/u/name"] == "web1"
+    assert await host.names() == {"web1"}
+    xen.paused = False
+    assert not await host.is_paused(named)
+
+
+async def test_a_name_that_another_domain_has_is_not_given(host: XenHypervisor, xen: FakeXen) -> None:
+    domain = await host.domain(NAME)
+    xen.store["/local/domain/9/name"] = "web2"
+    with pytest.raises(HypervisorError, match="another domain is called web2"):
+        await host.rename(domain, "web2")
+    assert xen.store[f"/local/domain/{DOMID}/name"] == NAME
+    xen.gone = True
+    with pytest.raises(DomainNotFound):
+        await host.rename(domain, "web3")

@@ -121,7 +121,7 @@ async def test_the_p2m_table_of_a_pv_guest_passes_as_it_is(xl: Script) -> None:
 
 
 @pytest.mark.parametrize("emulator", [[], [writer.emulator_context(b"QEVM")]])
-async def test_a_copy_is_activated_under_its_name(xl: Script, emulator: list[bytes]) -> None:
+async def test_a_copy_is_built_whole_and_then_runs_under_its_name(xl: Script, emulator: list[bytes]) -> None:
     folder = xl("cat $3 >fed")
     xen = FakeXen()
     xen.store[f"/local/domain/{DOMID}/name"] = "web1--incoming"
@@ -129,13 +129,64 @@ async def test_a_copy_is_activated_under_its_name(xl: Script, emulator: list[byt
     target = XenTarget(xen.libs, "web1--incoming")
     await target.start(b"preamble")
     await target.feed([pages(1)])
-    domain = await target.activate([b"tail"], emulator, "web1")
+    assert not target.built
+    await target.build([b"tail"], emulator)
+    assert target.built
+    assert xen.store[f"/local/domain/{DOMID}/name"] == "web1--incoming"
+    assert xen.count("xc_domain_unpause") == 0
+    assert not target.may_have_run
+    await target.build([b"tail"], emulator)  # asked for once more: it stands
+    domain = await target.activate("web1")
     end = writer.end_of_libxc() + b"".join(emulator) + writer.end_of_libxl()
     assert (folder / "fed").read_bytes() == b"preamble" + pages(1) + b"tail" + end
     assert (domain.name, domain.domid, xen.store["/vm/u/name"]) == ("web1", DOMID, "web1")
     assert xen.count("xc_domain_unpause") == 1
+    assert target.may_have_run
     await target.abort()
     assert (folder / "arguments").read_text().count("destroy") == 0
+
+
+async def test_nothing_runs_that_was_not_built(xl: Script) -> None:
+    xl("cat $3 >fed")
+    xen = FakeXen()
+    xen.store[f"/local/domain/{DOMID}/name"] = "web1--incoming"
+    target = XenTarget(xen.libs, "web1--incoming")
+    await target.start(b"preamble")
+    with pytest.raises(HypervisorError, match="was not built"):
+        await target.activate("web1")
+    assert xen.count("xc_domain_unpause") == 0
+    await target.abort()
+
+
+async def test_the_name_comes_before_the_first_moment(xl: Script) -> None:
+    """Who finds it paused knows that it never ran, whatever it is called."""
+    xl("cat $3 >fed")
+    xen = FakeXen()
+    xen.store[f"/local/domain/{DOMID}/name"] = "web1--incoming"
+    names: list[str] = []
+
+    def unpause(*_: object) -> int:
+        names.append(xen.store[f"/local/domain/{DOMID}/name"])
+        return 0
+
+    xen.xc_domain_unpause = unpause  # type: ignore[attr-defined]
+    target = XenTarget(xen.libs, "web1--incoming")
+    await target.start(b"preamble")
+    await target.build([], [])
+    await target.activate("web1")
+    assert names == ["web1"]
+
+
+async def test_a_copy_that_was_built_and_is_not_wanted_is_destroyed(xl: Script) -> None:
+    folder = xl('[ "$1" = destroy ] && exit 0; cat $3 >fed')
+    xen = FakeXen()
+    xen.store[f"/local/domain/{DOMID}/name"] = "web1--incoming"
+    target = XenTarget(xen.libs, "web1--incoming")
+    await target.start(b"preamble")
+    await target.build([], [])
+    await target.abort()
+    assert (folder / "arguments").read_text().splitlines()[-1] == f"destroy {DOMID}"
+    assert not target.may_have_run
 
 
 async def test_a_name_in_use_is_not_taken(xl: Script) -> None:
@@ -145,9 +196,11 @@ async def test_a_name_in_use_is_not_taken(xl: Script) -> None:
     xen.store["/local/domain/9/name"] = "web1"
     target = XenTarget(xen.libs, "web1--incoming")
     await target.start(b"preamble")
+    await target.build([b"tail"], [])
     with pytest.raises(HypervisorError, match="another domain is called web1"):
-        await target.activate([b"tail"], [], "web1")
+        await target.activate("web1")
     assert xen.count("xc_domain_unpause") == 0
+    assert not target.may_have_run
     await target.abort()
 
 
@@ -178,7 +231,8 @@ async def test_an_activation_that_is_given_up_leaves_no_guest_running(xl: Script
     xen.xc_domain_unpause = unpause  # type: ignore[attr-defined]
     target = XenTarget(xen.libs, "web1--incoming")
     await target.start(b"preamble")
-    activation = asyncio.create_task(target.activate([], [], "web1"))
+    await target.build([], [])
+    activation = asyncio.create_task(target.activate("web1"))
     assert await asyncio.to_thread(reached.wait, 10)
     activation.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -195,7 +249,8 @@ async def test_a_copy_that_hangs_at_the_end_is_given_up(xl: Script, monkeypatch:
     target = XenTarget(FakeXen().libs, "web1--incoming")
     await target.start(b"preamble")
     with pytest.raises(HypervisorError, match="did not finish the domain"):
-        await target.activate([], [], "web1")
+        await target.build([], [])
+    assert not target.built
     await target.abort()
 
 

@@ -1,0 +1,19 @@
+"""Tells the network where a guest is that runs here from now on."""
+
+from __future__ import annotations
+
+import logging
+
+from remus_agent.errors import RemusError
+from remus_agent.ports import Announcer, Domain, EventSink
+
+log = logging.getLogger(__name__)
+
+
+async def announce(announcer: Announcer, domain: Domain, events: EventSink) -> None:
+    """Beside what made it run, which this must neither delay nor undo: the guest announces itself as well. Never raises
+    RemusError."""
+    try:
+        await announcer.announce(domain, lambda: events.note(domain.name, "announced"))
+    except RemusError as error:
+        log.warning("%s: %s", domain.name, error)
