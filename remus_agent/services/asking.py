@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from remus_agent.machines.primary import Event
 
+Work = Callable[[], Awaitable[object]]
+"""Begun by who waits for it: a coroutine that is handed over stays unawaited where a task never takes its first step."""
 
-async def first_of(*works: Awaitable[object]) -> None:
+
+async def first_of(*works: Work) -> None:
     """Wait until the first of them is done, whatever came of it; the others are cancelled."""
-    tasks = [asyncio.ensure_future(work) for work in works]
+    tasks = [asyncio.ensure_future(work()) for work in works]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -29,10 +32,10 @@ class Pause:
         """End the pause that is going on, or the next one."""
         self._over.set()
 
-    async def wait(self, due: Awaitable[None] | None) -> None:
+    async def wait(self, due: Work | None) -> None:
         """Until `due` is done or somebody ends it. None: only the latter."""
         try:
-            await first_of(self._over.wait(), *(() if due is None else (due,)))
+            await first_of(self._over.wait, *(() if due is None else (due,)))
         finally:
             self._over.clear()
 

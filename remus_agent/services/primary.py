@@ -123,7 +123,7 @@ class PrimaryService:
             self._disks_left,
             destroy,
             self._asked,
-            lambda: ports.clock.sleep(settings.retry),
+            self._retry,
         )
         self._perform: dict[Effect, Callable[[], Awaitable[Event | None]]] = {
             Effect.OPEN_SESSION: self._open_session,
@@ -445,7 +445,7 @@ class PrimaryService:
         left = self._resumed_at + self.record.interval_ms / 1000 - self._ports.clock.now()
         if left <= 0:
             return None
-        return await self._asked.interrupts(self.switchover.cuts_short(self._ports.clock.sleep(left)))
+        return await self._asked.interrupts(self.switchover.cuts_short(lambda: self._ports.clock.sleep(left)))
 
     async def _abandon_session(self) -> None:
         await self.ownership.forget()
@@ -461,11 +461,14 @@ class PrimaryService:
             except RemusError as error:
                 log.error("%s: %s", self.domain.name, error)
 
+    async def _retry(self) -> None:
+        await self._ports.clock.sleep(self._settings.retry)
+
     async def _wait_for_retry(self) -> Event:
         if self.state is State.SILENT:
             await self._devices.hold()
         manual = self.state is State.SOLO and not self._settings.automatic_reprotect
-        due = None if manual else self._ports.clock.sleep(self._settings.retry)
+        due = None if manual else self._retry
         asked = await self._asked.interrupts(self.pause.wait(due))
         if asked is not None:
             return asked
@@ -603,7 +606,7 @@ class PrimaryService:
             self.domain,
             self._ports.hypervisor,
             self._ports.events,
-            lambda: self._ports.clock.sleep(self._settings.retry),
+            self._retry,
         )
         await self._note(handed=None)
         gone = not running and TABLE.accepts(self.state, Event.GUEST_ENDED)

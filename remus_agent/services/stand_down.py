@@ -71,7 +71,7 @@ class StandDown:
 
     async def await_owner(self, generation: int) -> Event:
         """Wait a while for the new owner's session, then look at the record. generation: of the last session here."""
-        asked = await self._asked.interrupts(first_of(self._owner_runs.wait(), self._retry()))
+        asked = await self._asked.interrupts(first_of(self._owner_runs.wait, self._retry))
         if asked is not None:
             return asked
         if self._owner_runs.is_set():

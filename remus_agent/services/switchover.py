@@ -17,7 +17,7 @@ from remus_agent.machines.primary import NOT_OURS, State
 from remus_agent.ports import Connector, Domain, EventSink, Hypervisor
 from remus_agent.protocol.replication.frames import FrameType
 from remus_agent.protocol.replication.messages import AskOutcome, Outcome, Plain, Refuse, decode, encode
-from remus_agent.services.asking import first_of
+from remus_agent.services.asking import Work, first_of
 from remus_agent.services.session import refused_by_peer
 from remus_agent.services.settings import Settings
 
@@ -49,9 +49,9 @@ class SwitchoverRequest:
         if state not in UNDER_WAY:
             self._asked.clear()
 
-    async def cuts_short(self, work: Awaitable[None]) -> None:
+    async def cuts_short(self, work: Work) -> None:
         """Wait for the work, but not when a switchover is wanted."""
-        await first_of(work, self._asked.wait())
+        await first_of(work, self._asked.wait)
 
 
 async def ask_backup(

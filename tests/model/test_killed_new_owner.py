@@ -18,6 +18,8 @@ from remus_agent.services.sweep import TOOLSTACK_SECONDS
 from tests.model.test_authority import BOTH, FENCED, answered, ask, override, play, standing, status, until
 from tests.model.world import GUEST, UUID, Machine, World
 
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <coroutine object BackupService")
+"""Nothing that a killed agent was about to do is done, nor its cleaning up, for which Python asks when it collects it."""
 Work = Callable[..., Awaitable[Any]]
 Loss = Callable[[World, Machine], None]
 Arm = Callable[[World, pytest.MonkeyPatch, Loss], None]
