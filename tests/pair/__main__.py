@@ -1,7 +1,7 @@
 """The pair from playbooks: `python3 tests/pair COMMAND`.
 
 ensure              the guest runs on alpha (left alone when it does) and answers
-home                the guest fresh on alpha, nowhere else, protected by nobody; hosts that are off are booted
+home                the guest on alpha, nowhere else, protected by nobody; hosts that are off are booted
 ready               says "yes" when site.yml has nothing to do, as far as is quick to see: the agents are there, of this tree
 collect FOLDER      logs of both hosts
 replies HISTORY N   wait until the proof's client has N more replies
@@ -27,16 +27,18 @@ from pair.guest import come_home, ensure_running
 from pair.hosts import HOSTS, labctl, powered
 from pair.incidents import INCIDENTS, happen
 from pair.load import acknowledged
+from pair.protection import at_home
 from pair.ready import ready
 from pair.switchovers import switchovers
 
 
 def home() -> None:
-    """The defined state that every scenario starts from."""
-    for host in HOSTS:
-        if not powered(host):
-            labctl("start", host)
-    come_home()
+    """The defined state that every scenario starts from. A guest that runs and answers there is left alone."""
+    off = [host for host in HOSTS if not powered(host)]
+    for host in off:
+        labctl("start", host)
+    if off or not at_home():
+        come_home()
 
 
 def replies(history: Path, more: int) -> None:

@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 from pair import agent
-from pair.guest import ensure_running
+from pair.guest import answers, copies, ensure_running, running_copies
 from pair.hosts import GUEST, HOSTS, CommandFailed, heal_links, labctl, on, powered
-from pair.wait import until
+from pair.wait import TooLate, until
 
 SEED_TIMEOUT = 900.0
 """Seconds for a first or repeated full copy in emulation, on a busy machine."""
@@ -70,6 +70,18 @@ def ensure_unprotected() -> agent.Status:
         timeout=120,
         passing=NOT_YET,
     )
+
+
+def at_home() -> bool:
+    """Whether the guest runs on alpha, nowhere else, and answers; then it is also protected by nobody when this returns."""
+    try:
+        if [(copy.host, copy.name) for copy in running_copies()] != [("alpha", GUEST)] or not answers():
+            return False
+        ensure_unprotected()
+        until("beta has no copy", lambda: copies("beta"), lambda found: not found, timeout=60)
+    except (CommandFailed, agent.AgentError, TooLate):
+        return False
+    return True
 
 
 def die(host: str = "alpha", guests: Sequence[str] = (GUEST,)) -> None:

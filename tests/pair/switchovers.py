@@ -19,6 +19,8 @@ from pair.protection import wait_protected
 REPLIES = 40
 """That a client must get after each move before the next one."""
 PLAY_SECONDS = 1500.0
+LOOK_SECONDS = 1.0
+"""Between two looks at both hosts, each of which takes their only processors for a second or two."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Looking(threading.Thread):
 
     def run(self) -> None:
         """Look until `end`."""
-        while not self._ending.is_set():
+        while not self._ending.wait(LOOK_SECONDS):
             try:
                 seen = [_domids(host) for host in (*HOSTS, HOSTS[0])]
             except CommandFailed:
