@@ -129,6 +129,11 @@ class Pair:
         self.guest.running = False
         await self.network.drop_all()
 
+    async def orphan(self) -> None:
+        """alpha loses power, and beta has noticed."""
+        await self.kill_host()
+        await until(lambda: on(self.beta).backup.copy_of("web1").state.value == "orphaned", "orphaned")  # type: ignore[union-attr]
+
 
 async def _refuse(connection: SimConnection) -> None:
     await connection.close()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from remus_agent.ports import Domain, GuestRecord
 from remus_agent.services.sweep import TOOLSTACK_SECONDS
 from tests.model.loop import run
 from tests.model.pair import DEAD, Host, Pair, on, until
-from tests.model.test_switchover import goes_on, switch, working
+from tests.model.test_switchover import Service, goes_on, switch, working
 
 Hook = Callable[..., Any]
 Stops = Callable[[Host, pytest.MonkeyPatch, list[str]], None]
@@ -73,38 +74,39 @@ async def dies_and_is_started_again(pair: Pair, patch: pytest.MonkeyPatch, reach
     await pair.boot(pair.beta).resume()
 
 
+@asynccontextmanager
+async def ended_switchover(stops: Stops, patch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Pair, Service]]:
+    """A switchover in which beta's agent dies at its point; the next one has started."""
+    pair, service, living = await working()
+    reached: list[str] = []
+    stops(pair.beta, patch, reached)
+    asking = asyncio.create_task(switch(pair.alpha))
+    await dies_and_is_started_again(pair, patch, reached)
+    yield pair, service
+    asking.cancel()
+    living.cancel()
+
+
 @pytest.mark.parametrize("stops", ABOUT_TO_RUN.values(), ids=ABOUT_TO_RUN)
 def test_what_was_handed_over_and_never_ran_goes_on_at_its_primary(
     stops: Stops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def story() -> None:
-        pair, service, living = await working()
-        reached: list[str] = []
-        stops(pair.beta, monkeypatch, reached)
-        asking = asyncio.create_task(switch(pair.alpha))
-        await dies_and_is_started_again(pair, monkeypatch, reached)
-        await goes_on(service, pair.alpha)
-        assert "web1" not in pair.beta.xen.guests
-        assert ("web1", "start-undone") in pair.beta.events.noted
-        assert "web1" not in pair.beta.disk.guests
-        asking.cancel()
-        living.cancel()
+        async with ended_switchover(stops, monkeypatch) as (pair, service):
+            await goes_on(service, pair.alpha)
+            assert "web1" not in pair.beta.xen.guests
+            assert ("web1", "start-undone") in pair.beta.events.noted
+            assert "web1" not in pair.beta.disk.guests
 
     run(story())
 
 
 def test_what_was_handed_over_and_runs_goes_on_there(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
-        pair, service, living = await working()
-        reached: list[str] = []
-        RUNS(pair.beta, monkeypatch, reached)
-        asking = asyncio.create_task(switch(pair.alpha))
-        await dies_and_is_started_again(pair, monkeypatch, reached)
-        await until(lambda: "web1" not in pair.alpha.xen.guests, "the old one is destroyed")
-        await goes_on(service, pair.beta)
-        assert pair.beta.disk.guests["web1"].starting == ""
-        asking.cancel()
-        living.cancel()
+        async with ended_switchover(RUNS, monkeypatch) as (pair, service):
+            await until(lambda: "web1" not in pair.alpha.xen.guests, "the old one is destroyed")
+            await goes_on(service, pair.beta)
+            assert pair.beta.disk.guests["web1"].starting == ""
 
     run(story())
 
@@ -147,8 +149,7 @@ def test_what_an_operator_has_failed_over_runs(stops: Stops, monkeypatch: pytest
     async def story() -> None:
         pair = Pair()
         await pair.protect()
-        await pair.kill_host()
-        await until(lambda: on(pair.beta).backup.copy_of("web1").state.value == "orphaned", "orphaned")  # type: ignore[union-attr]
+        await pair.orphan()
         reached: list[str] = []
         stops(pair.beta, monkeypatch, reached)
         asking = asyncio.create_task(
@@ -168,19 +169,13 @@ def test_what_an_operator_has_failed_over_runs(stops: Stops, monkeypatch: pytest
 
 def test_a_copy_that_was_built_and_not_noted_is_destroyed_and_never_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
-        pair, service, living = await working()
-        reached: list[str] = []
-        BUILT(pair.beta, monkeypatch, reached)
-        asking = asyncio.create_task(switch(pair.alpha))
-        await dies_and_is_started_again(pair, monkeypatch, reached)
-        (left,) = [name for name, guest in pair.beta.xen.guests.items() if guest.built]
-        await goes_on(service, pair.alpha)
-        await asyncio.sleep(TOOLSTACK_SECONDS + 1)
-        assert left not in pair.beta.xen.guests
-        assert ("?", "left-copy-destroyed") in pair.beta.events.noted
-        await goes_on(service, pair.alpha)
-        asking.cancel()
-        living.cancel()
+        async with ended_switchover(BUILT, monkeypatch) as (pair, service):
+            (left,) = [name for name, guest in pair.beta.xen.guests.items() if guest.built]
+            await goes_on(service, pair.alpha)
+            await asyncio.sleep(TOOLSTACK_SECONDS + 1)
+            assert left not in pair.beta.xen.guests
+            assert ("?", "left-copy-destroyed") in pair.beta.events.noted
+            await goes_on(service, pair.alpha)
 
     run(story())
 
@@ -189,8 +184,7 @@ def test_a_failover_that_fails_leaves_no_note_of_a_guest_that_never_ran(monkeypa
     async def story() -> None:
         pair = Pair()
         await pair.protect()
-        await pair.kill_host()
-        await until(lambda: on(pair.beta).backup.copy_of("web1").state.value == "orphaned", "orphaned")  # type: ignore[union-attr]
+        await pair.orphan()
 
         async def taken(*_: object) -> Domain:
             raise HypervisorError("another domain is called web1")
@@ -210,8 +204,7 @@ def test_a_failover_is_not_kept_from_running_by_a_full_disk() -> None:
     async def story() -> None:
         pair = Pair()
         await pair.protect()
-        await pair.kill_host()
-        await until(lambda: on(pair.beta).backup.copy_of("web1").state.value == "orphaned", "orphaned")  # type: ignore[union-attr]
+        await pair.orphan()
         pair.beta.disk.full = True
         with pytest.raises(JournalError, match="no space left"):
             await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
