@@ -92,7 +92,7 @@ async def look(disk: Disk, state: Path) -> Seen:
         mapped=int(words[1]) * mapper.SECTOR if len(words) > 2 else 0,
         leads_to=words[3] if target == "linear" else None,
         users=await mapper.users(disk.name),
-        legs=(await mapper.raid_status(disk.name))[2] if target == "raid" else None,
+        legs=(await mapper.raid_status(disk.name)).legs if target == "raid" else None,
     )
 
 

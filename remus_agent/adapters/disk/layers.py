@@ -131,11 +131,11 @@ class Layers:
 
     async def legs(self) -> str:
         """One letter for each leg of the raid: A in use, a being brought up to date, D failed."""
-        return (await mapper.raid_status(self._name))[2]
+        return (await self.raid()).legs
 
-    async def recovering(self) -> bool:
-        """Whether md still writes through the tap what changed while it had failed."""
-        return (await mapper.raid_status(self._name))[4] != "idle"
+    async def raid(self) -> mapper.RaidStatus:
+        """Of the raid. Raises DiskError when there is none."""
+        return await mapper.raid_status(self._name)
 
     async def left_over(self) -> bool:
         """Whether something is there that only a raid needs."""

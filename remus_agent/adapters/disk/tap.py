@@ -14,7 +14,7 @@ from typing import Final
 from xxhash import xxh3_128_digest
 
 from remus_agent import disk_rules
-from remus_agent.adapters.disk import mapper, nbd_device
+from remus_agent.adapters.disk import catching_up, mapper, nbd_device
 from remus_agent.adapters.disk.direct import DirectReader
 from remus_agent.adapters.disk.geometry import geometry
 from remus_agent.adapters.disk.layers import Layers
@@ -34,13 +34,8 @@ log = logging.getLogger(__name__)
 
 _COPY_BYTES: Final = 1024 * 1024
 """Read at once by the copier."""
-_RECOVERY_LEAST: Final = 60.0
-_RECOVERY_PACE: Final = 1024 * 1024
-"""Bytes a second, of a raid that writes what it has noted through its tap."""
 ATTACHED_AT_ONCE: Final = 8
 """Taps of one host that are put behind their disks at the same time, each by some ten processes one after the other."""
-_PATIENCE: Final = 0.2
-"""Seconds between two looks at md's recovery."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,30 +224,14 @@ class NbdTap:
 
     async def _recovered(self) -> None:
         """Wait until md has written everything through the tap that changed while its leg was failed. Raises DiskError when
-        md does not use the tap, which the next `open` takes back, or is not done in the time that copying the whole disk
-        would take at a slow pace."""
-        deadline = asyncio.get_running_loop().time() + _RECOVERY_LEAST + self.facts.size / _RECOVERY_PACE
-        while True:
-            legs = await self._layers.legs()
-            if legs.startswith("D"):
-                # Raises: the tap is the only leg that works, so it stays where it is.
-                await self._layers.require_local()
-            if "D" in legs:
-                self._leg_lost = True
-                raise self._lost()
-            if (
-                legs == "AA" and not await self._layers.recovering()
-            ):  # md is idle for a moment before it begins, and after it
-                return
-            if asyncio.get_running_loop().time() > deadline:
-                raise DiskError(
-                    f"md has not brought the tap of {self.facts.vdev} up to date in time",
-                    operation="take the tap back",
-                    domain=self._disk.domain,
-                    left="the guest's disk goes on; its output is held",
-                    hint=f"`dmsetup status {self._disk.name}`: a raid that is `frozen` or slow; and the kernel's log (dmesg)",
-                )
-            await asyncio.sleep(_PATIENCE)
+        md does not use the tap, which the next `open` takes back, or does not get on."""
+        legs = await catching_up.legs_at_rest(self._layers.raid, self._disk)
+        if legs.startswith("D"):
+            # Raises: the tap is the only leg that works, so it stays where it is.
+            await self._layers.require_local()
+        if "D" in legs:
+            self._leg_lost = True
+            raise self._lost()
 
     def _on_logged(self, waiting: int | None) -> None:
         """In the tap's thread, for each write: wakes the sender only when there is something to send early, or the log has

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from fake_kernel import FakeKernel
 
+from remus_agent.adapters.disk import catching_up, tap_server
 from remus_agent.adapters.disk import tap as tap_module
-from remus_agent.adapters.disk import tap_server
 from remus_agent.adapters.disk.tap import DiskTaps, NbdTap, TapLimits
 from remus_agent.disk_config import Disk
 from remus_agent.disk_ports import DiskData, DiskEnd
@@ -187,14 +187,17 @@ async def test_the_tap_stays_when_it_is_the_only_leg_that_works(make: Make, kern
     client.write(0, block(1))
 
 
-async def test_md_that_never_ends_is_not_waited_for(
+async def test_md_that_does_not_get_on_is_not_waited_for(
     make: Make, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tap_module, "_RECOVERY_LEAST", 0.01)
-    monkeypatch.setattr(tap_module, "_RECOVERY_PACE", 1e12)
-    kernel.state = "Aa"
-    with pytest.raises(DiskError, match="not brought the tap of xvda up to date"):
-        await make().open()
+    monkeypatch.setattr(catching_up, "STALLED_SECONDS", 0.01)
+    kernel.state, kernel.action = "Aa", "frozen"
+    tap = make()
+    with pytest.raises(DiskError, match=r"the tap of xvda up to date, and got no further.*`frozen`"):
+        await tap.open()
+    first, kernel.state, kernel.action = kernel.client, "AA", "idle"
+    await tap.open()
+    assert kernel.client is first, "md may have gone on: it was not taken from it"
 
 
 @pytest.mark.parametrize("what", ["connect", "protect", "accept"])
