@@ -152,10 +152,10 @@ class NbdTap:
             with self._lock:
                 if self._leg_lost:
                     raise self._lost()
-                piece = self._opened_log().take()
-            if piece is not None:
+                packing = self._opened_log().take()
+            if packing is not None:
                 self._taken.set()
-                return piece
+                return packing()  # without the lock, which the guest's writes need
             await self._logged.wait()
 
     def committed(self, epoch: int) -> None:

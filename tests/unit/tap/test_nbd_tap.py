@@ -22,6 +22,7 @@ from remus_agent.ports import Domain, GuestType, Vbd
 from remus_agent.protocol.disk import wire
 from remus_agent.protocol.disk.operations import Extent, Op
 from remus_agent.protocol.disk.tap_log import TapLog
+from remus_agent.protocol.replication.frames import Buffer
 from tests import deadline, nbd_client
 from tests.nbd_client import EIO, ENOSPC, FLUSH, FUA, NO_HOLE, READ, TRIM, WRITE_ZEROES, request
 
@@ -84,6 +85,23 @@ async def test_what_comes_after_the_barrier_belongs_to_the_next_epoch(make: Make
     assert bytes(piece.payload[-1]) == block(1)
     assert isinstance(end, DiskEnd)
     assert [bytes(extent.data) for extent in await epoch(tap, 2)] == [block(2)]
+
+
+async def test_a_write_is_answered_while_an_epoch_is_packed(
+    make: Make, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tap = await begun(make())
+    kernel.client.write(0, block(1, SIZE // BLOCK))
+    pack = wire.pack
+
+    def pack_slowly(extents: list[Extent]) -> list[Buffer]:
+        kernel.client.write(0, block(2))  # returns when it is answered
+        return pack(extents)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(wire, "pack", pack_slowly)
+        assert written(await epoch(tap, 1)) == [(Op.WRITE, 0, SIZE)]
+    assert await epoch(tap, 2) == [Extent(Op.WRITE, 0, BLOCK, block(2))]
 
 
 async def test_next_waits_for_early_pieces_and_ends(make: Make, kernel: FakeKernel) -> None:
