@@ -5,9 +5,7 @@ A device that a running agent has made a raid is never touched here, nor one in 
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Final
 
 from remus_agent.adapters.disk import mapper, marker
 from remus_agent.adapters.disk.command import run
-from remus_agent.adapters.disk.geometry import geometry
+from remus_agent.adapters.disk.geometry import geometry, number_of
 from remus_agent.disk_config import METADATA_BYTES, MIN_JOURNAL_BYTES, Disk
 from remus_agent.errors import DiskError, RefusedError
 
@@ -65,15 +63,6 @@ class Done:
     seen: Seen
     action: str
     note: str = ""
-
-
-def number_of(device: Path) -> str | None:
-    """`major:minor` of a device, as device-mapper's tables have it; None when it is none."""
-    try:
-        found = device.stat()
-    except OSError:
-        return None
-    return f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}" if stat.S_ISBLK(found.st_mode) else None
 
 
 async def look(disk: Disk, state: Path) -> Seen:

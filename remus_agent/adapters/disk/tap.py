@@ -119,6 +119,7 @@ class NbdTap:
 
     async def copy(self, digests: Digests | None) -> None:
         await self.require_local()  # a failed leg would be taken back by what follows
+        await self._layers.require_device()
         await mapper.cycle(self._disk.name)  # what was logged before the session has reached the local device now
         reader = await asyncio.to_thread(DirectReader, self._disk.device, self._disk.domain)
         try:

@@ -119,6 +119,9 @@ class FakeKernel:
         if self.state.startswith("D"):
             raise DiskError("the local device has failed", operation="test")
 
+    async def require_device(self) -> None:
+        self._may("device")
+
     async def raid(self) -> RaidStatus:
         return RaidStatus(self.state, self.action, 0, 0)
 
