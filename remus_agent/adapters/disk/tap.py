@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 _COPY_BYTES: Final = 1024 * 1024
 """Read at once by the copier."""
 ATTACHED_AT_ONCE: Final = 8
-"""Taps of one host that are put behind their disks at the same time, each by some ten processes one after the other."""
+"""Taps of one host that are put behind their disks, or swept away, at the same time, each by some ten processes one after the
+other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,17 +330,22 @@ class DiskTaps:
 
     async def sweep(self, keep: frozenset[str]) -> list[str]:
         """As the port says. What failed before half-way is finished: a linear disk beside which parts of a raid are left."""
-        done: list[str] = []
-        failed: list[DiskError] = []
-        for disk in self._disks.values():
-            if disk.domain in keep:
-                continue
+        found: dict[str, bool | DiskError] = {}
+        disks = [disk for disk in self._disks.values() if disk.domain not in keep]
+
+        async def one(disk: Disk) -> None:
             try:
-                if await self._made_linear(disk):
-                    done.append(disk.name)
+                async with self._turns:
+                    found[disk.name] = await self._made_linear(disk)
             except DiskError as error:
                 log.error("%s: %s", disk.name, error)
-                failed.append(error)
+                found[disk.name] = error
+
+        async with asyncio.TaskGroup() as group:
+            for disk in disks:
+                group.create_task(one(disk), name=f"sweep {disk.name}")
+        done = [disk.name for disk in disks if found[disk.name] is True]
+        failed = [said for disk in disks if isinstance(said := found[disk.name], DiskError)]
         if failed:
             raise DiskError(
                 "; ".join(error.message for error in failed),

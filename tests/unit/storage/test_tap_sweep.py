@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from fake_host import FakeHost
 
 from remus_agent.adapters.disk import tap as tap_module
 from remus_agent.adapters.disk.layers import Layers
-from remus_agent.adapters.disk.tap import DiskTaps, TapLimits
+from remus_agent.adapters.disk.tap import ATTACHED_AT_ONCE, DiskTaps, TapLimits
 from remus_agent.disk_config import Disk
 from remus_agent.errors import DiskError
 
@@ -86,6 +87,27 @@ async def test_one_that_fails_keeps_no_other(make: Make, host: FakeHost, run: Pa
     assert host.mapped[bad.name]["table"] == RAID
     assert host.mapped[good.name]["table"].split()[2] == "linear"
     assert maps(run) == [bad.name]
+
+
+async def test_many_are_swept_at_the_same_time_and_not_more_than_a_host_bears(
+    make: Make, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disks = [make(f"web{number}", device=f"/dev/vg0/web{number}") for number in range(ATTACHED_AT_ONCE + 2)]
+    under_way: set[str] = set()
+    most = 0
+
+    async def made_linear(self: DiskTaps, disk: Disk) -> bool:
+        nonlocal most
+        under_way.add(disk.name)
+        most = max(most, len(under_way))
+        await asyncio.sleep(0)
+        under_way.remove(disk.name)
+        return disk.domain != "web3"
+
+    monkeypatch.setattr(DiskTaps, "_made_linear", made_linear)
+    swept = await DiskTaps(disks, run, TapLimits()).sweep(frozenset())
+    assert swept == [disk.name for disk in disks if disk.domain != "web3"]
+    assert most == ATTACHED_AT_ONCE
 
 
 async def test_a_raid_whose_local_leg_has_failed_stays(make: Make, host: FakeHost, run: Path) -> None:
