@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from remus_agent.adapters.disk.identity import Identity
+
 JUNK = 0xDD
 """What a discarded byte reads as."""
 SECTOR = 512
@@ -61,13 +63,15 @@ class Recorder:
 
 
 class MemoryFile:
-    """A `BlockFile` in memory that records. `fail`: raised by the next write or flush, to try what errors do."""
+    """A `BlockFile` in memory that records; its identity is its name. `fail`: raised by the next write or flush, to try what
+    errors do."""
 
     def __init__(self, name: str, content: bytearray, recorder: Recorder, sector: int = SECTOR) -> None:
         self.name = name
         self.content = content
         self.recorder = recorder
         self.sector = sector
+        self.identity = Identity(name.encode().ljust(16)[:16])
         self.fail: dict[str, OSError] = {}
 
     @property

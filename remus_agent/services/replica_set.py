@@ -16,6 +16,7 @@ from remus_agent.disk_ports import DiskFacts, Replica, Replicas
 from remus_agent.errors import DiskError, RefusedError, RemusError
 from remus_agent.ports import CommitRecord
 from remus_agent.protocol.replication.messages import HelloDisk
+from remus_agent.services.together import all_done
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +57,8 @@ class DomainReplicas:
         self._suspect = True
 
     async def open(self, session: str, disks: Sequence[DiskFacts], committed: CommitRecord | None, turn: int) -> None:
-        """Open those that are not open yet, for this session. turn: when the session was examined. Raises DiskError,
-        JournalError, RefusedError."""
+        """Open those that are not open yet, all at the same time, for this session. turn: when the session was examined. Raises
+        RefusedError, or the first DiskError or JournalError after all were tried; what nobody needs is closed then."""
         if not disks:
             return
         async with self._lock:
@@ -129,23 +130,28 @@ class DomainReplicas:
         if self._suspect:
             await self._close_all(but_released=True)
             self._suspect = False
-        for disk in disks:
-            if disk.vdev not in self._open:
-                self._open[disk.vdev] = await self._replicas.open(self._domain, disk, committed)
+
+        async def opened(disk: DiskFacts) -> None:
+            self._open[disk.vdev] = await self._replicas.open(self._domain, disk, committed)
+
+        # Those that were opened stay in `_open` when another one fails: whoever asked closes them, or goes on with them.
+        await all_done([opened(disk) for disk in disks if disk.vdev not in self._open])
 
     async def _close_unused(self) -> None:
         if not self._users:
             await self._close_all()
 
     async def _close_all(self, *, but_released: bool = False) -> None:
-        for vdev, replica in list(self._open.items()):
-            if but_released and replica.released:
-                continue
+        closing = {vdev: replica for vdev, replica in self._open.items() if not (but_released and replica.released)}
+        for vdev in closing:
             del self._open[vdev]
-            try:
-                await replica.close()
-            except RemusError as error:
-                log.error("%s: closing the copy of disk %s: %s", self._domain, vdev, error)
+        await all_done([self._close(vdev, replica) for vdev, replica in closing.items()])
+
+    async def _close(self, vdev: str, replica: Replica) -> None:
+        try:
+            await replica.close()
+        except RemusError as error:
+            log.error("%s: closing the copy of disk %s: %s", self._domain, vdev, error)
 
     def check(self, turn: int) -> None:
         """Raises RefusedError when a copy is or was activated since this turn."""

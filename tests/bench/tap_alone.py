@@ -49,13 +49,16 @@ class Drain(threading.Thread):
                 if time.monotonic() >= due:
                     self._log.barrier(epoch)
                     epoch, due = epoch + 1, time.monotonic() + self._seconds
-                piece = self._log.take()
-                if isinstance(piece, DiskEnd):
-                    self.bytes += piece.data_bytes
-                    self.epochs += 1
-                    self._log.committed(piece.epoch)
-            if piece is None:
+                packing = self._log.take()
+            if packing is None:
                 self.stop.wait(0.005)
+                continue
+            piece = packing()
+            if isinstance(piece, DiskEnd):
+                self.bytes += piece.data_bytes
+                self.epochs += 1
+                with self._lock:
+                    self._log.committed(piece.epoch)
 
 
 def main(path: str, mib: str, seconds: str = "0.5") -> None:

@@ -52,6 +52,13 @@ def test_hosts_differ_where_they_must() -> None:
     assert len(set(macs)) == 6
 
 
+def test_disks_say_who_they_are() -> None:
+    assert [after(line(host), "-global") for host in (0, 1)] == [
+        ["virtio-blk-device.serial=lab-alpha"],
+        ["virtio-blk-device.serial=lab-beta"],
+    ]
+
+
 def test_taps_are_handed_over_by_descriptor() -> None:
     assert [word for word in after(line(), "-netdev") if word.startswith("tap")] == [
         "tap,id=nic1,fd=7,vhost=off",

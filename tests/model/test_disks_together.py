@@ -7,8 +7,10 @@ import asyncio
 import pytest
 
 from remus_agent.adapters.sim.local import LoopClock
-from remus_agent.adapters.sim.replica import SimStores
+from remus_agent.adapters.sim.replica import SimReplica, SimReplicas, SimStore, SimStores
+from remus_agent.disk_ports import DiskFacts
 from remus_agent.errors import ConnectionLost, DiskError, RefusedError
+from remus_agent.ports import CommitRecord
 from remus_agent.services.disks import DiskSet
 from remus_agent.services.replica_set import DomainReplicas
 from remus_agent.services.settings import Settings
@@ -104,6 +106,69 @@ def test_a_backup_stops_its_disks_in_the_time_of_one() -> None:
             await copy._disks.stop()
         assert now() - began < 1.1
         assert all(feed._stopped is not None for feed in feeds)
+
+    run(story())
+
+
+class SlowReplicas(SimReplicas):
+    """Each takes a second to open. fails: those that cannot be."""
+
+    def __init__(self, stores: SimStores, *fails: str) -> None:
+        super().__init__(stores)
+        self.fails = fails
+
+    async def open(self, domain: str, disk: DiskFacts, committed: CommitRecord | None) -> SimReplica:
+        await asyncio.sleep(1)
+        if disk.vdev in self.fails:
+            raise DiskError(f"{disk.vdev} cannot be opened")
+        return await super().open(domain, disk, committed)
+
+
+def slow(pair: Pair, *fails: str) -> tuple[DomainReplicas, list[DiskFacts], dict[str, SimStore]]:
+    """Replicas of a domain, its disks, and what stands on the backup by disk."""
+    stores: SimStores = pair.beta.stores
+    replicas = DomainReplicas("web1", SlowReplicas(stores, *fails))
+    for vdev in DISKS:
+        stores.by_disk["web1", vdev] = SimStore(bytearray(pair.volume(vdev).facts.size))
+    return replicas, [pair.volume(vdev).facts for vdev in DISKS], {vdev: stores.by_disk["web1", vdev] for vdev in DISKS}
+
+
+def test_a_backup_opens_its_disks_in_the_time_of_one() -> None:
+    async def story() -> None:
+        replicas, facts, stores = slow(Pair(DISKS))
+        began = now()
+        await replicas.open("session", facts, None, replicas.turn)
+        assert now() - began < 1.1
+        assert all(stores[vdev].user is replicas.of(vdev) for vdev in DISKS)
+        await replicas.leave("session")
+        assert [store.user for store in stores.values()] == [None] * 3
+
+    run(story())
+
+
+@pytest.mark.parametrize("fails", [["xvdb"], ["xvdc", "xvda"]])
+def test_one_that_cannot_be_opened_leaves_none_open(fails: list[str]) -> None:
+    async def story() -> None:
+        replicas, facts, stores = slow(Pair(DISKS), *fails)
+        with pytest.raises(DiskError, match="cannot be opened") as caught:
+            await replicas.open("session", facts, None, replicas.turn)
+        said = str(caught.value) + "".join(getattr(caught.value, "__notes__", ()))
+        assert [vdev for vdev in DISKS if vdev in said] == sorted(fails)
+        assert [store.user for store in stores.values()] == [None] * 3
+
+    run(story())
+
+
+def test_opening_that_is_given_up_leaves_none_open() -> None:
+    async def story() -> None:
+        replicas, facts, stores = slow(Pair(DISKS))
+        opening = asyncio.create_task(replicas.open("session", facts, None, replicas.turn))
+        await asyncio.sleep(0.5)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        assert [store.user for store in stores.values()] == [None] * 3
+        await replicas.open("session", facts, None, replicas.turn)
 
     run(story())
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from remus_agent.adapters.disk.geometry import measure
+from remus_agent.adapters.disk.identity import Identity, identify
 from remus_agent.protocol.replication.frames import Buffer
 
 BOUNCE_BYTES: Final = 4 << 20
@@ -47,6 +48,11 @@ class BlockFile(Protocol):
     @property
     def sector(self) -> int:
         """Logical sector size in bytes: what it reads and writes as a whole."""
+        ...
+
+    @property
+    def identity(self) -> Identity:
+        """Which device it is, as it was when it was opened."""
         ...
 
     def pread(self, offset: int, length: int) -> memoryview:
@@ -83,8 +89,9 @@ class Opener(Protocol):
 class RawBlockFile:
     """`BlockFile` over a descriptor, which it owns. Made by `open_block_file`."""
 
-    def __init__(self, fd: int, size: int, sector: int, *, device: bool) -> None:
+    def __init__(self, fd: int, size: int, sector: int, identity: Identity, *, device: bool) -> None:
         self._fd = fd
+        self._identity = identity
         self._size = size
         self._sector = sector
         self._device = device
@@ -100,6 +107,11 @@ class RawBlockFile:
     def sector(self) -> int:
         """Logical sector size in bytes."""
         return self._sector
+
+    @property
+    def identity(self) -> Identity:
+        """Which device it is."""
+        return self._identity
 
     def pread(self, offset: int, length: int) -> memoryview:
         """The bytes there; only valid until the next call. Raises OSError, EIO when it ends early."""
@@ -218,7 +230,7 @@ def open_block_file(path: Path, *, sector: int, exclusive: bool = True) -> RawBl
             if exclusive:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             size = os.fstat(fd).st_size
-        return RawBlockFile(fd, size, sector, device=device)
+        return RawBlockFile(fd, size, sector, identify(fd), device=device)
     except BaseException:
         os.close(fd)
         raise

@@ -21,7 +21,8 @@ from xxhash import xxh3_128_digest
 
 from remus_agent.adapters.disk.block_file import BOUNCE_BYTES, BlockFile
 from remus_agent.adapters.disk.failures import Place
-from remus_agent.adapters.disk.recovery import MISSING, decide
+from remus_agent.adapters.disk.identity import Match, compare
+from remus_agent.adapters.disk.recovery import MISSING, OTHER_DEVICE, decide
 from remus_agent.adapters.disk.slots import DiskJournal, Standing
 from remus_agent.adapters.disk.writing import misfit, write_extents
 from remus_agent.disk_ports import DiskFacts
@@ -33,6 +34,11 @@ from remus_agent.protocol.disk.regions import region_bytes
 
 log = logging.getLogger(__name__)
 
+_NOT_THE_SAME = {
+    Match.OTHER: f"{OTHER_DEVICE}; the next session copies all of it",
+    Match.UNKNOWN: "whether its device is still the one that its journal was written for is not known: the next session "
+    "compares all of it",
+}
 _REOPEN = "end the session and open the disk again: what is committed is applied again from the journal"
 
 
@@ -75,8 +81,11 @@ class DiskCopy:
         """
         state = self._journal.state
         self._committed = committed
+        match = compare(state.device, self._device.identity)
+        if match is not Match.SAME and state.map_id is not None:
+            log.warning("%s %s: %s", self._place.domain, self.facts.vdev, _NOT_THE_SAME[match])
         with self._changing():
-            decision = decide(state, self._journal.slots(), committed)
+            decision = decide(state, self._journal.slots(), committed, match)
             self.map_id = state.map_id if decision.map_valid else None
             self.problem = decision.problem
             if decision.problem is not None or committed is None:
@@ -113,6 +122,7 @@ class DiskCopy:
             base=self.standing,
             seeding=self.seeding,
             handed_over=False,
+            device=self._device.identity,
         )
         with self._changing():
             self._journal.save(state)

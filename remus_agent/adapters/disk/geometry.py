@@ -1,9 +1,10 @@
-"""Size and sector size of a block device."""
+"""Size, sector size and number of a block device."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import struct
 from pathlib import Path
 from typing import Final
@@ -37,3 +38,12 @@ def measure(fd: int) -> tuple[int, int]:
     (size,) = struct.unpack("=Q", fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8)))
     (block,) = struct.unpack("=I", fcntl.ioctl(fd, _BLKSSZGET, bytes(4)))
     return size, block
+
+
+def number_of(device: Path) -> str | None:
+    """`major:minor` of a device, as device-mapper's tables have it; None when it is none."""
+    try:
+        found = device.stat()
+    except OSError:
+        return None
+    return f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}" if stat.S_ISBLK(found.st_mode) else None

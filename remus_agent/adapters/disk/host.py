@@ -5,9 +5,7 @@ A device that a running agent has made a raid is never touched here, nor one in 
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Final
 
 from remus_agent.adapters.disk import mapper, marker
 from remus_agent.adapters.disk.command import run
-from remus_agent.adapters.disk.geometry import geometry
+from remus_agent.adapters.disk.geometry import geometry, number_of
 from remus_agent.disk_config import METADATA_BYTES, MIN_JOURNAL_BYTES, Disk
 from remus_agent.errors import DiskError, RefusedError
 
@@ -67,15 +65,6 @@ class Done:
     note: str = ""
 
 
-def number_of(device: Path) -> str | None:
-    """`major:minor` of a device, as device-mapper's tables have it; None when it is none."""
-    try:
-        found = device.stat()
-    except OSError:
-        return None
-    return f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}" if stat.S_ISBLK(found.st_mode) else None
-
-
 async def look(disk: Disk, state: Path) -> Seen:
     """A disk and its mapper device now. Raises DiskError when the local device is not usable."""
     size, _ = await asyncio.to_thread(geometry, disk.device, disk.domain)
@@ -92,7 +81,7 @@ async def look(disk: Disk, state: Path) -> Seen:
         mapped=int(words[1]) * mapper.SECTOR if len(words) > 2 else 0,
         leads_to=words[3] if target == "linear" else None,
         users=await mapper.users(disk.name),
-        legs=(await mapper.raid_status(disk.name))[2] if target == "raid" else None,
+        legs=(await mapper.raid_status(disk.name)).legs if target == "raid" else None,
     )
 
 

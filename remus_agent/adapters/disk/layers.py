@@ -19,6 +19,7 @@ from typing import Final
 
 from remus_agent.adapters.disk import mapper, marker, nbd_device
 from remus_agent.adapters.disk.command import run
+from remus_agent.adapters.disk.geometry import number_of
 from remus_agent.disk_config import METADATA_BYTES, Disk
 from remus_agent.errors import DiskError
 
@@ -63,7 +64,7 @@ class Layers:
 
     async def linear(self) -> None:
         """The guest's device leads to the local device and to nothing else, whatever it was. Refused when that is the leg of a
-        raid that has failed: it lacks what was written since."""
+        raid that has failed, because it lacks what was written since, or is no leg of the raid."""
         wanted = mapper.linear(self.size, self.disk.device)
         kind = await self.target()
         if kind is None:
@@ -71,6 +72,7 @@ class Layers:
         elif kind != "linear":
             if kind == "raid":
                 await self.require_local()
+                await self.require_device()
             await mapper.replace(self._name, wanted)
         await self.tidy()
 
@@ -101,6 +103,7 @@ class Layers:
         protected = await self.target() == "raid"
         if protected:
             await self.require_local()  # md would take that leg back as well, and read what it lacks from the tap
+        await self.require_device()
         if await mapper.exists(self._tap):
             await mapper.replace(self._tap, mapper.linear(self.size, nbd), flush=False)
         else:
@@ -129,13 +132,29 @@ class Layers:
                 hint="fail over: stop the guest here, prove this host dead to failover.yml, then replace the device",
             )
 
+    async def require_device(self) -> None:
+        """Raises DiskError when what is behind the guest's linear device or raid is not what the device's name leads to by now:
+        reading there, or switching to it, would change the guest's content."""
+        words = (await mapper.table(self._name)).split()
+        found = words[3] if words[2] == "linear" else words[-3]
+        named = number_of(self.disk.device)
+        if found != named:
+            raise DiskError(
+                f"the guest's disk lies on device {found}, and {self.disk.device} is {named or 'not there'}",
+                operation="use the local disk",
+                domain=self.disk.domain,
+                left="the guest's disk goes on with the device that it has",
+                hint=f"`lsblk` shows which is which; correct {self.disk.device}, or the list of disks, back to {found}. To use "
+                "another device, end the protection, shut the guest down, then change it",
+            )
+
     async def legs(self) -> str:
         """One letter for each leg of the raid: A in use, a being brought up to date, D failed."""
-        return (await mapper.raid_status(self._name))[2]
+        return (await self.raid()).legs
 
-    async def recovering(self) -> bool:
-        """Whether md still writes through the tap what changed while it had failed."""
-        return (await mapper.raid_status(self._name))[4] != "idle"
+    async def raid(self) -> mapper.RaidStatus:
+        """Of the raid. Raises DiskError when there is none."""
+        return await mapper.raid_status(self._name)
 
     async def left_over(self) -> bool:
         """Whether something is there that only a raid needs."""

@@ -5,6 +5,7 @@ are in sectors of 512 bytes, whatever the device's own sector size."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,17 @@ from remus_agent.errors import DiskError
 DIRECTORY: Final = Path("/dev/mapper")
 SECTOR: Final = 512
 _RAID_WORDS: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class RaidStatus:
+    """legs: one letter for each: A in use, a being brought up to date, D failed. action: what md does: idle, recover, frozen, or
+    another of its words. done, total: bytes, of what it does; while it is idle they say nothing."""
+
+    legs: str
+    action: str
+    done: int
+    total: int
 
 
 def path_of(name: str) -> Path:
@@ -48,8 +60,8 @@ async def table(name: str) -> str:
     return (await run("dmsetup", "table", name)).strip()
 
 
-async def raid_status(name: str) -> list[str]:
-    """Words of a raid's live status behind the name of its target. Raises DiskError when it is none (any more)."""
+async def raid_status(name: str) -> RaidStatus:
+    """Of a raid's live table. Raises DiskError when it is none (any more)."""
     words = (await run("dmsetup", "status", name)).split()[2:]
     if words[:1] != ["raid"] or len(words) < _RAID_WORDS:
         raise DiskError(
@@ -58,7 +70,8 @@ async def raid_status(name: str) -> list[str]:
             left="it was not changed",
             hint="`remus-disks status` shows what it is",
         )
-    return words[1:]
+    done, _, total = words[4].partition("/")
+    return RaidStatus(words[3], words[5], int(done) * SECTOR, int(total) * SECTOR)
 
 
 async def users(name: str) -> int:

@@ -1,10 +1,11 @@
-"""What to do with a disk when it is opened: a decision from its state, its slots and the last commit."""
+"""What to do with a disk when it is opened: a decision from its state, its slots, the last commit and its device."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from remus_agent.adapters.disk.identity import Match
 from remus_agent.adapters.disk.slots import Slot, State
 from remus_agent.ports import CommitRecord
 
@@ -22,10 +23,23 @@ class Decision:
 MISSING = "its journal does not hold the committed epoch whole"
 
 
-def decide(state: State, slots: Sequence[Slot], committed: CommitRecord | None) -> Decision:
-    """The commit record alone says what is committed.
+OTHER_DEVICE = "its journal was written for another device: this one was replaced, and has nothing of the copy"
 
-    Slots of another session are never applied. Nor is anything applied to a disk that a guest has had since, or that was
+
+def decide(state: State, slots: Sequence[Slot], committed: CommitRecord | None, device: Match) -> Decision:
+    """The commit record alone says what is committed. device: whether it is the one that the state is about.
+
+    On another device nothing that the journal says is so. When that is not known, it is a copy as far as the journal goes; but
+    what differs is not left to the map.
+    """
+    if device is Match.OTHER:
+        return Decision(problem=OTHER_DEVICE)
+    decision = _decide(state, slots, committed)
+    return decision if device is Match.SAME else replace(decision, map_valid=False)
+
+
+def _decide(state: State, slots: Sequence[Slot], committed: CommitRecord | None) -> Decision:
+    """Slots of another session are never applied. Nor is anything applied to a disk that a guest has had since, or that was
     seeded by a session which did not commit: what is in the slots is older than what is on the disk.
     """
     if state.handed_over:

@@ -20,6 +20,8 @@ from remus_agent.disk_ports import DiskFacts
 from remus_agent.errors import DiskError, JournalError
 from remus_agent.ports import CommitRecord
 
+OPENED_AT_ONCE: Final = 8
+"""Copies of one host that are opened at the same time: each runs some tools, and may write an epoch."""
 _SYSFS: Final = Path("/sys/class/block")
 
 
@@ -31,6 +33,7 @@ class FileReplicas:
         self._mapping = mapping
         self._opener = opener
         self._open: dict[tuple[str, str], FileReplica] = {}
+        self._turns = asyncio.Semaphore(OPENED_AT_ONCE)
 
     async def examine(self, domain: str, disks: Sequence[DiskFacts]) -> list[str]:
         """Every reason against holding copies of these disks, each with what to do. Changes nothing."""
@@ -42,19 +45,23 @@ class FileReplicas:
         if config is None:
             raise _unknown(domain, disk)
         place = Place(domain, disk.vdev, config.device, Role.DEVICE)
-        await self._mapping.nowhere(domain, disk.vdev, disk.size)
-        executor = ThreadPoolExecutor(1, thread_name_prefix=f"disk {domain} {disk.vdev}")
+        async with self._turns:
+            copy = await self._recovered(config, place, disk, committed)
+        replica = FileReplica(copy, place, self._mapping)
+        self._open[domain, disk.vdev] = replica
+        return replica
+
+    async def _recovered(self, config: Disk, place: Place, disk: DiskFacts, committed: CommitRecord | None) -> DiskCopy:
+        await self._mapping.nowhere(place.domain, disk.vdev, disk.size)
+        executor = ThreadPoolExecutor(1, thread_name_prefix=f"disk {place.domain} {disk.vdev}")
         opening = executor.submit(self._open_copy, config, place, disk, committed)
         try:
-            copy = await asyncio.shield(asyncio.wrap_future(opening))
+            return await asyncio.shield(asyncio.wrap_future(opening))
         except asyncio.CancelledError:
             opening.add_done_callback(_close_unwanted)
             raise
         finally:
             executor.shutdown(wait=False)
-        replica = FileReplica(copy, place, self._mapping)
-        self._open[domain, disk.vdev] = replica
-        return replica
 
     def _open_copy(self, config: Disk, place: Place, disk: DiskFacts, committed: CommitRecord | None) -> DiskCopy:
         device = self._open_device(place, disk)

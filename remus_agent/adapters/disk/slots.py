@@ -6,9 +6,9 @@
     S     slot of odd epochs
 
 A file or a device of fixed size with all its space reserved; later writes change no metadata. The state says whose
-content the disk has (`State`). It is written when a session begins, before the first byte is seeded, after a replay and
-when the disk is handed over; not after each epoch, as applying an epoch again is harmless. The header of a slot carries
-the digest of its body and both are made durable together: a slot that was torn counts as not staged.
+content the disk has, and on which device (`State`). It is written when a session begins, before the first byte is seeded,
+after a replay and when the disk is handed over; not after each epoch, as applying an epoch again is harmless. The header
+of a slot carries the digest of its body and both are made durable together: a slot that was torn counts as not staged.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from xxhash import xxh3_128
 
 from remus_agent.adapters.disk.block_file import BlockFile
 from remus_agent.adapters.disk.failures import Place
+from remus_agent.adapters.disk.identity import Identity
 from remus_agent.disk_ports import DiskFacts
 from remus_agent.errors import ProtocolError
 from remus_agent.protocol.disk.operations import Extent, Op
@@ -35,14 +36,18 @@ SLOTS: Final = 2
 SMALLEST_BYTES: Final = (2 + 2 * SLOTS) * BLOCK_BYTES
 """Two blocks of state, and for each slot a header and one block of body."""
 
-STATE_MAGIC: Final = b"RMD1"
+STATE_MAGIC: Final = b"RMD2"
+FORMER_MAGIC: Final = b"RMD1"
 SLOT_MAGIC: Final = b"RMS1"
-STATE: Final = struct.Struct("<4sIQ16s16s16sQQQII")
+STATE: Final = struct.Struct("<4sIQ16s16s16sQQQII16s16s")
+FORMER: Final = struct.Struct("<4sIQ16s16s16sQQQII")
+"""A state without a device."""
 SLOT: Final = struct.Struct("<4sI16sQQQ16s")
 _CRC_START: Final = 8
 _SEEDING: Final = 1
 _HANDED_OVER: Final = 2
 _NIL: Final = uuid.UUID(int=0)
+_NO_DIGEST: Final = bytes(16)
 _NOT_STAGED: Final = "the epoch is not staged"
 _AS_BEFORE: Final = "the disk's state is as before, or as it was to become"
 
@@ -61,7 +66,8 @@ class State:
 
     map_id: names everything in which it can differ from the primary's. session: the one that may write to it. base: what
     it was brought to, at least, before that session. seeding: that session, or one before it that never committed,
-    changed it without a journal. handed_over: a guest has it since `base`; nothing may be applied to it any more.
+    changed it without a journal. handed_over: a guest has it since `base`; nothing may be applied to it any more. device: on
+    which all of this is so; None when that was not noted.
     """
 
     map_id: str | None = None
@@ -69,6 +75,7 @@ class State:
     base: Standing | None = None
     seeding: bool = False
     handed_over: bool = False
+    device: Identity | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +198,8 @@ class DiskJournal:
             self._slot_bytes,
             self._disk.block,
             _SEEDING * state.seeding | _HANDED_OVER * state.handed_over,
+            state.device.digest if state.device else _NO_DIGEST,
+            _bytes(state.device.boot if state.device else None),
         )
         return _sealed(STATE_MAGIC, body)
 
@@ -200,9 +209,13 @@ class DiskJournal:
             return
         for index in range(2):
             block = data[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES]
-            if not _whole(STATE_MAGIC, STATE, block):
+            if _whole(STATE_MAGIC, STATE, block):
+                *words, device, boot = STATE.unpack_from(block)
+            elif _whole(FORMER_MAGIC, FORMER, block):
+                words, device, boot = list(FORMER.unpack_from(block)), _NO_DIGEST, _NIL.bytes
+            else:
                 continue
-            _, _, sequence, map_id, session, base, epoch, size, slot, sector, flags = STATE.unpack_from(block)
+            _, _, sequence, map_id, session, base, epoch, size, slot, sector, flags = words
             if sequence % 2 != index or sequence <= self._sequence:
                 continue
             self._check(size, slot, sector)
@@ -214,6 +227,7 @@ class DiskJournal:
                 base=Standing(base_session, epoch) if base_session is not None else None,
                 seeding=bool(flags & _SEEDING),
                 handed_over=bool(flags & _HANDED_OVER),
+                device=Identity(device, _text(boot)) if device != _NO_DIGEST else None,
             )
         if self._sequence == 0:
             raise self._place.error(

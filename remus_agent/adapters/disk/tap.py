@@ -14,7 +14,7 @@ from typing import Final
 from xxhash import xxh3_128_digest
 
 from remus_agent import disk_rules
-from remus_agent.adapters.disk import mapper, nbd_device
+from remus_agent.adapters.disk import catching_up, mapper, nbd_device
 from remus_agent.adapters.disk.direct import DirectReader
 from remus_agent.adapters.disk.geometry import geometry
 from remus_agent.adapters.disk.layers import Layers
@@ -34,13 +34,9 @@ log = logging.getLogger(__name__)
 
 _COPY_BYTES: Final = 1024 * 1024
 """Read at once by the copier."""
-_RECOVERY_LEAST: Final = 60.0
-_RECOVERY_PACE: Final = 1024 * 1024
-"""Bytes a second, of a raid that writes what it has noted through its tap."""
 ATTACHED_AT_ONCE: Final = 8
-"""Taps of one host that are put behind their disks at the same time, each by some ten processes one after the other."""
-_PATIENCE: Final = 0.2
-"""Seconds between two looks at md's recovery."""
+"""Taps of one host that are put behind their disks, or swept away, at the same time, each by some ten processes one after the
+other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +120,7 @@ class NbdTap:
 
     async def copy(self, digests: Digests | None) -> None:
         await self.require_local()  # a failed leg would be taken back by what follows
+        await self._layers.require_device()
         await mapper.cycle(self._disk.name)  # what was logged before the session has reached the local device now
         reader = await asyncio.to_thread(DirectReader, self._disk.device, self._disk.domain)
         try:
@@ -157,10 +154,10 @@ class NbdTap:
             with self._lock:
                 if self._leg_lost:
                     raise self._lost()
-                piece = self._opened_log().take()
-            if piece is not None:
+                packing = self._opened_log().take()
+            if packing is not None:
                 self._taken.set()
-                return piece
+                return packing()  # without the lock, which the guest's writes need
             await self._logged.wait()
 
     def committed(self, epoch: int) -> None:
@@ -229,30 +226,14 @@ class NbdTap:
 
     async def _recovered(self) -> None:
         """Wait until md has written everything through the tap that changed while its leg was failed. Raises DiskError when
-        md does not use the tap, which the next `open` takes back, or is not done in the time that copying the whole disk
-        would take at a slow pace."""
-        deadline = asyncio.get_running_loop().time() + _RECOVERY_LEAST + self.facts.size / _RECOVERY_PACE
-        while True:
-            legs = await self._layers.legs()
-            if legs.startswith("D"):
-                # Raises: the tap is the only leg that works, so it stays where it is.
-                await self._layers.require_local()
-            if "D" in legs:
-                self._leg_lost = True
-                raise self._lost()
-            if (
-                legs == "AA" and not await self._layers.recovering()
-            ):  # md is idle for a moment before it begins, and after it
-                return
-            if asyncio.get_running_loop().time() > deadline:
-                raise DiskError(
-                    f"md has not brought the tap of {self.facts.vdev} up to date in time",
-                    operation="take the tap back",
-                    domain=self._disk.domain,
-                    left="the guest's disk goes on; its output is held",
-                    hint=f"`dmsetup status {self._disk.name}`: a raid that is `frozen` or slow; and the kernel's log (dmesg)",
-                )
-            await asyncio.sleep(_PATIENCE)
+        md does not use the tap, which the next `open` takes back, or does not get on."""
+        legs = await catching_up.legs_at_rest(self._layers.raid, self._disk)
+        if legs.startswith("D"):
+            # Raises: the tap is the only leg that works, so it stays where it is.
+            await self._layers.require_local()
+        if "D" in legs:
+            self._leg_lost = True
+            raise self._lost()
 
     def _on_logged(self, waiting: int | None) -> None:
         """In the tap's thread, for each write: wakes the sender only when there is something to send early, or the log has
@@ -349,17 +330,22 @@ class DiskTaps:
 
     async def sweep(self, keep: frozenset[str]) -> list[str]:
         """As the port says. What failed before half-way is finished: a linear disk beside which parts of a raid are left."""
-        done: list[str] = []
-        failed: list[DiskError] = []
-        for disk in self._disks.values():
-            if disk.domain in keep:
-                continue
+        found: dict[str, bool | DiskError] = {}
+        disks = [disk for disk in self._disks.values() if disk.domain not in keep]
+
+        async def one(disk: Disk) -> None:
             try:
-                if await self._made_linear(disk):
-                    done.append(disk.name)
+                async with self._turns:
+                    found[disk.name] = await self._made_linear(disk)
             except DiskError as error:
                 log.error("%s: %s", disk.name, error)
-                failed.append(error)
+                found[disk.name] = error
+
+        async with asyncio.TaskGroup() as group:
+            for disk in disks:
+                group.create_task(one(disk), name=f"sweep {disk.name}")
+        done = [disk.name for disk in disks if found[disk.name] is True]
+        failed = [said for disk in disks if isinstance(said := found[disk.name], DiskError)]
         if failed:
             raise DiskError(
                 "; ".join(error.message for error in failed),

@@ -5,18 +5,23 @@ from __future__ import annotations
 import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 from remus_agent.protocol.disk.operations import Extent, Op
-from remus_agent.protocol.disk.wire import CUT_BYTES, HEADER_BYTES, MAX_LENGTH, batches
+from remus_agent.protocol.disk.wire import CUT_BYTES, HEADER_BYTES, MAX_LENGTH
 
 EXTENT_MEMORY: Final = 512
 """Bytes that an extent takes besides its data, rounded up: CPython 3.11 needs about 120 for a discard and 470 for a write whose
 data is a view. Without them a hundred thousand scattered discards would count as nearly nothing."""
 
+MOST_TAKEN: Final = 4096
+"""The most extents that are taken at once, which takes about a millisecond; fewer than a frame may have (MOST_EXTENTS)."""
+
 
 class ExtentMap:
-    """Disjoint extents in the order of their offsets. A new one replaces what it covers of older ones.
+    """Disjoint extents in the order of their offsets, none longer than MAX_LENGTH. A new one replaces what it covers of older
+    ones.
 
     Adding costs a search (O(log n)), the extents that are covered, and one shift of two lists of references.
 
@@ -55,6 +60,9 @@ class ExtentMap:
 
     def add(self, extent: Extent) -> None:
         """Put in a change that is newer than all others. length > 0."""
+        while extent.length > MAX_LENGTH:
+            self.add(extent.part(extent.offset, extent.offset + MAX_LENGTH))
+            extent = extent.part(extent.offset + MAX_LENGTH, extent.end)
         starts, extents = self._starts, self._extents
         start, end = extent.offset, extent.offset + extent.length
         low = bisect_right(starts, start)
@@ -81,21 +89,31 @@ class ExtentMap:
         extents[low:high] = pieces
 
     def take(self, limit: int, cut: int = CUT_BYTES) -> list[Extent]:
-        """Remove and return the extents with the lowest offsets, at most `limit` bytes when packed and at most MOST_EXTENTS; the
+        """Remove and return the extents with the lowest offsets, at most `limit` bytes when packed and at most MOST_TAKEN; the
         last one is cut at a multiple of `cut` bytes. Empty only when nothing is left. Raises ValueError when not even that
-        much fits."""
-        taken = next(batches(self._extents, limit, cut), [])
-        if not taken:
-            return taken
-        end = taken[-1].end
-        whole = bisect_left(self._starts, end)
-        last = self._extents[whole - 1]
-        if last.end > end:
-            whole -= 1
-            self._extents[whole] = _unpinned(last.part(end, last.end))
-            self._starts[whole] = end
-        del self._starts[:whole], self._extents[:whole]
-        self._data -= sum(extent.length for extent in taken if extent.op is Op.WRITE)
+        much fits.
+
+        Does little for each extent: whoever adds extents in another thread waits meanwhile."""
+        if limit < HEADER_BYTES + cut:
+            raise ValueError(f"a limit of {limit} bytes has no room for an extent of {cut} bytes")
+        extents, write = self._extents, Op.WRITE
+        whole = packed = 0
+        for extent in islice(extents, MOST_TAKEN):
+            size = HEADER_BYTES + extent.length if extent.op is write else HEADER_BYTES
+            if packed + size > limit:
+                break
+            packed += size
+            whole += 1
+        taken = extents[:whole]
+        self._data -= packed - HEADER_BYTES * whole
+        fits = (limit - packed - HEADER_BYTES) // cut * cut
+        if whole < min(len(extents), MOST_TAKEN) and fits > 0:  # it is a write, which did not fit as a whole
+            rest = extents[whole]
+            taken.append(rest.part(rest.offset, rest.offset + fits))
+            rest = extents[whole] = _unpinned(rest.part(rest.offset + fits, rest.end))
+            self._starts[whole] = rest.offset
+            self._data -= fits
+        del self._starts[:whole], extents[:whole]
         return taken
 
     def pop_all(self) -> list[Extent]:

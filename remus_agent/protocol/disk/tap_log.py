@@ -1,6 +1,7 @@
 """What a write tap remembers of one disk: the state machine of ADR 0005's primary side, without any input or output.
 
-Not safe for several threads: whoever uses it holds one lock around every call.
+Not safe for several threads: whoever uses it holds one lock around every call. The guest's writes wait for that lock, so what
+takes long is left to the piece that `take` returns, which needs none.
 
 Without a session it only tracks: a write sets the bits of its regions in the region map, and no data is kept. In a session
 writes are also logged, by epoch, and so is what the copier reads of the regions that were marked when the session began.
@@ -22,6 +23,8 @@ have been completed to the guest (`dmsetup suspend` and `resume` of the raid doe
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from remus_agent.errors import DiskError
@@ -35,6 +38,8 @@ from remus_agent.protocol.disk.wire import CUT_BYTES, PAYLOAD_LIMIT
 from remus_agent.protocol.replication.frames import Buffer
 
 FIRST_EPOCH: Final = 1
+Packing = Callable[[], DiskData | DiskEnd]
+"""Makes the piece that was taken out of a log."""
 
 
 class _Session:
@@ -151,12 +156,13 @@ class TapLog:
         session.closed_bytes += running.waiting.memory
         session.running = EpochLog(epoch + 1)
 
-    def take(self, limit: int = PAYLOAD_LIMIT) -> DiskData | DiskEnd | None:
-        """The next piece to send, of at most `limit` bytes and MOST_EXTENTS extents, or the end of the closed epoch when all
+    def take(self, limit: int = PAYLOAD_LIMIT) -> Packing | None:
+        """The next piece to send, of at most `limit` bytes and MOST_TAKEN extents, or the end of the closed epoch when all
         its pieces were handed out. Of the running epoch only when no closed one is left and more than `early` bytes wait.
         None: nothing to send.
 
-        Raises DiskError without a session, and after an overflow.
+        It is only taken out of the log here, so that writes wait for that alone. What is returned makes the piece, and needs no
+        lock: it is called once, before the next `take`. Raises DiskError without a session, and after an overflow.
         """
         session = self._session
         if session is None:
@@ -164,15 +170,17 @@ class TapLog:
         if session.closed:
             log = session.closed[0]
             before = log.waiting.memory
-            piece = log.take(limit)
+            extents = log.waiting.take(limit)
             session.closed_bytes += log.waiting.memory - before
-            if piece is not None:
-                return piece
-            session.closed.popleft()
-            return log.end()
-        if session.running.waiting.memory > self._early:
-            return session.running.take(limit)
-        return None
+            if not extents:
+                session.closed.popleft()
+                return log.end
+        elif session.running.waiting.memory > self._early:
+            log = session.running
+            extents = log.waiting.take(limit)
+        else:
+            return None
+        return partial(log.pack, extents)
 
     def committed(self, epoch: int) -> None:
         """The backup has committed the epochs up to this one. Does nothing without a session: after its end nobody knows

@@ -10,7 +10,7 @@ offset and length are bytes and multiples of the disk's sector size. Later exten
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 
 from remus_agent.errors import ReplicationError
@@ -27,7 +27,7 @@ MOST_EXTENTS: Final = 16384
 discards; as many writes of one sector as fit are fewer than this."""
 
 MAX_LENGTH: Final = 1 << 31
-"""The longest extent that is put into one header, in bytes; longer ones are cut."""
+"""The longest extent that is put into one header, in bytes."""
 
 CUT_BYTES: Final = 4096
 """Extents are cut in multiples of this, which every sector size divides."""
@@ -39,7 +39,7 @@ _OPS: Final = {int(op): op for op in Op}
 def pack(extents: Iterable[Extent]) -> list[Buffer]:
     """The extents as buffers to send in order. Data is passed on, never copied.
 
-    Raises ReplicationError for an extent that no header can hold (`batches` makes none such) or whose data is not
+    Raises ReplicationError for an extent that no header can hold (an `ExtentMap` has none such) or whose data is not
     `length` bytes.
     """
     parts: list[Buffer] = []
@@ -61,41 +61,6 @@ def pack(extents: Iterable[Extent]) -> list[Buffer]:
         if found:
             parts.append(data)
     return parts
-
-
-def batches(extents: Iterable[Extent], limit: int = PAYLOAD_LIMIT, cut: int = CUT_BYTES) -> Iterator[list[Extent]]:
-    """The extents in order, in groups of at most `limit` bytes when packed and at most MOST_EXTENTS. What doesn't fit is cut
-    at a multiple of `cut` bytes, without copying. Lazy: takes no more from `extents` than it needs for the next group.
-
-    Raises ValueError when the limit leaves no room for a header and `cut` bytes.
-    """
-    if limit < HEADER_BYTES + cut:
-        raise ValueError(f"a limit of {limit} bytes has no room for an extent of {cut} bytes")
-    batch: list[Extent] = []
-    room = limit
-    for extent in extents:
-        rest = extent
-        while True:
-            fits = MAX_LENGTH
-            if len(batch) == MOST_EXTENTS:
-                fits = 0
-            elif rest.op is Op.WRITE:
-                fits = min(fits, room - HEADER_BYTES)
-            elif room < HEADER_BYTES:
-                fits = 0
-            length = rest.length if rest.length <= fits else max(fits, 0) // cut * cut
-            if length or not rest.length:
-                piece = rest if length == rest.length else rest.part(rest.offset, rest.offset + length)
-                batch.append(piece)
-                room -= HEADER_BYTES + (length if rest.op is Op.WRITE else 0)
-                if piece is rest:
-                    break
-                rest = rest.part(piece.end, rest.end)
-            else:
-                yield batch
-                batch, room = [], limit
-    if batch:
-        yield batch
 
 
 def parse(buffer: Buffer, *, size: int, block: int, most: int | None = None) -> list[Extent]:

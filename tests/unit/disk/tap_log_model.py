@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from remus_agent.protocol.disk import wire
 from remus_agent.protocol.disk.operations import Extent, Op
 from remus_agent.protocol.disk.pieces import DiskData, DiskEnd
+from remus_agent.protocol.disk.tap_log import TapLog
 from remus_agent.protocol.replication.digest import EpochDigest
 
 REGION = 64 * 1024
@@ -17,6 +18,12 @@ BLOCK = 4096
 SIZE = 4 * REGION + 3 * BLOCK
 Content = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
+
+
+def take(log: TapLog, limit: int = wire.PAYLOAD_LIMIT) -> DiskData | DiskEnd | None:
+    """The next piece, ready to be sent."""
+    packing = log.take(limit)
+    return packing() if packing is not None else None
 
 
 def pattern(number: int, length: int) -> Content:

@@ -152,6 +152,23 @@ def test_joined_runs_stay_within_one_header() -> None:
     assert [extent.length for extent in found] == [MAX_LENGTH, MAX_LENGTH // 2]
 
 
+def test_a_run_longer_than_a_header_says_is_cut() -> None:
+    found = ExtentMap()
+    found.add(Extent(Op.DISCARD, 512, 2 * MAX_LENGTH + 512))
+    taken = found.take(1 << 20)
+    assert [extent.length for extent in taken] == [MAX_LENGTH, MAX_LENGTH, 512]
+    assert (taken[0].offset, taken[1].offset, taken[-1].end) == (512, taken[0].end, 2 * MAX_LENGTH + 1024)
+
+
+def test_a_write_larger_than_a_piece_is_cut_without_copying() -> None:
+    found = ExtentMap()
+    data = bytes(3 * 4096)
+    found.add(Extent(Op.WRITE, 512, len(data), data))
+    (first,), (second,) = found.take(9000), found.take(9000)
+    assert first.data.obj is data  # type: ignore[union-attr]
+    assert (first.length, second.length, first.end, second.end) == (8192, 4096, second.offset, 512 + len(data))
+
+
 def test_a_limit_without_room_is_refused() -> None:
     found = ExtentMap()
     found.add(Extent(Op.WRITE, 0, 4096, bytes(4096)))

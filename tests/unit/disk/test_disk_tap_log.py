@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tap_log_model import BLOCK, REGION, SIZE
+from tap_log_model import BLOCK, REGION, SIZE, take
 
 from remus_agent.errors import DiskError
+from remus_agent.protocol.disk import extents as extents_module
 from remus_agent.protocol.disk import wire
 from remus_agent.protocol.disk.copy_plan import CopyRun
 from remus_agent.protocol.disk.extents import EXTENT_MEMORY
@@ -36,7 +37,7 @@ def change(offset: int, length: int = BLOCK, fill: int = 1) -> Extent:
 def taken(log: TapLog) -> tuple[list[Extent], DiskEnd]:
     """All of the closed epoch."""
     extents: list[Extent] = []
-    while isinstance(piece := log.take(), DiskData):
+    while isinstance(piece := take(log), DiskData):
         extents += wire.parse(b"".join(piece.payload), size=SIZE, block=512)
     assert piece is not None
     return extents, piece
@@ -77,37 +78,37 @@ def test_the_end_of_an_epoch_covers_every_byte_handed_out() -> None:
     count = 0
     for number in range(3):
         log.write(change(0, 3 * BLOCK, number))
-        piece = log.take(2 * BLOCK)
+        piece = take(log, 2 * BLOCK)
         assert isinstance(piece, DiskData)
         digest.update_all(piece.payload)
         count += 1
     log.barrier(1)
     log.write(change(REGION))
-    while isinstance(piece := log.take(2 * BLOCK), DiskData):
+    while isinstance(piece := take(log, 2 * BLOCK), DiskData):
         assert piece.epoch == 1
         digest.update_all(piece.payload)
         count += 1
     assert piece == DiskEnd(1, digest.stream_bytes, count, digest.digest())
-    assert log.take().epoch == 2  # type: ignore[union-attr]
+    assert take(log).epoch == 2  # type: ignore[union-attr]
 
 
 def test_an_epoch_without_changes() -> None:
     _, log = made()
     log.begin(same_base=True)
-    assert log.take() is None
+    assert take(log) is None
     log.barrier(1)
-    assert log.take() == DiskEnd(1, 0, 0, EpochDigest().digest())
+    assert take(log) == DiskEnd(1, 0, 0, EpochDigest().digest())
     log.committed(1)
-    assert log.take() is None
+    assert take(log) is None
 
 
 def test_the_running_epoch_is_handed_out_early_only_when_much_waits() -> None:
     _, log = made(early=BLOCK + EXTENT_MEMORY)
     log.begin(same_base=True)
     log.write(change(0))
-    assert log.take() is None
+    assert take(log) is None
     log.write(change(REGION))
-    piece = log.take()
+    piece = take(log)
     assert isinstance(piece, DiskData)
     assert (piece.epoch, len(piece.payload)) == (1, 4)
     assert log.waiting == 0
@@ -253,13 +254,13 @@ def test_over_the_limit_the_session_is_over_and_the_disk_tracked(copier: bool) -
         with pytest.raises(DiskError):
             call()
     with pytest.raises(DiskError, match=f"more than {REGION} bytes of changes"):
-        log.take()
+        take(log)
     assert regions.count == 5
     log.end()
     assert log.overflowed
     log.begin(same_base=True)
     assert not log.overflowed
-    assert log.take() is None
+    assert take(log) is None
 
 
 @pytest.mark.parametrize(
@@ -298,7 +299,7 @@ def early_commit(log: TapLog) -> Any:
 @pytest.mark.parametrize(
     ("misuse", "message"),
     [
-        (lambda log: log.take(), "there is no session"),
+        (take, "there is no session"),
         (lambda log: log.barrier(1), "there is no session"),
         (lambda log: log.next_copy(), "there is no session"),
         (lambda log: log.begin(same_base=True) or log.barrier(2), "epoch 1 is running"),
@@ -343,7 +344,7 @@ def test_data_is_handed_out_without_a_copy() -> None:
     read = np.zeros(REGION, dtype=np.uint8)
     log.copied(run, memoryview(read))
     log.barrier(1)
-    piece = log.take()
+    piece = take(log)
     assert isinstance(piece, DiskData)
     assert piece.payload[1] is written
     assert piece.payload[3].obj is read  # type: ignore[union-attr]
@@ -360,14 +361,15 @@ def test_discards_count_what_they_take_in_memory() -> None:
 
 
 def test_a_piece_has_at_most_so_many_extents(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "MOST_EXTENTS", 3)
+    assert extents_module.MOST_TAKEN <= wire.MOST_EXTENTS
+    monkeypatch.setattr(extents_module, "MOST_TAKEN", 3)
     _, log = made()
     log.begin(same_base=True)
     for number in range(7):
         log.write(Extent(Op.DISCARD, 2 * number * BLOCK, BLOCK))
     log.barrier(1)
     counts = []
-    while isinstance(piece := log.take(), DiskData):
+    while isinstance(piece := take(log), DiskData):
         counts.append(len(wire.parse(b"".join(piece.payload), size=SIZE, block=512, most=3)))
     assert counts == [3, 3, 1]
     assert isinstance(piece, DiskEnd)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from tap_log_model import BLOCK, REGION, SIZE, Backup, Mask, Primary, Request, Snapshot, pattern
+from tap_log_model import BLOCK, REGION, SIZE, Backup, Mask, Primary, Request, Snapshot, pattern, take
 
 from remus_agent.errors import DiskError
 from remus_agent.protocol.disk.copy_plan import CopyRun
@@ -92,7 +92,7 @@ class TapLogMachine(RuleBasedStateMachine):
         if self.session and not self.log.in_session:
             assert self.log.overflowed
             with pytest.raises(DiskError, match=f"more than {LIMIT} bytes"):
-                self.log.take()
+                take(self.log)
             self.log.barrier(self.epoch)
             self.over()
 
@@ -168,7 +168,7 @@ class TapLogMachine(RuleBasedStateMachine):
     @rule(limit=st.sampled_from([BLOCK + 16, 3 * BLOCK, 8 << 20]), count=st.integers(1, 20))
     def take(self, limit: int, count: int) -> None:
         for _ in range(count):
-            piece = self.log.take(limit)
+            piece = take(self.log, limit)
             if piece is None:
                 return
             self.backup.receive(piece)
@@ -270,7 +270,7 @@ class TapLogMachine(RuleBasedStateMachine):
         if not self.session:
             self.begin(same_base=True, seeding=False, other_disk=False)
         for _ in range(100):
-            while (piece := self.log.take()) is not None:
+            while (piece := take(self.log)) is not None:
                 self.backup.receive(piece)
             if self.backup.ready:
                 self.commit()

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from remus_agent.errors import ReplicationError
 from remus_agent.protocol.disk.operations import Extent, Op
-from remus_agent.protocol.disk.wire import HEADER_BYTES, MAX_LENGTH, batches, pack, parse
-from remus_agent.protocol.replication.frames import FrameType, payload_limit
+from remus_agent.protocol.disk.wire import HEADER_BYTES, MAX_LENGTH, pack, parse
 
 BLOCK = 512
 SIZE = 64 * BLOCK
@@ -128,40 +127,6 @@ def test_bad_headers(header: tuple[Any, ...], message: str) -> None:
 def test_what_has_no_bytes(bad: Extent) -> None:
     with pytest.raises(ReplicationError, match="expected"):
         pack([bad])
-
-
-@given(extents, st.integers(HEADER_BYTES + BLOCK, 4000))
-def test_batches_hold_everything_in_order(found: list[Extent], limit: int) -> None:
-    disk = bytearray(SIZE)
-    other = bytearray(SIZE)
-    for change in found:
-        disk[change.offset : change.end] = bytes(change.data) or bytes([change.op]) * change.length
-    for batch in batches(found, limit, BLOCK):
-        payload = joined(batch)
-        assert 0 < len(payload) <= limit
-        for change in parse(payload, size=SIZE, block=BLOCK):
-            other[change.offset : change.end] = bytes(change.data) or bytes([change.op]) * change.length
-    assert other == disk
-
-
-def test_an_extent_larger_than_a_frame_is_cut_without_copying() -> None:
-    limit = payload_limit(FrameType.STREAM)
-    data = bytes(limit + 4096)
-    first, second = batches([Extent(Op.WRITE, 512, len(data), data)])
-    assert [len(joined(first)), len(joined(second))] == [limit - 4096 + HEADER_BYTES, 8192 + HEADER_BYTES]
-    assert first[0].data.obj is data  # type: ignore[union-attr]
-    assert (first[0].end, second[0].end) == (second[0].offset, 512 + len(data))
-
-
-def test_a_run_longer_than_a_header_says_is_cut() -> None:
-    ((first, second),) = batches([Extent(Op.DISCARD, 0, MAX_LENGTH + 512)])
-    assert (first.length, second.offset, second.length) == (MAX_LENGTH, MAX_LENGTH, 512)
-    pack([first, second])
-
-
-def test_a_limit_that_holds_nothing() -> None:
-    with pytest.raises(ValueError, match="no room"):
-        next(batches([Extent(Op.ZERO, 0, 512)], 100))
 
 
 def test_more_extents_than_there_may_be_are_refused() -> None:

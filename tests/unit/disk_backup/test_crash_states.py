@@ -176,10 +176,10 @@ def handing_over_forgotten(state: slots.State) -> slots.State:
 def old_slots_applied_while_seeding(world: World, patch: pytest.MonkeyPatch) -> None:
     real = disk_copy.decide
 
-    def decide(state: slots.State, found: Any, committed: Any) -> Any:
+    def decide(state: slots.State, found: Any, committed: Any, device: Any) -> Any:
         if state.seeding and committed is not None and state.session != committed.session:
             state = slots.State(state.map_id, committed.session)
-        return real(state, found, committed)
+        return real(state, found, committed, device)
 
     patch.setattr(disk_copy, "decide", decide)
 

@@ -237,3 +237,34 @@ def test_opening_that_is_cancelled_keeps_nothing(config: Disk, monkeypatch: pyte
         await opened_and_closed(config)
 
     asyncio.run(run())
+
+
+def test_only_so_many_are_opened_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 3
+    configs = []
+    for number in range(count):
+        (tmp_path / f"device{number}").write_bytes(bytes(SIZE))
+        disk = Disk(
+            f"web{number}", "xvda", tmp_path / f"device{number}", Path("md"), tmp_path / f"j{number}", JOURNAL_BYTES
+        )
+        configs.append(disk)
+
+    class Counting(FakeMapping):
+        now = most = 0
+
+        async def nowhere(self, domain: str, vdev: str, size: int) -> None:
+            self.now += 1
+            self.most = max(self.most, self.now)
+            await asyncio.sleep(0)
+            self.now -= 1
+
+    async def run(mapping: Counting) -> None:
+        ours = FileReplicas(configs, mapping)
+        for replica in await asyncio.gather(*(ours.open(disk.domain, DISK, None) for disk in configs)):
+            await replica.close()
+
+    for limit in (count, 1):
+        monkeypatch.setattr(replicas, "OPENED_AT_ONCE", limit)
+        mapping = Counting()
+        asyncio.run(run(mapping))
+        assert mapping.most == limit

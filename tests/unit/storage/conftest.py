@@ -11,6 +11,7 @@ import pytest
 from fake_host import MIB, FakeHost
 
 from remus_agent.adapters.disk import host as host_module
+from remus_agent.adapters.disk import layers
 from remus_agent.disk_config import Disk
 
 FAKE = Path(__file__).with_name("fake_dmsetup.py")
@@ -27,7 +28,8 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     monkeypatch.setattr(host_module, "geometry", fake.geometry)
-    monkeypatch.setattr(host_module, "number_of", fake.number_of)
+    for module in (host_module, layers):
+        monkeypatch.setattr(module, "number_of", fake.number_of)
     return fake
 
 

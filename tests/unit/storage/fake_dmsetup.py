@@ -1,5 +1,6 @@
 """What `dmsetup` says and does. Arguments: a JSON file of devices, one of their numbers, and then dmsetup's own."""
 
+import fcntl
 import json
 import sys
 from pathlib import Path
@@ -69,4 +70,6 @@ def main():
     FILE.write_text(json.dumps(data))
 
 
-main()
+with FILE.with_suffix(".lock").open("w") as turn:  # several run at the same time
+    fcntl.flock(turn, fcntl.LOCK_EX)
+    main()

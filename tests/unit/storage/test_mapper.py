@@ -43,3 +43,8 @@ async def test_what_is_no_raid_has_no_legs(host: FakeHost, table: str) -> None:
     host.mapped = {NAME: {"table": table, "open": 1}}
     with pytest.raises(DiskError, match="not a raid"):
         await mapper.raid_status(NAME)
+
+
+async def test_what_a_raid_says_of_itself(host: FakeHost) -> None:
+    host.mapped = {NAME: {"table": "0 8 raid raid1", "open": 1, "legs": "Aa"}}
+    assert await mapper.raid_status(NAME) == mapper.RaidStatus("Aa", "idle", 4096, 4096)

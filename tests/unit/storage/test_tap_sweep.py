@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,13 +11,14 @@ from fake_host import FakeHost
 
 from remus_agent.adapters.disk import tap as tap_module
 from remus_agent.adapters.disk.layers import Layers
-from remus_agent.adapters.disk.tap import DiskTaps, TapLimits
+from remus_agent.adapters.disk.tap import ATTACHED_AT_ONCE, DiskTaps, TapLimits
 from remus_agent.disk_config import Disk
 from remus_agent.errors import DiskError
 
 MIB = 1024 * 1024
 SECTORS = 512 * MIB // 512
 RAID = f"0 {SECTORS} raid raid1 6 0 nosync region_size 128 write_mostly 1 2 253:1 252:0 253:2 253:3"
+OTHER_RAID = RAID.replace("252:0", "252:1")
 NOWHERE = f"0 {SECTORS} error"
 Make = Callable[..., Disk]
 
@@ -27,11 +29,11 @@ def run(host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return tmp_path / "run"
 
 
-def raid(name: str) -> dict[str, dict[str, object]]:
+def raid(name: str, table: str = RAID) -> dict[str, dict[str, object]]:
     """A raid and what belongs to it, as a dead agent leaves them."""
     parts = {f"{name}-tap": f"0 {SECTORS} linear 43:0 0", f"{name}-md0": "0 8192 linear 252:9 0"}
     parts[f"{name}-md1"] = "0 8192 linear 252:9 8192"
-    return {part: {"table": table, "open": 0} for part, table in ({name: RAID} | parts).items()}
+    return {part: {"table": table, "open": 0} for part, table in ({name: table} | parts).items()}
 
 
 def swept(run: Path, *disks: Disk) -> DiskTaps:
@@ -77,7 +79,7 @@ async def test_a_sweep_that_was_cut_short_is_finished(make: Make, host: FakeHost
 
 async def test_one_that_fails_keeps_no_other(make: Make, host: FakeHost, run: Path) -> None:
     bad, good = make(), make("web1", device="/dev/vg0/web1")
-    host.mapped = raid(bad.name) | raid(good.name)
+    host.mapped = raid(bad.name) | raid(good.name, OTHER_RAID)
     del host.devices[bad.device]
     with pytest.raises(DiskError, match="/dev/vg0/db1") as caught:
         await swept(run, bad, good).sweep(frozenset())
@@ -85,6 +87,27 @@ async def test_one_that_fails_keeps_no_other(make: Make, host: FakeHost, run: Pa
     assert host.mapped[bad.name]["table"] == RAID
     assert host.mapped[good.name]["table"].split()[2] == "linear"
     assert maps(run) == [bad.name]
+
+
+async def test_many_are_swept_at_the_same_time_and_not_more_than_a_host_bears(
+    make: Make, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disks = [make(f"web{number}", device=f"/dev/vg0/web{number}") for number in range(ATTACHED_AT_ONCE + 2)]
+    under_way: set[str] = set()
+    most = 0
+
+    async def made_linear(self: DiskTaps, disk: Disk) -> bool:
+        nonlocal most
+        under_way.add(disk.name)
+        most = max(most, len(under_way))
+        await asyncio.sleep(0)
+        under_way.remove(disk.name)
+        return disk.domain != "web3"
+
+    monkeypatch.setattr(DiskTaps, "_made_linear", made_linear)
+    swept = await DiskTaps(disks, run, TapLimits()).sweep(frozenset())
+    assert swept == [disk.name for disk in disks if disk.domain != "web3"]
+    assert most == ATTACHED_AT_ONCE
 
 
 async def test_a_raid_whose_local_leg_has_failed_stays(make: Make, host: FakeHost, run: Path) -> None:
@@ -99,3 +122,26 @@ async def test_a_raid_whose_local_leg_has_failed_stays(make: Make, host: FakeHos
         await Layers(disk, 512 * MIB).protect(Path("/dev/nbd1"))
     assert host.mapped[disk.name]["table"] == RAID
     assert maps(run) == [disk.name]
+
+
+@pytest.mark.parametrize("linear", [f"0 {SECTORS} linear 252:0 0", None])
+async def test_a_device_whose_name_leads_elsewhere_by_now_is_not_used(
+    make: Make, host: FakeHost, run: Path, linear: str | None
+) -> None:
+    """Neither a switch to it nor a raid on it may change the guest's content under it."""
+    disk = make()
+    host.mapped = {disk.name: {"table": linear, "open": 1}} if linear else raid(disk.name)
+    layers = Layers(disk, 512 * MIB)
+    await layers.require_device()
+    host.devices[disk.device] = (512 * MIB, 512, "252:7")
+    said = "lies on device 252:0, and /dev/vg0/db1 is 252:7"
+    with pytest.raises(DiskError, match=said) as caught:
+        await layers.protect(Path("/dev/nbd1"))
+    assert "back to 252:0" in str(caught.value.hint)
+    if not linear:
+        with pytest.raises(DiskError, match=said):
+            await swept(run, disk).sweep(frozenset())
+    del host.devices[disk.device]
+    with pytest.raises(DiskError, match="and /dev/vg0/db1 is not there"):
+        await layers.require_device()
+    assert host.changes == []

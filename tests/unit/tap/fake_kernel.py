@@ -7,6 +7,7 @@ import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from remus_agent.adapters.disk.mapper import RaidStatus
 from remus_agent.errors import DiskError
 from tests import nbd_client
 
@@ -77,10 +78,12 @@ class Client:
 @dataclass
 class FakeKernel:
     """In the place of Layers, of nbd_device's functions and of the reader of the local device. kind: of the guest's device.
-    state: legs of the raid. fails: operations that fail. content: of the local device. reads: (offset, length) of each."""
+    state: legs of the raid. action: what md does. fails: operations that fail. content: of the local device. reads: (offset,
+    length) of each."""
 
     kind: str | None = "linear"
     state: str = "AA"
+    action: str = "idle"
     fails: set[str] = field(default_factory=set)
     content: bytearray = field(default_factory=bytearray)
     reads: list[tuple[int, int]] = field(default_factory=list)
@@ -112,15 +115,15 @@ class FakeKernel:
         if tap in self.devices:
             self.devices.pop(tap).close()
 
-    async def legs(self) -> str:
-        return self.state
-
     async def require_local(self) -> None:
         if self.state.startswith("D"):
             raise DiskError("the local device has failed", operation="test")
 
-    async def recovering(self) -> bool:
-        return False
+    async def require_device(self) -> None:
+        self._may("device")
+
+    async def raid(self) -> RaidStatus:
+        return RaidStatus(self.state, self.action, 0, 0)
 
     async def cycle(self, name: str) -> None:
         self.cycles += 1

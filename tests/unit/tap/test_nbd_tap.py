@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from fake_kernel import FakeKernel
 
+from remus_agent.adapters.disk import catching_up, tap_server
 from remus_agent.adapters.disk import tap as tap_module
-from remus_agent.adapters.disk import tap_server
 from remus_agent.adapters.disk.tap import DiskTaps, NbdTap, TapLimits
 from remus_agent.disk_config import Disk
 from remus_agent.disk_ports import DiskData, DiskEnd
@@ -22,6 +22,7 @@ from remus_agent.ports import Domain, GuestType, Vbd
 from remus_agent.protocol.disk import wire
 from remus_agent.protocol.disk.operations import Extent, Op
 from remus_agent.protocol.disk.tap_log import TapLog
+from remus_agent.protocol.replication.frames import Buffer
 from tests import deadline, nbd_client
 from tests.nbd_client import EIO, ENOSPC, FLUSH, FUA, NO_HOLE, READ, TRIM, WRITE_ZEROES, request
 
@@ -84,6 +85,23 @@ async def test_what_comes_after_the_barrier_belongs_to_the_next_epoch(make: Make
     assert bytes(piece.payload[-1]) == block(1)
     assert isinstance(end, DiskEnd)
     assert [bytes(extent.data) for extent in await epoch(tap, 2)] == [block(2)]
+
+
+async def test_a_write_is_answered_while_an_epoch_is_packed(
+    make: Make, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tap = await begun(make())
+    kernel.client.write(0, block(1, SIZE // BLOCK))
+    pack = wire.pack
+
+    def pack_slowly(extents: list[Extent]) -> list[Buffer]:
+        kernel.client.write(0, block(2))  # returns when it is answered
+        return pack(extents)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(wire, "pack", pack_slowly)
+        assert written(await epoch(tap, 1)) == [(Op.WRITE, 0, SIZE)]
+    assert await epoch(tap, 2) == [Extent(Op.WRITE, 0, BLOCK, block(2))]
 
 
 async def test_next_waits_for_early_pieces_and_ends(make: Make, kernel: FakeKernel) -> None:
@@ -187,14 +205,17 @@ async def test_the_tap_stays_when_it_is_the_only_leg_that_works(make: Make, kern
     client.write(0, block(1))
 
 
-async def test_md_that_never_ends_is_not_waited_for(
+async def test_md_that_does_not_get_on_is_not_waited_for(
     make: Make, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tap_module, "_RECOVERY_LEAST", 0.01)
-    monkeypatch.setattr(tap_module, "_RECOVERY_PACE", 1e12)
-    kernel.state = "Aa"
-    with pytest.raises(DiskError, match="not brought the tap of xvda up to date"):
-        await make().open()
+    monkeypatch.setattr(catching_up, "STALLED_SECONDS", 0.01)
+    kernel.state, kernel.action = "Aa", "frozen"
+    tap = make()
+    with pytest.raises(DiskError, match=r"the tap of xvda up to date, and got no further.*`frozen`"):
+        await tap.open()
+    first, kernel.state, kernel.action = kernel.client, "AA", "idle"
+    await tap.open()
+    assert kernel.client is first, "md may have gone on: it was not taken from it"
 
 
 @pytest.mark.parametrize("what", ["connect", "protect", "accept"])

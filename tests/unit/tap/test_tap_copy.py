@@ -186,3 +186,13 @@ def test_a_device_that_somebody_else_has_connected_is_left_alone(
     assert ran == []
     asyncio.run(nbd_device.disconnect(device, "41"))
     assert ran == [("nbd-client", "-d", "/dev/nbd3")]
+
+
+async def test_nothing_is_read_from_a_device_that_is_not_the_guests(make: Make, kernel: FakeKernel) -> None:
+    tap = make()
+    await tap.open()
+    tap.begin(same_base=False)
+    kernel.fails = {"device"}
+    with pytest.raises(DiskError, match="device has failed"):
+        await tap.copy(None)
+    assert (kernel.reads, kernel.cycles) == ([], 0)
