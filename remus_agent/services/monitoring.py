@@ -73,10 +73,14 @@ class Monitoring:
         }
 
     async def view(self) -> HostView:
-        """This moment, or one that is at most a second old."""
+        """This moment, or one that is at most a second old. Raises Refused where it cannot be read."""
         async with self._turn:
             if self._last is None or self._clock.now() - self._read_at >= MOMENT:
-                self._last = await self._read()
+                try:
+                    self._last = await self._read()
+                except RemusError as error:
+                    log.warning("monitoring: %s", error)
+                    raise Refused(503, "the agent cannot be read now; its log says why") from error
                 self._read_at = self._clock.now()
             return self._last
 

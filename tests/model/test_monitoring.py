@@ -12,6 +12,7 @@ from remus_agent.adapters.sim.local import LoopClock
 from remus_agent.adapters.sim.witness import SimWitness
 from remus_agent.errors import HypervisorError
 from remus_agent.observe import metrics
+from remus_agent.observe.status import Status
 from remus_agent.observe.view import CertificateView, HostView
 from remus_agent.ports import HostFacts
 from remus_agent.protocol.http import Refused, Request
@@ -185,6 +186,25 @@ def test_a_hypervisor_that_does_not_answer_takes_only_its_own_figures_away(monke
         view = await of(pair.alpha).view()
         assert (view.xen_version, view.free_memory_bytes) == (None, None)
         assert view.guests[0].figures is not None
+
+    run(story())
+
+
+def test_a_moment_that_cannot_be_read_is_no_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        pair = Pair()
+        found = of(pair.alpha)
+
+        async def failing() -> list[Status]:
+            raise HypervisorError("xenstored is gone", operation="status")
+
+        monkeypatch.setattr(on(pair.alpha), "overview", failing)
+        with pytest.raises(Refused, match="cannot be read now") as caught:
+            await found.handlers()["/readiness"](Request("/readiness"))
+        assert caught.value.response.status == 503
+        assert (await found.handlers()["/liveness"](Request("/liveness"))).status == 200
+        monkeypatch.undo()
+        assert (await found.handlers()["/readiness"](Request("/readiness"))).status == 200
 
     run(story())
 
