@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import logging
 import signal
 import sys
@@ -26,7 +27,7 @@ from remus_agent.adapters.transport import tcp, tls
 from remus_agent.adapters.transport.control_server import ControlServer
 from remus_agent.adapters.witness.etcd import EtcdWitness
 from remus_agent.adapters.witness.gateway import EtcdAccess
-from remus_agent.adapters.xen import libs
+from remus_agent.adapters.xen import guard, libs
 from remus_agent.adapters.xen.control import Control
 from remus_agent.adapters.xen.hypervisor import XenHypervisor
 from remus_agent.adapters.xen.watchdog import XenWatchdog
@@ -70,7 +71,9 @@ async def _run(settings: Config) -> None:
         encryption = tls.of_config(settings)
         if encryption is not None:
             encryption.warn()
-        service = _compose(settings, events, encryption)
+        clock = SystemClock()
+        hypervisor = XenHypervisor(settings.paths.supervisor_socket)
+        service = _compose(settings, events, encryption, hypervisor, clock)
         replication = settings.replication
         listeners = [(replication.listen, replication.peer_ips, service.backup.on_connection)]
         if replication.second is not None:
@@ -91,6 +94,8 @@ async def _run(settings: Config) -> None:
         await service.resume()
         await control.start()
         stack.push_async_callback(control.close)
+        if settings.http is not None:
+            await _serve_http(stack, settings, settings.http, service, hypervisor, clock, encryption)
         alive = asyncio.create_task(_stay_alive(), name="watchdog")
         stack.callback(alive.cancel)
         systemd.notify("READY=1")
@@ -100,7 +105,46 @@ async def _run(settings: Config) -> None:
         log.info("stopping; guests run on, held output stays held")
 
 
-def _compose(settings: Config, events: EventLog, encryption: tls.MutualTls | None) -> AgentService:
+async def _serve_http(
+    stack: contextlib.AsyncExitStack,
+    settings: Config,
+    where: config.Http,
+    service: AgentService,
+    hypervisor: XenHypervisor,
+    clock: SystemClock,
+    encryption: tls.MutualTls | None,
+) -> None:
+    """Metrics and health. Imported here: who has not configured them shall not wait for what they are made with."""
+    from remus_agent.adapters.http.server import HttpServer  # noqa: PLC0415
+    from remus_agent.observe.view import CertificateView  # noqa: PLC0415
+    from remus_agent.services.monitoring import Monitoring, Probes  # noqa: PLC0415
+    from remus_agent.services.witness_probe import WitnessProbe  # noqa: PLC0415
+
+    async def certificate(of: tls.MutualTls) -> CertificateView:
+        return CertificateView(*await of.validity())
+
+    access = _witness(settings)
+    witness = None if access is None else WitnessProbe(access, clock)
+    if witness is not None:
+        witness.start()
+        stack.push_async_callback(witness.close)
+    probes = Probes(
+        supervisor=functools.partial(guard.is_there, settings.paths.supervisor_socket),
+        certificate=None if encryption is None else functools.partial(certificate, encryption),
+        witness=witness,
+    )
+    server = HttpServer(where.listen, Monitoring(service, hypervisor, clock, probes).handlers())
+    server.start()
+    stack.push_async_callback(server.close)
+
+
+def _compose(
+    settings: Config,
+    events: EventLog,
+    encryption: tls.MutualTls | None,
+    hypervisor: XenHypervisor,
+    clock: SystemClock,
+) -> AgentService:
     numbers = Settings(
         host=settings.host.name,
         connect=settings.timeouts.connect,
@@ -122,8 +166,6 @@ def _compose(settings: Config, events: EventLog, encryption: tls.MutualTls | Non
     disks = disk_config.load(disk_config.DEFAULT_PATH, settings.paths.state)
     if disks:
         memory.lock()
-    clock = SystemClock()
-    hypervisor = XenHypervisor(settings.paths.supervisor_socket)
     peers = {name: str(address) for name, address in settings.replication.peers.items()}
     connector = tcp.TcpConnector(
         silence=settings.timeouts.silence, source=settings.replication.listen.ip, tls=encryption

@@ -13,6 +13,7 @@ a default.
     [tls]          ca certificate key                              (absolute paths; without the section: plain TCP)
     [fencing.NAME]                                                 (see `fence_config`)
     [watchdog]     seconds                     (0: off; needs [witness])
+    [http]         listen                      (metrics and health; without the section: nothing listens)
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
+import socket
 import tomllib
 import urllib.parse
 from collections.abc import Iterable, Mapping
@@ -211,6 +213,13 @@ class Watchdog:
 
 
 @dataclass(frozen=True, slots=True)
+class Http:
+    """listen: where metrics and health are served, an address of this host's management network."""
+
+    listen: Address
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole file, checked."""
 
@@ -226,6 +235,7 @@ class Config:
     watchdog: Watchdog = field(default_factory=Watchdog)
     fencing: Mapping[str, FenceAgent] = field(default_factory=lambda: MappingProxyType({}))
     """By the name of the peer that is switched off."""
+    http: Http | None = None
 
 
 _SECTIONS: Final[Mapping[str, type[Any]]] = MappingProxyType(
@@ -240,6 +250,7 @@ _SECTIONS: Final[Mapping[str, type[Any]]] = MappingProxyType(
         "witness": Witness,
         "automatic": Automatic,
         "watchdog": Watchdog,
+        "http": Http,
     }
 )
 
@@ -261,6 +272,22 @@ def load(path: Path) -> Config:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.message}", hint=error.hint) from error
     return config
+
+
+def check_own(config: Config) -> None:
+    """Whether http.listen is an address of the host that this runs on. Not part of `load`: a management network that is away must
+    not keep an agent from looking after its guests. Raises ConfigError."""
+    if config.http is None:
+        return
+    address = config.http.listen
+    with socket.socket(socket.AF_INET6 if ":" in address.ip else socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((address.ip, 0))  # any port: the agent may be listening on its own
+        except OSError as error:
+            raise ConfigError(
+                f"http.listen: {address.ip} is not an address of this host ({error.strerror})",
+                hint="name its address on the management network; see `ip -brief address`",
+            ) from None
 
 
 def parse(text: str) -> Config:
@@ -291,6 +318,7 @@ def parse(text: str) -> Config:
         automatic=_convert("automatic", data.get("automatic", {}), Automatic),
         watchdog=_convert("watchdog", data.get("watchdog", {}), Watchdog),
         fencing=fence_config.parse(fencing, replication.peers),
+        http=_http(data["http"]) if "http" in data else None,
     )
     check(config)
     return config
@@ -374,6 +402,14 @@ def _witness(table: dict[str, object]) -> Witness:
     if len(set(endpoints)) != len(endpoints):
         raise ConfigError("witness.endpoints names a node twice")
     return Witness(endpoints, found.timeout)
+
+
+def _http(table: dict[str, object]) -> Http:
+    if "listen" not in table:
+        raise ConfigError(
+            "http.listen is missing", hint='write listen = "ADDRESS:PORT", or leave out the section [http]'
+        )
+    return Http(_address("http.listen", table["listen"]))
 
 
 def _files(section: str, table: dict[str, object]) -> dict[str, Path]:

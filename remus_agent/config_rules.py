@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from dataclasses import fields
 from typing import TYPE_CHECKING, Final
@@ -42,6 +43,7 @@ def check(config: Config) -> None:
     if not 0 <= config.pacing.interval_ms <= MAX_INTERVAL_MS:
         raise ConfigError(f"pacing.interval_ms is {config.pacing.interval_ms}; it must be from 0 to {MAX_INTERVAL_MS}")
     _check_addresses(config.host.name, config.replication)
+    _check_http(config)
     _check_watchdog(config)
     if config.witness is not None:
         _check_witnessed(config, config.witness)
@@ -64,6 +66,24 @@ def _check_watchdog(config: Config) -> None:
             "watchdog.seconds needs [witness]",
             hint="it is armed only while the witness's record names this host; without one it never would be",
         )
+
+
+def _check_http(config: Config) -> None:
+    """Nothing listens beyond what is needed: one address, which somebody has chosen."""
+    if config.http is None:
+        return
+    listen = config.http.listen
+    if listen.unspecified or ipaddress.ip_address(listen.ip).is_multicast:
+        raise ConfigError(
+            f"http.listen: {listen} is not the address of one host",
+            hint="name this host's address on the management network; the endpoint asks nobody who he is",
+        )
+    for key, taken in (
+        ("replication.listen", config.replication.listen),
+        ("replication.second", config.replication.second),
+    ):
+        if listen == taken:
+            raise ConfigError(f"http.listen has the same address as {key}", hint="give it a port of its own")
 
 
 def _check_addresses(host: str, replication: Replication) -> None:

@@ -248,7 +248,7 @@ def _validate_config(_: Client, options: argparse.Namespace, __: ProgressLines) 
     from remus_agent import config  # noqa: PLC0415
 
     path = options.file or config.DEFAULT_PATH
-    config.load(path)
+    config.check_own(config.load(path))
     _show(options, {"file": str(path), "valid": True}, f"{path} is valid.")
     return 0
 

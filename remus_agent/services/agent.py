@@ -183,8 +183,16 @@ class AgentService:
             "cpu_policy": facts.cpu_policy,
             "free_memory_kib": facts.free_memory_kib,
             "peers": {name: {"address": address} for name, address in self.peers.items()},
-            "watchdog": self._watchdog.describe(),
+            "watchdog": self.watchdog(),
         }
+
+    def watchdog(self) -> dict[str, Any] | None:
+        """See `WatchdogKeeper.describe`."""
+        return self._watchdog.describe()
+
+    def protector(self, name: str) -> PrimaryService | None:
+        """What looks after a domain that is protected here, or has done so since the agent started."""
+        return self._primaries.get(name)
 
     async def overview(self) -> list[Status]:
         """Every domain this agent has to do with."""

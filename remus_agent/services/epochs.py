@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from remus_agent.observe.figures import PHASES, EpochFigures
 from remus_agent.ports import Checkpoint
+from remus_agent.protocol.stream.constants import PAGE_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,4 +76,17 @@ class EpochRecord:
             disk_bytes=disks.data_bytes,
             disk_extents=disks.extents,
             disk_ack_ns=round(disks.ack * 1e9),
+        )
+
+    def add_to(self, figures: EpochFigures) -> None:
+        """Count this epoch in."""
+        figures.add(
+            {name: getattr(self, f"{name}_ns") / 1e9 for name in PHASES},
+            down=self.down_ns / 1e9,
+            period=self.period_ns / 1e9 if self.period_ns else None,
+            disk_ack=self.disk_ack_ns / 1e9,
+            pages=self.pages,
+            page_bytes=PAGE_SIZE,
+            sent_bytes=self.bytes,
+            disk_bytes=self.disk_bytes,
         )

@@ -39,6 +39,7 @@ from remus_agent.machines.primary import (
     Event,
     State,
 )
+from remus_agent.observe.figures import EpochFigures
 from remus_agent.observe.status import DiskStatus, Seeding
 from remus_agent.ports import STOOD_DOWN, BufferState, Checkpoint, Domain, GuestRecord, OutputBuffer, Source
 from remus_agent.services.announcing import announce
@@ -91,6 +92,7 @@ class PrimaryService:
         self._memory_seeding: Seeding | None = None
         self._disk_meter: CopyMeter | None = None
         self.epochs: deque[EpochRecord] = deque(maxlen=KEPT_EPOCHS)
+        self.figures = EpochFigures()
         self.commit = OutputCommit()
         self.acked_epoch = 0
         self.last_ack: float | None = None
@@ -410,9 +412,9 @@ class PrimaryService:
         previous = self.epochs[-1].started if self.epochs and epoch > 1 else None
         figures = disks.figures(epoch, sent)
         ack = self.last_ack - sent
-        self.epochs.append(
-            EpochRecord.of(checkpoint, sent_bytes, started, sent - self._resumed_at, ack, previous, figures)
-        )
+        record = EpochRecord.of(checkpoint, sent_bytes, started, sent - self._resumed_at, ack, previous, figures)
+        self.epochs.append(record)
+        record.add_to(self.figures)
         return None
 
     async def _acknowledged(self, session: PrimarySession, disks: DiskSet, epoch: int) -> None:

@@ -361,6 +361,16 @@ def test_every_reason_against_an_inventory_at_once(pair: Pair) -> None:
 
 def test_no_play_forces_its_connection_on_delegates() -> None:
     """`connection: local` on a play also holds for tasks that it delegates to hosts without ansible_connection."""
-    for name in ("site", "preflight", "protect", "unprotect", "status", "failover", "switchover", "reprotect"):
+    for name in (
+        "site",
+        "monitoring",
+        "preflight",
+        "protect",
+        "unprotect",
+        "status",
+        "failover",
+        "switchover",
+        "reprotect",
+    ):
         for play in yaml.safe_load((ROOT / f"playbooks/{name}.yml").read_text()):
             assert "connection" not in play, name

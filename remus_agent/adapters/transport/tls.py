@@ -87,13 +87,17 @@ class MutualTls:
         self._loaded: tuple[object, Own] | None = None
 
     def own(self) -> Own:
-        """What the files hold now; they are read when they have changed. Blocks. Raises ConfigError."""
+        """What the files hold now, and peers accept. Blocks. Raises ConfigError."""
+        own = self._current()
+        own.check(self._files, self._host)
+        return own
+
+    def _current(self) -> Own:
+        """What the files hold now; they are read when they have changed."""
         state = _state(self._files)
         if self._loaded is None or self._loaded[0] != state:
             self._loaded = (state, _load(self._files))
-        own = self._loaded[1]
-        own.check(self._files, self._host)
-        return own
+        return self._loaded[1]
 
     def warn(self) -> None:
         """Log what keeps connections from being made now. Not an error: an agent without them still answers, keeps guests
@@ -113,6 +117,19 @@ class MutualTls:
         except ConfigError as error:
             return {"error": str(error)}
         return {"names": list(own.names), "expires": _date(own.ends), "days_left": round(own.days_left(), 1)}
+
+    async def validity(self) -> tuple[float | None, bool]:
+        """When this host's certificate expires, in seconds since 1970 (None where it cannot be read), and whether peers accept it
+        now."""
+        try:
+            own = await asyncio.to_thread(self._current)
+        except ConfigError:
+            return None, False
+        try:
+            own.check(self._files, self._host)
+        except ConfigError:
+            return own.ends, False
+        return own.ends, True
 
     async def connect(self, connection: TcpConnection, address: str) -> None:
         """TLS over a connection that this side has made to address. Raises ConnectionLost."""

@@ -25,6 +25,16 @@ _AGAIN: Final = 3.0
 """Seconds to reach a supervisor that is being restarted."""
 
 
+def is_there(path: Path) -> bool:
+    """Whether a supervisor takes connections at this socket. Returns at once: one that takes none counts as away."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as line:
+        try:
+            line.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
 class Guard:
     """One watched domain on one connection. Blocking; use it from the thread that suspends the domain."""
 

@@ -594,6 +594,9 @@ def test_a_configuration_is_checked_without_an_agent(tmp_path: Path, capsys: pyt
     said = capsys.readouterr().err
     assert str(bad) in said
     assert "listens" in said
+    bad.write_text(good.read_text() + '[http]\nlisten = "192.0.2.77:7791"\n')
+    assert cli.main(["validate-config", str(bad)]) == 2
+    assert "192.0.2.77 is not an address of this host" in capsys.readouterr().err
 
 
 def test_it_starts_without_what_only_the_agent_needs() -> None:

@@ -129,7 +129,7 @@ def test_a_witness_without_second_paths_never_fails_over_by_itself() -> None:
         (MINIMAL + "[timeouts]\nconect = 1\n", r"\[timeouts\] has no key 'conect'; allowed: ack, activate, connect"),
         (
             MINIMAL + "[time]\n",
-            "no section 'time'; allowed: automatic, fencing, host, output, pacing, paths, replication, timeouts, tls,"
+            "no section 'time'; allowed: automatic, fencing, host, http, output, pacing, paths, replication, timeouts, tls,"
             " watchdog, witness",
         ),
         (MINIMAL + "[replication.extra]\n", r"\[replication\] has no key 'extra'; allowed: listen, peers"),
@@ -163,6 +163,18 @@ def test_a_witness_without_second_paths_never_fails_over_by_itself() -> None:
         (MINIMAL + '[replication.peers]\nbeta = "10.78.0.11:7789"\n', "the same address as replication.listen"),
         (MINIMAL + '[replication.peers]\nbeta = "0.0.0.0:7789"\n', "not the address of one host"),
         (MINIMAL + "[host]\n", "not valid TOML"),
+        (MINIMAL + "[http]\n", "http.listen is missing"),
+        (MINIMAL + "[http]\nlisten = 7791\n", "http.listen: expected text"),
+        (MINIMAL + "[http]\nport = 7791\n", r"\[http\] has no key 'port'; allowed: listen"),
+        (MINIMAL + '[http]\nlisten = "alpha:7791"\n', "http.listen: 'alpha:7791' is not an IP address"),
+        (MINIMAL + '[http]\nlisten = "0.0.0.0:7791"\n', "http.listen: 0.0.0.0:7791 is not the address of one host"),
+        (MINIMAL + '[http]\nlisten = "[::]:7791"\n', r"http.listen: \[::\]:7791 is not the address of one host"),
+        (MINIMAL + '[http]\nlisten = "224.0.0.1:7791"\n', "http.listen: 224.0.0.1:7791 is not the address of one host"),
+        (MINIMAL + '[http]\nlisten = "10.78.0.11:7789"\n', "http.listen has the same address as replication.listen"),
+        (
+            MINIMAL + SECOND + '[http]\nlisten = "10.77.0.11:7790"\n',
+            "http.listen has the same address as replication.second",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(text: str, message: str) -> None:
@@ -237,3 +249,17 @@ def test_files(tmp_path: Path) -> None:
     assert config.load(path).host.name == "alpha"
     with pytest.raises(ConfigError, match="cannot be read"):
         config.load(tmp_path)
+
+
+def test_nothing_listens_unless_asked_to() -> None:
+    assert config.parse(MINIMAL).http is None
+    found = config.parse(MINIMAL + '[http]\nlisten = "[fd77::11]:7791"\n')
+    assert found.http == config.Http(Address("fd77::11", 7791))
+
+
+def test_whose_address_it_is() -> None:
+    config.check_own(config.parse(MINIMAL))
+    config.check_own(config.parse(MINIMAL + '[http]\nlisten = "127.0.0.1:7791"\n'))
+    with pytest.raises(ConfigError, match=r"http.listen: 192.0.2.77 is not an address of this host") as caught:
+        config.check_own(config.parse(MINIMAL + '[http]\nlisten = "192.0.2.77:7791"\n'))
+    assert "management network" in str(caught.value.hint)

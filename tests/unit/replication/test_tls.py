@@ -344,6 +344,23 @@ async def test_what_is_said_of_the_own_certificate(site: Authority, caplog: pyte
     assert f"{files.key} cannot be read" in (await tls.describe())["error"]
 
 
+@pytest.mark.parametrize(("name", "start", "usable"), [("alpha", -1, True), ("alpha", -40, False), ("beta", -1, False)])
+async def test_until_when_it_is_valid_is_known_also_when_it_is_of_no_use(
+    site: Authority, name: str, start: float, usable: bool
+) -> None:
+    tls = MutualTls(site.issue(name, start=start, days=31), "alpha", {})
+    expires, accepted = await tls.validity()
+    assert accepted is usable
+    assert expires is not None
+    assert abs(expires - datetime.datetime.now(datetime.UTC).timestamp() - (start + 31) * 86400) < 60
+
+
+async def test_a_certificate_that_cannot_be_read_has_no_end(site: Authority) -> None:
+    files = site.issue("alpha")
+    files.certificate.unlink()
+    assert await MutualTls(files, "alpha", {}).validity() == (None, False)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

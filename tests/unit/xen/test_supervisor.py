@@ -19,7 +19,7 @@ from remus_agent import faults
 from remus_agent import supervisor as module
 from remus_agent.adapters.xen import structs as s
 from remus_agent.adapters.xen.device_model import socket_of
-from remus_agent.adapters.xen.guard import Guard
+from remus_agent.adapters.xen.guard import Guard, is_there
 from remus_agent.supervisor import Supervisor, Xen
 
 REQUEST = f"/local/domain/{DOMID}/control/shutdown"
@@ -253,6 +253,18 @@ def test_the_guard_speaks_its_language(running: Running) -> None:
     threading.Thread(target=talk, daemon=True).start()
     running.until(done.is_set)
     assert running.saved() == []
+
+
+def test_whether_it_is_there_can_be_seen(running: Running) -> None:
+    path = running.run / "supervisor.sock"
+    assert is_there(path)
+    running.supervisor.step()
+    assert len(running.supervisor._clients) == 1
+    running.until(lambda: not running.supervisor._clients)
+    assert not is_there(path.with_name("other.sock"))
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path.with_name("dead.sock")))
+    assert not is_there(path.with_name("dead.sock"))
 
 
 def test_process_ids_are_told_apart() -> None:

@@ -1,0 +1,50 @@
+"""docs/operations.md says of every state what health answers, and names every metric."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from host_views import guest, host
+
+from remus_agent.observe import metrics
+from remus_agent.observe.health import OF_STATE, Marks
+from remus_agent.observe.status import DiskStatus, Seeding
+from remus_agent.observe.view import CertificateView, WatchdogView, WitnessView
+
+TEXT = (Path(__file__).resolve().parents[3] / "docs/operations.md").read_text()
+FULL = host(
+    guest(disks=(DiskStatus(vdev="xvda", mode="replicating", size=1),), last_ack_age=1.0),
+    guest("seeding", name="sql1", seeding=Seeding(1, 2, "pages", 1.0, 1.0)),
+    guest("ready", "backup", "db1", last_ack_age=1.0),
+    free_memory_bytes=1,
+    certificate=CertificateView(1.8e9, usable=True),
+    witness=WitnessView(reachable=True, answered=1.7e9),
+    watchdog=WatchdogView(armed=True, problem=False),
+)
+
+
+def test_the_table_of_states() -> None:
+    head = "| state | `/primary` | `/protected` | `/readiness` |\n| --- | --- | --- | --- |\n"
+    rows = [row.strip("|").split("|") for row in TEXT.partition(head)[2].partition("\n\n")[0].splitlines()]
+    told = {
+        state: Marks(*(answer.strip() == "200" for answer in answers))
+        for states, *answers in rows
+        for state in re.findall(r"\*([a-z-]+)\*", states)
+    }
+    assert rows[-1][1:] == [" 503 "] * 3
+    assert len(told) == 10
+    assert {state: told.get(state, Marks(owned=False, protected=False, ready=False)) for state in OF_STATE} == OF_STATE
+
+
+def test_every_metric_is_named() -> None:
+    kinds = {"counter": "_total"}
+    names = [family.name + kinds.get(family.type, "") for family in metrics.families(FULL)]
+    assert len(names) > 30
+    assert [name for name in names if not re.search(rf"`{name}(\{{[a-z_,]+\}})?`", TEXT)] == []
+
+
+def test_every_metric_that_is_named_is_there() -> None:
+    names = {family.name + ("_total" if family.type == "counter" else "") for family in metrics.families(FULL)}
+    section = TEXT.partition("### Metrics\n")[2].partition("### ")[0]
+    assert set(re.findall(r"`(remus_\w+)", section)) - names == set()
