@@ -9,6 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from remus_agent.cli import stream_arguments
+from remus_agent.cli.output import FORMATS
 
 MAX_INTERVAL_MS: Final = 60_000
 DESCRIPTION: Final = "Protect running Xen guests with a copy on a second host, and look at what the agent does."
@@ -23,10 +24,10 @@ EPILOG: Final = (
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     main = argparse.ArgumentParser(prog="remusctl", description=DESCRIPTION, epilog=EPILOG)
-    main.add_argument("-o", "--output", choices=("table", "json"), default="table", help="how to print results")
+    main.add_argument("-o", "--output", choices=FORMATS, default="table", help="how to print results")
     main.add_argument("--socket", metavar="PATH", help="control socket (default: $REMUS_SOCKET, /run/remus/agent.sock)")
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("-o", "--output", choices=("table", "json"), default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    shared.add_argument("-o", "--output", choices=FORMATS, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     shared.add_argument("--socket", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     verbs = main.add_subparsers(dest="verb", required=True, metavar="COMMAND")
 

@@ -9,12 +9,6 @@ from typing import Any, Final
 _KIB: Final = 1024
 
 
-def as_json(value: object) -> str:
-    """For programs: one JSON document."""
-    # File names and configurations can hold what is no text; it is written as JSON escapes it.
-    return json.dumps(value, indent=2, ensure_ascii=False).encode(errors="backslashreplace").decode()
-
-
 def size(count: float) -> str:
     """Bytes as people read them: `64.0 KiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from remus_agent.cli import main as cli
-from remus_agent.cli import progress, render
+from remus_agent.cli import progress, reading, render
 from remus_agent.errors import FenceTimeout, SwitchoverError, SwitchoverInDoubt, WitnessUnknown
 from remus_agent.protocol import control
 from remus_agent.protocol.control import Progress
@@ -527,7 +528,7 @@ def test_following_events_goes_on_after_the_last_one(
 
     batches = iter([[EVENT], [EVENT | {"id": 6}], [], []])
     agent.answers = lambda r: [control.encode_result(r.id, {"events": next(batches)})]
-    monkeypatch.setattr(cli.time, "sleep", sleep)
+    monkeypatch.setattr(reading.time, "sleep", sleep)
     assert cli.main(["events", "--follow", "-o", "json"]) == 130
     assert [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()] == [5, 6]
     assert [r.params["since"] for r in agent.requests] == [0, 5, 6, 6]
@@ -655,3 +656,12 @@ def test_switchover_tells_by_its_exit_code_what_was_left(
     agent.answers = lambda r: [control.encode_error(r.id, error("why", left="what was left"))]
     assert cli.main(["switchover", "redis1"]) == exit_code
     assert "what was left" in capsys.readouterr().err
+
+
+def test_yaml_is_what_the_agent_answered(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["status", "redis1", "-o", "yaml"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == STATUS
+    agent.answers = fails(code="refused", message="no: not now", left="as before")
+    assert cli.main(["-o", "yaml", "status", "redis1"]) == 3
+    error = {"code": "refused", "message": "no: not now", "left": "as before"}
+    assert yaml.safe_load(capsys.readouterr().err) == {"error": error}
