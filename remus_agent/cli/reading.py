@@ -62,6 +62,8 @@ def fence_check(client: Client, options: argparse.Namespace, _: ProgressLines) -
 def events(client: Client, options: argparse.Namespace, _: ProgressLines) -> int:
     """What happened; with --follow also what happens."""
     params: dict[str, Any] = {"since": options.since, "limit": options.limit}
+    if options.problems:
+        params["problems"] = True
     if options.domain is not None:
         params["domain"] = options.domain
     found: list[dict[str, Any]] = client.call("events", params).get("events") or []

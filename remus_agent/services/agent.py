@@ -38,6 +38,7 @@ from remus_agent.services.session import ask
 from remus_agent.services.settings import Settings
 from remus_agent.services.stand_down import destroy_stale
 from remus_agent.services.sweep import sweep_copies, sweep_outputs, sweep_taps
+from remus_agent.services.topology import Topology
 from remus_agent.services.unfinished import Unfinished
 from remus_agent.services.watch import Progress, watch
 from remus_agent.services.watchdog import WatchdogKeeper
@@ -84,6 +85,17 @@ class AgentService:
         )
         backup.gives_way = self._gives_way
         backup.make_way = self._make_way
+        self._topology = Topology(
+            settings.host,
+            peers,
+            paths or {},
+            ports.clock,
+            ports.hypervisor,
+            ports.witness,
+            backup,
+            self._roles,
+            self._primaries,
+        )
         self._unfinished = Unfinished(
             ports.hypervisor, ports.store, ports.events, ports.announcer, witnessed=ports.witness is not None
         )
@@ -191,6 +203,10 @@ class AgentService:
         overrides = self._roles.overrides if self._roles is not None else ()
         names = sorted({*self._primaries, *self.backup.names(), *overrides})
         return [await self.status(name) for name in names]
+
+    async def topology(self) -> dict[str, Any]:
+        """Every guest as this host sees it; see `Topology.view`."""
+        return await self._topology.view(self)
 
     async def status(self, name: str) -> Status:
         """One domain. Raises DomainNotFound for a name that neither the agent nor Xen knows."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
 from remus_agent.errors import ConfigError
+from remus_agent.observe.event_kinds import explained
 from remus_agent.protocol.replication.messages import Uuid
 from remus_agent.services.agent import AgentService
 from remus_agent.services.watch import Progress
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=127)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
-Limit = Annotated[int, msgspec.Meta(ge=1, le=10000)]
+MOST_AT_ONCE: Final = 10_000
+Limit = Annotated[int, msgspec.Meta(ge=1, le=MOST_AT_ONCE)]
 
 
 class Nothing(msgspec.Struct, forbid_unknown_fields=True):
@@ -94,11 +96,12 @@ class Forget(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Events(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Parameters of `events`."""
+    """Parameters of `events`. problems: only those that somebody has to do something about."""
 
     domain: Name | None = None
     since: Annotated[int, msgspec.Meta(ge=0)] = 0
     limit: Limit = 200
+    problems: bool = False
 
 
 class Records(OfDomain, kw_only=True):
@@ -121,6 +124,7 @@ Verb = Literal[
     "agent",
     "list",
     "status",
+    "topology",
     "protect",
     "probe",
     "unprotect",
@@ -152,6 +156,9 @@ def handlers(
 
     async def status(params: OfDomain, _: Progress) -> Mapping[str, Any]:
         return (await service.status(params.domain)).as_dict()
+
+    async def topology(_: Nothing, __: Progress) -> Mapping[str, Any]:
+        return await service.topology()
 
     async def probe(params: Probe, _: Progress) -> Mapping[str, Any]:
         return await service.probe(params.domain, params.peer)
@@ -207,7 +214,12 @@ def handlers(
         return asdict(await service.reserve(params.domain, params.seconds))
 
     async def events(params: Events, _: Progress) -> Mapping[str, Any]:
-        return {"events": read_events(params.since, params.domain, params.limit)}
+        most = MOST_AT_ONCE if params.problems else params.limit
+        found = [explained(one) for one in read_events(params.since, params.domain, most)]
+        if params.problems:
+            found = [one for one in found if "runbook" in one]
+            found = found[: params.limit] if params.since else found[-params.limit :]
+        return {"events": found}
 
     async def records(params: Records, _: Progress) -> Mapping[str, Any]:
         return {"epochs": service.records(params.domain, params.limit)}
@@ -216,6 +228,7 @@ def handlers(
         "agent": _checked(Nothing, agent),
         "list": _checked(Nothing, list_),
         "status": _checked(OfDomain, status),
+        "topology": _checked(Nothing, topology),
         "probe": _checked(Probe, probe),
         "protect": _checked(Protect, protect),
         "unprotect": _checked(Unprotect, unprotect),
