@@ -30,6 +30,7 @@ STATUS: dict[str, Any] = {
     "last_ack_age": 0.25,
     "interval_ms": 0,
     "pages_last": 120,
+    "bytes_last": 491520,
     "down_ms_last": 2.5,
     "since": 75.0,
     "reason": None,

@@ -46,3 +46,11 @@ def seconds(value: str) -> float:
     if not 0 < number <= 86400:
         raise argparse.ArgumentTypeError("must be above 0 and at most 86400")
     return number
+
+
+def pause(value: str) -> float:
+    """A time between two looks."""
+    number = float(value)
+    if not 0.2 <= number <= 3600:
+        raise argparse.ArgumentTypeError("must be at least 0.2 and at most 3600")
+    return number

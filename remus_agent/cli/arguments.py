@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from remus_agent.cli import changing_arguments, stream_arguments
-from remus_agent.cli.argument_types import count
+from remus_agent.cli.argument_types import count, pause
 from remus_agent.cli.output import FORMATS
 
 DESCRIPTION: Final = "Protect running Xen guests with a copy on a second host, and look at what the agent does."
@@ -42,6 +42,14 @@ def parser() -> argparse.ArgumentParser:
 
     history = verb("history", "show when a domain failed over, was moved, or ran alone, as far as events go back")
     history.add_argument("domain")
+
+    watch = verb(
+        "watch", "show all domains again and again: state, epochs, pause, held output, progress", aliases=["top"]
+    )
+    watch.add_argument(
+        "--interval", type=pause, default=1.0, metavar="SECONDS", help="between two looks (default: 1, at least 0.2)"
+    )
+    watch.add_argument("--once", action="store_true", help="without a terminal: one look, then end")
 
     changing_arguments.add(verb)
 

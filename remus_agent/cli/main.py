@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from remus_agent.cli import changing, history, reading, render, topology
+from remus_agent.cli import changing, history, reading, render, topology, watch
 from remus_agent.cli.arguments import parser
 from remus_agent.cli.client import AgentError, Client, socket_path
 from remus_agent.cli.output import message
@@ -91,6 +91,8 @@ VERBS: Final[dict[str, Verb]] = {
     "agent": reading.agent,
     "topology": topology.topology,
     "history": history.history,
+    "watch": watch.watch,
+    "top": watch.watch,
     "protect": changing.protect,
     "unprotect": changing.unprotect,
     "failover": changing.failover,

@@ -91,8 +91,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     epoch: the running one. acked_epoch: newest whose memory the backup acknowledged. committed_epoch: newest
     committed. held_*: guest output that waits for an acknowledgement; dropped_packets: lost because the
     buffer was full. last_ack_age: seconds since the last acknowledgement. interval_ms: wanted time between
-    checkpoints. pages_last, down_ms_last: of the last checkpoint. since: seconds in this state. reason: why
-    it failed or is silent. disks: those that are protected with it, on its primary.
+    checkpoints. pages_last, bytes_last (of memory), down_ms_last: of the last checkpoint. since: seconds in this state. reason:
+    why it failed or is silent. disks: those that are protected with it, on its primary.
     """
 
     domain: str
@@ -111,6 +111,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     last_ack_age: float | None = None
     interval_ms: int = 0
     pages_last: int = 0
+    bytes_last: int = 0
     down_ms_last: float = 0.0
     since: float = 0.0
     reason: str | None = None
