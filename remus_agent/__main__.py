@@ -20,6 +20,7 @@ from remus_agent.adapters.disk.tap import DiskTaps, TapLimits
 from remus_agent.adapters.fence.agents import FenceAgents
 from remus_agent.adapters.journal.file import FileJournals
 from remus_agent.adapters.journal.guests import GuestFiles
+from remus_agent.adapters.journal.pauses import PauseFiles
 from remus_agent.adapters.net.announce import BridgeAnnouncer
 from remus_agent.adapters.net.output_buffer import PlugOutputBuffers
 from remus_agent.adapters.transport import tcp, tls
@@ -152,6 +153,7 @@ def _compose(settings: Config, events: EventLog, encryption: tls.MutualTls | Non
         second=_second(settings, encryption),
         fencing=FenceAgents(settings.fencing, clock) if settings.fencing else None,
         # Also where it is off now: an agent that was killed may have left it armed.
+        pauses=PauseFiles(settings.paths.state / "paused"),
         watchdog=XenWatchdog(Control(libs.load()), settings.paths.run / "watchdog.json"),
     )
     paths = {name: str(address) for name, address in settings.replication.second_paths.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import Final
 from uuid import UUID
 
@@ -46,6 +47,21 @@ def seconds(value: str) -> float:
     if not 0 < number <= 86400:
         raise argparse.ArgumentTypeError("must be above 0 and at most 86400")
     return number
+
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+LONGEST_PAUSE: Final = 7 * 86400
+
+
+def period(value: str) -> float:
+    """A time with its unit: `90s`, `30m`, `2h`, `1d`, or several: `1h30m`. In seconds."""
+    parts = re.findall(r"(\d+)([smhd])", value)
+    if not parts or "".join(number + unit for number, unit in parts) != value:
+        raise argparse.ArgumentTypeError(f"{value!r} is no time with its unit: 90s, 30m, 2h, 1d, 1h30m")
+    seconds = sum(int(number) * _UNITS[unit] for number, unit in parts)
+    if not 1 <= seconds <= LONGEST_PAUSE:
+        raise argparse.ArgumentTypeError("must be at least 1s and at most 7d")
+    return float(seconds)
 
 
 def pause(value: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from remus_agent.cli.argument_types import count, guest_uuid, interval, seconds
+from remus_agent.cli.argument_types import count, guest_uuid, interval, period, seconds
 
 Verb = Callable[[str, str], argparse.ArgumentParser]
 """Makes a command: its name, and what it does."""
@@ -29,6 +29,34 @@ def _protection(verb: Verb) -> None:
     )
     protect.add_argument("--no-wait", action="store_true", help="do not wait until the domain is protected")
     protect.add_argument(
+        "--timeout", type=seconds, default=900.0, help="seconds to wait until it is protected (default: 900)"
+    )
+
+    again = verb("reprotect", "protect a domain again that runs here after a failover or an outage")
+    again.add_argument("domain")
+    again.add_argument("--peer", help="host that keeps the copy (default: the one that had it, or ran it, before)")
+    again.add_argument("--no-wait", action="store_true", help="do not wait until the domain is protected")
+    again.add_argument(
+        "--timeout", type=seconds, default=900.0, help="seconds to wait until it is protected (default: 900)"
+    )
+    again.add_argument("--dry-run", action="store_true", help="only say whether it could be protected there")
+
+    pause = verb("pause", "suspend a protection for a time: the copy goes, the domain runs on unprotected")
+    pause.add_argument("domain")
+    pause.add_argument(
+        "--for",
+        dest="seconds",
+        type=period,
+        required=True,
+        metavar="TIME",
+        help="after which it is protected again by itself: 90s, 30m, 2h, 1h30m, at most 7d",
+    )
+    pause.add_argument("--reason", default="", metavar="TEXT", help="for those who see it in the status")
+
+    resume = verb("resume", "protect a domain again whose protection is paused")
+    resume.add_argument("domain")
+    resume.add_argument("--no-wait", action="store_true", help="do not wait until the domain is protected")
+    resume.add_argument(
         "--timeout", type=seconds, default=900.0, help="seconds to wait until it is protected (default: 900)"
     )
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from remus_agent.cli import changing, history, reading, render, topology, watch
+from remus_agent.cli import again, changing, history, reading, render, topology, watch
 from remus_agent.cli.arguments import parser
 from remus_agent.cli.client import AgentError, Client, socket_path
 from remus_agent.cli.output import message
@@ -94,6 +94,9 @@ VERBS: Final[dict[str, Verb]] = {
     "watch": watch.watch,
     "top": watch.watch,
     "protect": changing.protect,
+    "reprotect": again.reprotect,
+    "pause": again.pause,
+    "resume": again.resume,
     "unprotect": changing.unprotect,
     "failover": changing.failover,
     "switchover": changing.switchover,
@@ -103,7 +106,9 @@ VERBS: Final[dict[str, Verb]] = {
     "events": reading.events,
     "validate-config": reading.validate_config,
 }
-CHANGING: Final = frozenset({"protect", "unprotect", "failover", "switchover", "forget"})
+CHANGING: Final = frozenset(
+    {"protect", "reprotect", "pause", "resume", "unprotect", "failover", "switchover", "forget"}
+)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -29,7 +29,9 @@ _COLOURS: Final[Mapping[str, int]] = {
     **dict.fromkeys(
         ("connecting", "seeding", "receiving", "switching", "handed-over", "stopping", "activating", "starting"), 33
     ),
-    **dict.fromkeys(("silent", "solo", "in-doubt", "standing-down", "stood-down", "failed", "orphaned", "stale"), 31),
+    **dict.fromkeys(
+        ("silent", "solo", "in-doubt", "standing-down", "stood-down", "failed", "paused", "orphaned", "stale"), 31
+    ),
 }
 """Of states: green, yellow, red. The word is always there too."""
 _WIDTHS: Final = (

@@ -58,6 +58,8 @@ PROBLEMS: Final[Mapping[str, Problem]] = MappingProxyType(
         ),
         "output-not-freed": Problem("protection ends, and output is still held", "protection-does-not-end"),
         "disks-not-freed": Problem("protection ends, and a disk is still tapped", "protection-does-not-end"),
+        "paused": Problem("its protection is suspended for a time: it has no copy", "a-protection-is-paused"),
+        "pause-overdue": Problem("its pause is over, and it could not be protected again", "a-protection-is-paused"),
         "guest-gone": Problem("the guest does not run here any more, though it should", "a-guest-is-gone"),
         "record-damaged": Problem("what was noted of a protection cannot be read", "a-protection-was-not-resumed"),
         "peer-unknown": Problem("its backup is not configured any more", "a-protection-was-not-resumed"),
@@ -83,6 +85,7 @@ HARMLESS: Final[frozenset[str]] = frozenset(
             "stopped",
         ),
         *("going-solo", "seeking", "reprotecting", "retiring", "resumed", "announced"),
+        "pause-over",
         # A switchover, and a guest that another host owns
         *("switching", "handed-over", "departing", "departed", "returning", "giving-up", "given-up", "given-back"),
         # A copy on its backup

@@ -45,8 +45,10 @@ State = Literal[
     "active",
     "discarded",
     "unprotected",
+    "paused",
 ]
-"""What a role is doing; `unprotected` only with role `none`. `silent`: no acknowledgement comes, the guest
+"""What a role is doing; `unprotected` and `paused` only with role `none`; `paused`: its protection
+is suspended, and begins again by itself. `silent`: no acknowledgement comes, the guest
 runs and its output is held. `stopping`: protection ends, and may still hold output. `solo`: it runs
 on unprotected, output open, and a backup is looked for. `standing-down`: another host owns it, it is being paused or
 destroyed here. `stood-down`: it is paused here, until the owner has shown that it runs it; `reason` says what is waited for.

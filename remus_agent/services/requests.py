@@ -79,6 +79,21 @@ class Switchover(OfDomain, kw_only=True):
     expected_generation: int | None = None
 
 
+class Pause(OfDomain, kw_only=True):
+    """Parameters of `pause`. seconds: until it is protected again by itself. timeout: for the end of the protection."""
+
+    seconds: Annotated[float, msgspec.Meta(ge=1, le=7 * 86400)]
+    reason: Annotated[str, msgspec.Meta(max_length=500)] = ""
+    timeout: Seconds = 120.0
+
+
+class Resume(OfDomain, kw_only=True):
+    """Parameters of `resume`."""
+
+    wait: bool = True
+    timeout: Seconds = 900.0
+
+
 class FenceCheck(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Parameters of `fence-check`. host: a peer."""
 
@@ -130,6 +145,8 @@ Verb = Literal[
     "unprotect",
     "switchover",
     "failover",
+    "pause",
+    "resume",
     "fence-check",
     "forget",
     "relay",
@@ -202,6 +219,18 @@ def handlers(
             progress=progress,
         )
 
+    async def pause(params: Pause, progress: Progress) -> Mapping[str, Any]:
+        status = await service.pause(
+            params.domain, seconds=params.seconds, reason=params.reason, timeout=params.timeout, progress=progress
+        )
+        return status.as_dict()
+
+    async def resume(params: Resume, progress: Progress) -> Mapping[str, Any]:
+        status = await service.resume_protection(
+            params.domain, wait=params.wait, timeout=params.timeout, progress=progress
+        )
+        return status.as_dict()
+
     async def fence_check(params: FenceCheck, _: Progress) -> Mapping[str, Any]:
         return await service.fence_check(params.host)
 
@@ -234,6 +263,8 @@ def handlers(
         "unprotect": _checked(Unprotect, unprotect),
         "switchover": _checked(Switchover, switchover),
         "failover": _checked(Failover, failover),
+        "pause": _checked(Pause, pause),
+        "resume": _checked(Resume, resume),
         "fence-check": _checked(FenceCheck, fence_check),
         "forget": _checked(Forget, forget),
         "relay": _checked(Relay, relay),

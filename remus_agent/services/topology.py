@@ -122,7 +122,7 @@ class Topology:
             return self.host, status.peer if status.state in ("protected", "silent") else None
         if status.role == "backup" and status.state in ("receiving", "ready"):
             return status.peer, self.host if status.state == "ready" else None
-        if status.role == "none" and status.state == "unprotected":
+        if status.role == "none" and status.state in ("unprotected", "paused"):
             return self.host, None
         return None, None
 

@@ -80,7 +80,7 @@ def test_status_has_every_field_of_the_contract() -> None:
 
 
 def test_states_of_the_roles_are_states() -> None:
-    assert {*get_args(PrimaryState), *get_args(BackupState), "unprotected"} == set(get_args(State))
+    assert {*get_args(PrimaryState), *get_args(BackupState), "unprotected", "paused"} == set(get_args(State))
 
 
 def test_the_clock_is_the_one_that_goes_on_while_the_host_sleeps() -> None:
