@@ -18,6 +18,7 @@ from remus_agent.adapters.disk.layers import DiskMapping
 from remus_agent.adapters.disk.replicas import FileReplicas
 from remus_agent.adapters.disk.tap import DiskTaps, TapLimits
 from remus_agent.adapters.fence.agents import FenceAgents
+from remus_agent.adapters.journal import directory
 from remus_agent.adapters.journal.file import FileJournals
 from remus_agent.adapters.journal.guests import GuestFiles
 from remus_agent.adapters.journal.pauses import PauseFiles
@@ -81,12 +82,16 @@ async def _run(settings: Config) -> None:
             listener = await tcp.serve(str(address), ips, serve, silence=silence, tls=encryption)
             stack.push_async_callback(listener.close)
         stack.push_async_callback(service.close)
+        describe_tls = None if encryption is None else encryption.describe
         control = ControlServer(
             settings.paths.agent_socket,
             handlers(
                 service,
                 _reader(events),
-                describe_tls=None if encryption is None else encryption.describe,
+                describe_tls=describe_tls,
+                selftest=service.selftest(
+                    lambda: asyncio.to_thread(directory.check_writable, settings.paths.journal), describe_tls
+                ),
             ),
         )
         await service.resume()

@@ -9,6 +9,7 @@ from typing import Any, Final
 from remus_agent.cli import changing_arguments, stream_arguments
 from remus_agent.cli.argument_types import count, pause
 from remus_agent.cli.output import FORMATS
+from remus_agent.cli.stream_arguments import CONFIG
 
 DESCRIPTION: Final = "Protect running Xen guests with a copy on a second host, and look at what the agent does."
 EPILOG: Final = (
@@ -68,6 +69,18 @@ def parser() -> argparse.ArgumentParser:
     )
     events.add_argument("--since", type=count, default=0, metavar="ID", help="only events after this one")
     events.add_argument("--limit", type=count, default=200, metavar="N", help="at most so many (default: 200)")
+
+    test = verb(
+        "selftest", "check this host, its agent and all that they need: each with the next step; changes nothing"
+    )
+    test.add_argument("--config", type=Path, default=CONFIG, metavar="FILE", help="of the agent (%(default)s)")
+    test.add_argument(
+        "--supervisor",
+        type=Path,
+        default=Path("/run/remus/supervisor.sock"),
+        metavar="PATH",
+        help="the supervisor's socket (%(default)s)",
+    )
 
     check = verb("validate-config", "check a configuration of the agent; starts and asks nothing")
     check.add_argument("file", nargs="?", type=Path, metavar="FILE", help="default: /etc/remus/agent.toml")

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from remus_agent.cli import again, changing, history, reading, render, topology, watch
+from remus_agent.cli import again, changing, history, reading, render, selftest, topology, watch
 from remus_agent.cli.arguments import parser
 from remus_agent.cli.client import AgentError, Client, socket_path
 from remus_agent.cli.output import message
@@ -103,6 +103,7 @@ VERBS: Final[dict[str, Verb]] = {
     "probe": reading.probe,
     "fence-check": reading.fence_check,
     "forget": changing.forget,
+    "selftest": selftest.selftest,
     "events": reading.events,
     "validate-config": reading.validate_config,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -35,6 +35,7 @@ from remus_agent.services.primary import PrimaryService, is_over
 from remus_agent.services.primary_ports import PrimaryPorts, hello_for
 from remus_agent.services.report import copy_status, none_status, primary_status
 from remus_agent.services.roles import Roles, Seams
+from remus_agent.services.selftest import SelfTest
 from remus_agent.services.session import ask
 from remus_agent.services.settings import Settings
 from remus_agent.services.stand_down import destroy_stale
@@ -64,6 +65,7 @@ class AgentService:
         self.peers = peers
         self.backup = backup
         self._ports = ports
+        self._paths = paths or {}
         self._outputs = outputs
         self._primaries: dict[str, PrimaryService] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -106,6 +108,12 @@ class AgentService:
         self._forgetting = Forgetting(settings.host, ports, backup, self._protector)
         seconds = settings.watchdog_seconds if self._roles is not None else 0
         self._watchdog = WatchdogKeeper(ports.watchdog, seconds, ports.clock, ports.events, self._under_authority)
+
+    def selftest(
+        self, disk: Callable[[], Awaitable[None]], tls: Callable[[], Awaitable[Mapping[str, Any]]] | None
+    ) -> SelfTest:
+        """Of this host; see `SelfTest`."""
+        return SelfTest(self.settings, self.peers, self._paths, self._ports, self, disk, tls)
 
     @property
     def store(self) -> GuestStore:

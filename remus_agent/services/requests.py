@@ -12,6 +12,7 @@ from remus_agent.errors import ConfigError
 from remus_agent.observe.event_kinds import explained
 from remus_agent.protocol.replication.messages import Uuid
 from remus_agent.services.agent import AgentService
+from remus_agent.services.selftest import SelfTest
 from remus_agent.services.watch import Progress
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=127)]
@@ -137,6 +138,7 @@ ReadEvents = Callable[[int, str | None, int], list[dict[str, Any]]]
 DescribeTls = Callable[[], Awaitable[Mapping[str, Any]]]
 Verb = Literal[
     "agent",
+    "selftest",
     "list",
     "status",
     "topology",
@@ -160,6 +162,7 @@ def handlers(
     read_events: ReadEvents,
     *,
     describe_tls: DescribeTls | None = None,
+    selftest: SelfTest | None = None,
 ) -> dict[str, Handler]:
     """One handler a verb. describe_tls: what is to be said of this host's certificate; None where connections are not
     encrypted."""
@@ -167,6 +170,11 @@ def handlers(
 
     async def agent(_: Nothing, __: Progress) -> Mapping[str, Any]:
         return {**await service.agent(), "tls": None if describe_tls is None else await describe_tls()}
+
+    async def self_test(_: Nothing, __: Progress) -> Mapping[str, Any]:
+        if selftest is None:
+            raise ConfigError("this agent cannot test itself", operation="selftest")
+        return await selftest.run()
 
     async def list_(_: Nothing, __: Progress) -> Mapping[str, Any]:
         return {"domains": [status.as_dict() for status in await service.overview()]}
@@ -255,6 +263,7 @@ def handlers(
 
     return {
         "agent": _checked(Nothing, agent),
+        "selftest": _checked(Nothing, self_test),
         "list": _checked(Nothing, list_),
         "status": _checked(OfDomain, status),
         "topology": _checked(Nothing, topology),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from remus_agent.adapters.journal import directory
 from remus_agent.adapters.journal.pauses import PauseFiles
 from remus_agent.errors import JournalError
 from remus_agent.ports import PauseNote
@@ -56,3 +57,11 @@ async def test_a_disk_that_takes_nothing(tmp_path: Path, boot_id: Path) -> None:
     with pytest.raises(JournalError, match="cannot save") as caught:
         await PauseFiles(tmp_path / "paused", boot_id).save(NOTE)
     assert caught.value.left == "nothing was changed"
+
+
+def test_whether_a_directory_takes_anything(tmp_path: Path) -> None:
+    directory.check_writable(tmp_path / "journal")
+    assert list((tmp_path / "journal").iterdir()) == []
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(JournalError, match="cannot write"):
+        directory.check_writable(tmp_path / "file")
