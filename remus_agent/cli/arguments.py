@@ -82,6 +82,13 @@ def parser() -> argparse.ArgumentParser:
         help="the supervisor's socket (%(default)s)",
     )
 
+    bundle = verb("support-bundle", "collect what somebody needs who shall help, without secrets, in one file")
+    bundle.add_argument("file", type=Path, metavar="FILE", help="to write, a .tar.xz that does not exist yet")
+    bundle.add_argument("--config", type=Path, default=CONFIG, metavar="FILE", help="of the agent (%(default)s)")
+    bundle.add_argument(
+        "--state", type=Path, default=Path("/var/lib/remus"), metavar="DIR", help="of the agent (%(default)s)"
+    )
+
     check = verb("validate-config", "check a configuration of the agent; starts and asks nothing")
     check.add_argument("file", nargs="?", type=Path, metavar="FILE", help="default: /etc/remus/agent.toml")
 

@@ -72,6 +72,13 @@ def _report(error: RemusError, output: str) -> None:
     print(render.error(facts) if output == "table" else message({"error": facts}, output), file=sys.stderr)
 
 
+def _support_bundle(client: Client, options: argparse.Namespace, progress: ProgressLines) -> int:
+    # Imported here: archives and the configuration take longer to load than most commands take to run.
+    from remus_agent.cli import bundle  # noqa: PLC0415
+
+    return bundle.support_bundle(client, options, progress)
+
+
 def _stream(send: Send | None, _: Client, options: argparse.Namespace, progress: ProgressLines) -> int:
     if options.tool == "send":
         from remus_agent.cli import send as relayed  # noqa: PLC0415
@@ -104,6 +111,7 @@ VERBS: Final[dict[str, Verb]] = {
     "fence-check": reading.fence_check,
     "forget": changing.forget,
     "selftest": selftest.selftest,
+    "support-bundle": _support_bundle,
     "events": reading.events,
     "validate-config": reading.validate_config,
 }
