@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any, Final
 
-from remus_agent.cli import render
+from remus_agent.cli import changing_render, render
 from remus_agent.cli.client import Client
 from remus_agent.cli.output import show
 from remus_agent.cli.progress import ProgressLines
@@ -39,6 +39,11 @@ def protect(client: Client, options: argparse.Namespace, progress: ProgressLines
 
 def unprotect(client: Client, options: argparse.Namespace, progress: ProgressLines) -> int:
     """End the protection, or destroy a copy."""
+    if options.dry_run:
+        status = client.call("status", {"domain": options.domain})
+        plan = changing_render.unprotect_plan(status, force=options.force)
+        show(options, {"domain": options.domain, "would": plan, "changed": False}, plan)
+        return 0
     if options.force and not options.yes:
         status = client.call("status", {"domain": options.domain})
         confirm(
@@ -72,6 +77,10 @@ def failover(client: Client, options: argparse.Namespace, progress: ProgressLine
         params["expected_generation"] = options.expected_generation
     if options.accept_loss:
         params["accept_loss"] = True
+    if options.dry_run:
+        answer = client.call("failover", params | {"dry_run": True}, timeout=FAILOVER_TIMEOUT)
+        show(options, answer, changing_render.failover_plan(answer))
+        return 0
     if not options.yes:
         status = client.call("status", {"domain": options.domain})
         confirm(
@@ -95,6 +104,15 @@ def switchover(client: Client, options: argparse.Namespace, progress: ProgressLi
     params: dict[str, Any] = {"domain": options.domain, "timeout": options.timeout, "dry_run": options.dry_run}
     if options.expected_generation is not None:
         params["expected_generation"] = options.expected_generation
+    if not options.yes and not options.dry_run:
+        trial = client.call("switchover", params | {"dry_run": True}, timeout=MARGIN)
+        confirm(
+            f"{options.domain} is moved to {trial.get('to')} and is gone from this host then; its clients notice a pause."
+            " It is not protected there before somebody says so."
+        )
+        # What was confirmed is what may be moved, nothing newer.
+        if trial.get("generation") is not None:
+            params.setdefault("expected_generation", trial["generation"])
     timeout = options.timeout + SWITCHOVER_MARGIN
     answer = client.call("switchover", params, timeout=timeout, on_progress=progress)
     progress.end()
@@ -110,6 +128,10 @@ _FORCED: Final = (
 def forget(client: Client, options: argparse.Namespace, _: ProgressLines) -> int:
     """Remove a guest's record from the witness."""
     params: dict[str, Any] = {"uuid": options.uuid, "force": options.force}
+    if options.dry_run:
+        answer = client.call("forget", {**params, "dry_run": True}, timeout=FORGET_TIMEOUT)
+        show(options, answer, changing_render.forget_plan(answer))
+        return 0
     if not options.yes:
         answer = client.call("forget", {**params, "dry_run": True}, timeout=FORGET_TIMEOUT)
         found = answer.get("record")

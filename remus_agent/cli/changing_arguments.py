@@ -63,6 +63,7 @@ def _protection(verb: Verb) -> None:
     unprotect = verb("unprotect", "end the protection of a domain; the domain runs on")
     unprotect.add_argument("domain")
     unprotect.add_argument("--force", action="store_true", help="on the backup: discard the copy of the domain")
+    unprotect.add_argument("--dry-run", action="store_true", help="only say what would end or be discarded")
     unprotect.add_argument("--yes", action="store_true", help="do not ask")
 
 
@@ -73,7 +74,7 @@ def _roles(verb: Verb) -> None:
     failover.add_argument(
         "--fenced-method", required=True, metavar="METHOD", help="how it was fenced, for example power-off"
     )
-    failover.add_argument("--evidence", default="", metavar="TEXT", help="how you know that it is off; recorded")
+    failover.add_argument("--evidence", required=True, metavar="TEXT", help="how you know that it is off; recorded")
     failover.add_argument(
         "--accept-loss",
         action="store_true",
@@ -81,6 +82,9 @@ def _roles(verb: Verb) -> None:
         " alone; what it has told clients since this copy was made is lost then. Recorded as a possible loss",
     )
     failover.add_argument("--expected-generation", type=count, metavar="N", help="refuse when it is another one")
+    failover.add_argument(
+        "--dry-run", action="store_true", help="only say whether and by what right it could be run here"
+    )
     failover.add_argument("--yes", action="store_true", help="do not ask")
 
     switchover = verb("switchover", "move a protected domain to its backup, with nothing lost")
@@ -92,6 +96,7 @@ def _roles(verb: Verb) -> None:
         help="seconds that its last epoch may take; after that it goes on here (default: 60)",
     )
     switchover.add_argument("--dry-run", action="store_true", help="only say whether it could be moved now")
+    switchover.add_argument("--yes", action="store_true", help="do not ask")
     switchover.add_argument("--expected-generation", type=count, metavar="N", help="refuse when it is another one")
 
 
@@ -103,4 +108,5 @@ def _forget(verb: Verb) -> None:
         action="store_true",
         help="also where another host owns it: that host is gone for good, and you made sure that the guest runs nowhere",
     )
+    forget.add_argument("--dry-run", action="store_true", help="only say what would be removed")
     forget.add_argument("--yes", action="store_true", help="do not ask")

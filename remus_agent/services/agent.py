@@ -27,6 +27,7 @@ from remus_agent.protocol.replication.messages import Hello, Refuse
 from remus_agent.services import switchover
 from remus_agent.services.backup import BackupService, refuse_on_backup
 from remus_agent.services.disks import hello_disks
+from remus_agent.services.failover_trial import failover_trial
 from remus_agent.services.forgetting import Forgetting
 from remus_agent.services.hand_over import ByWord, HandOvers
 from remus_agent.services.override import operators_word
@@ -415,7 +416,7 @@ class AgentService:
         switchover.refuse_unless_protected(service, service.record.generation, generation)
         peer = service.record.peer
         if dry_run:
-            return switchover.facts(service, peer)
+            return {**switchover.facts(service, peer), "generation": service.record.generation}
         service.switchover.ask(timeout)
         longest = timeout + self.settings.suspend + self.settings.activate + 2 * self.settings.ack
         await self._watch(
@@ -448,6 +449,27 @@ class AgentService:
             lambda: operators_word(fenced),
         )
         return await self.status(name)
+
+    async def failover_trial(
+        self,
+        name: str,
+        *,
+        generation: int | None,
+        session: str | None,
+        fenced: dict[str, str],
+        accept_loss: bool,
+    ) -> dict[str, Any]:
+        """What `failover` would do; see `failover_trial`."""
+        return await failover_trial(
+            name,
+            self.backup,
+            self._ports.witness,
+            self.settings,
+            generation=generation,
+            session=session,
+            fenced=fenced,
+            accept_loss=accept_loss,
+        )
 
     async def forget(self, uuid: str, *, force: bool, generation: int | None, dry_run: bool) -> dict[str, Any]:
         """Remove the witness's record of a guest that is gone for good; see `Forgetting.forget`."""

@@ -64,10 +64,11 @@ class Fenced(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 class Failover(OfDomain, kw_only=True):
     """Parameters of `failover`. accept_loss: where the witness gives no word, activate a copy that clients may have been told
-    more than it knows; recorded as a possible loss."""
+    more than it knows; recorded as a possible loss. dry_run: only say whether it could be done."""
 
     fenced: Fenced | None = None
     accept_loss: bool = False
+    dry_run: bool = False
     expected_session: str | None = None
     expected_generation: int | None = None
 
@@ -207,8 +208,16 @@ def handlers(
         return status.as_dict()
 
     async def failover(params: Failover, progress: Progress) -> Mapping[str, Any]:
-        progress("activating", message=f"failover {params.domain}")
         fenced = {} if params.fenced is None else msgspec.structs.asdict(params.fenced)
+        if params.dry_run:
+            return await service.failover_trial(
+                params.domain,
+                generation=params.expected_generation,
+                session=params.expected_session,
+                fenced=fenced,
+                accept_loss=params.accept_loss,
+            )
+        progress("activating", message=f"failover {params.domain}")
         status = await service.failover(
             params.domain,
             generation=params.expected_generation,

@@ -185,11 +185,12 @@ def test_a_defect_ends_in_a_message(
 
 
 def failover(*more: str) -> list[str]:
-    return ["failover", "redis1", "--fenced-host", "alpha", "--fenced-method", "power-off", *more]
+    proof = ["--fenced-host", "alpha", "--fenced-method", "power-off", "--evidence", "lamp is off"]
+    return ["failover", "redis1", *proof, *more]
 
 
 def test_failover_with_yes_asks_nothing(agent: FakeAgent) -> None:
-    assert cli.main(failover("--evidence", "lamp is off", "--expected-generation", "3", "--yes")) == 0
+    assert cli.main(failover("--expected-generation", "3", "--yes")) == 0
     assert [r.method for r in agent.requests] == ["failover"]
     assert agent.requests[0].params == {
         "domain": "redis1",
@@ -471,6 +472,7 @@ def test_following_events_goes_on_after_the_last_one(
         ["protect", "redis1", "--peer", "beta", "--interval-ms", "x"],
         ["failover", "redis1", "--yes"],
         ["failover", "redis1", "--fenced-host", "alpha", "--yes"],
+        ["failover", "redis1", "--fenced-host", "alpha", "--fenced-method", "power-off", "--yes"],
         ["-o", "xml", "list"],
     ],
     ids=str,
@@ -567,7 +569,7 @@ def test_switchover_asks_for_what_it_is_told(agent: FakeAgent, capsys: pytest.Ca
     agent.answers = lambda r: [control.encode_result(r.id, {"domain": "redis1", "to": "beta"})]
     assert cli.main(["switchover", "redis1", "--timeout", "20", "--dry-run"]) == 0
     assert "could be moved to beta" in capsys.readouterr().out
-    assert cli.main(["switchover", "redis1", "--expected-generation", "3"]) == 0
+    assert cli.main(["switchover", "redis1", "--expected-generation", "3", "--yes"]) == 0
     assert "runs on beta" in capsys.readouterr().out
     assert [request.params for request in agent.requests] == [
         {"domain": "redis1", "timeout": 20.0, "dry_run": True},
@@ -580,7 +582,7 @@ def test_switchover_tells_by_its_exit_code_what_was_left(
     agent: FakeAgent, error: type[SwitchoverError], exit_code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     agent.answers = lambda r: [control.encode_error(r.id, error("why", left="what was left"))]
-    assert cli.main(["switchover", "redis1"]) == exit_code
+    assert cli.main(["switchover", "redis1", "--yes"]) == exit_code
     assert "what was left" in capsys.readouterr().err
 
 
