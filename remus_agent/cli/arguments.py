@@ -16,7 +16,8 @@ EPILOG: Final = (
     "Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 3 refused, 4 no such domain,"
     " 5 protected already, 6 protocol, 7 the other host, 8 Xen, 9 output buffer, 10 journal, 11 authority,"
     " 12 no agent here, 13 a file or the output, 14 to 16 see remusctl stream --help, 17 the witness, 18 fencing,"
-    " 19 a switchover was called off (the domain runs here), 20 a switchover is in doubt (it is down here), 130 interrupted."
+    " 19 a switchover was called off (the domain runs here), 20 a switchover is in doubt (it is down here),"
+    " 129 hung up, 130 interrupted, 143 terminated."
 )
 
 

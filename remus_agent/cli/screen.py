@@ -21,7 +21,8 @@ _ENTER: Final = b"\x1b[?1049h\x1b[?25l"
 """Another page of the terminal than the one with the shell's lines, and no cursor."""
 _LEAVE: Final = b"\x1b[?25h\x1b[?1049l"
 _READ_BYTES: Final = 256
-_ENDS: Final = (signal.SIGTERM, signal.SIGHUP)
+ENDS: Final = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that end it, with 128 and their number as the exit code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Screen:
     def __enter__(self) -> Self:
         self._told, self._tell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._before = signal.set_wakeup_fd(self._tell, warn_on_full_buffer=False)
-        for number in _ENDS:
+        for number in ENDS:
             self._handlers[number] = signal.signal(number, _end)
         self._handlers[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, _heard)
         self._handlers[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, self._stop)
