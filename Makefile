@@ -11,7 +11,7 @@ export LAB_GUEST := $(lab_guest)
 lab_witness ?= $(or $(LAB_WITNESS),false)
 export LAB_WITNESS := $(lab_witness)
 
-.PHONY: help setup verifier demo test test-all test-failovers check lint unit lab-test lab-up lab-down bench bench-disks bench-failovers bench-streams requirements clean
+.PHONY: help setup verifier demo test test-all test-failovers check lint unit lab-test lab-up lab-down bench bench-disks bench-failovers bench-streams completion requirements clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -71,6 +71,9 @@ bench-failovers: setup ## Measure a failover phase by phase against stock `xl re
 
 bench-streams: setup ## Measure `remusctl stream` against cat and memcpy; raw data under results/
 	@python tests/bench/stream_speed.py
+
+completion: setup ## Write the shell completion of remusctl again, after a change of its arguments
+	@python tools/shell_completion.py
 
 requirements: setup ## Resolve requirements/dev.in into exact versions with hashes
 	@python -m pip install --quiet uv

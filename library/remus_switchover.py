@@ -146,7 +146,9 @@ def switchover(client, params, check_mode):
     status = client.status(name)
     host = client.call("agent", {}).get("host")
     comparison = Comparison(f"host of {name}")
-    runs_here = status is not None and (facts_of(status)[0] == "primary" or facts_of(status)[1] == "unprotected")
+    runs_here = status is not None and (
+        facts_of(status)[0] == "primary" or facts_of(status)[1] in ("unprotected", "paused")
+    )
     if runs_here and host == params["to"]:
         return {"changed": False, "diff": comparison.as_diff(), "protection": status, "already_there": True}
     check(params, status)

@@ -151,7 +151,7 @@ def find_owner(guest, hosts, statuses, problems):
         for host in guest["hosts"]
         if host not in copies
         and (
-            statuses.get(host, {}).get("state") == "unprotected"
+            statuses.get(host, {}).get("state") in ("unprotected", "paused")
             or any(domain.get("name") == name for domain in hosts.get(host, {}).get("running") or [])
         )
     ]

@@ -19,8 +19,10 @@ from remus_agent.adapters.disk.layers import DiskMapping
 from remus_agent.adapters.disk.replicas import FileReplicas
 from remus_agent.adapters.disk.tap import DiskTaps, TapLimits
 from remus_agent.adapters.fence.agents import FenceAgents
+from remus_agent.adapters.journal import directory
 from remus_agent.adapters.journal.file import FileJournals
 from remus_agent.adapters.journal.guests import GuestFiles
+from remus_agent.adapters.journal.pauses import PauseFiles
 from remus_agent.adapters.net.announce import BridgeAnnouncer
 from remus_agent.adapters.net.output_buffer import PlugOutputBuffers
 from remus_agent.adapters.transport import tcp, tls
@@ -83,12 +85,16 @@ async def _run(settings: Config) -> None:
             listener = await tcp.serve(str(address), ips, serve, silence=silence, tls=encryption)
             stack.push_async_callback(listener.close)
         stack.push_async_callback(service.close)
+        describe_tls = None if encryption is None else encryption.describe
         control = ControlServer(
             settings.paths.agent_socket,
             handlers(
                 service,
                 _reader(events),
-                describe_tls=None if encryption is None else encryption.describe,
+                describe_tls=describe_tls,
+                selftest=service.selftest(
+                    lambda: asyncio.to_thread(directory.check_writable, settings.paths.journal), describe_tls
+                ),
             ),
         )
         await service.resume()
@@ -194,6 +200,7 @@ def _compose(
         second=_second(settings, encryption),
         fencing=FenceAgents(settings.fencing, clock) if settings.fencing else None,
         # Also where it is off now: an agent that was killed may have left it armed.
+        pauses=PauseFiles(settings.paths.state / "paused"),
         watchdog=XenWatchdog(Control(libs.load()), settings.paths.run / "watchdog.json"),
     )
     paths = {name: str(address) for name, address in settings.replication.second_paths.items()}

@@ -439,6 +439,33 @@ class GuestStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class PauseNote:
+    """A protection that is suspended. until: when it is to begin again, on `Clock`; 0: now. The rest as in `GuestRecord`."""
+
+    name: str
+    uuid: str
+    peer: str
+    interval_ms: int
+    output_limit_bytes: int
+    until: float
+    reason: str = ""
+
+
+class PauseStore(Protocol):
+    """Durable notes of pauses. Raises JournalError when the disk fails or is full; then the old note stands."""
+
+    async def load_all(self) -> tuple[list[PauseNote], list[JournalError]]:
+        """All notes, and one error for each that cannot be read."""
+        ...
+
+    async def save(self, note: PauseNote) -> None: ...
+
+    async def remove(self, name: str) -> bool:
+        """False if there was none."""
+        ...
+
+
 class ByteSource(Protocol):
     """Bytes that somebody else writes: a pipe, a file."""
 

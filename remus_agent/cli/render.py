@@ -6,13 +6,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from remus_agent.observe.event_kinds import PROBLEMS
+
 _KIB: Final = 1024
-
-
-def as_json(value: object) -> str:
-    """For programs: one JSON document."""
-    # File names and configurations can hold what is no text; it is written as JSON escapes it.
-    return json.dumps(value, indent=2, ensure_ascii=False).encode(errors="backslashreplace").decode()
 
 
 def size(count: float) -> str:
@@ -115,6 +111,9 @@ def status(one: Mapping[str, Any]) -> str:
     ]
     if one.get("reason"):
         pairs.append(("reason", one["reason"]))
+    problem = PROBLEMS.get(str(one.get("state")))
+    if problem is not None:
+        pairs.append(("what to do", f"{problem.means}: see {problem.runbook}"))
     if one.get("role") != "none":
         interval = one.get("interval_ms")
         pairs += [
@@ -249,7 +248,7 @@ def forgotten(answer: Mapping[str, Any]) -> str:
 
 
 def event(one: Mapping[str, Any]) -> str:
-    """One event on one line."""
+    """One event on one line; below it, where somebody has to do something about it, what it means and where to read how."""
     epoch = one.get("epoch")
     parts = [
         str(one.get("id")),
@@ -259,7 +258,10 @@ def event(one: Mapping[str, Any]) -> str:
         *([f"epoch={epoch}"] if epoch is not None else []),
         *(f"{text(name)}={_fact(value)}" for name, value in (one.get("detail") or {}).items()),
     ]
-    return "  ".join(parts)
+    line = "  ".join(parts)
+    if one.get("runbook"):
+        line += f"\n    {text(one.get('means'))}: see {text(one['runbook'])}"
+    return line
 
 
 def error(found: Mapping[str, Any], program: str = "remusctl") -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import Any, Final
 
 from remus_agent.cli import files
 from remus_agent.cli.client import socket_path
+from remus_agent.cli.output import message
 from remus_agent.cli.progress import ProgressLines
 from remus_agent.cli.render import duration, facts, size
 from remus_agent.errors import ConfigError, FileError, RemusError
@@ -111,8 +111,8 @@ def _shower(progress: ProgressLines) -> Show:
 
 def _summarize(report: Mapping[str, Any], output: str) -> None:
     """On standard error, because standard output may lead to xl."""
-    if output == "json":
-        print(json.dumps({"summary": dict(report)}), file=sys.stderr)
+    if output != "table":
+        print(message({"summary": dict(report)}, output), file=sys.stderr)
         return
     pairs = [
         ("domain", report["domain"]),

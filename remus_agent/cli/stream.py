@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -11,9 +10,8 @@ from typing import Any, Final
 
 from xxhash import xxh3_128
 
-from remus_agent.cli import files, stream_render
+from remus_agent.cli import files, output, stream_render
 from remus_agent.cli.progress import ProgressLines
-from remus_agent.cli.render import as_json
 from remus_agent.errors import ConfigError, StreamError
 from remus_agent.protocol.stream_tools import difference
 from remus_agent.protocol.stream_tools.convert import EpochCut, PlainConversion
@@ -85,7 +83,7 @@ def _diff(options: argparse.Namespace, progress: ProgressLines) -> int:
         "memory": asdict(memory) | counts,
         "changes": changes,
     }
-    print(as_json(found) if options.output == "json" else stream_render.difference(found))
+    output.show(options, found, stream_render.difference(found))
     return 0 if found["same"] else DIFFERENT
 
 
@@ -131,7 +129,7 @@ def _write(options: argparse.Namespace, progress: ProgressLines, tool: PlainConv
         "left_out": source.done - complete_at if isinstance(error, CutInsideEpoch) else 0,
     }
     if options.target != files.STANDARD:
-        print(as_json(found) if options.output == "json" else stream_render.written(found))
+        output.show(options, found, stream_render.written(found))
     elif found["left_out"]:
         print(stream_render.written(found), file=sys.stderr)
     return 0
@@ -193,9 +191,9 @@ def _show_whole(
     if options.output == "table":
         print(shown(found))
     elif getattr(options, "records", False) or getattr(options, "epochs", False):
-        print(json.dumps({"summary": found}))
+        print(output.entry({"summary": found}, options.output))
     else:
-        print(as_json(found))
+        print(output.document(found, options.output))
 
 
 def _verdict(error: StreamError | None) -> str:
@@ -211,7 +209,7 @@ def _verdict(error: StreamError | None) -> str:
 
 
 def _line(options: argparse.Namespace, one: dict[str, Any], shown: Callable[[Mapping[str, Any]], str]) -> None:
-    print(json.dumps(one) if options.output == "json" else shown(one))
+    print(shown(one) if options.output == "table" else output.entry(one, options.output))
 
 
 TOOLS: Final[dict[str, Callable[[argparse.Namespace, ProgressLines], int]]] = {

@@ -11,8 +11,8 @@ EPILOG: Final = (
     "Exit codes: 0 done (verify: the stream is good; diff: no difference), 2 wrong arguments, 3 no such epoch in the"
     " stream, 6 the stream breaks a rule, 13 a file cannot be read or written, 14 the stream ends inside an epoch or"
     " before its first one is complete, 15 the stream ends between epochs, without its END, 16 the streams differ, 130"
-    " interrupted. A FILE of - is standard input. -o json prints JSON. No agent is needed, but for send, whose other codes"
-    " are those of remusctl --help."
+    " interrupted. A FILE of - is standard input. -o json prints JSON, -o yaml YAML. No agent is needed but for send, whose other"
+    " codes are those of remusctl --help."
 )
 CONFIG: Final = Path("/etc/remus/agent.toml")
 """Where the configuration is installed; `remus_agent.config` takes long to load."""
@@ -34,8 +34,8 @@ def add(verb: Add, shared: argparse.ArgumentParser) -> None:
 
     inspect = tool("inspect", "show what a stream holds: headers, records, pages, epochs")
     inspect.add_argument("file", metavar="FILE")
-    inspect.add_argument("--records", action="store_true", help="show each header and record (JSON: one a line)")
-    inspect.add_argument("--epochs", action="store_true", help="show each epoch (JSON: one a line)")
+    inspect.add_argument("--records", action="store_true", help="show each header and record (-o json: one a line)")
+    inspect.add_argument("--epochs", action="store_true", help="show each epoch (-o json: one a line)")
 
     diff = tool("diff", "show what differs between two streams: pages, registers, parameters, configuration")
     diff.add_argument("file", metavar="A")

@@ -45,8 +45,10 @@ State = Literal[
     "active",
     "discarded",
     "unprotected",
+    "paused",
 ]
-"""What a role is doing; `unprotected` only with role `none`. `silent`: no acknowledgement comes, the guest
+"""What a role is doing; `unprotected` and `paused` only with role `none`; `paused`: its protection
+is suspended, and begins again by itself. `silent`: no acknowledgement comes, the guest
 runs and its output is held. `stopping`: protection ends, and may still hold output. `solo`: it runs
 on unprotected, output open, and a backup is looked for. `standing-down`: another host owns it, it is being paused or
 destroyed here. `stood-down`: it is paused here, until the owner has shown that it runs it; `reason` says what is waited for.
@@ -91,8 +93,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     epoch: the running one. acked_epoch: newest whose memory the backup acknowledged. committed_epoch: newest
     committed. held_*: guest output that waits for an acknowledgement; dropped_packets: lost because the
     buffer was full. last_ack_age: seconds since the last acknowledgement. interval_ms: wanted time between
-    checkpoints. pages_last, down_ms_last: of the last checkpoint. since: seconds in this state. reason: why
-    it failed or is silent. disks: those that are protected with it, on its primary.
+    checkpoints. pages_last, bytes_last (of memory), down_ms_last: of the last checkpoint. since: seconds in this state. reason:
+    why it failed or is silent. disks: those that are protected with it, on its primary.
     """
 
     domain: str
@@ -111,6 +113,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     last_ack_age: float | None = None
     interval_ms: int = 0
     pages_last: int = 0
+    bytes_last: int = 0
     down_ms_last: float = 0.0
     since: float = 0.0
     reason: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -22,22 +22,26 @@ from remus_agent.errors import (
 from remus_agent.machines.primary import ALONE, NOT_OURS, State
 from remus_agent.machines.watchdog import AUTHORITY
 from remus_agent.observe.status import Status
-from remus_agent.ports import STOOD_DOWN, Domain, GuestRecord, GuestStore, OutputBuffers, Reserved
+from remus_agent.ports import STOOD_DOWN, Domain, GuestRecord, GuestStore, OutputBuffers, PauseNote, Reserved
 from remus_agent.protocol.replication.messages import Hello, Refuse
 from remus_agent.services import switchover
 from remus_agent.services.backup import BackupService, refuse_on_backup
 from remus_agent.services.disks import hello_disks
+from remus_agent.services.failover_trial import failover_trial
 from remus_agent.services.forgetting import Forgetting
 from remus_agent.services.hand_over import ByWord, HandOvers
 from remus_agent.services.override import operators_word
+from remus_agent.services.pausing import Pauses
 from remus_agent.services.primary import PrimaryService, is_over
 from remus_agent.services.primary_ports import PrimaryPorts, hello_for
 from remus_agent.services.report import copy_status, none_status, primary_status
 from remus_agent.services.roles import Roles, Seams
+from remus_agent.services.selftest import SelfTest
 from remus_agent.services.session import ask
 from remus_agent.services.settings import Settings
 from remus_agent.services.stand_down import destroy_stale
 from remus_agent.services.sweep import sweep_copies, sweep_outputs, sweep_taps
+from remus_agent.services.topology import Topology
 from remus_agent.services.unfinished import Unfinished
 from remus_agent.services.watch import Progress, watch
 from remus_agent.services.watchdog import WatchdogKeeper
@@ -62,6 +66,7 @@ class AgentService:
         self.peers = peers
         self.backup = backup
         self._ports = ports
+        self._paths = paths or {}
         self._outputs = outputs
         self._primaries: dict[str, PrimaryService] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -84,6 +89,19 @@ class AgentService:
         )
         backup.gives_way = self._gives_way
         backup.make_way = self._make_way
+        self._topology = Topology(
+            settings.host,
+            peers,
+            paths or {},
+            ports.clock,
+            ports.hypervisor,
+            ports.witness,
+            backup,
+            self._roles,
+            self._primaries,
+        )
+        self._pauses = Pauses(ports.pauses, ports.clock, ports.events, settings.retry, self)
+        self._pausing: asyncio.Task[None] | None = None
         self._unfinished = Unfinished(
             ports.hypervisor, ports.store, ports.events, ports.announcer, witnessed=ports.witness is not None
         )
@@ -91,6 +109,12 @@ class AgentService:
         self._forgetting = Forgetting(settings.host, ports, backup, self._protector)
         seconds = settings.watchdog_seconds if self._roles is not None else 0
         self._watchdog = WatchdogKeeper(ports.watchdog, seconds, ports.clock, ports.events, self._under_authority)
+
+    def selftest(
+        self, disk: Callable[[], Awaitable[None]], tls: Callable[[], Awaitable[Mapping[str, Any]]] | None
+    ) -> SelfTest:
+        """Of this host; see `SelfTest`."""
+        return SelfTest(self.settings, self.peers, self._paths, self._ports, self, disk, tls)
 
     @property
     def store(self) -> GuestStore:
@@ -103,6 +127,7 @@ class AgentService:
         be resumed (its peer is not configured, its record is damaged): output is held then, and its tap stays as it is too."""
         self._watchdog.take_over()
         await sweep_outputs(self._outputs, self._ports.hypervisor, self._ports.events)
+        await self._pauses.load()
         loaded = await self._ports.store.load_all()
         kept = {error.domain for error in loaded.damaged if error.domain is not None}
         for error in loaded.damaged:
@@ -145,6 +170,7 @@ class AgentService:
             lambda: starting | self.backup.working_names(),
         )
         self._sweeping = asyncio.create_task(sweeping, name="sweep copies")
+        self._pausing = asyncio.create_task(self._pauses.run(), name="pauses")
 
     def _left_of(self, record: GuestRecord) -> str:
         """What there is of a guest that ran here, or was just about to."""
@@ -163,7 +189,7 @@ class AgentService:
     async def close(self) -> None:
         """The agent stops. Guests run on; held output stays held."""
         await self._watchdog.close()  # first: what follows may take longer than it waits
-        tasks = [*self._tasks.values(), *((self._sweeping,) if self._sweeping is not None else ())]
+        tasks = [*self._tasks.values(), *(task for task in (self._sweeping, self._pausing) if task is not None)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -197,12 +223,19 @@ class AgentService:
     async def overview(self) -> list[Status]:
         """Every domain this agent has to do with."""
         overrides = self._roles.overrides if self._roles is not None else ()
-        names = sorted({*self._primaries, *self.backup.names(), *overrides})
+        names = sorted({*self._primaries, *self.backup.names(), *overrides, *self._pauses.names()})
         return [await self.status(name) for name in names]
+
+    async def topology(self) -> dict[str, Any]:
+        """Every guest as this host sees it; see `Topology.view`."""
+        return await self._topology.view(self)
 
     async def status(self, name: str) -> Status:
         """One domain. Raises DomainNotFound for a name that neither the agent nor Xen knows."""
         primary = self._primaries.get(name)
+        paused = None if self._is_protected(name) else self._pauses.status(name)
+        if paused is not None:
+            return paused
         if primary is not None and not (is_over(primary) and self.backup.copy_of(name) is not None):
             return await primary_status(primary, self._ports.clock.now(), self._watchdog.problem)
         copy = self.backup.copy_of(name)
@@ -327,6 +360,29 @@ class AgentService:
 
     async def unprotect(self, name: str, *, force: bool, timeout: float, progress: Progress) -> Status:
         """End protection: the copy is destroyed first, then held output flows. On a backup: destroy the copy (force)."""
+        await self._pauses.forget(name, "its protection was ended for good")
+        await self._unprotect(name, force=force, timeout=timeout, progress=progress)
+        return await self.status(name)
+
+    async def pause(self, name: str, *, seconds: float, reason: str, timeout: float, progress: Progress) -> Status:
+        """Suspend a protection; see `Pauses.pause`."""
+        await self._pauses.pause(name, seconds, reason, timeout, progress)
+        return await self.status(name)
+
+    async def resume_protection(self, name: str, *, wait: bool, timeout: float, progress: Progress) -> Status:
+        """End a pause; with wait, return when it is protected again. Where that fails it is tried again by itself."""
+        note = await self._pauses.resume(name)
+        return await self.protect(
+            name,
+            note.peer,
+            interval_ms=note.interval_ms,
+            output_limit_bytes=note.output_limit_bytes,
+            wait=wait,
+            timeout=timeout,
+            progress=progress,
+        )
+
+    async def _unprotect(self, name: str, *, force: bool, timeout: float, progress: Progress) -> None:
         service = self._primaries.get(name)
         if service is None or is_over(service):
             copy = self.backup.copy_of(name)
@@ -334,7 +390,7 @@ class AgentService:
                 if not force:
                     raise refuse_on_backup(name)
                 await self.backup.discard(name)
-            return await self.status(name)
+            return
         if service.state not in NOT_OURS:
             await service.require_local_disks()
         service.ask_stop(force=force)
@@ -357,7 +413,6 @@ class AgentService:
                 left=f"{service.state.value}: the guest runs, its output is held",
                 hint="destroy the copy on the backup and repeat with --force",
             )
-        return await self.status(name)
 
     async def switchover(
         self, name: str, *, timeout: float, dry_run: bool, generation: int | None, progress: Progress
@@ -369,7 +424,7 @@ class AgentService:
         switchover.refuse_unless_protected(service, service.record.generation, generation)
         peer = service.record.peer
         if dry_run:
-            return switchover.facts(service, peer)
+            return {**switchover.facts(service, peer), "generation": service.record.generation}
         service.switchover.ask(timeout)
         longest = timeout + self.settings.suspend + self.settings.activate + 2 * self.settings.ack
         await self._watch(
@@ -403,10 +458,66 @@ class AgentService:
         )
         return await self.status(name)
 
+    async def failover_trial(
+        self,
+        name: str,
+        *,
+        generation: int | None,
+        session: str | None,
+        fenced: dict[str, str],
+        accept_loss: bool,
+    ) -> dict[str, Any]:
+        """What `failover` would do; see `failover_trial`."""
+        return await failover_trial(
+            name,
+            self.backup,
+            self._ports.witness,
+            self.settings,
+            generation=generation,
+            session=session,
+            fenced=fenced,
+            accept_loss=accept_loss,
+        )
+
     async def forget(self, uuid: str, *, force: bool, generation: int | None, dry_run: bool) -> dict[str, Any]:
         """Remove the witness's record of a guest that is gone for good; see `Forgetting.forget`."""
         async with self._lock:  # nobody begins to protect it meanwhile
             return await self._forgetting.forget(uuid, force=force, generation=generation, dry_run=dry_run)
+
+    # What `pausing.Protections` asks for
+
+    def protector(self, name: str) -> PrimaryService | None:
+        """What protects this guest now."""
+        return self._primaries.get(name) if self._is_protected(name) else None
+
+    def has_copy(self, name: str) -> bool:
+        """Whether this host is its backup."""
+        copy = self.backup.copy_of(name)
+        return copy is not None and copy.state.value not in ("active", "discarded")
+
+    async def begin(self, note: PauseNote) -> None:
+        """Protect a guest again whose pause is over."""
+        domain = await self._ports.hypervisor.domain(note.name)
+        if domain.uuid != note.uuid:
+            raise DomainNotFound("another domain has taken its name", domain=note.name)
+        await self.protect(
+            note.name,
+            note.peer,
+            interval_ms=note.interval_ms,
+            output_limit_bytes=note.output_limit_bytes,
+            wait=False,
+            timeout=0.0,
+            progress=lambda *_, **__: None,
+        )
+
+    def failure(self, name: str) -> str | None:
+        """Why its last protection ended, if it failed."""
+        service = self._primaries.get(name)
+        return None if service is None or service.state is not State.FAILED else service.reason
+
+    async def end(self, name: str, timeout: float, progress: Progress) -> None:
+        """End a protection that is to be paused."""
+        await self._unprotect(name, force=False, timeout=timeout, progress=progress)
 
     # Helpers
 

@@ -30,6 +30,11 @@ class HeartbeatSender:
         self._failed = ""
         """What was logged last; the same again is not worth a line every second."""
 
+    @property
+    def problem(self) -> str | None:
+        """Why no heartbeat gets through; None where the last one did, or none was tried yet."""
+        return self._failed or None
+
     async def run(self) -> None:
         """Send a beat every `heartbeat` seconds; connect again whenever the connection is lost."""
         while True:
@@ -74,14 +79,22 @@ class HeardBeats:
         self._clock = clock
         self._settings = settings
         self._heard: dict[tuple[str, str], float] = {}
+        self._hosts: dict[str, float] = {}
 
     def heard(self, host: str, guest: str) -> float | None:
         """When this host last said that it looks after this guest (UUID); None: never."""
         return self._heard.get((host, guest))
 
+    def heard_host(self, host: str) -> float | None:
+        """When anything came from this host; None: never, or not for twice as long as a detector waits."""
+        heard = self._hosts.get(host)
+        return None if heard is None or self._clock.now() - heard >= 2 * self._settings.detect else heard
+
     def _take(self, beat: Beat, now: float) -> None:
         # What is older than a detector's patience tells nobody anything: a peer can't make this grow by naming ever new guests.
         self._heard = {key: heard for key, heard in self._heard.items() if now - heard < 2 * self._settings.detect}
+        self._hosts = {host: heard for host, heard in self._hosts.items() if now - heard < 2 * self._settings.detect}
+        self._hosts[beat.host] = now
         self._heard.update({(beat.host, guest): now for guest in beat.guests})
 
     async def serve(self, connection: Connection, first: Beat) -> None:

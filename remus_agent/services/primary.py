@@ -157,6 +157,11 @@ class PrimaryService:
         return self._session.id if self._session else None
 
     @property
+    def heard(self) -> float | None:
+        """When anything came from the backup; None: never."""
+        return self._session.last_heard if self._session else self.last_ack
+
+    @property
     def held_because(self) -> RemusError | None:
         """Why output is still held, or a tap still in place, although nothing speaks against ending it."""
         return self._leaving.held_because

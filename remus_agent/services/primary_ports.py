@@ -8,7 +8,17 @@ from dataclasses import dataclass
 
 from remus_agent.disk_ports import Taps
 from remus_agent.fence_ports import Fencing, Watchdog
-from remus_agent.ports import Announcer, Clock, Connector, Domain, EventSink, GuestStore, HostFacts, Hypervisor
+from remus_agent.ports import (
+    Announcer,
+    Clock,
+    Connector,
+    Domain,
+    EventSink,
+    GuestStore,
+    HostFacts,
+    Hypervisor,
+    PauseStore,
+)
 from remus_agent.protocol.replication.messages import Hello, HelloDisk
 from remus_agent.witness_ports import Witness
 
@@ -32,6 +42,8 @@ class PrimaryPorts:
     """None: no fence agent is configured."""
     watchdog: Watchdog | None = None
     """None: this host has none."""
+    pauses: PauseStore | None = None
+    """None: no protection can be paused."""
 
 
 def hello_for(

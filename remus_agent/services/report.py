@@ -81,6 +81,7 @@ async def primary_status(service: PrimaryService, now: float, watchdog: RemusErr
         last_ack_age=round(now - service.last_ack, 3) if service.last_ack is not None else None,
         interval_ms=service.record.interval_ms,
         pages_last=last.pages if last else 0,
+        bytes_last=last.bytes if last else 0,
         down_ms_last=round(last.down_ns / 1e6, 3) if last else 0.0,
         since=round(now - service.since, 3),
         reason=reason,

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
 from remus_agent.errors import ConfigError
+from remus_agent.observe.event_kinds import explained
 from remus_agent.protocol.replication.messages import Uuid
 from remus_agent.services.agent import AgentService
+from remus_agent.services.selftest import SelfTest
 from remus_agent.services.watch import Progress
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=127)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
-Limit = Annotated[int, msgspec.Meta(ge=1, le=10000)]
+MOST_AT_ONCE: Final = 10_000
+Limit = Annotated[int, msgspec.Meta(ge=1, le=MOST_AT_ONCE)]
 
 
 class Nothing(msgspec.Struct, forbid_unknown_fields=True):
@@ -61,10 +64,11 @@ class Fenced(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 class Failover(OfDomain, kw_only=True):
     """Parameters of `failover`. accept_loss: where the witness gives no word, activate a copy that clients may have been told
-    more than it knows; recorded as a possible loss."""
+    more than it knows; recorded as a possible loss. dry_run: only say whether it could be done."""
 
     fenced: Fenced | None = None
     accept_loss: bool = False
+    dry_run: bool = False
     expected_session: str | None = None
     expected_generation: int | None = None
 
@@ -75,6 +79,21 @@ class Switchover(OfDomain, kw_only=True):
     timeout: Seconds = 60.0
     dry_run: bool = False
     expected_generation: int | None = None
+
+
+class Pause(OfDomain, kw_only=True):
+    """Parameters of `pause`. seconds: until it is protected again by itself. timeout: for the end of the protection."""
+
+    seconds: Annotated[float, msgspec.Meta(ge=1, le=7 * 86400)]
+    reason: Annotated[str, msgspec.Meta(max_length=500)] = ""
+    timeout: Seconds = 120.0
+
+
+class Resume(OfDomain, kw_only=True):
+    """Parameters of `resume`."""
+
+    wait: bool = True
+    timeout: Seconds = 900.0
 
 
 class FenceCheck(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -94,11 +113,12 @@ class Forget(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Events(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Parameters of `events`."""
+    """Parameters of `events`. problems: only those that somebody has to do something about."""
 
     domain: Name | None = None
     since: Annotated[int, msgspec.Meta(ge=0)] = 0
     limit: Limit = 200
+    problems: bool = False
 
 
 class Records(OfDomain, kw_only=True):
@@ -119,13 +139,17 @@ ReadEvents = Callable[[int, str | None, int], list[dict[str, Any]]]
 DescribeTls = Callable[[], Awaitable[Mapping[str, Any]]]
 Verb = Literal[
     "agent",
+    "selftest",
     "list",
     "status",
+    "topology",
     "protect",
     "probe",
     "unprotect",
     "switchover",
     "failover",
+    "pause",
+    "resume",
     "fence-check",
     "forget",
     "relay",
@@ -139,6 +163,7 @@ def handlers(
     read_events: ReadEvents,
     *,
     describe_tls: DescribeTls | None = None,
+    selftest: SelfTest | None = None,
 ) -> dict[str, Handler]:
     """One handler a verb. describe_tls: what is to be said of this host's certificate; None where connections are not
     encrypted."""
@@ -147,11 +172,19 @@ def handlers(
     async def agent(_: Nothing, __: Progress) -> Mapping[str, Any]:
         return {**await service.agent(), "tls": None if describe_tls is None else await describe_tls()}
 
+    async def self_test(_: Nothing, __: Progress) -> Mapping[str, Any]:
+        if selftest is None:
+            raise ConfigError("this agent cannot test itself", operation="selftest")
+        return await selftest.run()
+
     async def list_(_: Nothing, __: Progress) -> Mapping[str, Any]:
         return {"domains": [status.as_dict() for status in await service.overview()]}
 
     async def status(params: OfDomain, _: Progress) -> Mapping[str, Any]:
         return (await service.status(params.domain)).as_dict()
+
+    async def topology(_: Nothing, __: Progress) -> Mapping[str, Any]:
+        return await service.topology()
 
     async def probe(params: Probe, _: Progress) -> Mapping[str, Any]:
         return await service.probe(params.domain, params.peer)
@@ -175,8 +208,16 @@ def handlers(
         return status.as_dict()
 
     async def failover(params: Failover, progress: Progress) -> Mapping[str, Any]:
-        progress("activating", message=f"failover {params.domain}")
         fenced = {} if params.fenced is None else msgspec.structs.asdict(params.fenced)
+        if params.dry_run:
+            return await service.failover_trial(
+                params.domain,
+                generation=params.expected_generation,
+                session=params.expected_session,
+                fenced=fenced,
+                accept_loss=params.accept_loss,
+            )
+        progress("activating", message=f"failover {params.domain}")
         status = await service.failover(
             params.domain,
             generation=params.expected_generation,
@@ -195,6 +236,18 @@ def handlers(
             progress=progress,
         )
 
+    async def pause(params: Pause, progress: Progress) -> Mapping[str, Any]:
+        status = await service.pause(
+            params.domain, seconds=params.seconds, reason=params.reason, timeout=params.timeout, progress=progress
+        )
+        return status.as_dict()
+
+    async def resume(params: Resume, progress: Progress) -> Mapping[str, Any]:
+        status = await service.resume_protection(
+            params.domain, wait=params.wait, timeout=params.timeout, progress=progress
+        )
+        return status.as_dict()
+
     async def fence_check(params: FenceCheck, _: Progress) -> Mapping[str, Any]:
         return await service.fence_check(params.host)
 
@@ -207,20 +260,29 @@ def handlers(
         return asdict(await service.reserve(params.domain, params.seconds))
 
     async def events(params: Events, _: Progress) -> Mapping[str, Any]:
-        return {"events": read_events(params.since, params.domain, params.limit)}
+        most = MOST_AT_ONCE if params.problems else params.limit
+        found = [explained(one) for one in read_events(params.since, params.domain, most)]
+        if params.problems:
+            found = [one for one in found if "runbook" in one]
+            found = found[: params.limit] if params.since else found[-params.limit :]
+        return {"events": found}
 
     async def records(params: Records, _: Progress) -> Mapping[str, Any]:
         return {"epochs": service.records(params.domain, params.limit)}
 
     return {
         "agent": _checked(Nothing, agent),
+        "selftest": _checked(Nothing, self_test),
         "list": _checked(Nothing, list_),
         "status": _checked(OfDomain, status),
+        "topology": _checked(Nothing, topology),
         "probe": _checked(Probe, probe),
         "protect": _checked(Protect, protect),
         "unprotect": _checked(Unprotect, unprotect),
         "switchover": _checked(Switchover, switchover),
         "failover": _checked(Failover, failover),
+        "pause": _checked(Pause, pause),
+        "resume": _checked(Resume, resume),
         "fence-check": _checked(FenceCheck, fence_check),
         "forget": _checked(Forget, forget),
         "relay": _checked(Relay, relay),

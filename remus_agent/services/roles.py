@@ -11,6 +11,7 @@ from typing import Any
 
 from remus_agent.errors import AuthorityError, DomainNotFound, RemusError, WitnessError
 from remus_agent.machines import backup as backup_machine
+from remus_agent.machines.authority import Ownership
 from remus_agent.ports import Domain, GuestRecord
 from remus_agent.services.admission import admit
 from remus_agent.services.authority import Authority
@@ -76,6 +77,7 @@ class Roles:
         self._giving_back = GivingBack(self._authority, self._notes, backup, ports, self.takeover.turn, settings.retry)
         self._overrides = Overrides(self._authority, self._notes, backup, ports, seams.adopt, settings.retry)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._senders: dict[str, HeartbeatSender] = {}
         backup.admit = functools.partial(admit, self._authority)
 
     def start(self, records: Sequence[GuestRecord] = ()) -> None:
@@ -91,6 +93,7 @@ class Roles:
                 self._ports.clock,
                 self._seams.guests,
             )
+            self._senders[name] = sender
             self._spawn(sender.run(), f"heartbeats to {name}")
 
     async def close(self) -> None:
@@ -181,6 +184,15 @@ class Roles:
     def resume_override(self, record: GuestRecord) -> None:
         """A guest that an earlier agent has activated by override, and that runs here."""
         self._spawn(self._overrides.reconcile(record), f"reconcile {record.name}")
+
+    def second_path_problem(self, peer: str) -> str | None:
+        """Why no heartbeat gets through to this peer over the second path; None: they do, or there is none."""
+        sender = self._senders.get(peer)
+        return None if sender is None else sender.problem
+
+    def last_seen(self, guest: str) -> Ownership | None:
+        """A guest's record as this host last read or changed it."""
+        return self._authority.last_seen(guest)
 
     @property
     def overrides(self) -> Mapping[str, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from remus_agent.adapters.sim.disk import SimTaps, SimVolume
 from remus_agent.adapters.sim.hypervisor import SimHypervisor
-from remus_agent.adapters.sim.local import LoopClock, SimAnnouncer, SimDisk, SimEvents, SimOutput, SimOutputs
+from remus_agent.adapters.sim.local import LoopClock, SimAnnouncer, SimDisk, SimEvents, SimOutput, SimOutputs, SimPauses
 from remus_agent.adapters.sim.net import SimConnection, SimNetwork
 from remus_agent.adapters.sim.replica import SimReplicas, SimStores
 from remus_agent.disk_ports import DiskFacts
@@ -39,9 +39,11 @@ class Host:
     taps: SimTaps | None = None
     replicas: SimReplicas | None = None
     stores: SimStores = field(init=False)
+    pauses: SimPauses = field(init=False)
 
     def __post_init__(self) -> None:
         self.stores = SimStores(self.disk)
+        self.pauses = SimPauses(self.disk)
 
 
 class Pair:
@@ -72,7 +74,16 @@ class Pair:
         host.agent = AgentService(
             settings,
             {"beta": "beta:1"} if host is self.alpha else {"alpha": "alpha:1"},
-            PrimaryPorts(host.xen, self.network, host.disk, host.events, clock, host.taps, host.announcer),
+            PrimaryPorts(
+                host.xen,
+                self.network,
+                host.disk,
+                host.events,
+                clock,
+                host.taps,
+                host.announcer,
+                pauses=host.pauses,
+            ),
             host.outputs,
             backup,
         )
@@ -97,7 +108,7 @@ class Pair:
         agent = on(host)
         if host.taps is not None:
             host.taps.kill()
-        for task in agent._tasks.values():
+        for task in (*agent._tasks.values(), *((agent._pausing,) if agent._pausing is not None else ())):
             task.cancel()
         await asyncio.gather(*agent._tasks.values(), return_exceptions=True)
         host.xen.revive()

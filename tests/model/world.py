@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from remus_agent.adapters.sim.disk import SimTaps
 from remus_agent.adapters.sim.fencing import SimFencing
 from remus_agent.adapters.sim.hypervisor import SimGuest
-from remus_agent.adapters.sim.local import SimAnnouncer
+from remus_agent.adapters.sim.local import SimAnnouncer, SimPauses
 from remus_agent.adapters.sim.net import SimConnection
 from remus_agent.adapters.sim.replica import SimReplicas, SimStores
 from remus_agent.adapters.sim.watchdog import SimWatchdog
@@ -80,10 +80,14 @@ class Machine:
     events: Events
     node: Node
     watchdog: SimWatchdog = field(default_factory=SimWatchdog)
+    pauses: SimPauses = field(init=False)
     up: bool = True
     agent: AgentService | None = None
     starting: asyncio.Task[None] | None = None
     connections: list[SimConnection] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.pauses = SimPauses(self.disk)
 
 
 @dataclass
@@ -217,6 +221,7 @@ class World:
                 self.witness.of(host.name),
                 fencing=self.fencing,
                 watchdog=host.watchdog,
+                pauses=host.pauses,
             ),
             host.outputs,
             backup,

@@ -110,3 +110,8 @@ def test_the_guest_answers(host):
 def test_the_command_line_agrees(host):
     said = host.check_output("remusctl -o json status %s", GUEST)
     assert f'"{GUEST}"' in said
+
+
+def test_the_shell_completes_its_commands(host):
+    completion = host.file("/usr/local/share/bash-completion/completions/remusctl")
+    assert completion.contains("complete -F _remusctl remusctl")

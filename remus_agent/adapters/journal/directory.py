@@ -48,6 +48,22 @@ def make(directory: Path) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
+def check_writable(directory: Path) -> None:
+    """Write a file there, make it durable, and remove it. Raises JournalError."""
+    path = directory / ".selftest"
+    try:
+        make(directory)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            write_file(fd, bytes(4096))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+            path.unlink()
+    except OSError as error:
+        raise failure(error, "write", path, "*", "nothing was changed") from error
+
+
 def sync(directory: Path) -> None:
     """Make created, renamed and removed names durable. Raises OSError."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from remus_agent.errors import JournalError, OutputBufferError
-from remus_agent.ports import BufferState, CommitRecord, Domain, GuestRecord, LoadedGuests
+from remus_agent.ports import BufferState, CommitRecord, Domain, GuestRecord, LoadedGuests, PauseNote
 
 
 @dataclass
@@ -150,6 +150,24 @@ class SimDisk:
 
     async def remove(self, name: str) -> bool:
         return self.guests.pop(name, None) is not None
+
+
+class SimPauses:
+    """ports.PauseStore; it outlives an agent."""
+
+    def __init__(self, disk: SimDisk) -> None:
+        self._disk = disk
+        self.notes: dict[str, PauseNote] = {}
+
+    async def load_all(self) -> tuple[list[PauseNote], list[JournalError]]:
+        return list(self.notes.values()), []
+
+    async def save(self, note: PauseNote) -> None:
+        self._disk.check("pauses")
+        self.notes[note.name] = note
+
+    async def remove(self, name: str) -> bool:
+        return self.notes.pop(name, None) is not None
 
 
 class SimEvents:

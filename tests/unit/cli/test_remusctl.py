@@ -6,91 +6,18 @@ import os
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from fake_agent import STATUS, Answers, FakeAgent, Terminal, fails
 
 from remus_agent.cli import main as cli
-from remus_agent.cli import progress, render
+from remus_agent.cli import progress, reading, render
 from remus_agent.errors import FenceTimeout, SwitchoverError, SwitchoverInDoubt, WitnessUnknown
 from remus_agent.protocol import control
 from remus_agent.protocol.control import Progress
-
-Answers = Callable[[control.Request], list[bytes]]
-
-STATUS: dict[str, Any] = {
-    "domain": "redis1",
-    "role": "primary",
-    "state": "protected",
-    "peer": "beta",
-    "session": "0d4a3c1e-8b61-4a70-9a5b-3f1d2c4e5f60",
-    "generation": 3,
-    "epoch": 42,
-    "acked_epoch": 41,
-    "committed_epoch": 41,
-    "seeding": None,
-    "held_bytes": 65536,
-    "held_packets": 7,
-    "dropped_packets": 0,
-    "last_ack_age": 0.25,
-    "interval_ms": 0,
-    "pages_last": 120,
-    "down_ms_last": 2.5,
-    "since": 75.0,
-    "reason": None,
-}
-
-
-class FakeAgent:
-    """Answers each request with what `answers` says, and notes the requests."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.requests: list[control.Request] = []
-        self.answers: Answers = lambda request: [control.encode_result(request.id, STATUS)]
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.bind(str(path))
-        self._socket.listen()
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                sock, _ = self._socket.accept()
-            except OSError:
-                return
-            with sock, sock.makefile("rb") as lines:
-                for line in lines:
-                    request = control.decode_request(line)
-                    self.requests.append(request)
-                    found = self.answers(request)
-                    sock.sendall(b"".join(found))
-                    if not found:
-                        break
-
-    def close(self) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-
-
-@pytest.fixture
-def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAgent]:
-    agent = FakeAgent(tmp_path / "agent.sock")
-    monkeypatch.setenv("REMUS_SOCKET", str(agent.path))
-    yield agent
-    agent.close()
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def fails(**facts: Any) -> Answers:
-    return lambda request: [control.encode_answer(control.Answer(id=request.id, error=control.Failure(**facts)))]
 
 
 def test_list(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
@@ -258,11 +185,12 @@ def test_a_defect_ends_in_a_message(
 
 
 def failover(*more: str) -> list[str]:
-    return ["failover", "redis1", "--fenced-host", "alpha", "--fenced-method", "power-off", *more]
+    proof = ["--fenced-host", "alpha", "--fenced-method", "power-off", "--evidence", "lamp is off"]
+    return ["failover", "redis1", *proof, *more]
 
 
 def test_failover_with_yes_asks_nothing(agent: FakeAgent) -> None:
-    assert cli.main(failover("--evidence", "lamp is off", "--expected-generation", "3", "--yes")) == 0
+    assert cli.main(failover("--expected-generation", "3", "--yes")) == 0
     assert [r.method for r in agent.requests] == ["failover"]
     assert agent.requests[0].params == {
         "domain": "redis1",
@@ -527,7 +455,7 @@ def test_following_events_goes_on_after_the_last_one(
 
     batches = iter([[EVENT], [EVENT | {"id": 6}], [], []])
     agent.answers = lambda r: [control.encode_result(r.id, {"events": next(batches)})]
-    monkeypatch.setattr(cli.time, "sleep", sleep)
+    monkeypatch.setattr(reading.time, "sleep", sleep)
     assert cli.main(["events", "--follow", "-o", "json"]) == 130
     assert [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()] == [5, 6]
     assert [r.params["since"] for r in agent.requests] == [0, 5, 6, 6]
@@ -544,6 +472,7 @@ def test_following_events_goes_on_after_the_last_one(
         ["protect", "redis1", "--peer", "beta", "--interval-ms", "x"],
         ["failover", "redis1", "--yes"],
         ["failover", "redis1", "--fenced-host", "alpha", "--yes"],
+        ["failover", "redis1", "--fenced-host", "alpha", "--fenced-method", "power-off", "--yes"],
         ["-o", "xml", "list"],
     ],
     ids=str,
@@ -643,7 +572,7 @@ def test_switchover_asks_for_what_it_is_told(agent: FakeAgent, capsys: pytest.Ca
     agent.answers = lambda r: [control.encode_result(r.id, {"domain": "redis1", "to": "beta"})]
     assert cli.main(["switchover", "redis1", "--timeout", "20", "--dry-run"]) == 0
     assert "could be moved to beta" in capsys.readouterr().out
-    assert cli.main(["switchover", "redis1", "--expected-generation", "3"]) == 0
+    assert cli.main(["switchover", "redis1", "--expected-generation", "3", "--yes"]) == 0
     assert "runs on beta" in capsys.readouterr().out
     assert [request.params for request in agent.requests] == [
         {"domain": "redis1", "timeout": 20.0, "dry_run": True},
@@ -656,5 +585,14 @@ def test_switchover_tells_by_its_exit_code_what_was_left(
     agent: FakeAgent, error: type[SwitchoverError], exit_code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     agent.answers = lambda r: [control.encode_error(r.id, error("why", left="what was left"))]
-    assert cli.main(["switchover", "redis1"]) == exit_code
+    assert cli.main(["switchover", "redis1", "--yes"]) == exit_code
     assert "what was left" in capsys.readouterr().err
+
+
+def test_yaml_is_what_the_agent_answered(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["status", "redis1", "-o", "yaml"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == STATUS
+    agent.answers = fails(code="refused", message="no: not now", left="as before")
+    assert cli.main(["-o", "yaml", "status", "redis1"]) == 3
+    error = {"code": "refused", "message": "no: not now", "left": "as before"}
+    assert yaml.safe_load(capsys.readouterr().err) == {"error": error}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from streams import builder, meaning
 from streams.builder import Epoch
 from xxhash import xxh3_128_hexdigest
@@ -138,6 +139,15 @@ def test_inspect_lists_records_and_epochs(saved: Path, capsys: pytest.CaptureFix
     run("inspect", saved, "--epochs")
     assert capsys.readouterr().out.splitlines()[0].split()[:2] == ["EPOCH", "OFFSET"]
     assert run("inspect", saved, "--epochs", "--records") == 2
+
+
+def test_a_list_in_yaml_is_one_document(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("inspect", saved, "--epochs", "-o", "json")
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    run("inspect", saved, "--epochs", "-o", "yaml")
+    assert yaml.safe_load(capsys.readouterr().out) == lines
+    run("verify", saved, "-o", "yaml")
+    assert yaml.safe_load(capsys.readouterr().out)["verdict"] == "cut-between"
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 3, None])
