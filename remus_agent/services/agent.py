@@ -216,7 +216,7 @@ class AgentService:
         """See `WatchdogKeeper.describe`."""
         return self._watchdog.describe()
 
-    def protector(self, name: str) -> PrimaryService | None:
+    def last_protector(self, name: str) -> PrimaryService | None:
         """What looks after a domain that is protected here, or has done so since the agent started."""
         return self._primaries.get(name)
 

@@ -113,7 +113,7 @@ class Monitoring:
 
     def _guest(self, status: Status) -> GuestView | None:
         """None for one that this agent only remembers the name of."""
-        primary = self._service.protector(status.domain)
+        primary = self._service.last_protector(status.domain)
         if primary is not None and not is_over(primary):
             return GuestView(
                 status,
