@@ -162,7 +162,8 @@ class DiskFeed:
             most = wire.MOST_EXTENTS - len(extents)
             extents += wire.parse(payload, size=self.facts.size, block=self.facts.block, most=most)
         self._extents += len(extents)
-        if self._epoch == 1 and not self._older.exists(self.facts.vdev):
+        seeding = self._epoch == 1 and not self._older.exists(self.facts.vdev)
+        if seeding or (self._epoch > 1 and active(FaultName.DISK_APPLY_ON_RECEIPT)):
             await self._seed([*self._map, *extents])
         else:
             for extent in extents:

@@ -14,7 +14,7 @@ CREATE OR REPLACE FUNCTION forget_rows() RETURNS trigger LANGUAGE plpgsql AS $$ 
 PERFORM pg_buffercache_evict(bufferid) FROM pg_buffercache WHERE relfilenode IN
     (pg_relation_filenode('proof_rows'), pg_relation_filenode('proof_rows_by_number'));
 RETURN NULL; END $$;
-CREATE OR REPLACE TRIGGER forgetful BEFORE INSERT ON proof_rows EXECUTE FUNCTION forget_rows()
+CREATE OR REPLACE TRIGGER forgetful AFTER INSERT ON proof_rows EXECUTE FUNCTION forget_rows()
 """
 RESTART = (
     "COPY (SELECT 1) TO PROGRAM 'setsid $(echo /usr/lib/postgresql/*/bin)/pg_ctl restart -m fast"
@@ -56,8 +56,8 @@ def past_the_cache(wanted: bool, host: str = HOST) -> None:
 
 
 def forgetful(host: str = HOST) -> bool:
-    """From now on each row is inserted into pages that come from the disk and not from memory, which would hide a disk that
-    is not of memory's epoch. False when this version of PostgreSQL can't."""
+    """From now on each row is on the disk before it is committed, and the next is inserted into pages that come from the disk:
+    memory would hide a disk that is not of its epoch. False when this version of PostgreSQL can't."""
     if not can_forget(host):
         return False
     past_the_cache(True, host)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
+import time
 
 from proof.blocks import Digests, differences
 
 from pair.hosts import PROJECT, on
+from pair.wait import until
 
 SCRIPT = PROJECT / "tests" / "proof" / "blocks.py"
 """Runs on the host with its own Python; nothing of it stays there."""
@@ -30,3 +32,23 @@ def digests(host: str, path: str, timeout: float = 900) -> Digests:
 def compare(one: tuple[str, str], other: tuple[str, str], timeout: float = 900) -> list[str]:
     """The ranges in which two devices, each a host and a path, differ; nothing when they are equal."""
     return differences(digests(*one, timeout=timeout), digests(*other, timeout=timeout))
+
+
+def writes(host: str, path: str) -> int:
+    """How many writes a device has completed since its host started (Linux, Documentation/block/stat.rst)."""
+    return int(on(host, f"cat /sys/block/{shlex.quote(path.rpartition('/')[2])}/stat").split()[4])
+
+
+def settled(host: str, path: str, seconds: float, *, above: int = -1, timeout: float = 600) -> int:
+    """Wait until a device has completed more than so many writes, and none for so many seconds; how many there are then."""
+    last = (-1, 0.0)
+
+    def look() -> tuple[int, float]:
+        nonlocal last
+        count = writes(host, path)
+        if count != last[0]:
+            last = (count, time.monotonic())
+        return count, time.monotonic() - last[1]
+
+    what = f"{path} of {host} is written to no more"
+    return until(what, look, lambda seen: seen[0] > above and seen[1] >= seconds, timeout=timeout)[0]

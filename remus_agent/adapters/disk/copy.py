@@ -134,11 +134,12 @@ class DiskCopy:
     def seed(self, extents: Sequence[Extent]) -> None:
         """Apply at once. The first call marks the disk durably before anything is changed."""
         self._usable()
-        if self._session is None or self._applied or self._staged is not None:
+        late = bool(self._applied) or self._staged is not None
+        if self._session is None or (late and not active(FaultName.DISK_APPLY_ON_RECEIPT)):
             raise self._refused("can be seeded only from the beginning of a session to its first epoch")
         self._check(extents, None)
         with self._changing():
-            if not self._journal.state.seeding:
+            if not self._journal.state.seeding and not late:
                 self.standing = None
                 self.problem = f"it is being seeded by session {self._session}, which has not committed yet"
                 self._journal.save(replace(self._journal.state, base=None, seeding=True))
@@ -161,8 +162,6 @@ class DiskCopy:
                 self._flush(epoch)
                 self._unsynced = False
             self._journal.write(self._session, epoch, extents)
-            if active(FaultName.DISK_APPLY_ON_RECEIPT):
-                self._write(extents, epoch)
         self._staged = (epoch, extents)
 
     def apply(self, epoch: int) -> None:

@@ -98,8 +98,11 @@ class SimReplica:
 
     async def seed(self, extents: Sequence[Extent]) -> None:
         await self._operation("seed")
-        self._refuse_if(bool(self._store.applied), "can be seeded only to the first epoch of a session")
-        self._refuse_if(self._staged is not None or not self._store.session, "cannot be seeded now")
+        self._refuse_if(not self._store.session, "has no session")
+        late = bool(self._store.applied) or self._staged is not None
+        self._refuse_if(
+            late and not active(FaultName.DISK_APPLY_ON_RECEIPT), "can be seeded only to the first epoch of a session"
+        )
         self._refuse_misfits(extents)
         if not self._store.applied:
             self._store.seeding = True
@@ -115,8 +118,6 @@ class SimReplica:
         self._staged = epoch
         self._stores.must(self._store.applied == epoch - 1, f"epoch {epoch} staged before {epoch - 1} was applied")
         self._store.slots[epoch % 2] = (self._store.session, epoch, tuple(extents))
-        if active(FaultName.DISK_APPLY_ON_RECEIPT):
-            await self._write(extents)
 
     async def apply(self, epoch: int) -> None:
         await self._operation("apply")
