@@ -56,7 +56,7 @@ def test_guests_and_their_disks_live_independent_lives(guests: None, tmp_path: P
         load(tmp_path / "two.jsonl", rows=True, guest=other) as two,
     ):
         for client in (one, two):
-            client.wait_for(20, 300)
+            client.wait_for(5, 300)  # each waits for an epoch, seconds on a slow emulated host
         die(guests=(GUEST, NAME))
         for guest in (GUEST, NAME):
             take_over(guest=guest)

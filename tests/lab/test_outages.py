@@ -20,6 +20,8 @@ from pair.wait import until
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(3600)]
 
+HELD_ROWS = 5
+"""Each waits for an epoch, and takes seconds on a slow emulated host."""
 PART = 8
 """At most this part of the disk may have to be looked at after an outage: 40 MiB of 320, far above what the load writes."""
 
@@ -69,7 +71,7 @@ OUTAGES = (kill_the_primarys_agent, cut_the_link, kill_the_backups_agent, cut_th
 
 
 def test_after_an_outage_only_changed_regions_travel(rows: Load) -> None:
-    rows.wait_for(40, 300)
+    rows.wait_for(HELD_ROWS, 300)
     for outage in OUTAGES:
         before = agent.status("alpha")
         outage()
@@ -83,10 +85,10 @@ def test_after_an_outage_only_changed_regions_travel(rows: Load) -> None:
         (disk,) = state["disks"]
         print(f"{outage.__name__}: {disk['total']} bytes to look at of {disk['size']}, {disk['sent']} sent so far")
         assert 0 < disk["total"] <= disk["size"] / PART, outage.__name__
-        rows.wait_for(40, 300)
+        rows.wait_for(HELD_ROWS, 300)
     faults.restart("alpha")  # in good order, too
     wait_protected()
-    rows.wait_for(40, 300)
+    rows.wait_for(HELD_ROWS, 300)
     rows.stop()
     proof = rows.judge()
     assert proof["verdict"] == "kept", proof["reasons"]
