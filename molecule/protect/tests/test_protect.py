@@ -9,6 +9,19 @@ from pair.wait import until
 pytestmark = pytest.mark.timeout(3600)
 
 PORT = 7789
+HTTP_PORT = 7791
+HTTP_TEXT = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=60).read().decode())"
+HTTP_STATUS = """
+import sys, urllib.error, urllib.request
+try:
+    print(urllib.request.urlopen(sys.argv[1], timeout=60).status)
+except urllib.error.HTTPError as error:
+    print(error.code)
+"""
+HEALTH = {
+    "alpha": {"primary": "200", "protected": "200", "readiness": "200"},
+    "beta": {"primary": "503", "protected": "503", "readiness": "200"},
+}
 UNITS = ("remus-agent.service", "remus-supervisor.service")
 EVERYWHERE = {"RestrictSUIDSGID": "yes", "LockPersonality": "yes"}
 HARDENING = {
@@ -115,3 +128,18 @@ def test_the_command_line_agrees(host):
 def test_the_shell_completes_its_commands(host):
     completion = host.file("/usr/local/share/bash-completion/completions/remusctl")
     assert completion.contains("complete -F _remusctl remusctl")
+
+
+def test_it_serves_metrics_and_health_on_one_address(host):
+    name = name_of(host)
+    url = f"http://10.77.0.{ADDRESSES[name].rpartition('.')[2]}:{HTTP_PORT}"
+    listeners = host.check_output(f"ss -Hltn sport = :{HTTP_PORT}").splitlines()
+    assert [f"http://{line.split()[3]}" for line in listeners] == [url]
+    answers_by_path = {
+        path: host.check_output("python3 -c %s %s", HTTP_STATUS, f"{url}/{path}?domain={GUEST}")
+        for path in HEALTH[name]
+    }
+    assert answers_by_path == HEALTH[name]
+    metrics = host.check_output("python3 -c %s %s", HTTP_TEXT, f"{url}/metrics")
+    protected = {"alpha": "1.0", "beta": "0.0"}[name]
+    assert f'remus_domain_protected{{domain="{GUEST}"}} {protected}' in metrics.splitlines()
