@@ -48,6 +48,7 @@ OF_STATE: Final[Mapping[State, Marks]] = MappingProxyType(
         "discarded": Marks(owned=False, protected=False, ready=False),
         # Not looked after any more.
         "unprotected": Marks(owned=False, protected=False, ready=False),
+        "paused": Marks(owned=False, protected=False, ready=False),
         "failed": Marks(owned=False, protected=False, ready=False),
     }
 )

@@ -32,7 +32,7 @@ FOUND_WITHIN = 1000
 
 SEEN: dict[FaultName, tuple[Callable[[int], Plan], int, Action]] = {
     FaultName.ACK_WAIT_REMOVED: (plan_of, 0, Action.RELEASE),
-    FaultName.CAS_WITHOUT_COMPARE: (plan_of, 712, Action.TAKE),
+    FaultName.CAS_WITHOUT_COMPARE: (plan_of, 67, Action.TAKE),
     FaultName.SOLO_WITHOUT_CAS: (plan_of, 0, Action.OPEN),
     FaultName.SESSION_UNASKED: (lambda _: FORGETFUL, 1, Action.SESSION),
     FaultName.RESTART_OPENS_OUTPUT: (plan_of, 5, Action.OPEN),

@@ -47,6 +47,8 @@ LONGEST_WAIT: Final = 20.0
 """Seconds for which that waits for a host that makes a guest run."""
 TICK: Final = 0.3
 """Seconds between two frames of the guest to its clients."""
+TOGETHER: Final = 0.1
+"""Of all plans, in which both hosts ask the witness at the same time; by chance that is rarer than one in a thousand."""
 KINDS: Final = (
     *("cut",) * 4,
     *("freeze",) * 3,
@@ -91,6 +93,12 @@ class Plan:
     """When an operator moves the guest, from wherever it is protected then."""
 
 
+def _both_ask_at_once(at: float) -> list[Fault]:
+    """Neither host hears the other, and the witness is slow: both have read the record before one of them changes it."""
+    cut = Fault(at, "cut", "alpha", 12.0, ("channel", "second"))
+    return [cut, Fault(at, "witness-slow", "alpha", 12.0)]
+
+
 def plan_of(seed: int) -> Plan:
     """The plan of a seed."""
     rng = random.Random(seed)
@@ -113,6 +121,9 @@ def plan_of(seed: int) -> Plan:
         )
     rates = (round(rng.uniform(0.93, 1.07), 3), round(rng.uniform(0.93, 1.07), 3))
     solo = rng.choice([TIMES["detect"] + 0.5, TIMES["solo"]])
+    if rng.random() < TOGETHER:
+        faults += _both_ask_at_once(round(rng.uniform(0.5, 8.0), 3))
+        solo = TIMES["detect"] + 0.5
     return Plan(seed, rates, tuple(sorted(faults, key=lambda fault: fault.at)), solo)
 
 
