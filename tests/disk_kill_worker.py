@@ -64,12 +64,11 @@ def epoch_of(session: int, epoch: int, sector: int) -> list[Extent]:
 
 
 async def main(directory: Path, device: Path, sector: int, session: int, seed: bool) -> None:
-    """Run until killed."""
+    """Run until killed; say when it begins, and each epoch that was committed."""
     name = str(uuid.UUID(int=session))
     journal = await FileJournals(directory / "commits").open(DOMAIN)
     replica = await replicas(directory, device).open(DOMAIN, facts(sector), await journal.last())
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
+    print("ready", flush=True)
     await replica.begin(MAP, name)
     if seed:
         for extent in seeded(session):
@@ -79,6 +78,7 @@ async def main(directory: Path, device: Path, sector: int, session: int, seed: b
         epoch += 1
         await replica.stage(epoch, epoch_of(session, epoch, sector))
         await journal.commit(CommitRecord(name, session, epoch, bytes(16)))
+        print(epoch, flush=True)
         await replica.apply(epoch)
 
 

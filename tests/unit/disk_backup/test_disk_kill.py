@@ -25,10 +25,13 @@ ROOT = Path(worker.__file__).resolve().parents[1]
 
 
 def kill_once(directory: Path, device: Path, sector: int, session: int, seed: bool, rng: random.Random) -> None:
+    """At any moment; in every second session not before something was committed, however slow the machine is."""
     command = [sys.executable, worker.__file__, str(directory), str(device), str(sector), str(session), str(int(seed))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
+        for epoch in range(1, rng.randint(1, 3) + 1 if session % 2 else 1):
+            assert process.stdout.readline() == b"%d\n" % epoch
         time.sleep(rng.uniform(0, 0.1))
         assert process.poll() is None, "it ended by itself"
         process.send_signal(signal.SIGKILL)
@@ -87,11 +90,11 @@ def test_killed_thirty_times_on_files(tmp_path: Path) -> None:
     device.write_bytes(bytes(worker.SIZE))
     found = run(tmp_path, device, 512, 30)
     print(found)
-    assert len(found) > 5
+    assert len(found) >= 15
 
 
 def test_killed_on_a_loop_device(tmp_path: Path) -> None:
     with loop_device(tmp_path / "backing", worker.SIZE + 4096, 4096) as device:
         found = run(tmp_path, device, 4096, 8)
     print(found)
-    assert len(found) > 1
+    assert len(found) >= 4
