@@ -14,6 +14,7 @@ import termios
 from dataclasses import dataclass
 from typing import Final
 
+from remus_agent.adapters.memory import give_back
 from remus_agent.adapters.xen.structs import PAGE_SIZE
 from remus_agent.errors import HypervisorError
 from remus_agent.protocol.stream import records
@@ -163,7 +164,7 @@ class HelperStream:
         """Forget everything, and give unusually much memory back."""
         if self._filled > KEPT:
             used = -(-self._filled // PAGE_SIZE) * PAGE_SIZE
-            self._area.madvise(mmap.MADV_DONTNEED, KEPT, used - KEPT)
+            give_back(self._area, KEPT, used)
         self._start = self._filled = 0
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from remus_agent.adapters.memory import give_back
 from remus_agent.adapters.xen.control import DirtyBitmap
 from remus_agent.adapters.xen.device_model import DeviceModel
 from remus_agent.adapters.xen.libs import Libraries
@@ -67,8 +68,7 @@ class Staging:
     def trim(self) -> None:
         """Give back what an unusually large checkpoint needed. Its buffers must not be in use any more."""
         if self._used > STAGING_KEPT:
-            start = STAGING_KEPT * PAGE_SIZE
-            self._area.madvise(mmap.MADV_DONTNEED, start, self._used * PAGE_SIZE - start)
+            give_back(self._area, STAGING_KEPT * PAGE_SIZE, self._used * PAGE_SIZE)
             self._used = 0
 
 
