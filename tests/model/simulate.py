@@ -43,6 +43,10 @@ PROGRESS: Final = 15.0
 """Seconds between two lines of progress."""
 KILL_STARTING: Final = "kill-starting"
 """A kind of fault that only `starting_plan_of` draws."""
+PAUSE: Final = "pause"
+"""An operator pauses the protection, on a host that may be its primary, for so many seconds."""
+PAUSED: Final = 0.2
+"""Of all plans."""
 LONGEST_WAIT: Final = 20.0
 """Seconds for which that waits for a host that makes a guest run."""
 TICK: Final = 0.3
@@ -124,6 +128,9 @@ def plan_of(seed: int) -> Plan:
     if rng.random() < TOGETHER:
         faults += _both_ask_at_once(round(rng.uniform(0.5, 8.0), 3))
         solo = TIMES["detect"] + 0.5
+    if rng.random() < PAUSED:
+        at, seconds = round(rng.uniform(0.5, 8.0), 3), round(rng.choice([0.5, 4.0, 10.0]) * rng.uniform(0.8, 1.2), 3)
+        faults.append(Fault(at, PAUSE, rng.choice(["alpha", "alpha", "beta"]), seconds))
     return Plan(seed, rates, tuple(sorted(faults, key=lambda fault: fault.at)), solo)
 
 
@@ -189,6 +196,11 @@ async def _switchover(agent: AgentService) -> None:
         await agent.switchover(GUEST, timeout=3, dry_run=False, generation=None, progress=lambda *_, **__: None)
 
 
+async def _pause(agent: AgentService, seconds: float) -> None:
+    with contextlib.suppress(RemusError):
+        await agent.pause(GUEST, seconds=seconds, reason="upgrade", timeout=3, progress=lambda *_, **__: None)
+
+
 async def _strike(world: World, fault: Fault) -> None:  # noqa: PLR0912 - one branch a kind
     await asyncio.sleep(fault.at)
     host = world.hosts[fault.host]
@@ -241,6 +253,11 @@ async def _strike(world: World, fault: Fault) -> None:  # noqa: PLR0912 - one br
             world.witness.lose_answer = first
         case "answer-late":
             world.witness.late = lambda name: 4.0 if first(name) else None
+        case kind if kind == PAUSE:
+            if host.agent is not None:
+                world.paused.add(host.name)
+                host.node.spawn(_pause(host.agent, fault.seconds))
+            await asyncio.sleep(fault.seconds)
         case kind if kind == KILL_STARTING:
             await _kill_starting(world, fault)
         case "set-clock":

@@ -20,11 +20,12 @@ from typing import Final
 from remus_agent.faults import FaultName
 from tests.formal.trace import Event, TraceRejectedError, check
 from tests.model.recorder import Recorder
-from tests.model.simulate import Plan, add_draws, again, draw_of, plan_of, quietly, seed_range, simulate
+from tests.model.simulate import PAUSE, Plan, add_draws, again, draw_of, plan_of, quietly, seed_range, simulate
 
 NOT_MODELLED: Final = {
     "override": "an operator's word activates a copy whatever the record says; in the model that is a mutation, which breaks"
     " a guarantee on purpose (adr/0006, 6)",
+    PAUSE: "an operator ends the protection and begins it anew; the model's begins once, and ends only with the guest",
 }
 """Kinds of faults, and why no run with one is compared. Before the first record in the witness nothing is recorded: there the
 model begins, with the guest running, its output open."""
