@@ -28,7 +28,7 @@ from remus_agent.services.settings import Settings
 log = logging.getLogger(__name__)
 
 
-class Ownership(Protocol):
+class PrimaryRights(Protocol):
     """What a PrimaryService asks. reason: why the backup cannot take over although the guest is protected, for the status."""
 
     reason: str | None
@@ -65,7 +65,7 @@ class Ownership(Protocol):
 
 
 class Unwitnessed:
-    """ownership.Ownership without a witness."""
+    """PrimaryRights without a witness."""
 
     reason: str | None = None
 
@@ -92,7 +92,7 @@ class Unwitnessed:
 
 
 class Witnessed:
-    """ownership.Ownership by the record in the witness."""
+    """PrimaryRights by the record in the witness."""
 
     def __init__(self, authority: Authority, record: GuestRecord, settings: Settings, clock: Clock) -> None:
         self.reason: str | None = None

@@ -49,7 +49,7 @@ from remus_agent.services.copying import CopyMeter
 from remus_agent.services.disks import DiskSet
 from remus_agent.services.epochs import EpochRecord
 from remus_agent.services.leaving import Leaving, close_disks
-from remus_agent.services.ownership import Ownership, Unwitnessed
+from remus_agent.services.ownership import PrimaryRights, Unwitnessed
 from remus_agent.services.primary_ports import PrimaryPorts, hello_for
 from remus_agent.services.session import PrimarySession, open_session
 from remus_agent.services.settings import Settings
@@ -77,7 +77,7 @@ class PrimaryService:
         *,
         resumed: bool = False,
         solo: bool = False,
-        ownership: Ownership | None = None,
+        ownership: PrimaryRights | None = None,
         destroy: Callable[[Domain], Awaitable[None]],
         depart: Callable[[Domain], Awaitable[None]],
     ) -> None:
@@ -85,7 +85,7 @@ class PrimaryService:
         self.record = record
         self._begin = _begin(record, solo=solo)
         self.state = self._begin[0]
-        self.ownership: Ownership = ownership or Unwitnessed()
+        self.ownership: PrimaryRights = ownership or Unwitnessed()
         self.since = ports.clock.now()
         self.reason: str | None = None
         self.error: RemusError | None = None

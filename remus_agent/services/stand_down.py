@@ -14,7 +14,7 @@ from remus_agent.ports import Domain, EventSink, Hypervisor, OutputBuffer, Outpu
 from remus_agent.services.asking import Asked, first_of
 from remus_agent.services.disks import DiskSet
 from remus_agent.services.leaving import close_disks
-from remus_agent.services.ownership import Ownership
+from remus_agent.services.ownership import PrimaryRights
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class StandDown:
         output: OutputBuffer,
         hypervisor: Hypervisor,
         events: EventSink,
-        ownership: Ownership,
+        ownership: PrimaryRights,
         disks: Callable[[], Awaitable[DiskSet | None]],
         destroy: Callable[[Domain], Awaitable[None]],
         asked: Asked,
