@@ -321,9 +321,9 @@ def test_where_it_cannot_be_armed_a_takeover_goes_on_and_says_so() -> None:
 def test_a_defect_in_what_looks_after_it_disarms_it(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(world: World) -> None:
         await until(world, lambda: armed(world) == ["alpha"], 2 * LOOK)
-        monkeypatch.setattr("remus_agent.services.agent.AUTHORITY", {})
+        monkeypatch.setattr("remus_agent.services.primaries.AUTHORITY", {})
         await until(world, lambda: armed(world) == [], 2 * LOOK)
-        monkeypatch.setattr("remus_agent.services.agent.AUTHORITY", AUTHORITY)
+        monkeypatch.setattr("remus_agent.services.primaries.AUTHORITY", AUTHORITY)
         shown = await ask(world, "alpha", lambda agent: agent.agent())
         assert "nothing looks after it any more" in shown["watchdog"]["problem"]
         await asyncio.sleep(2 * SECONDS)
