@@ -98,7 +98,7 @@ def test_a_host_that_has_not_heard_yet_stands_down_by_itself_and_nobody_is_told_
         world.cut |= BOTH
         world.kill_agent(alpha)
         await until(world, lambda: [inc.host for inc in world.running()] == ["alpha", "beta"], 10)
-        world.witness.lose_answer = lambda host: host == "alpha"
+        world.witness.cut.add("alpha")
         world.start_agent(alpha)
         world.heal(set(BOTH))
         (reason,) = (await ask(world, "beta", probe_alpha))["reasons"]
@@ -106,7 +106,7 @@ def test_a_host_that_has_not_heard_yet_stands_down_by_itself_and_nobody_is_told_
         assert reason["hint"].startswith(
             "wait: once alpha hears from the witness that beta owns the guest, it stands down"
         )
-        world.witness.lose_answer = lambda _: False
+        world.witness.cut.clear()
         await until(world, lambda: paused_on_alpha(world), 15)
         assert (await ask(world, "beta", probe_alpha))["ok"]
 
