@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from remus_agent.errors import DomainNotFound
 from remus_agent.observe.status import Status
 from remus_agent.ports import Clock, Hypervisor
 from remus_agent.services.backup import BackupService
@@ -40,9 +41,14 @@ class Statuses:
         self._watchdog = watchdog
 
     async def overview(self) -> list[Status]:
-        """Every domain this agent has to do with."""
-        names = sorted({*self._primaries, *self._backup.names(), *self._overrides(), *self._pauses.names()})
-        return [await self.of(name) for name in names]
+        """Every domain this agent has to do with. One that it only remembers, and that Xen has no more, is left out."""
+        found = []
+        for name in sorted({*self._primaries, *self._backup.names(), *self._overrides(), *self._pauses.names()}):
+            try:
+                found.append(await self.of(name))
+            except DomainNotFound:
+                continue
+        return found
 
     async def of(self, name: str) -> Status:
         """One domain. Raises DomainNotFound for a name that neither the agent nor Xen knows."""
