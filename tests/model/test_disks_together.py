@@ -67,7 +67,7 @@ def test_a_session_is_left_in_the_time_of_one_disk() -> None:
     async def story() -> None:
         pair = Pair(DISKS)
         await pair.protect()
-        disks = on(pair.alpha)._primaries["web1"]._disks
+        disks = on(pair.alpha)._primaries["web1"]._parts.disks
         assert disks is not None
         for channel in disks._channels:
             close = channel._connection.close
@@ -195,7 +195,7 @@ def test_a_copy_that_fails_ends_the_others_at_once() -> None:
     async def story() -> None:
         pair = Pair(DISKS)
         await pair.protect()
-        disks = on(pair.alpha)._primaries["web1"]._disks
+        disks = on(pair.alpha)._primaries["web1"]._parts.disks
         assert disks is not None
         for channel in disks._channels:
 
