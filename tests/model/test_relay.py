@@ -239,7 +239,7 @@ def test_without_a_complete_epoch_the_backup_keeps_nothing(stream: bytes, kind: 
         assert error.left in left.split("|")
         await until(lambda: not scene.pair.beta.xen.guests, "no copy is left")
         await asyncio.sleep(RESERVE)
-        assert not on(scene.pair.alpha)._is_reserved("web1")
+        assert not on(scene.pair.alpha)._taken.is_reserved("web1")
 
     run(story())
 
@@ -443,7 +443,7 @@ def test_the_stream_of_another_domain() -> None:
         scene = Scene(STREAM, domain="web2")
         assert "the stream is of web1, not of web2" in (await scene.failed()).message
         assert not scene.pair.network.connections
-        assert not on(scene.pair.alpha)._is_reserved("web2")
+        assert not on(scene.pair.alpha)._taken.is_reserved("web2")
 
     run(story())
 
