@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable
 
 from remus_agent.errors import RemusError
 from remus_agent.machines.epoch import OutputCommit
-from remus_agent.machines.primary import (
-    HELD,
+from remus_agent.machines.primary import HELD, Effect, Event, State
+from remus_agent.machines.primary_table import (
     STARTED_AGAIN,
     STARTED_FRESH,
     STARTED_IN_DOUBT,
@@ -23,9 +23,6 @@ from remus_agent.machines.primary import (
     STARTED_STOOD_DOWN,
     STARTED_UNFINISHED,
     TABLE,
-    Effect,
-    Event,
-    State,
 )
 from remus_agent.observe.figures import EpochFigures
 from remus_agent.observe.status import DiskStatus, Seeding
