@@ -36,6 +36,7 @@ from remus_agent.services.kept_record import KeptRecord
 from remus_agent.services.leaving import Leaving
 from remus_agent.services.ownership import PrimaryRights, Unwitnessed
 from remus_agent.services.primary_ports import PrimaryPorts
+from remus_agent.services.retry_events import RetryEvents
 from remus_agent.services.seeder import Seeder
 from remus_agent.services.session_parts import SessionParts
 from remus_agent.services.settings import Settings
@@ -80,6 +81,7 @@ class PrimaryService:
         self._ports = ports
         self._settings = settings
         self._asked = Asked()
+        self._retries = RetryEvents()
         self._announcing: asyncio.Task[None] | None = None
         rights = self.ownership
         self._kept = kept = KeptRecord(record, ports.store)
@@ -249,13 +251,11 @@ class PrimaryService:
         if row.then is not self.state:
             log.info("%s: %s -> %s: %s", self.domain.name, self.state.value, row.then.value, event.value)
             self.since = self._ports.clock.now()
-            self._ports.events.note(
-                self.domain.name,
-                row.then.value,
-                epoch=self.acked_epoch or None,
-                because=event.value,
-                **({"reason": self.reason} if self.reason else {}),
-            )
+            detail = self._retries.detail(row.then, self.reason)
+            if detail is not None:
+                self._ports.events.note(
+                    self.domain.name, row.then.value, epoch=self.acked_epoch or None, because=event.value, **detail
+                )
         self.state = row.then
         self.switchover.moved(row.then)
         if row.then is State.PROTECTED:
