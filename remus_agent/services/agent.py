@@ -13,7 +13,8 @@ from typing import Any
 from remus_agent import __version__
 from remus_agent.errors import ConfigError
 from remus_agent.observe.status import Status
-from remus_agent.ports import GuestStore, OutputBuffers, Reserved
+from remus_agent.ports import OutputBuffers
+from remus_agent.relay_ports import Reserved
 from remus_agent.services.backup import BackupService
 from remus_agent.services.failover_trial import failover_trial
 from remus_agent.services.forgetting import Forgetting
@@ -36,6 +37,7 @@ from remus_agent.services.taken_domains import TakenDomains
 from remus_agent.services.topology import Topology
 from remus_agent.services.watch import Progress
 from remus_agent.services.watchdog import WatchdogKeeper
+from remus_agent.store_ports import GuestStore
 
 
 class AgentService:

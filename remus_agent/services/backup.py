@@ -19,7 +19,7 @@ from remus_agent.errors import (
     ReplicationError,
 )
 from remus_agent.machines.backup import Event, State
-from remus_agent.ports import Connection, Domain, Journal
+from remus_agent.ports import Connection, Domain
 from remus_agent.protocol.replication.frames import FrameType
 from remus_agent.protocol.replication.messages import (
     AskOutcome,
@@ -47,6 +47,7 @@ from remus_agent.services.older_copies import OlderCopies
 from remus_agent.services.refusing import reason_of
 from remus_agent.services.replica_set import DomainReplicas, facts_of
 from remus_agent.services.settings import Settings
+from remus_agent.store_ports import Journal
 
 log = logging.getLogger(__name__)
 

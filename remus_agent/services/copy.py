@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from remus_agent.errors import AuthorityError, HypervisorError, PeerError, RefusedError, RemusError
 from remus_agent.machines.backup import TABLE, Effect, Event, State
-from remus_agent.ports import Connection, Domain, Journal
+from remus_agent.ports import Connection, Domain
 from remus_agent.protocol.replication.frames import Frame, FrameType
 from remus_agent.protocol.replication.messages import DiskHello, EpochEnd, Hello, MemoryAck, Plain, decode, encode
 from remus_agent.services.announcing import announce
@@ -24,6 +24,7 @@ from remus_agent.services.hearing import Hearing
 from remus_agent.services.refusing import refuse
 from remus_agent.services.settings import Settings
 from remus_agent.services.working_names import working_name
+from remus_agent.store_ports import Journal
 
 log = logging.getLogger(__name__)
 

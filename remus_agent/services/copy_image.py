@@ -13,13 +13,14 @@ from typing import Final
 
 from remus_agent.errors import HypervisorError, PeerError, ProtocolError, ReplicationError
 from remus_agent.faults import FaultName, active
-from remus_agent.ports import CommitRecord, GuestType, Hypervisor, Journal, Target
+from remus_agent.ports import GuestType, Hypervisor, Target
 from remus_agent.protocol.replication.digest import EpochDigest, commit_digest
 from remus_agent.protocol.replication.frames import Buffer, Frame
 from remus_agent.protocol.replication.messages import EpochEnd, Hello, MemoryAck
 from remus_agent.protocol.stream.epoch import EpochParser
 from remus_agent.services.copy_disks import CopyDisks
 from remus_agent.services.settings import Settings
+from remus_agent.store_ports import CommitRecord, Journal
 
 LARGEST_PFN: Final = 1 << 36
 """Frame numbers above this can't exist on x86 (48 bits of physical address)."""

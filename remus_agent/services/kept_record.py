@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from remus_agent.errors import RemusError
-from remus_agent.ports import GuestRecord, GuestStore
+from remus_agent.store_ports import GuestRecord, GuestStore
 
 log = logging.getLogger(__name__)
 

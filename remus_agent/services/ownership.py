@@ -20,10 +20,11 @@ from remus_agent.errors import (
 from remus_agent.faults import FaultName, active
 from remus_agent.machines.authority import Stake, Verdict, Want, session_generation
 from remus_agent.machines.primary import Event
-from remus_agent.ports import Clock, GuestRecord
+from remus_agent.ports import Clock
 from remus_agent.services.authority import Authority, Settled
 from remus_agent.services.session import PrimarySession
 from remus_agent.services.settings import Settings
+from remus_agent.store_ports import GuestRecord
 
 log = logging.getLogger(__name__)
 

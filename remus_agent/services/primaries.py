@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator, Mapping
 from remus_agent.errors import DomainNotFound
 from remus_agent.machines.primary import ALONE, NOT_OURS, State
 from remus_agent.machines.watchdog import AUTHORITY
-from remus_agent.ports import Domain, GuestRecord, OutputBuffers
+from remus_agent.ports import Domain, OutputBuffers
 from remus_agent.services.backup import BackupService
 from remus_agent.services.ownership import PrimaryRights
 from remus_agent.services.primary import PrimaryService, is_over
 from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.settings import Settings
 from remus_agent.services.stand_down import destroy_stale
+from remus_agent.store_ports import GuestRecord
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from remus_agent.machines.primary_table import (
 )
 from remus_agent.observe.figures import EpochFigures
 from remus_agent.observe.status import DiskStatus, Seeding
-from remus_agent.ports import STOOD_DOWN, BufferState, Domain, GuestRecord, OutputBuffer
+from remus_agent.ports import BufferState, Domain, OutputBuffer
 from remus_agent.services.announcing import announce
 from remus_agent.services.asking import Asked, Pause
 from remus_agent.services.departure import Departure
@@ -45,6 +45,7 @@ from remus_agent.services.stopping import stop_event
 from remus_agent.services.switchover import SwitchoverRequest, resume_guest
 from remus_agent.services.trouble import Trouble
 from remus_agent.services.unfinished import start_guest
+from remus_agent.store_ports import STOOD_DOWN, GuestRecord
 
 log = logging.getLogger(__name__)
 

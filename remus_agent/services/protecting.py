@@ -8,7 +8,7 @@ from typing import Any
 
 from remus_agent.errors import ConfigError, DiskError, DomainNotFound, OutputBufferError, PeerTimeout, RefusedError
 from remus_agent.machines.primary import NOT_OURS, State
-from remus_agent.ports import Domain, GuestRecord, PauseNote
+from remus_agent.ports import Domain
 from remus_agent.services import switchover
 from remus_agent.services.backup import BackupService, refuse_on_backup
 from remus_agent.services.primaries import Primaries
@@ -20,6 +20,7 @@ from remus_agent.services.settings import Settings
 from remus_agent.services.taken_domains import TakenDomains
 from remus_agent.services.watch import Progress, watch
 from remus_agent.services.watchdog import WatchdogKeeper
+from remus_agent.store_ports import GuestRecord, PauseNote
 
 log = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from remus_agent.errors import DomainNotFound
-from remus_agent.ports import STOOD_DOWN, GuestRecord
 from remus_agent.services.primaries import Primaries
 from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.roles import Roles
 from remus_agent.services.unfinished import Unfinished
+from remus_agent.store_ports import STOOD_DOWN, GuestRecord
 
 log = logging.getLogger(__name__)
 

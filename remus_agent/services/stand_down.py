@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from remus_agent.errors import DomainNotFound, RemusError
 from remus_agent.faults import FaultName, active
 from remus_agent.machines.primary import Event
-from remus_agent.ports import STOOD_DOWN, Domain, Hypervisor, OutputBuffer, OutputBuffers
+from remus_agent.ports import Domain, Hypervisor, OutputBuffer, OutputBuffers
 from remus_agent.services.asking import Asked, first_of
 from remus_agent.services.kept_record import KeptRecord
 from remus_agent.services.leaving import close_disks
@@ -18,6 +18,7 @@ from remus_agent.services.ownership import PrimaryRights
 from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.session_parts import SessionParts
 from remus_agent.services.trouble import Trouble
+from remus_agent.store_ports import STOOD_DOWN
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ import asyncio
 
 from remus_agent.errors import AlreadyProtected, RefusedError
 from remus_agent.machines.primary import ALONE, NOT_OURS
-from remus_agent.ports import Clock, Hypervisor, Reserved
+from remus_agent.ports import Clock, Hypervisor
+from remus_agent.relay_ports import Reserved
 from remus_agent.services.backup import BackupService
 from remus_agent.services.primaries import Primaries
 

@@ -10,11 +10,11 @@ from remus_agent.adapters.sim.local import LoopClock
 from remus_agent.adapters.sim.replica import SimReplica, SimReplicas, SimStore, SimStores
 from remus_agent.disk_ports import DiskFacts
 from remus_agent.errors import ConnectionLost, DiskError, RefusedError
-from remus_agent.ports import CommitRecord
 from remus_agent.services.disks import DiskSet
 from remus_agent.services.replica_set import DomainReplicas
 from remus_agent.services.settings import Settings
 from remus_agent.services.together import all_done
+from remus_agent.store_ports import CommitRecord
 from tests.model.loop import run
 from tests.model.pair import Pair, on, until
 

@@ -23,10 +23,10 @@ from remus_agent.errors import (
     StreamError,
 )
 from remus_agent.machines.backup import State
-from remus_agent.ports import Reserved
 from remus_agent.protocol.replication.frames import Frame, FrameType, encode
 from remus_agent.protocol.stream import writer
 from remus_agent.protocol.stream_tools.walk import CutInsideEpoch
+from remus_agent.relay_ports import Reserved
 from remus_agent.services.copy import Copy
 from remus_agent.services.relay import RENEW, RESERVE, End, Relay, RelayPorts
 from remus_agent.services.settings import Settings
@@ -75,7 +75,7 @@ class Pipe:
 
 
 class Word:
-    """ports.Reservations of alpha's agent. answers: whether that agent is there."""
+    """relay_ports.Reservations of alpha's agent. answers: whether that agent is there."""
 
     def __init__(self, pair: Pair) -> None:
         self._pair = pair

@@ -10,8 +10,8 @@ import pytest
 
 from remus_agent.errors import HypervisorError, JournalError
 from remus_agent.machines.watchdog import AUTHORITY
-from remus_agent.ports import LoadedGuests
 from remus_agent.services.watchdog import LOOK
+from remus_agent.store_ports import LoadedGuests
 from tests.model.test_authority import BOTH, ask, play, standing, status, until
 from tests.model.world import BOOT, GUEST, UUID, World
 

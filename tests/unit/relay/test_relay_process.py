@@ -27,9 +27,9 @@ from remus_agent.adapters.transport.control_server import ControlServer
 from remus_agent.cli import main as cli
 from remus_agent.cli.send import BANNER
 from remus_agent.errors import FileError
-from remus_agent.ports import CommitRecord
 from remus_agent.services.copy import Copy
 from remus_agent.services.requests import handlers
+from remus_agent.store_ports import CommitRecord
 from tests.model.pair import UUID, Pair, on
 
 SECONDS = 60.0
