@@ -49,6 +49,7 @@ OF_STATE: Final[Mapping[State, Marks]] = MappingProxyType(
         # Not looked after any more.
         "unprotected": Marks(owned=False, protected=False, ready=False),
         "failed": Marks(owned=False, protected=False, ready=False),
+        "paused": Marks(owned=False, protected=False, ready=False),
     }
 )
 
