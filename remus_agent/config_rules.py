@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 from remus_agent.errors import ConfigError
 
 if TYPE_CHECKING:
-    from remus_agent.config import Address, Config, Replication, Witness
+    from remus_agent.addresses import Address
+    from remus_agent.config import Config, Replication, Witness
 
 MAX_SECONDS: Final = 86400.0
 MIN_OUTPUT_BYTES: Final = 65536

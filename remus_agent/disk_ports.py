@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from remus_agent.ports import CommitRecord, Domain
+from remus_agent.ports import Domain
 from remus_agent.protocol.disk.operations import Extent
 from remus_agent.protocol.disk.pieces import CopyProgress, DiskData, DiskEnd
+from remus_agent.store_ports import CommitRecord
 
 __all__ = [
     "CopyProgress",

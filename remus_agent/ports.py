@@ -5,9 +5,10 @@
     OutputBuffer            (primary: the plugs of one domain's interfaces)
     Announcer               (backup, after failover: tells the network where the guest is now)
     Connector / Connection  (frames between two agents)
-    Journal                 (backup: durable record of commits)
-    ByteSource, Reservations    (relay: a stream of somebody else's, the word of this host's agent)
-    Clock
+    EventSink, Clock
+
+What is kept over a restart: `store_ports`; disks: `disk_ports`; a relay: `relay_ports`; the witness and fencing:
+`witness_ports`, `fence_ports`.
 
 Blocking work of an adapter runs in the adapter's own threads; what is `async` here never blocks the event loop.
 What is not `async` is called inside the suspended window and must return within microseconds to few milliseconds.
@@ -18,9 +19,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
-from remus_agent.errors import JournalError
 from remus_agent.protocol.replication.frames import Buffer as Buffer  # noqa: PLC0414 - for implementers of ports
 from remus_agent.protocol.replication.frames import Frame
 from remus_agent.protocol.stream.constants import GuestType as GuestType  # noqa: PLC0414 - for implementers of ports
@@ -362,146 +362,6 @@ class Connector(Protocol):
     """Opens connections to peers. Raises ConnectionLost or PeerTimeout."""
 
     async def connect(self, address: str, timeout: float) -> Connection: ...
-
-
-@dataclass(frozen=True, slots=True)
-class CommitRecord:
-    """One durable commit: epoch of a session with the digest over its stream bytes."""
-
-    session: str
-    generation: int
-    epoch: int
-    digest: bytes
-
-
-class Journal(Protocol):
-    """Durable record of the commits of one domain on the backup."""
-
-    async def commit(self, record: CommitRecord) -> None:
-        """Durable when it returns. Raises JournalError (a full disk, for one); then nothing counts as committed."""
-        ...
-
-    async def last(self) -> CommitRecord | None: ...
-
-    async def close(self) -> None: ...
-
-
-class Journals(Protocol):
-    """Opens the journal of a domain, with its space reserved. Raises JournalError when there is none."""
-
-    async def open(self, domain: str) -> Journal: ...
-
-
-STOOD_DOWN: Final = "stood-down"
-TAKING: Final = "taking"
-
-
-@dataclass(frozen=True, slots=True)
-class GuestRecord:
-    """What an agent must know of a domain after a restart. role: `primary` (this host protects it), `active` (this host
-    took it over without a witness's word, or was about to), `stood-down` (another host owns it, it is paused here) or `taking`
-    (this host has asked to take it over, and has never made it run since). committed: a backup may hold a committed copy, so
-    output stays held until a new commit. override: an operator's proof by which it runs here, as long as the record in the
-    witness does not say so. handed: session in which a primary has handed it over, or was about to: the guest is not resumed
-    before somebody knows. starting: the working name under which it was built here, whole and paused, when it was about to run
-    from a copy; empty once it runs (`services.unfinished`)."""
-
-    name: str
-    uuid: str
-    role: str
-    peer: str
-    generation: int
-    committed: bool
-    interval_ms: int
-    output_limit_bytes: int
-    override: str = ""
-    handed: str | None = None
-    starting: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedGuests:
-    """All records, and one error for each that could not be read: what is known of that domain is lost."""
-
-    records: tuple[GuestRecord, ...]
-    damaged: tuple[JournalError, ...] = ()
-
-
-class GuestStore(Protocol):
-    """Durable guest records. Raises JournalError when the disk fails or is full; then the old record stands."""
-
-    async def load_all(self) -> LoadedGuests: ...
-
-    async def save(self, record: GuestRecord) -> None: ...
-
-    async def remove(self, name: str) -> bool:
-        """False if there was none."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class PauseNote:
-    """A protection that is suspended. until: when it is to begin again, on `Clock`; 0: now. The rest as in `GuestRecord`."""
-
-    name: str
-    uuid: str
-    peer: str
-    interval_ms: int
-    output_limit_bytes: int
-    until: float
-    reason: str = ""
-
-
-class PauseStore(Protocol):
-    """Durable notes of pauses. Raises JournalError when the disk fails or is full; then the old note stands."""
-
-    async def load_all(self) -> tuple[list[PauseNote], list[JournalError]]:
-        """All notes, and one error for each that cannot be read."""
-        ...
-
-    async def save(self, note: PauseNote) -> None: ...
-
-    async def remove(self, name: str) -> bool:
-        """False if there was none."""
-        ...
-
-
-class ByteSource(Protocol):
-    """Bytes that somebody else writes: a pipe, a file."""
-
-    @property
-    def name(self) -> str:
-        """What it is, for messages."""
-        ...
-
-    async def read(self) -> memoryview:
-        """The next bytes, at least one; none at the end. The next call overwrites them. Nothing is read between two calls, so
-        that a writer of a pipe waits as long as its reader does. Raises FileError."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Reserved:
-    """A host whose agent leaves a domain alone. generation: with which to replicate it. facts: for its HELLO."""
-
-    host: str
-    generation: int
-    facts: HostFacts
-
-
-class Reservations(Protocol):
-    """This host's agent, asked not to protect a domain, because two who take checkpoints of one domain take the dirty pages
-    away from each other."""
-
-    async def reserve(self, domain: str, seconds: float) -> Reserved:
-        """The agent leaves the domain alone for so many seconds. Raises RefusedError (AlreadyProtected, ...) when it does not,
-        another RemusError when it does not answer."""
-        ...
-
-    async def renew(self, domain: str, seconds: float) -> None:
-        """So many seconds from now on; 0: it is over. An agent that does not answer protects nothing, and is no error.
-        Raises RefusedError as above."""
-        ...
 
 
 class EventSink(Protocol):

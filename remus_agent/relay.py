@@ -15,12 +15,13 @@ from remus_agent.adapters.clock import SystemClock
 from remus_agent.adapters.descriptor import DescriptorSource
 from remus_agent.adapters.transport import tls
 from remus_agent.adapters.transport.tcp import TcpConnector
+from remus_agent.addresses import parse_address
 from remus_agent.cli.client import AgentUnavailable, Client
 from remus_agent.cli.send import Outcome, Request, Show
 from remus_agent.config import Config
 from remus_agent.errors import ConfigError, ProtocolError, RemusError
-from remus_agent.ports import Reserved
 from remus_agent.protocol.stream_tools.walk import CutBetweenEpochs
+from remus_agent.relay_ports import Reserved
 from remus_agent.services.relay import End, Relay, RelayPorts
 from remus_agent.services.settings import Settings
 
@@ -87,7 +88,7 @@ def _address(settings: Config, request: Request) -> str:
     if known is not None:
         return str(known)
     try:
-        return str(config.parse_address(request.to))
+        return str(parse_address(request.to))
     except ConfigError:
         names = ", ".join(sorted(settings.replication.peers)) or "none"
         raise ConfigError(
@@ -96,7 +97,7 @@ def _address(settings: Config, request: Request) -> str:
 
 
 class AgentReservations:
-    """`ports.Reservations` of the agent behind a control socket."""
+    """`relay_ports.Reservations` of the agent behind a control socket."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -14,7 +14,7 @@ from remus_agent.adapters.disk.slots import DiskJournal
 from remus_agent.adapters.journal import file as commits
 from remus_agent.disk_ports import DiskFacts
 from remus_agent.errors import DiskError, JournalError
-from remus_agent.ports import CommitRecord
+from remus_agent.store_ports import CommitRecord
 
 
 class Oracle:

@@ -18,8 +18,8 @@ from remus_agent.adapters.journal import file as commits
 from remus_agent.disk_config import Disk
 from remus_agent.disk_ports import DiskFacts
 from remus_agent.errors import DiskError, JournalError
-from remus_agent.ports import CommitRecord
 from remus_agent.protocol.disk.operations import Extent, Op
+from remus_agent.store_ports import CommitRecord
 
 DOMAIN = "web1"
 COMMITS = "commits"

@@ -15,8 +15,8 @@ from remus_agent.adapters.disk.replicas import FileReplicas
 from remus_agent.adapters.journal.file import FileJournals
 from remus_agent.disk_config import Disk
 from remus_agent.disk_ports import DiskFacts
-from remus_agent.ports import CommitRecord
 from remus_agent.protocol.disk.operations import Extent, Op
+from remus_agent.store_ports import CommitRecord
 
 SIZE = 1 << 20
 DOMAIN = "web1"

@@ -1,4 +1,4 @@
-"""Bytes of a file descriptor that somebody else opened, without a thread that waits in read(): `ports.ByteSource`."""
+"""Bytes of a file descriptor that somebody else opened, without a thread that waits in read(): `relay_ports.ByteSource`."""
 
 from __future__ import annotations
 

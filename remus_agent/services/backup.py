@@ -1,13 +1,9 @@
-"""The backup's side of a host: answers primaries, keeps the copies of each domain, activates one on request.
-
-A domain has at most two copies: the newest committed one, and one that is arriving in a newer session. The committed one
-is destroyed only after the arriving one has committed, so a primary that comes back and dies again loses nothing; where
-memory does not suffice for both, the older is given up first, which is noted.
-"""
+"""The backup's side of a host: answers primaries, keeps the copies of each domain, activates one on request."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
@@ -22,41 +18,38 @@ from remus_agent.errors import (
     RemusError,
     ReplicationError,
 )
-from remus_agent.faults import FaultName, active
 from remus_agent.machines.backup import Event, State
-from remus_agent.ports import Connection, Domain, Journal
+from remus_agent.ports import Connection, Domain
 from remus_agent.protocol.replication.frames import FrameType
 from remus_agent.protocol.replication.messages import (
     AskOutcome,
     Beat,
     DiskHello,
     Hello,
-    Message,
     Outcome,
     Plain,
     Reason,
     Refuse,
     Welcome,
     decode,
-    encode,
 )
 from remus_agent.services.backup_ports import BackupPorts
+from remus_agent.services.copies import IN_SESSION, LEFT, Copies
 from remus_agent.services.copy import Copy
 from remus_agent.services.copy_disks import CopyDisks
 from remus_agent.services.disk_feed import Older
 from remus_agent.services.examine import OVERHEAD_KIB, examine
 from remus_agent.services.fencing import check_proof
+from remus_agent.services.greeting import answer, check_identity, first_of_connection, what_begins
 from remus_agent.services.hand_over import HandOvers
 from remus_agent.services.heartbeats import HeardBeats
+from remus_agent.services.older_copies import OlderCopies
 from remus_agent.services.refusing import reason_of
 from remus_agent.services.replica_set import DomainReplicas, facts_of
 from remus_agent.services.settings import Settings
+from remus_agent.store_ports import Journal
 
 log = logging.getLogger(__name__)
-
-
-_LEFT = (State.ORPHANED, State.STALE)
-"""A committed copy without a session."""
 
 
 class BackupService:
@@ -65,9 +58,9 @@ class BackupService:
     def __init__(self, ports: BackupPorts, settings: Settings) -> None:
         self._ports = ports
         self._settings = settings
-        self._copies: dict[str, list[Copy]] = {}
+        self._copies = Copies()
+        self._older = OlderCopies(self._copies, ports.events)
         self._replicas: dict[str, DomainReplicas] = {}
-        self._background: set[asyncio.Task[None]] = set()
         self.beats = HeardBeats(ports.clock, settings)
         self.hand_overs: HandOvers | None = None
         self.owned: Callable[[str], int | None] = lambda _: None
@@ -85,75 +78,23 @@ class BackupService:
         self.make_way: Callable[[Hello], Awaitable[None]] = _nothing_in_the_way
         """Called with each session's HELLO: what this host still has of a guest that the other one owns has to go."""
 
+    # Looking at the copies
+
     def names(self) -> list[str]:
-        """Domains of which this host has a copy, or has had one since the agent started."""
-        return sorted(self._copies)
+        """See `Copies.names`."""
+        return self._copies.names()
 
     def copy_of(self, domain: str) -> Copy | None:
-        """The copy that counts: a committed one before one that is only arriving."""
-        copies = self._copies.get(domain, [])
-        live = [copy for copy in copies if copy.state is not State.DISCARDED]
-        active = [copy for copy in live if copy.state is State.ACTIVE]
-        committed = [copy for copy in reversed(live) if copy.committed_epoch and copy.state is not State.STALE]
-        stale = [copy for copy in reversed(live) if copy.state is State.STALE]
-        return next(iter(active or committed or stale or live or copies), None)
+        """The copy that counts; see `Copies.that_counts`."""
+        return self._copies.that_counts(domain)
 
-    async def examine(self, hello: Hello) -> tuple[list[Reason], int]:
-        """Every reason against taking this domain in, and the free memory in KiB. Changes nothing."""
-        replaceable = sum(
-            copy.hello.memory_kib + OVERHEAD_KIB
-            for copy in self._copies.get(hello.domain, [])
-            if copy.state in (*_LEFT, State.READY, State.RECEIVING) and copy.hello.uuid == hello.uuid
-        )
-        stale = self.gives_way(hello)
-        if stale is not None:
-            replaceable += stale.memory_kib + OVERHEAD_KIB
-        return await examine(hello, self._ports, self._settings.host, replaceable, stale, witnessed=self.witnessed)
+    def copies_of(self, domain: str) -> list[Copy]:
+        """All copies of a domain, the oldest first."""
+        return self._copies.of(domain)
 
-    async def on_connection(self, connection: Connection) -> None:
-        """A peer has connected: hear what it wants and serve it to the end. Never raises RemusError."""
-        try:
-            async with asyncio.timeout(self._settings.connect):
-                hello = _first(decode(await connection.receive()))
-        except (TimeoutError, PeerError, ProtocolError) as error:
-            log.warning("connection from %s: no valid HELLO: %s", connection.peer, error or "timeout")
-            if isinstance(error, ProtocolError):
-                await self._answer(connection, Refuse(reasons=(reason_of(error),)))
-            await connection.close()
-            return
-        try:
-            if isinstance(hello, Beat):
-                _check_identity(connection, hello.host)
-                await self.beats.serve(connection, hello)
-            elif isinstance(hello, DiskHello):
-                copy = self._copy_with(hello)
-                _check_identity(connection, copy.hello.host, hello.domain)
-                await copy.serve_disk(connection, hello)
-            elif isinstance(hello, AskOutcome):
-                _check_identity(connection, hello.host, hello.domain)
-                await self._answer(connection, await self._need_hand_overs(hello.domain).outcome(hello))
-            else:
-                _check_identity(connection, hello.host, hello.domain)
-                await self._serve(connection, hello)
-        except RemusError as error:
-            log.warning("%s refused: %s", _what(hello), error)
-            await self._answer(connection, Refuse(reasons=(reason_of(error),)))
-        finally:
-            await connection.close()
-
-    async def on_beats(self, connection: Connection) -> None:
-        """A peer has connected over the second path, which carries heartbeats and nothing else. Never raises RemusError."""
-        try:
-            async with asyncio.timeout(self._settings.connect):
-                first = decode(await connection.receive())
-            if not isinstance(first, Beat):
-                raise ReplicationError(f"expected BEAT, received {type(first).__name__}", operation="second path")
-            _check_identity(connection, first.host)
-            await self.beats.serve(connection, first)
-        except (TimeoutError, RemusError) as error:
-            log.warning("second path from %s: %s", connection.peer, error or "no heartbeat in time")
-        finally:
-            await connection.close()
+    def working_names(self) -> frozenset[str]:
+        """What the domains of all copies are called."""
+        return frozenset(copy.working_name for copy in self._copies.all())
 
     def require_copy(self, domain: str) -> Copy:
         """The copy that counts. Raises DomainNotFound when there is none."""
@@ -166,6 +107,65 @@ class BackupService:
                 hint="run `remusctl list` on the other hosts",
             )
         return copy
+
+    # Sessions
+
+    async def examine(self, hello: Hello) -> tuple[list[Reason], int]:
+        """Every reason against taking this domain in, and the free memory in KiB. Changes nothing."""
+        replaceable = sum(
+            copy.hello.memory_kib + OVERHEAD_KIB
+            for copy in self._copies.of(hello.domain)
+            if copy.state in (*IN_SESSION, *LEFT) and copy.hello.uuid == hello.uuid
+        )
+        stale = self.gives_way(hello)
+        if stale is not None:
+            replaceable += stale.memory_kib + OVERHEAD_KIB
+        return await examine(hello, self._ports, self._settings.host, replaceable, stale, witnessed=self.witnessed)
+
+    async def on_connection(self, connection: Connection) -> None:
+        """A peer has connected: hear what it wants and serve it to the end. Never raises RemusError."""
+        try:
+            async with asyncio.timeout(self._settings.connect):
+                hello = first_of_connection(decode(await connection.receive()))
+        except (TimeoutError, PeerError, ProtocolError) as error:
+            log.warning("connection from %s: no valid HELLO: %s", connection.peer, error or "timeout")
+            if isinstance(error, ProtocolError):
+                await self._answer(connection, Refuse(reasons=(reason_of(error),)))
+            await connection.close()
+            return
+        try:
+            if isinstance(hello, Beat):
+                check_identity(connection, hello.host)
+                await self.beats.serve(connection, hello)
+            elif isinstance(hello, DiskHello):
+                copy = self._copies.with_disk(hello)
+                check_identity(connection, copy.hello.host, hello.domain)
+                await copy.serve_disk(connection, hello)
+            elif isinstance(hello, AskOutcome):
+                check_identity(connection, hello.host, hello.domain)
+                await self._answer(connection, await self._need_hand_overs(hello.domain).outcome(hello))
+            else:
+                check_identity(connection, hello.host, hello.domain)
+                await self._serve(connection, hello)
+        except RemusError as error:
+            log.warning("%s refused: %s", what_begins(hello), error)
+            await self._answer(connection, Refuse(reasons=(reason_of(error),)))
+        finally:
+            await connection.close()
+
+    async def on_beats(self, connection: Connection) -> None:
+        """A peer has connected over the second path, which carries heartbeats and nothing else. Never raises RemusError."""
+        try:
+            async with asyncio.timeout(self._settings.connect):
+                first = decode(await connection.receive())
+            if not isinstance(first, Beat):
+                raise ReplicationError(f"expected BEAT, received {type(first).__name__}", operation="second path")
+            check_identity(connection, first.host)
+            await self.beats.serve(connection, first)
+        except (TimeoutError, RemusError) as error:
+            log.warning("second path from %s: %s", connection.peer, error or "no heartbeat in time")
+        finally:
+            await connection.close()
 
     async def failover(
         self,
@@ -198,8 +198,8 @@ class BackupService:
     async def _silence_newer(self, copy: Copy) -> None:
         """A newer session shows that the primary of the copy that is to be activated may live: it has to be silent."""
         domain = copy.hello.domain
-        for newer in self._copies.get(domain, []):
-            if newer is not copy and newer.state in (State.RECEIVING, State.READY):
+        for newer in self._copies.of(domain):
+            if newer is not copy and newer.state in IN_SESSION:
                 await newer.expect_silence()
         if self.copy_of(domain) is not copy:
             raise AuthorityError(
@@ -212,26 +212,17 @@ class BackupService:
 
     async def discard(self, domain: str) -> None:
         """Destroy all copies of a domain that are not running, on an operator's word."""
-        for copy in self._copies.get(domain, []):
-            if copy.state in (State.RECEIVING, State.READY, *_LEFT):
+        for copy in self._copies.of(domain):
+            if copy.state in (*IN_SESSION, *LEFT):
                 await copy.discard()
 
     async def close(self) -> None:
         """The agent stops: end the connections and destroy every copy that is not active."""
-        for copies in self._copies.values():
-            for copy in copies:
-                await copy.disconnect()
-                if copy.state in _LEFT:
-                    await copy.discard()
-        for task in list(self._background):
-            await task
-
-    def _copy_with(self, hello: DiskHello) -> Copy:
-        """The copy whose session this disk belongs to."""
-        for copy in self._copies.get(hello.domain, []):
-            if copy.hello.session == hello.session and copy.state in (State.RECEIVING, State.READY):
-                return copy
-        raise RefusedError(f"there is no session {hello.session} here", operation="open disk", domain=hello.domain)
+        for copy in self._copies.all():
+            await copy.disconnect()
+            if copy.state in LEFT:
+                await copy.discard()
+        await self._older.cleared()
 
     def _replicas_of(self, domain: str) -> DomainReplicas:
         return self._replicas.setdefault(domain, DomainReplicas(domain, self._ports.replicas))
@@ -251,10 +242,10 @@ class BackupService:
         if hello.purpose == "probe":
             await self._answer(connection, welcome)
             return
-        for old in self._copies.get(hello.domain, []):
+        for old in self._copies.of(hello.domain):
             await old.disconnect()
-        self._leave_behind(hello)
-        await self._make_room(hello, free_kib)
+        self._older.leave_behind(hello)
+        await self._older.make_room(hello, free_kib, self._replicas_of(hello.domain))
         journal = await self._ports.journals.open(hello.domain)
         try:
             disks = await self._open_disks(hello, journal, turn)
@@ -264,9 +255,8 @@ class BackupService:
             raise
         if self.hand_overs is not None:
             await self.hand_overs.forget(hello.domain)
-        copy = Copy(hello, self._ports, journal, disks, self._settings, self._supersede)
-        kept = [old for old in self._copies.get(hello.domain, []) if old.state is not State.DISCARDED]
-        self._copies[hello.domain] = [*kept, copy]
+        copy = Copy(hello, self._ports, journal, disks, self._settings, self._older.supersede)
+        self._copies.add(copy)
         self._ports.events.note(hello.domain, "receiving", session=hello.session, primary=hello.host)
         await self._answer(connection, welcome)
         await copy.serve(connection)
@@ -291,17 +281,8 @@ class BackupService:
                 domain=hello.domain,
                 hint="the guest there has to stop; it can be a backup then",
             )
-        if any(copy.state in (State.TAKING, State.ACTIVATING) for copy in self._copies.get(hello.domain, [])):
+        if any(copy.state in (State.TAKING, State.ACTIVATING) for copy in self._copies.of(hello.domain)):
             raise RefusedError("its copy is being taken over here", operation="open session", domain=hello.domain)
-
-    def _leave_behind(self, hello: Hello) -> None:
-        """The primary has run on without the copies of lower generations, and owns the guest: nobody may activate them by
-        himself. They are kept until this session has committed, because they are all there is should the primary be lost."""
-        copies = self._copies.get(hello.domain, [])
-        for old in copies:
-            if old.state is State.ORPHANED and old.generation < hello.generation:
-                old.give_up(Event.STALE)
-        self._copies[hello.domain] = [old for old in copies if old.state is not State.ACTIVE]
 
     async def expect_silence(self, domain: str, quiet: float) -> None:
         """Wait until every session of the domain was silent for so many seconds. Raises AuthorityError when one is not."""
@@ -310,18 +291,10 @@ class BackupService:
 
     async def silence(self, domain: str) -> Copy | None:
         """End all sessions of a domain; the committed copy that is left, if there is one."""
-        for copy in self._copies.get(domain, []):
+        for copy in self._copies.of(domain):
             await copy.disconnect()
         left = self.copy_of(domain)
         return left if left is not None and left.state is State.ORPHANED else None
-
-    def copies_of(self, domain: str) -> list[Copy]:
-        """All copies of a domain, the oldest first."""
-        return list(self._copies.get(domain, []))
-
-    def working_names(self) -> frozenset[str]:
-        """What the domains of all copies are called."""
-        return frozenset(copy.working_name for copies in self._copies.values() for copy in copies)
 
     def taking_over(self, domain: str) -> AbstractContextManager[None]:
         """No session is taken in meanwhile."""
@@ -329,70 +302,35 @@ class BackupService:
 
     def left(self, domain: str) -> None:
         """The guest ran here, and was moved away: the copy that it came from is of the past."""
-        self._copies[domain] = [copy for copy in self._copies.get(domain, []) if copy.state is not State.ACTIVE]
+        self._copies.forget_active(domain)
 
     def hand_out(self, copy: Copy) -> None:
         """The copy runs, and somebody else looks after its guest from now on."""
-        self._copies[copy.hello.domain] = [other for other in self._copies[copy.hello.domain] if other is not copy]
+        self._copies.remove(copy)
 
     async def _open_disks(self, hello: Hello, journal: Journal, turn: int) -> CopyDisks:
         """Open the disks of a new session, exclusively for the copies of this domain."""
         replicas = self._replicas_of(hello.domain)
         await replicas.open(hello.session, facts_of(hello.disks), await journal.last(), turn)
 
-        def exists(vdev: str) -> bool:
-            return any(
-                old.hello.session != hello.session
-                and old.state in (*_LEFT, State.ACTIVATING)
-                and vdev in {disk.vdev for disk in old.hello.disks}
-                for old in self._copies.get(hello.domain, [])
-            )
-
         async def give_up() -> None:
-            await self._give_up_older(hello, "the first epoch of a disk does not fit what can be staged")
+            await self._older.give_up(hello, "the first epoch of a disk does not fit what can be staged")
 
-        return CopyDisks(hello, replicas, self._settings, self._ports.clock, Older(exists, give_up))
-
-    async def _make_room(self, hello: Hello, free_kib: int) -> None:
-        if free_kib < hello.memory_kib + OVERHEAD_KIB:
-            await self._give_up_older(hello, "memory does not suffice for two", free_kib=free_kib)
-        elif self._replicas_of(hello.domain).differ(facts_of(hello.disks)):
-            await self._give_up_older(hello, "a disk has another size now")
-        elif hello.disks and any(old.built for old in self._copies.get(hello.domain, []) if old.state in _LEFT):
-            await self._give_up_older(hello, "it was built to run here, and holds the disks")
-
-    async def _give_up_older(self, hello: Hello, why: str, **detail: object) -> None:
-        for old in self._copies.get(hello.domain, []):
-            if old.hello.session != hello.session and old.state in _LEFT:
-                log.warning("%s: the older copy is given up: %s", hello.domain, why)
-                self._ports.events.note(
-                    hello.domain, "older-copy-given-up", epoch=old.committed_epoch, reason=why, **detail
-                )
-                await old.discard(Event.SUPERSEDED)
-
-    def _supersede(self, newest: Copy) -> None:
-        """A new session has committed, and nobody has heard of it yet: older copies can't be activated any more from here on, and
-        are destroyed beside the epoch loop."""
-        if active(FaultName.OLDER_COPY_KEPT):
-            return
-        for old in self._copies.get(newest.hello.domain, []):
-            if old is not newest and old.state in _LEFT:
-                old.give_up(Event.SUPERSEDED)
-                task = asyncio.create_task(old.clear_up(), name=f"supersede {newest.hello.domain}")
-                self._background.add(task)
-                task.add_done_callback(self._background.discard)
+        return CopyDisks(
+            hello,
+            replicas,
+            self._settings,
+            self._ports.clock,
+            Older(functools.partial(self._older.hold_disk, hello), give_up),
+        )
 
     async def _stopped_by_peer(self, domain: str) -> None:
-        for copy in self._copies.get(domain, []):
-            if copy.state in (State.RECEIVING, State.READY, *_LEFT):
+        for copy in self._copies.of(domain):
+            if copy.state in (*IN_SESSION, *LEFT):
                 await copy.discard(Event.PEER_STOPS)
 
     async def _answer(self, connection: Connection, message: Welcome | Refuse | Plain | Outcome) -> None:
-        try:
-            async with asyncio.timeout(self._settings.connect):
-                await connection.send(encode(message))
-        except (PeerError, TimeoutError) as error:
-            log.info("could not answer %s: %s", connection.peer, error)
+        await answer(connection, message, self._settings.connect)
 
 
 async def _without_asking(hello: Hello) -> None:
@@ -401,27 +339,6 @@ async def _without_asking(hello: Hello) -> None:
 
 async def _nothing_in_the_way(_: Hello) -> None:
     """Without an agent around it."""
-
-
-def _first(message: Message) -> Hello | DiskHello | Beat | AskOutcome:
-    """What a connection may begin with."""
-    if not isinstance(message, Hello | DiskHello | Beat | AskOutcome):
-        raise ReplicationError(
-            f"expected HELLO or DISK_HELLO or BEAT or ASK_OUTCOME, received {type(message).__name__}",
-            operation="accept",
-        )
-    return message
-
-
-def _what(first: Hello | DiskHello | Beat | AskOutcome) -> str:
-    match first:
-        case Beat():
-            return f"heartbeats of {first.host}"
-        case DiskHello():
-            return f"{first.domain}: disk"
-        case AskOutcome():
-            return f"{first.domain}: question for a hand-over"
-    return f"{first.domain}: session"
 
 
 def refuse_another(copy: Copy, generation: int | None, session: str | None) -> None:
@@ -433,18 +350,6 @@ def refuse_another(copy: Copy, generation: int | None, session: str | None) -> N
             domain=copy.hello.domain,
             left="nothing was changed",
             hint="look again with `remusctl status`; somebody has acted meanwhile",
-        )
-
-
-def _check_identity(connection: Connection, host: str, domain: str | None = None) -> None:
-    """A peer speaks for itself only: it could otherwise take the place of a guest's primary. Raises RefusedError."""
-    if connection.identity not in (None, host):
-        raise RefusedError(
-            f"{connection.peer} has proven to be {connection.identity} and speaks for {host}",
-            operation="accept",
-            domain=domain,
-            left="nothing was changed",
-            hint="see host.name in the configuration of the agent there, and the name in its certificate",
         )
 
 

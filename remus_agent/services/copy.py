@@ -1,8 +1,4 @@
-"""Carries out `machines.backup` for one copy of a domain: one session of its primary.
-
-The order inside an epoch's end is the point of it all: verify, wait until the disks have staged it, commit to the journal,
-acknowledge, apply. Nothing of an epoch reaches the paused domain before the commit, except in epoch 1, where there is no
-committed state to damage; its disks (`services.copy_disks`) look after an older copy there.
+"""Carries out `machines.backup` for one copy of a domain: one session of its primary, and what becomes of what it leaves.
 
 An activation builds the domain whole, then has it noted that it is about to run, then makes it run. So between that note and
 the guest's first moment there is nothing that takes time, and what an agent that dies leaves there the next one can finish.
@@ -13,56 +9,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 from collections.abc import Awaitable, Callable, Iterator
 
-from remus_agent.errors import (
-    AuthorityError,
-    HypervisorError,
-    PeerError,
-    ProtocolError,
-    RefusedError,
-    RemusError,
-    ReplicationError,
-)
-from remus_agent.faults import FaultName, active
+from remus_agent.errors import AuthorityError, HypervisorError, PeerError, RefusedError, RemusError
 from remus_agent.machines.backup import TABLE, Effect, Event, State
-from remus_agent.ports import CommitRecord, Connection, Domain, GuestType, Journal, Target
-from remus_agent.protocol.replication.digest import EpochDigest, commit_digest
-from remus_agent.protocol.replication.frames import Buffer, Frame, FrameType
-from remus_agent.protocol.replication.messages import (
-    DiskHello,
-    EpochEnd,
-    Hello,
-    MemoryAck,
-    Plain,
-    decode,
-    encode,
-)
-from remus_agent.protocol.stream.epoch import EpochParser
+from remus_agent.ports import Connection, Domain
+from remus_agent.protocol.replication.frames import Frame, FrameType
+from remus_agent.protocol.replication.messages import DiskHello, EpochEnd, Hello, MemoryAck, Plain, decode, encode
 from remus_agent.services.announcing import announce
 from remus_agent.services.backup_ports import BackupPorts
 from remus_agent.services.copy_disks import CopyDisks
-from remus_agent.services.deadlines import receive_within
+from remus_agent.services.copy_image import CopyImage
+from remus_agent.services.hearing import Hearing
 from remus_agent.services.refusing import refuse
 from remus_agent.services.settings import Settings
+from remus_agent.services.working_names import working_name
+from remus_agent.store_ports import Journal
 
 log = logging.getLogger(__name__)
-
-LARGEST_PFN = 1 << 36
-"""Frame numbers above this can't exist on x86 (48 bits of physical address)."""
-
-_WORKING_NAME = re.compile(r".+--incoming-[0-9a-f]{8}")
-
-
-def working_name(hello: Hello) -> str:
-    """What the domain of a copy is called until it runs."""
-    return f"{hello.domain}--incoming-{hello.session[:8]}"
-
-
-def is_working_name(name: str) -> bool:
-    """Whether a domain is called as only a copy is."""
-    return _WORKING_NAME.fullmatch(name) is not None
 
 
 class Copy:
@@ -82,14 +46,9 @@ class Copy:
         self.state = State.RECEIVING
         self.since = clock.now()
         self.reason: str | None = None
-        self.committed_epoch = 0
         self.generation = hello.generation
-        self.received_pages = 0
-        self.last_heard = clock.now()
-        self._listening_since: float | None = None
         self.working_name = working_name(hello)
         self.running: Domain | None = None
-        self._hypervisor = ports.hypervisor
         self._journal = journal
         self._announcer = ports.announcer
         self._events = ports.events
@@ -97,24 +56,36 @@ class Copy:
         self._disks = disks
         self._disks.on_failure = self._disk_failed
         self._disk_error: RemusError | None = None
-        self._commit: CommitRecord | None = None
         self._settings = settings
-        self._on_first_commit = on_first_commit
+        self._hearing = Hearing(hello.domain, clock, settings.silence)
+        self._image = CopyImage(
+            hello,
+            ports.hypervisor,
+            journal,
+            disks,
+            settings,
+            lambda: on_first_commit(self),
+            lambda: self._advance(Event.EPOCH_COMPLETE),
+            self._acknowledge,
+        )
         self._connection: Connection | None = None
-        self._target: Target | None = None
-        self._tail: list[Buffer] = []
-        self._emulator: list[Buffer] = []
-        self._guest = GuestType(hello.guest_type)
-        self._staged = EpochParser(LARGEST_PFN, self._guest)
-        self._digest = EpochDigest()
         self._disconnected = asyncio.Event()
         self._announcing: asyncio.Task[None] | None = None
         self.stop_asked_by_peer = False
-        self._last = False
         self.won = False
         """This host was allowed to run it: by the witness's word, or its primary's in a switchover without one."""
         self.handed_over = False
         """The primary has handed the guest over: what becomes of it is somebody else's work (`services.hand_over`)."""
+
+    @property
+    def committed_epoch(self) -> int:
+        """The newest one; 0: none."""
+        return self._image.epoch
+
+    @property
+    def last_heard(self) -> float:
+        """When anything came from the primary."""
+        return self._hearing.last_heard
 
     async def serve(self, connection: Connection) -> None:
         """Take in the session until its connection ends, whatever ends it. Never raises RemusError."""
@@ -122,7 +93,7 @@ class Copy:
         heartbeat = asyncio.create_task(self._heartbeat(connection), name=f"heartbeat {self.hello.domain}")
         try:
             while not (self.stop_asked_by_peer or self.handed_over):
-                await self._take(await self._receive(connection))
+                await self._take(await self._hearing.receive(connection, self.committed_epoch or None))
         except RemusError as error:
             error = self._disk_error or error
             await refuse(connection, error, self.hello.domain, self._settings.connect)
@@ -194,18 +165,24 @@ class Copy:
     @property
     def may_have_run(self) -> bool:
         """Whether the guest was made to run from this copy, or that was tried. Settled when an activation has ended."""
-        return self._target is not None and self._target.may_have_run
+        target = self._image.target
+        return target is not None and target.may_have_run
 
     @property
     def built(self) -> bool:
         """Whether an activation got as far as a whole domain, which holds the guest's disks."""
-        return self._target is not None and self._target.built
+        target = self._image.target
+        return target is not None and target.built
 
     async def _activate(self, operation: str, before_run: Callable[[], Awaitable[None]]) -> Domain:
-        target = self._need_target()
+        target = self._image.need_target()
         with self._standing():
-            await self._disks.hand_over(self._commit)
-        await self._build(target, operation)
+            await self._disks.hand_over(self._image.commit)
+        try:
+            await self._image.build(target, operation)
+        except RemusError:
+            await self._activation_failed()
+            raise
         with self._standing():
             await before_run()
         try:
@@ -229,24 +206,6 @@ class Copy:
             self.reason = str(error)
             self._advance(Event.NOT_READY)
             error.left = error.left or "nothing was activated, the copy stands"
-            raise
-
-    async def _build(self, target: Target, operation: str) -> None:
-        """What takes time of an activation."""
-        try:
-            async with asyncio.timeout(self._settings.activate):
-                await target.build(self._tail, self._emulator)
-        except TimeoutError:
-            await self._activation_failed()
-            raise HypervisorError(
-                f"the toolstack did not finish the domain within {self._settings.activate:g} s",
-                operation=operation,
-                domain=self.hello.domain,
-                epoch=self.committed_epoch,
-                left="the copy was destroyed",
-            ) from None
-        except RemusError:
-            await self._activation_failed()
             raise
 
     async def discard(self, event: Event = Event.DISCARD_ASKED) -> None:
@@ -276,98 +235,28 @@ class Copy:
 
     # Receiving
 
-    async def _receive(self, connection: Connection) -> Frame:
-        self._listening_since = self._clock.now()
-        try:
-            frame = await receive_within(
-                self._settings.silence,
-                connection,
-                "primary",
-                domain=self.hello.domain,
-                epoch=self.committed_epoch or None,
-            )
-        finally:
-            self._listening_since = None
-        self.last_heard = self._clock.now()
-        return frame
-
     async def _take(self, frame: Frame) -> None:
         match frame.type:
             case FrameType.PREAMBLE:
-                await self._preamble(frame)
+                await self._image.preamble(frame, self.working_name)
             case FrameType.STREAM:
-                await self._stream(frame)
+                await self._image.stream(frame)
             case FrameType.EPOCH_END:
                 message = decode(frame)
                 if isinstance(message, EpochEnd):
-                    await self._epoch_end(message)
+                    await self._image.epoch_end(message)
             case FrameType.STOP:
                 self.stop_asked_by_peer = True
             case FrameType.HAND_OVER:
                 decode(frame)
-                if not self._last or not TABLE.accepts(self.state, Event.HANDED_OVER):
-                    raise self._broken("HAND_OVER without a committed last checkpoint")
+                if not self._image.last or not TABLE.accepts(self.state, Event.HANDED_OVER):
+                    raise self._image.broken("HAND_OVER without a committed last checkpoint")
                 self._advance(Event.HANDED_OVER)
                 self.handed_over = True
             case FrameType.HEARTBEAT:
                 decode(frame)
             case _:
-                raise self._broken(f"unexpected {frame.type.name}")
-
-    async def _preamble(self, frame: Frame) -> None:
-        if self._target is not None:
-            raise self._broken("second PREAMBLE in one session")
-        payload = frame.joined()
-        self._digest.update(payload)
-        self._target = await self._hypervisor.open_target(payload, self.working_name)
-
-    async def _stream(self, frame: Frame) -> None:
-        target = self._need_target()
-        self._refuse_after_last()
-        if frame.epoch != self.committed_epoch + 1:
-            raise self._broken(f"records of epoch {frame.epoch} while {self.committed_epoch + 1} is open")
-        payload = frame.payload[0]
-        self._digest.update(payload)
-        self._staged.feed(payload)
-        if self.committed_epoch == 0 or active(FaultName.FEED_BEFORE_COMMIT):
-            await target.feed(self._staged.take_pages())
-        elif self._digest.stream_bytes > self.hello.memory_kib * 1024 + self._settings.staging_bytes:
-            raise self._broken("the epoch is larger than the guest's memory")
-
-    async def _epoch_end(self, end: EpochEnd) -> None:
-        target = self._need_target()
-        self._refuse_after_last()
-        if end.epoch != self.committed_epoch + 1:
-            raise self._broken(f"end of epoch {end.epoch} while {self.committed_epoch + 1} is open")
-        digest = self._digest.digest()
-        whole = (end.stream_bytes, end.digest) == (self._digest.stream_bytes, digest)
-        if not whole and not active(FaultName.DIGEST_UNCHECKED):
-            raise self._broken(
-                f"epoch {end.epoch} arrived damaged ({self._digest.stream_bytes} bytes, {end.stream_bytes} were sent)"
-            )
-        staged = self._staged.finish()
-        if staged.pages != end.pages:
-            raise self._broken(f"epoch {end.epoch} has {staged.pages} pages instead of {end.pages}")
-        disks = await self._disks.staged(end.epoch)
-        record = CommitRecord(self.hello.session, self.generation, end.epoch, commit_digest(digest, disks))
-        await self._journal.commit(record)
-        self._commit = record
-        self._disks.committed(end.epoch)
-        if self.committed_epoch == 0:
-            # Before anybody hears of this commit: an older copy must not outlive this one, should what follows fail.
-            self._on_first_commit(self)
-        self._tail = [bytes(part) for part in staged.tail]
-        self._emulator = [bytes(part) for part in staged.emulator]
-        self.committed_epoch = end.epoch
-        self._last = end.last
-        self._advance(Event.EPOCH_COMPLETE)
-        lost = await self._acknowledge(MemoryAck(epoch=end.epoch, digest=digest))
-        self._drop_staged()
-        self.received_pages += staged.pages
-        await target.feed(staged.page_records)
-        await self._disks.apply()
-        if lost is not None:
-            raise lost  # only now: what is committed has to be applied, whoever has heard of it
+                raise self._image.broken(f"unexpected {frame.type.name}")
 
     async def _acknowledge(self, ack: MemoryAck) -> PeerError | None:
         """Acknowledge; the error when the primary is gone."""
@@ -396,7 +285,7 @@ class Copy:
             if effect is Effect.ABORT:
                 await self._abort()
             elif effect is Effect.DROP_STAGED:
-                self._drop_staged()
+                self._image.drop_staged()
                 await self._drop_disks()
 
     async def _heartbeat(self, connection: Connection) -> None:
@@ -415,7 +304,7 @@ class Copy:
         quiet = quiet or 3 * self._settings.heartbeat
         asked_at = self._clock.now()
         while self.state in (State.RECEIVING, State.READY):
-            silent_for = self._silent_for()
+            silent_for = self._hearing.silent_for
             if silent_for >= quiet:
                 await self.disconnect()
                 return
@@ -434,15 +323,8 @@ class Copy:
     def primary_heard(self) -> float:
         """When the primary was last heard, for a detector. Now, while an epoch is being staged or applied."""
         if self.state in (State.RECEIVING, State.READY):
-            return self._clock.now() - self._silent_for()
+            return self._clock.now() - self._hearing.silent_for
         return self.last_heard
-
-    def _silent_for(self) -> float:
-        """Seconds for which we have listened and heard nothing. While an epoch is being staged or applied nobody listens, and a
-        primary that lives can't be told from one that doesn't."""
-        if self._listening_since is None:
-            return 0.0
-        return self._clock.now() - max(self.last_heard, self._listening_since)
 
     async def _activation_failed(self) -> None:
         self._advance(Event.ACTIVATION_FAILED)
@@ -455,13 +337,12 @@ class Copy:
             log.error("%s: %s", self.hello.domain, error)  # they are opened anew before anything uses them
 
     async def _abort(self) -> None:
-        self._drop_staged()
-        self._tail, self._emulator = [], []
+        self._image.forget()
         await self._disks.stop()
         await self._disks.leave()
-        if self._target is not None:
+        if self._image.target is not None:
             try:
-                await self._target.abort()
+                await self._image.target.abort()
             except RemusError as error:
                 self.reason = str(error)
                 log.error("%s: %s", self.hello.domain, error)
@@ -481,27 +362,3 @@ class Copy:
             )
         self.state = row.then
         return row.effects
-
-    def _drop_staged(self) -> None:
-        self._staged = EpochParser(LARGEST_PFN, self._guest)
-        self._digest = EpochDigest()
-
-    def _refuse_after_last(self) -> None:
-        if self._last:
-            raise self._broken("something follows the last checkpoint")
-
-    def _need_target(self) -> Target:
-        if self._target is None:
-            raise self._broken("records before PREAMBLE")
-        return self._target
-
-    def _broken(self, message: str) -> ProtocolError:
-        return ReplicationError(
-            message,
-            operation="receive an epoch",
-            domain=self.hello.domain,
-            epoch=self.committed_epoch + 1,
-            left=f"the copy stands at epoch {self.committed_epoch}"
-            if self.committed_epoch
-            else "nothing was committed",
-        )

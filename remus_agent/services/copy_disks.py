@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from remus_agent.errors import DiskError, RefusedError, RemusError
-from remus_agent.ports import Clock, CommitRecord, Connection
+from remus_agent.ports import Clock, Connection
 from remus_agent.protocol.replication.messages import DiskHello, Hello
 from remus_agent.services.disk_feed import DiskFeed, Older, session_over
 from remus_agent.services.replica_set import DomainReplicas, facts_of
 from remus_agent.services.settings import Settings
 from remus_agent.services.together import all_done
+from remus_agent.store_ports import CommitRecord
 
 
 async def _nobody(_: RemusError) -> None:

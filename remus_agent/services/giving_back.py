@@ -9,11 +9,11 @@ from collections.abc import Callable
 from remus_agent.errors import DomainNotFound, RemusError
 from remus_agent.machines.authority import Stake, Verdict, Want
 from remus_agent.machines.backup import State
-from remus_agent.ports import GuestRecord
 from remus_agent.services.authority import Authority
 from remus_agent.services.backup import BackupService
 from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.takeover_notes import TakeoverNotes
+from remus_agent.store_ports import GuestRecord
 
 log = logging.getLogger(__name__)
 

@@ -17,11 +17,12 @@ from typing import Literal, Protocol
 
 from remus_agent.errors import DomainNotFound, HypervisorError, JournalError, PeerError, RefusedError, RemusError
 from remus_agent.machines.backup import State
-from remus_agent.ports import Clock, Connection, GuestRecord, GuestStore, Hypervisor
+from remus_agent.ports import Clock, Connection, Hypervisor
 from remus_agent.protocol.replication.frames import FrameType
 from remus_agent.protocol.replication.messages import AskOutcome, Outcome, Plain, encode
 from remus_agent.services.copy import Copy
 from remus_agent.services.settings import Settings
+from remus_agent.store_ports import GuestRecord, GuestStore
 
 log = logging.getLogger(__name__)
 

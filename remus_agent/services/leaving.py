@@ -9,7 +9,7 @@ from remus_agent.errors import OutputBufferError, RemusError
 from remus_agent.machines.primary import Event
 from remus_agent.ports import Domain, EventSink, OutputBuffer
 from remus_agent.services.disks import DiskSet
-from remus_agent.services.ownership import Ownership
+from remus_agent.services.ownership import PrimaryRights
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class Leaving:
         domain: Domain,
         output: OutputBuffer,
         events: EventSink,
-        ownership: Ownership,
+        ownership: PrimaryRights,
         disks: Callable[[], Awaitable[DiskSet | None]],
     ) -> None:
         self.held_because: RemusError | None = None

@@ -14,13 +14,14 @@ from dataclasses import replace
 from remus_agent.errors import AuthorityError, DomainNotFound, RemusError, WitnessError
 from remus_agent.faults import FaultName, active
 from remus_agent.machines.authority import Stake, Want, session_generation
-from remus_agent.ports import Domain, GuestRecord
+from remus_agent.ports import Domain
 from remus_agent.services.authority import Authority
 from remus_agent.services.backup import BackupService
 from remus_agent.services.copy import Copy
 from remus_agent.services.hand_over import BeforeRun
 from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.takeover_notes import TakeoverNotes
+from remus_agent.store_ports import GuestRecord
 
 log = logging.getLogger(__name__)
 

@@ -20,15 +20,16 @@ from remus_agent.errors import (
 from remus_agent.faults import FaultName, active
 from remus_agent.machines.authority import Stake, Verdict, Want, session_generation
 from remus_agent.machines.primary import Event
-from remus_agent.ports import Clock, GuestRecord
+from remus_agent.ports import Clock
 from remus_agent.services.authority import Authority, Settled
 from remus_agent.services.session import PrimarySession
 from remus_agent.services.settings import Settings
+from remus_agent.store_ports import GuestRecord
 
 log = logging.getLogger(__name__)
 
 
-class Ownership(Protocol):
+class PrimaryRights(Protocol):
     """What a PrimaryService asks. reason: why the backup cannot take over although the guest is protected, for the status."""
 
     reason: str | None
@@ -65,7 +66,7 @@ class Ownership(Protocol):
 
 
 class Unwitnessed:
-    """ownership.Ownership without a witness."""
+    """PrimaryRights without a witness."""
 
     reason: str | None = None
 
@@ -92,7 +93,7 @@ class Unwitnessed:
 
 
 class Witnessed:
-    """ownership.Ownership by the record in the witness."""
+    """PrimaryRights by the record in the witness."""
 
     def __init__(self, authority: Authority, record: GuestRecord, settings: Settings, clock: Clock) -> None:
         self.reason: str | None = None

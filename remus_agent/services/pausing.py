@@ -21,9 +21,10 @@ from typing import Final, Protocol
 from remus_agent.errors import ConfigError, RefusedError, RemusError
 from remus_agent.machines.primary import State
 from remus_agent.observe.status import Status
-from remus_agent.ports import Clock, EventSink, PauseNote, PauseStore
+from remus_agent.ports import Clock, EventSink
 from remus_agent.services.primary import PrimaryService
 from remus_agent.services.watch import Progress
+from remus_agent.store_ports import PauseNote, PauseStore
 
 log = logging.getLogger(__name__)
 

@@ -8,18 +8,9 @@ from dataclasses import dataclass
 
 from remus_agent.disk_ports import Taps
 from remus_agent.fence_ports import Fencing, Watchdog
-from remus_agent.ports import (
-    Announcer,
-    Clock,
-    Connector,
-    Domain,
-    EventSink,
-    GuestStore,
-    HostFacts,
-    Hypervisor,
-    PauseStore,
-)
+from remus_agent.ports import Announcer, Clock, Connector, Domain, EventSink, HostFacts, Hypervisor
 from remus_agent.protocol.replication.messages import Hello, HelloDisk
+from remus_agent.store_ports import GuestStore, PauseStore
 from remus_agent.witness_ports import Witness
 
 

@@ -14,11 +14,12 @@ from enum import StrEnum
 from typing import Any, Final, NoReturn
 
 from remus_agent.errors import RefusedError, RemusError, StreamError
-from remus_agent.ports import ByteSource, Clock, Connector, Reservations, Reserved
+from remus_agent.ports import Clock, Connector
 from remus_agent.protocol.replication.frames import Buffer, FrameType, payload_limit
 from remus_agent.protocol.replication.messages import Hello
 from remus_agent.protocol.stream_tools.epochs import Beginning, Complete, EpochSplitter, Part, Piece
 from remus_agent.protocol.stream_tools.walk import CutBetweenEpochs
+from remus_agent.relay_ports import ByteSource, Reservations, Reserved
 from remus_agent.services.session import PrimarySession, open_session
 from remus_agent.services.settings import Settings
 

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 
 from remus_agent.disk_ports import DiskFacts, Replica, Replicas
 from remus_agent.errors import DiskError, RefusedError, RemusError
-from remus_agent.ports import CommitRecord
 from remus_agent.protocol.replication.messages import HelloDisk
 from remus_agent.services.together import all_done
+from remus_agent.store_ports import CommitRecord
 
 log = logging.getLogger(__name__)
 

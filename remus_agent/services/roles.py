@@ -12,7 +12,7 @@ from typing import Any
 from remus_agent.errors import AuthorityError, DomainNotFound, RemusError, WitnessError
 from remus_agent.machines import backup as backup_machine
 from remus_agent.machines.authority import Ownership
-from remus_agent.ports import Domain, GuestRecord
+from remus_agent.ports import Domain
 from remus_agent.services.admission import admit
 from remus_agent.services.authority import Authority
 from remus_agent.services.backup import BackupService, refuse_another
@@ -27,6 +27,7 @@ from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.settings import Settings
 from remus_agent.services.takeover import Takeover
 from remus_agent.services.takeover_notes import TakeoverNotes
+from remus_agent.store_ports import GuestRecord
 from remus_agent.witness_ports import Witness
 
 log = logging.getLogger(__name__)

@@ -10,11 +10,15 @@ from collections.abc import Awaitable, Callable
 from remus_agent.errors import DomainNotFound, RemusError
 from remus_agent.faults import FaultName, active
 from remus_agent.machines.primary import Event
-from remus_agent.ports import Domain, EventSink, Hypervisor, OutputBuffer, OutputBuffers
+from remus_agent.ports import Domain, Hypervisor, OutputBuffer, OutputBuffers
 from remus_agent.services.asking import Asked, first_of
-from remus_agent.services.disks import DiskSet
+from remus_agent.services.kept_record import KeptRecord
 from remus_agent.services.leaving import close_disks
-from remus_agent.services.ownership import Ownership
+from remus_agent.services.ownership import PrimaryRights
+from remus_agent.services.primary_ports import PrimaryPorts
+from remus_agent.services.session_parts import SessionParts
+from remus_agent.services.trouble import Trouble
+from remus_agent.store_ports import STOOD_DOWN
 
 log = logging.getLogger(__name__)
 
@@ -23,27 +27,30 @@ _LOOK = 0.2
 
 
 class StandDown:
-    """Of one guest. disks: its taps, which stay as long as the guest. destroy: the guest, with what it has sent. retry: seconds
-    between two looks at the record."""
+    """Of one guest. destroy: it, with what it has sent. retry: seconds between two looks at the record."""
 
     def __init__(
         self,
         domain: Domain,
         output: OutputBuffer,
-        hypervisor: Hypervisor,
-        events: EventSink,
-        ownership: Ownership,
-        disks: Callable[[], Awaitable[DiskSet | None]],
+        ports: PrimaryPorts,
+        rights: PrimaryRights,
+        parts: SessionParts,
+        kept: KeptRecord,
+        trouble: Trouble,
         destroy: Callable[[Domain], Awaitable[None]],
         asked: Asked,
         retry: Callable[[], Awaitable[None]],
     ) -> None:
         self._domain = domain
         self._output = output
-        self._hypervisor = hypervisor
-        self._events = events
-        self._ownership = ownership
-        self._disks = disks
+        self._hypervisor = ports.hypervisor
+        self._events = ports.events
+        self._clock = ports.clock
+        self._rights = rights
+        self._parts = parts
+        self._kept = kept
+        self._trouble = trouble
         self._destroy = destroy
         self._asked = asked
         self._retry = retry
@@ -55,6 +62,8 @@ class StandDown:
 
     async def pause(self) -> Event:
         """Another host owns it: it runs no more, and what it has sent is never let out."""
+        # First what a restart must find: whatever comes, this guest is another host's.
+        await self._kept.note(role=STOOD_DOWN, committed=True, starting="")
         if active(FaultName.DESTROY_AT_ONCE):
             return Event.OWNER_RUNS
         try:
@@ -69,8 +78,13 @@ class StandDown:
             return Event.GUEST_NOT_PAUSED
         return Event.GUEST_PAUSED
 
-    async def await_owner(self, generation: int) -> Event:
-        """Wait a while for the new owner's session, then look at the record. generation: of the last session here."""
+    async def await_owner(self) -> Event:
+        """Wait a while for the new owner's session, then look at the record."""
+        self._trouble.reason = (
+            f"another host owns it; the guest is paused here until {self._kept.now.peer} opens a session, which shows that it"
+            " runs it, or gives it back"
+        )
+        generation = self._kept.now.generation
         asked = await self._asked.interrupts(first_of(self._owner_runs.wait, self._retry))
         if asked is not None:
             return asked
@@ -78,14 +92,14 @@ class StandDown:
             return Event.OWNER_RUNS
         if await self._is_gone():
             return Event.GUEST_ENDED
-        return Event.HANDED_BACK if await self._ownership.handed_back(generation) else Event.RETRY_DUE
+        return Event.HANDED_BACK if await self._rights.handed_back(generation) else Event.RETRY_DUE
 
     async def resume(self) -> Event:
         """It was given back: it runs on. Its output stays held."""
         try:
             if await self._is_gone():
                 return Event.GUEST_ENDED
-            disks = await self._disks()
+            disks = await self._parts.disks_left()
             if disks is not None:
                 await disks.open()  # first of all: the guest's writes wait for it
             await self._hypervisor.resume(self._domain)  # where it was handed over, it is down for its last epoch
@@ -94,13 +108,16 @@ class StandDown:
             log.error("%s: cannot go on: %s", self._domain.name, error)
             return Event.RESUME_FAILED
         self._events.note(self._domain.name, "given-back")
+        self._trouble.reason = None
+        self._parts.heard_at = self._clock.now()
+        await self._kept.note(role="primary", handed=None)
         return Event.GUEST_RESUMED
 
     async def destroy(self) -> Event:
         """The other host runs it, or an operator does not want it."""
         try:
             await self._destroy(self._domain)
-            await close_disks(self._disks)
+            await close_disks(self._parts.disks_left)
         except RemusError as error:
             log.error("%s: cannot be destroyed: %s", self._domain.name, error)
             self._events.note(self._domain.name, "stale-guest-stands", reason=str(error))

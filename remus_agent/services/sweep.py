@@ -9,7 +9,7 @@ from typing import Final
 from remus_agent.disk_ports import Taps
 from remus_agent.errors import RemusError
 from remus_agent.ports import Clock, EventSink, Hypervisor, OutputBuffers
-from remus_agent.services.copy import is_working_name
+from remus_agent.services.working_names import is_working_name
 
 log = logging.getLogger(__name__)
 

@@ -107,8 +107,10 @@ class Switched(Protocol):
     """What is asked of a PrimaryService here."""
 
     state: State
-    reason: str | None
     domain: Domain
+
+    @property
+    def reason(self) -> str | None: ...
 
     @property
     def switchover(self) -> SwitchoverRequest: ...

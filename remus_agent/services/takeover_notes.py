@@ -15,8 +15,8 @@ from dataclasses import replace
 
 from remus_agent.errors import RemusError
 from remus_agent.faults import FaultName, active
-from remus_agent.ports import TAKING, GuestRecord, GuestStore
 from remus_agent.services.copy import Copy
+from remus_agent.store_ports import TAKING, GuestRecord, GuestStore
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from remus_agent.errors import DomainNotFound, RemusError
-from remus_agent.ports import Announcer, Domain, EventSink, GuestRecord, GuestStore, Hypervisor
+from remus_agent.ports import Announcer, Domain, EventSink, Hypervisor
 from remus_agent.services.announcing import announce
+from remus_agent.store_ports import GuestRecord, GuestStore
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from prometheus_tools import SECONDS, find, promtool
 from remus_agent.adapters.http.server import HttpServer
 from remus_agent.adapters.sim.local import LoopClock
 from remus_agent.adapters.sim.witness import SimWitness
-from remus_agent.config import Address
+from remus_agent.addresses import Address
 from remus_agent.observe.view import CertificateView
 from remus_agent.services.monitoring import Monitoring, Probes
 from remus_agent.services.witness_probe import WitnessProbe

@@ -8,7 +8,8 @@ from typing import Any
 
 from remus_agent.adapters.sim.hypervisor import SimGuest, SimHypervisor
 from remus_agent.adapters.sim.local import SimDisk, SimEvents, SimJournal, SimOutput, SimOutputs
-from remus_agent.ports import CommitRecord, Domain, GuestRecord
+from remus_agent.ports import Domain
+from remus_agent.store_ports import CommitRecord, GuestRecord
 from tests.formal.trace import Action
 from tests.model.scheduler import Scheduler
 

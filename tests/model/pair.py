@@ -108,9 +108,9 @@ class Pair:
         agent = on(host)
         if host.taps is not None:
             host.taps.kill()
-        for task in (*agent._tasks.values(), *((agent._pausing,) if agent._pausing is not None else ())):
+        for task in (*agent._primaries.tasks.values(), *((agent._pausing,) if agent._pausing is not None else ())):
             task.cancel()
-        await asyncio.gather(*agent._tasks.values(), return_exceptions=True)
+        await asyncio.gather(*agent._primaries.tasks.values(), return_exceptions=True)
         host.xen.revive()
         host.agent = None
 

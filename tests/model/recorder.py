@@ -7,8 +7,8 @@ the wire when a session is opened. Of a service only the name of the session is 
 from __future__ import annotations
 
 from remus_agent.machines.authority import Ownership
-from remus_agent.ports import CommitRecord
 from remus_agent.protocol.replication.messages import Hello, Message, Welcome
+from remus_agent.store_ports import CommitRecord
 from tests.formal.trace import Action, Event
 
 

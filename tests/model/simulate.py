@@ -336,7 +336,7 @@ async def _play(loop: Scheduler, plan: Plan, world: World) -> None:
             for host in world.hosts.values():
                 if host.starting is not None and host.starting.done():
                     host.starting.result()  # a defect there leaves an agent that does nothing
-                for task in host.agent._tasks.values() if host.agent is not None else ():
+                for task in host.agent._primaries.tasks.values() if host.agent is not None else ():
                     if task.done() and not task.cancelled() and task.exception() is not None:
                         raise task.exception() or RuntimeError
             if Violated.noted:

@@ -187,6 +187,24 @@ def test_a_primary_runs_on_alone_and_is_protected_again_when_the_link_heals() ->
     play(story)
 
 
+def test_a_guest_that_runs_alone_for_long_leaves_a_handful_of_events() -> None:
+    async def story(world: World) -> None:
+        directions = {("channel", "alpha"), ("channel", "beta")}
+        world.cut |= directions
+        await until(world, lambda: standing(world) == ("alpha", 3, "solo", None), 25)
+        before = len(world.hosts["alpha"].events.details(GUEST))
+        await asyncio.sleep(200)
+        kinds = [kind for kind, _ in world.hosts["alpha"].events.details(GUEST)[before:]]
+        assert {"seeking", "solo"} <= set(kinds)
+        assert len(kinds) < 8
+        world.heal(directions)
+        await until(world, lambda: standing(world) == ("alpha", 4, "protected", "beta"), 15)
+        attempts = [detail.get("attempts") for kind, detail in world.hosts["alpha"].events.details(GUEST)[before:]]
+        assert any(count is not None and int(str(count)) > 50 for count in attempts)
+
+    play(story)
+
+
 def test_of_two_that_cannot_hear_each_other_one_wins_and_the_other_stands_down() -> None:
     async def story(world: World) -> None:
         world.cut |= BOTH

@@ -8,7 +8,7 @@ from dataclasses import replace
 from remus_agent.adapters.sim.disk import SimVolume
 from remus_agent.disk_ports import DiskFacts
 from remus_agent.errors import JournalError
-from remus_agent.ports import LoadedGuests
+from remus_agent.store_ports import LoadedGuests
 from tests.model.loop import run
 from tests.model.pair import DISK_BYTES, Pair, on, until
 

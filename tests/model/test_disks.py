@@ -421,7 +421,7 @@ def test_an_older_copy_is_activated_while_a_newer_session_stages() -> None:
         pair.volume("xvda").write(0, b"new")
         await until(lambda: pair.beta.stores.by_disk["web1", "xvda"].slots.get(1, ("", 0, ()))[1] == 1, "staged", 60)
         backup = on(pair.beta).backup
-        assert [copy.state for copy in backup._copies["web1"]] == [State.ORPHANED, State.RECEIVING]
+        assert [copy.state for copy in backup.copies_of("web1")] == [State.ORPHANED, State.RECEIVING]
         assert copy_of(pair) is first
         with pytest.raises(AuthorityError, match="the primary is alive"):
             await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
@@ -431,7 +431,7 @@ def test_an_older_copy_is_activated_while_a_newer_session_stages() -> None:
         await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
         assert first.state is State.ACTIVE
         assert pair.copied("xvda") == then
-        assert [copy.state for copy in backup._copies["web1"]] == [State.ACTIVE, State.DISCARDED]
+        assert [copy.state for copy in backup.copies_of("web1")] == [State.ACTIVE, State.DISCARDED]
         assert not pair.beta.stores.violations
 
     run(story())
@@ -447,7 +447,7 @@ def test_an_older_copy_is_not_activated_once_a_newer_one_has_committed(monkeypat
         feed = SimTarget.feed
 
         async def break_down(self: SimTarget, buffers: Any) -> None:
-            newest = on(pair.beta).backup._copies["web1"][-1]
+            newest = on(pair.beta).backup.copies_of("web1")[-1]
             if newest is not first and newest.committed_epoch == 1:
                 raise HypervisorError("the toolstack process ended", operation="feed")
             await feed(self, buffers)
@@ -486,7 +486,7 @@ def test_a_first_epoch_that_does_not_fit_gives_up_the_older_copy() -> None:
         await until(lambda: ("web1", "older-copy-given-up") in pair.beta.events.noted, "given up", 60)
         backup = on(pair.beta).backup
         await until(lambda: pair.beta.stores.by_disk["web1", "xvda"].seeding, "seeded")
-        assert {copy.state for copy in backup._copies["web1"]} == {State.DISCARDED, State.RECEIVING}
+        assert {copy.state for copy in backup.copies_of("web1")} == {State.DISCARDED, State.RECEIVING}
         with pytest.raises(AuthorityError):
             await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
         pair.network.mangler = None

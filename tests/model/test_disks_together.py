@@ -10,11 +10,11 @@ from remus_agent.adapters.sim.local import LoopClock
 from remus_agent.adapters.sim.replica import SimReplica, SimReplicas, SimStore, SimStores
 from remus_agent.disk_ports import DiskFacts
 from remus_agent.errors import ConnectionLost, DiskError, RefusedError
-from remus_agent.ports import CommitRecord
 from remus_agent.services.disks import DiskSet
 from remus_agent.services.replica_set import DomainReplicas
 from remus_agent.services.settings import Settings
 from remus_agent.services.together import all_done
+from remus_agent.store_ports import CommitRecord
 from tests.model.loop import run
 from tests.model.pair import Pair, on, until
 
@@ -67,7 +67,7 @@ def test_a_session_is_left_in_the_time_of_one_disk() -> None:
     async def story() -> None:
         pair = Pair(DISKS)
         await pair.protect()
-        disks = on(pair.alpha)._primaries["web1"]._disks
+        disks = on(pair.alpha)._primaries["web1"]._parts.disks
         assert disks is not None
         for channel in disks._channels:
             close = channel._connection.close
@@ -195,7 +195,7 @@ def test_a_copy_that_fails_ends_the_others_at_once() -> None:
     async def story() -> None:
         pair = Pair(DISKS)
         await pair.protect()
-        disks = on(pair.alpha)._primaries["web1"]._disks
+        disks = on(pair.alpha)._primaries["web1"]._parts.disks
         assert disks is not None
         for channel in disks._channels:
 

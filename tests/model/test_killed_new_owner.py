@@ -12,9 +12,9 @@ import pytest
 from remus_agent.adapters.sim.hypervisor import SimTarget
 from remus_agent.adapters.sim.local import SimAnnouncer
 from remus_agent.machines.authority import Ownership
-from remus_agent.ports import TAKING, GuestRecord
-from remus_agent.services.copy import is_working_name
 from remus_agent.services.sweep import TOOLSTACK_SECONDS
+from remus_agent.services.working_names import is_working_name
+from remus_agent.store_ports import TAKING, GuestRecord
 from tests.model.test_authority import BOTH, FENCED, answered, ask, override, play, standing, status, until
 from tests.model.world import GUEST, UUID, Machine, World
 

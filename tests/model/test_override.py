@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from remus_agent.errors import AuthorityError
+from remus_agent.errors import AuthorityError, DomainNotFound
 from remus_agent.faults import VARIABLE, FaultName
 from remus_agent.services.copy import Copy
 from tests.model.simulate import Fault, Plan, simulate
@@ -66,6 +66,26 @@ def test_the_next_agent_writes_it_into_the_record_as_well() -> None:
         await asyncio.sleep(1)
         assert await status(world, "beta") == "solo"
         assert beta.disk.guests[GUEST].override == ""
+
+    play(story)
+
+
+def test_a_guest_that_is_gone_is_left_out_of_the_list_and_the_others_are_not() -> None:
+    async def story(world: World) -> None:
+        await alone(world)
+        await overridden(world)
+        beta = world.hosts["beta"]
+        world.kill_agent(beta)
+        world.start_agent(beta)
+        await asyncio.sleep(5)
+        assert [each.domain for each in await ask(world, "beta", lambda agent: agent.overview())] == [GUEST]
+        await beta.xen.destroy(GUEST)
+        assert await ask(world, "beta", lambda agent: agent.overview()) == []
+        assert (await ask(world, "beta", lambda agent: agent.topology()))["guests"] == []
+        with pytest.raises(DomainNotFound):
+            await status(world, "beta")
+        world.witness.down = False
+        await until(world, lambda: (GUEST, "guest-gone") in beta.events.noted, 5)
 
     play(story)
 

@@ -161,6 +161,26 @@ def test_a_longer_cut_leaves_the_guest_silent_until_a_full_resend() -> None:
     run(story())
 
 
+def test_an_hour_of_silence_leaves_a_handful_of_events() -> None:
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        before = len(pair.alpha.events.details("web1"))
+        pair.network.cut()
+        await asyncio.sleep(3600)
+        kinds = [kind for kind, _ in pair.alpha.events.details("web1")[before:]]
+        assert kinds[0] == "silent"
+        assert kinds[-1] == "silent", "the last event says where it stands"
+        assert len(kinds) < 8
+        pair.network.heal()
+        await until(lambda: pair.alpha.events.details("web1")[-1][0] == "protected", "protected again")
+        *_, (kind, detail), _ = pair.alpha.events.details("web1")
+        assert kind == "reseeding"
+        assert int(str(detail["attempts"])) > 3600 / (15 + 5)
+
+    run(story())
+
+
 def test_the_old_copy_stands_until_the_new_one_is_committed() -> None:
     async def story() -> None:
         pair = Pair()

@@ -7,8 +7,8 @@ from typing import Literal
 import pytest
 
 from remus_agent.machines.authority import Ownership
-from remus_agent.ports import CommitRecord
 from remus_agent.protocol.replication.messages import Hello, Welcome
+from remus_agent.store_ports import CommitRecord
 from tests.formal.trace import Action, Event
 from tests.model.recorder import Recorder
 from tests.model.world import GUEST, UUID

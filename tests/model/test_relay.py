@@ -23,10 +23,10 @@ from remus_agent.errors import (
     StreamError,
 )
 from remus_agent.machines.backup import State
-from remus_agent.ports import Reserved
 from remus_agent.protocol.replication.frames import Frame, FrameType, encode
 from remus_agent.protocol.stream import writer
 from remus_agent.protocol.stream_tools.walk import CutInsideEpoch
+from remus_agent.relay_ports import Reserved
 from remus_agent.services.copy import Copy
 from remus_agent.services.relay import RENEW, RESERVE, End, Relay, RelayPorts
 from remus_agent.services.settings import Settings
@@ -75,7 +75,7 @@ class Pipe:
 
 
 class Word:
-    """ports.Reservations of alpha's agent. answers: whether that agent is there."""
+    """relay_ports.Reservations of alpha's agent. answers: whether that agent is there."""
 
     def __init__(self, pair: Pair) -> None:
         self._pair = pair
@@ -239,7 +239,7 @@ def test_without_a_complete_epoch_the_backup_keeps_nothing(stream: bytes, kind: 
         assert error.left in left.split("|")
         await until(lambda: not scene.pair.beta.xen.guests, "no copy is left")
         await asyncio.sleep(RESERVE)
-        assert not on(scene.pair.alpha)._is_reserved("web1")
+        assert not on(scene.pair.alpha)._taken.is_reserved("web1")
 
     run(story())
 
@@ -443,7 +443,7 @@ def test_the_stream_of_another_domain() -> None:
         scene = Scene(STREAM, domain="web2")
         assert "the stream is of web1, not of web2" in (await scene.failed()).message
         assert not scene.pair.network.connections
-        assert not on(scene.pair.alpha)._is_reserved("web2")
+        assert not on(scene.pair.alpha)._taken.is_reserved("web2")
 
     run(story())
 

@@ -149,7 +149,7 @@ def test_to_be_heard_is_not_to_open_a_session() -> None:
         await taken_over_unseen(world)
         agent = world.hosts["beta"].agent
         assert agent is not None
-        agent._tasks[GUEST].cancel()
+        agent._primaries.tasks[GUEST].cancel()
         world.heal(set(BOTH))
         await asyncio.sleep(10)
         assert paused_on_alpha(world)

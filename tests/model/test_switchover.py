@@ -127,6 +127,20 @@ def test_ten_times_back_and_forth(disks: tuple[str, ...]) -> None:
     run(story())
 
 
+def test_a_host_that_was_backup_and_primary_of_a_guest_lists_it_no_more_once_it_was_moved_away() -> None:
+    async def story() -> None:
+        pair, _, living = await working()
+        await switch(pair.alpha)
+        await pair.protect(pair.beta)
+        await switch(pair.beta)
+        await until(lambda: "web1" not in on(pair.beta)._primaries, "forgotten")
+        assert await on(pair.beta).overview() == []
+        assert [each.domain for each in await on(pair.alpha).overview()] == ["web1"]
+        living.cancel()
+
+    run(story())
+
+
 def test_a_trial_changes_nothing_and_only_a_protected_guest_is_moved() -> None:
     async def story() -> None:
         pair, service, living = await working()

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from remus_agent.errors import HypervisorError, JournalError
-from remus_agent.ports import Domain, GuestRecord
+from remus_agent.ports import Domain
 from remus_agent.services.sweep import TOOLSTACK_SECONDS
+from remus_agent.store_ports import GuestRecord
 from tests.model.loop import run
 from tests.model.pair import DEAD, Host, Pair, on, until
 from tests.model.test_switchover import Service, goes_on, switch, working

@@ -10,8 +10,8 @@ import pytest
 
 from remus_agent.errors import HypervisorError, JournalError
 from remus_agent.machines.watchdog import AUTHORITY
-from remus_agent.ports import LoadedGuests
 from remus_agent.services.watchdog import LOOK
+from remus_agent.store_ports import LoadedGuests
 from tests.model.test_authority import BOTH, ask, play, standing, status, until
 from tests.model.world import BOOT, GUEST, UUID, World
 
@@ -321,9 +321,9 @@ def test_where_it_cannot_be_armed_a_takeover_goes_on_and_says_so() -> None:
 def test_a_defect_in_what_looks_after_it_disarms_it(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(world: World) -> None:
         await until(world, lambda: armed(world) == ["alpha"], 2 * LOOK)
-        monkeypatch.setattr("remus_agent.services.agent.AUTHORITY", {})
+        monkeypatch.setattr("remus_agent.services.primaries.AUTHORITY", {})
         await until(world, lambda: armed(world) == [], 2 * LOOK)
-        monkeypatch.setattr("remus_agent.services.agent.AUTHORITY", AUTHORITY)
+        monkeypatch.setattr("remus_agent.services.primaries.AUTHORITY", AUTHORITY)
         shown = await ask(world, "alpha", lambda agent: agent.agent())
         assert "nothing looks after it any more" in shown["watchdog"]["problem"]
         await asyncio.sleep(2 * SECONDS)

@@ -22,7 +22,6 @@ from remus_agent.adapters.sim.witness import SimWitness
 from remus_agent.errors import ConnectionLost, PeerTimeout
 from remus_agent.machines.authority import Ownership
 from remus_agent.machines.backup import State
-from remus_agent.ports import CommitRecord
 from remus_agent.protocol.replication.frames import Frame, FrameType
 from remus_agent.protocol.replication.messages import decode
 from remus_agent.services.agent import AgentService
@@ -30,6 +29,7 @@ from remus_agent.services.backup import BackupService
 from remus_agent.services.backup_ports import BackupPorts
 from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.settings import Settings
+from remus_agent.store_ports import CommitRecord
 from tests.formal.trace import Action
 from tests.model.hosts import Disk, Events, HostClock, Hypervisor, Outputs
 from tests.model.recorder import Recorder

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from remus_agent import config
+from remus_agent.addresses import Address
 from tests.modules.conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
@@ -96,7 +97,7 @@ def test_the_agent_accepts_its_configuration(tmp_path: Path, address: str, liste
     assert {name: str(path) for name, path in loaded.replication.second_paths.items()} == {"beta": "198.51.100.2:7790"}
     assert loaded.automatic == config.Automatic(reprotect=False)
     assert loaded.watchdog == config.Watchdog(240)
-    assert loaded.http == config.Http(config.Address("198.51.100.1", 7791))
+    assert loaded.http == config.Http(Address("198.51.100.1", 7791))
 
 
 @pytest.mark.parametrize("secrets", [True, False])

@@ -28,9 +28,9 @@ from remus_agent.adapters.disk.writing import misfit, write_extents
 from remus_agent.disk_ports import DiskFacts
 from remus_agent.errors import DiskError, JournalError
 from remus_agent.faults import FaultName, active
-from remus_agent.ports import CommitRecord
 from remus_agent.protocol.disk.operations import Extent
 from remus_agent.protocol.disk.regions import region_bytes
+from remus_agent.store_ports import CommitRecord
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from remus_agent.adapters.disk.identity import Match
 from remus_agent.adapters.disk.slots import Slot, State
-from remus_agent.ports import CommitRecord
+from remus_agent.store_ports import CommitRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from remus_agent.adapters.journal.file import FileJournals
 from remus_agent.disk_config import Disk
 from remus_agent.disk_ports import DiskFacts
 from remus_agent.errors import DiskError, RefusedError
-from remus_agent.ports import CommitRecord
+from remus_agent.store_ports import CommitRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from remus_agent.adapters.journal import directory
 from remus_agent.disk_config import Disk
 from remus_agent.disk_ports import DiskFacts
 from remus_agent.errors import DiskError, JournalError
-from remus_agent.ports import CommitRecord
+from remus_agent.store_ports import CommitRecord
 
 OPENED_AT_ONCE: Final = 8
 """Copies of one host that are opened at the same time: each runs some tools, and may write an epoch."""

@@ -13,7 +13,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from remus_agent.config import Address
+from remus_agent.addresses import Address
 from remus_agent.protocol.http import Exchange, Refused, Request, Response
 
 log = logging.getLogger(__name__)

@@ -27,7 +27,7 @@ from zlib import crc32
 
 from remus_agent.adapters.journal import directory
 from remus_agent.errors import JournalError
-from remus_agent.ports import CommitRecord
+from remus_agent.store_ports import CommitRecord
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class _Entry:
 
 
 class FileJournal:
-    """`ports.Journal` in one file. Made by `FileJournals.open`. Safe to use from several tasks."""
+    """`store_ports.Journal` in one file. Made by `FileJournals.open`. Safe to use from several tasks."""
 
     def __init__(self, path: Path, domain: str, fd: int, newest: _Entry | None) -> None:
         self._path = path
@@ -126,7 +126,7 @@ class FileJournal:
 
 
 class FileJournals:
-    """`ports.Journals`: one file a domain in a directory."""
+    """`store_ports.Journals`: one file a domain in a directory."""
 
     def __init__(self, path: Path) -> None:
         self._directory = path

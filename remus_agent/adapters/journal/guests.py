@@ -12,13 +12,13 @@ import msgspec
 
 from remus_agent.adapters.journal import directory
 from remus_agent.errors import JournalError
-from remus_agent.ports import GuestRecord, LoadedGuests
+from remus_agent.store_ports import GuestRecord, LoadedGuests
 
 _SUFFIX: Final = ".json"
 
 
 class GuestFiles:
-    """`ports.GuestStore`: one file a guest in a directory. Raises JournalError. Safe to use from several tasks."""
+    """`store_ports.GuestStore`: one file a guest in a directory. Raises JournalError. Safe to use from several tasks."""
 
     def __init__(self, path: Path) -> None:
         self._directory = path

@@ -11,7 +11,7 @@ import msgspec
 
 from remus_agent.adapters.journal import directory
 from remus_agent.errors import JournalError
-from remus_agent.ports import PauseNote
+from remus_agent.store_ports import PauseNote
 
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _SUFFIX: Final = ".json"
@@ -25,7 +25,7 @@ class _Written(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class PauseFiles:
-    """`ports.PauseStore`: one file a guest in a directory. boot_id: file that says which start of the host this is."""
+    """`store_ports.PauseStore`: one file a guest in a directory. boot_id: file that says which start of the host this is."""
 
     def __init__(self, path: Path, boot_id: Path = BOOT_ID) -> None:
         self._directory = path

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from remus_agent.errors import JournalError, OutputBufferError
-from remus_agent.ports import BufferState, CommitRecord, Domain, GuestRecord, LoadedGuests, PauseNote
+from remus_agent.ports import BufferState, Domain
+from remus_agent.store_ports import CommitRecord, GuestRecord, LoadedGuests, PauseNote
 
 
 @dataclass
@@ -98,7 +99,7 @@ class SimOutputs:
 
 
 class SimJournal:
-    """ports.Journal"""
+    """store_ports.Journal"""
 
     def __init__(self, disk: SimDisk) -> None:
         self._disk = disk
@@ -120,7 +121,7 @@ class SimJournal:
 
 
 class SimDisk:
-    """ports.Journals and ports.GuestStore on one disk that can be full. It outlives an agent. delay: seconds a commit takes."""
+    """store_ports: Journals and GuestStore on one disk that can be full. It outlives an agent. delay: seconds a commit takes."""
 
     def __init__(self) -> None:
         self.full = False
@@ -153,7 +154,7 @@ class SimDisk:
 
 
 class SimPauses:
-    """ports.PauseStore; it outlives an agent."""
+    """store_ports.PauseStore; it outlives an agent."""
 
     def __init__(self, disk: SimDisk) -> None:
         self._disk = disk

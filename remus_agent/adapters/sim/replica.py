@@ -17,9 +17,9 @@ from remus_agent.adapters.sim.local import SimDisk
 from remus_agent.disk_ports import DiskFacts
 from remus_agent.errors import DiskError
 from remus_agent.faults import FaultName, active
-from remus_agent.ports import CommitRecord
 from remus_agent.protocol.disk.operations import Extent, Op
 from remus_agent.protocol.disk.wire import HEADER_BYTES
+from remus_agent.store_ports import CommitRecord
 
 
 @dataclass

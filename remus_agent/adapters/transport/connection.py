@@ -16,7 +16,7 @@ from typing import Final, cast
 
 from remus_agent.adapters.transport.sockets import SMALL_BYTES, peer_name, pieces, translate
 from remus_agent.adapters.transport.tls_layer import TlsLayer
-from remus_agent.config import parse_address
+from remus_agent.addresses import parse_address
 from remus_agent.errors import ConnectionLost, RemusError, ReplicationError
 from remus_agent.protocol.replication.frames import Buffer, Frame, FrameDecoder, encode
 

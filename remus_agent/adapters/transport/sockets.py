@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from remus_agent.adapters.transport.tls_errors import explain
-from remus_agent.config import Address
+from remus_agent.addresses import Address
 from remus_agent.errors import ConnectionLost, PeerTimeout, RemusError, ReplicationError
 from remus_agent.protocol.replication.frames import Buffer
 

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Collection
 from remus_agent.adapters.transport.connection import QUEUE_FRAMES, TcpConnection
 from remus_agent.adapters.transport.sockets import translate, tune
 from remus_agent.adapters.transport.tls import MutualTls
-from remus_agent.config import Address, parse_address
+from remus_agent.addresses import Address, parse_address
 from remus_agent.errors import ConfigError, PeerTimeout, RemusError
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from remus_agent import config, config_rules
-from remus_agent.config import Address, Automatic, Tls, Witness, parse_address
+from remus_agent.addresses import Address, parse_address
+from remus_agent.config import Automatic, Tls, Witness
 from remus_agent.errors import ConfigError
 
 MINIMAL = '[host]\nname = "alpha"\n[replication]\nlisten = "10.78.0.11:7789"\n'

@@ -19,7 +19,7 @@ from loop_device import loop_device
 
 from remus_agent.adapters.journal.file import FileJournals
 from remus_agent.errors import DiskError
-from remus_agent.ports import CommitRecord
+from remus_agent.store_ports import CommitRecord
 
 ROOT = Path(worker.__file__).resolve().parents[1]
 

@@ -20,8 +20,8 @@ from remus_agent.adapters.disk.replica import FileReplica
 from remus_agent.adapters.disk.replicas import FileReplicas
 from remus_agent.adapters.disk.slots import FORMER, FORMER_MAGIC, STATE, STATE_MAGIC, Standing
 from remus_agent.errors import DiskError
-from remus_agent.ports import CommitRecord
 from remus_agent.protocol.disk.operations import Extent, Op
+from remus_agent.store_ports import CommitRecord
 
 DISK = DISKS[0]
 MAP = str(uuid.UUID(int=77))

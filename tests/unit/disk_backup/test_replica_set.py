@@ -11,9 +11,9 @@ from disk_backup_world import DISKS, DOMAIN, JOURNAL_BYTES, FakeMapping, configs
 
 from remus_agent.adapters.disk.replicas import FileReplicas
 from remus_agent.errors import DiskError
-from remus_agent.ports import CommitRecord
 from remus_agent.protocol.disk.operations import Extent, Op
 from remus_agent.services.replica_set import DomainReplicas
+from remus_agent.store_ports import CommitRecord
 
 DISK = DISKS[0]
 MAP, A, B, C = (str(uuid.UUID(int=number)) for number in (77, 1, 2, 3))

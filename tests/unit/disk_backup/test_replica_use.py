@@ -22,9 +22,9 @@ from remus_agent.adapters.disk.slots import Standing
 from remus_agent.disk_config import Disk
 from remus_agent.disk_ports import DiskFacts, Replica, Replicas
 from remus_agent.errors import DiskError, JournalError
-from remus_agent.ports import CommitRecord
 from remus_agent.protocol.disk.operations import Extent, Op
 from remus_agent.protocol.disk.regions import region_bytes
+from remus_agent.store_ports import CommitRecord
 
 DISK = DISKS[0]
 MAP = str(uuid.UUID(int=77))

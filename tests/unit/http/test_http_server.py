@@ -14,7 +14,7 @@ from deadline import until
 
 from remus_agent.adapters.http import server as module
 from remus_agent.adapters.http.server import MAX_CONNECTIONS, HttpServer
-from remus_agent.config import Address
+from remus_agent.addresses import Address
 from remus_agent.protocol.http import Refused, Request, Response
 
 LOOPBACK = Address("127.0.0.1", 0)

@@ -13,7 +13,7 @@ import pytest
 from remus_agent.adapters.journal import file as journal_file
 from remus_agent.adapters.journal.file import BLOCK_BYTES, BLOCKS, FILE_BYTES, FileJournal, FileJournals
 from remus_agent.errors import JournalError
-from remus_agent.ports import CommitRecord
+from remus_agent.store_ports import CommitRecord
 
 SESSION = str(uuid.UUID(int=1))
 

@@ -11,7 +11,7 @@ import pytest
 
 from remus_agent.adapters.journal.guests import GuestFiles
 from remus_agent.errors import JournalError
-from remus_agent.ports import GuestRecord
+from remus_agent.store_ports import GuestRecord
 
 
 def guest(name: str = "redis1", generation: int = 1) -> GuestRecord:

@@ -8,7 +8,7 @@ import pytest
 from remus_agent.adapters.journal import directory
 from remus_agent.adapters.journal.pauses import PauseFiles
 from remus_agent.errors import JournalError
-from remus_agent.ports import PauseNote
+from remus_agent.store_ports import PauseNote
 
 NOTE = PauseNote("web1", "7b0b2a1e-0d6c-4f7a-9d51-0c6f3f3f0001", "beta", 40, 1 << 20, until=1234.5, reason="new switch")
 

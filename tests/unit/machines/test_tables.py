@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from remus_agent.machines import backup, primary
+from remus_agent.machines import backup, primary, primary_table
 from remus_agent.machines.table import IllegalEvent, Table
 
 DOCS = Path(__file__).parents[3] / "docs"
 TABLES: list[tuple[Table[Any, Any, Any], Any]] = [
     (
-        primary.TABLE,
+        primary_table.TABLE,
         {
             primary.State.CONNECTING,
             primary.State.RECONNECTING,
@@ -67,7 +67,7 @@ def test_a_primary_that_may_have_a_copy_elsewhere_frees_output_only_on_proof() -
         primary.Event.STOP_FORCED,
         primary.Event.GUEST_ENDED,
     }
-    for row in primary.TABLE.rows:
+    for row in primary_table.TABLE.rows:
         if row.state in held and primary.Effect.FREE_OUTPUT in row.effects:
             assert row.event in proofs, row
 
@@ -82,7 +82,7 @@ def test_a_copy_is_activated_only_on_an_operators_proof_or_the_witnesses_word() 
 
 
 def test_output_is_opened_only_by_the_sole_owner() -> None:
-    for row in primary.TABLE.rows:
+    for row in primary_table.TABLE.rows:
         if primary.Effect.OPEN_OUTPUT in row.effects:
             alone = row.event is primary.Event.SOLE_OWNER
             already = {primary.State.SEEKING, primary.State.REPROTECTING}
@@ -90,7 +90,7 @@ def test_output_is_opened_only_by_the_sole_owner() -> None:
 
 
 def test_a_guest_that_an_earlier_agent_has_built_runs_only_on_a_confirmed_ownership() -> None:
-    ways = {(row.state, row.event) for row in primary.TABLE.rows if primary.Effect.START_GUEST in row.effects}
+    ways = {(row.state, row.event) for row in primary_table.TABLE.rows if primary.Effect.START_GUEST in row.effects}
     assert ways == {(primary.State.STARTING, primary.Event.SOLE_OWNER)}
 
 

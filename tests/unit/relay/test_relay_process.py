@@ -27,9 +27,9 @@ from remus_agent.adapters.transport.control_server import ControlServer
 from remus_agent.cli import main as cli
 from remus_agent.cli.send import BANNER
 from remus_agent.errors import FileError
-from remus_agent.ports import CommitRecord
 from remus_agent.services.copy import Copy
 from remus_agent.services.requests import handlers
+from remus_agent.store_ports import CommitRecord
 from tests.model.pair import UUID, Pair, on
 
 SECONDS = 60.0
@@ -130,7 +130,7 @@ def test_as_the_command_of_xl_remus(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             process = await pair.start("--to", "beta", "--domain", "web1", "--banner", "--json")
             assert process.stdout is not None
             assert await process.stdout.readexactly(len(BANNER)) == BANNER
-            assert on(pair.pair.alpha)._is_reserved("web1"), "reserved before xl touches the guest"
+            assert on(pair.pair.alpha)._taken.is_reserved("web1"), "reserved before xl touches the guest"
             write(process, STREAM[:FIRST])
             await until(lambda: pair.committed == 1)
             write(process, STREAM[FIRST:])
@@ -149,7 +149,7 @@ def test_as_the_command_of_xl_remus(tmp_path: Path, monkeypatch: pytest.MonkeyPa
                 "ended": "between-epochs",
             }
             await until(lambda: pair.copy is not None and pair.copy.state.value == "orphaned")
-            assert not on(pair.pair.alpha)._is_reserved("web1")
+            assert not on(pair.pair.alpha)._taken.is_reserved("web1")
 
     run(test())
 

@@ -20,8 +20,8 @@ from remus_agent.adapters.disk.replicas import FileReplicas
 from remus_agent.adapters.journal.file import FileJournals
 from remus_agent.disk_config import Disk, load
 from remus_agent.disk_ports import DiskFacts
-from remus_agent.ports import CommitRecord
 from remus_agent.protocol.disk.operations import Extent, Op
+from remus_agent.store_ports import CommitRecord
 
 SIZE = 1024 * 1024
 SESSION = "7b0b2a1e-0d6c-4f7a-9d51-0c6f3f3f0001"

@@ -1,0 +1,36 @@
+"""When a backup has last heard its primary, and for how long it has listened in vain."""
+
+from __future__ import annotations
+
+from remus_agent.ports import Clock, Connection
+from remus_agent.protocol.replication.frames import Frame
+from remus_agent.services.deadlines import receive_within
+
+
+class Hearing:
+    """Of one session. silence: seconds without any frame after which its connection counts as ended."""
+
+    def __init__(self, domain: str, clock: Clock, silence: float) -> None:
+        self.last_heard = clock.now()
+        self._domain = domain
+        self._clock = clock
+        self._silence = silence
+        self._listening_since: float | None = None
+
+    async def receive(self, connection: Connection, epoch: int | None) -> Frame:
+        """The next frame. epoch: committed last, for the error. Raises PeerError, ReplicationError."""
+        self._listening_since = self._clock.now()
+        try:
+            frame = await receive_within(self._silence, connection, "primary", domain=self._domain, epoch=epoch)
+        finally:
+            self._listening_since = None
+        self.last_heard = self._clock.now()
+        return frame
+
+    @property
+    def silent_for(self) -> float:
+        """Seconds for which we have listened and heard nothing. While an epoch is being staged or applied nobody listens, and a
+        primary that lives can't be told from one that doesn't."""
+        if self._listening_since is None:
+            return 0.0
+        return self._clock.now() - max(self.last_heard, self._listening_since)

@@ -1,0 +1,98 @@
+"""At an agent's start: goes on with every protection that an earlier agent has left on record and whose guest still runs here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from remus_agent.errors import DomainNotFound
+from remus_agent.services.primaries import Primaries
+from remus_agent.services.primary_ports import PrimaryPorts
+from remus_agent.services.roles import Roles
+from remus_agent.services.unfinished import Unfinished
+from remus_agent.store_ports import STOOD_DOWN, GuestRecord
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class OnRecord:
+    """What was found. records: of all guests that something is to be done about. kept: names of guests whose taps stay. starting:
+    working names of those that were about to run here."""
+
+    records: tuple[GuestRecord, ...]
+    kept: frozenset[str]
+    starting: frozenset[str]
+
+
+class Resumption:
+    """Of one host. peers: their addresses. roles: None without a witness."""
+
+    def __init__(
+        self,
+        peers: Mapping[str, str],
+        ports: PrimaryPorts,
+        primaries: Primaries,
+        roles: Roles | None,
+    ) -> None:
+        self._peers = peers
+        self._ports = ports
+        self._primaries = primaries
+        self._roles = roles
+        self._unfinished = Unfinished(
+            ports.hypervisor, ports.store, ports.events, ports.announcer, witnessed=ports.witness is not None
+        )
+
+    async def run(self) -> OnRecord:
+        """Where a protection is on record that cannot be resumed (its peer is not configured, its record is damaged), its guest
+        keeps its taps: output is held then, and its tap stays as it is too. Raises RemusError."""
+        loaded = await self._ports.store.load_all()
+        kept = {error.domain for error in loaded.damaged if error.domain is not None}
+        for error in loaded.damaged:
+            log.error("%s", error)
+            self._ports.events.note(error.domain or "?", "record-damaged", reason=str(error))
+        records = [record for each in loaded.records if (record := await self._unfinished.settle(each)) is not None]
+        starting = frozenset(record.starting for record in loaded.records if record.starting)
+        for record in records:
+            if await self._resume(record):
+                kept.add(record.name)
+        return OnRecord(tuple(records), frozenset(kept), starting)
+
+    async def _resume(self, record: GuestRecord) -> bool:
+        """Whether its guest is here, and was protected or run by an operator's word."""
+        overridden = bool(record.override) and self._roles is not None
+        if record.role not in ("primary", STOOD_DOWN) and not overridden:
+            return False
+        try:
+            domain = await self._ports.hypervisor.domain(record.name)
+            if domain.uuid != record.uuid:
+                raise DomainNotFound("another domain has taken its name", domain=record.name)
+        except DomainNotFound as error:
+            left = self._left_of(record)
+            self._ports.events.note(record.name, "guest-gone", reason=str(error), left=left)
+            log.warning("%s: no longer runs here; its protection is forgotten: %s; %s", record.name, error, left)
+            await self._ports.store.remove(record.name)
+            return False
+        if overridden and self._roles is not None:
+            self._roles.resume_override(record)
+        elif record.peer not in self._peers:
+            log.error("%s: its peer %s is no longer configured", record.name, record.peer)
+            self._ports.events.note(record.name, "peer-unknown", peer=record.peer)
+        else:
+            self._primaries.start(domain, record, resumed=True)
+        return True
+
+    def _left_of(self, record: GuestRecord) -> str:
+        """What there is of a guest that ran here, or was just about to."""
+        if self._roles is None:
+            return f"a copy may be on {record.peer}"
+        if record.starting:
+            return (
+                f"it was about to run here, and nobody knows whether it did: the guest may be paused on {record.peer} because"
+                " this host owns it, and nothing lets that go on by itself"
+            )
+        return (
+            f"a copy may be on {record.peer}, or the guest is paused there because this host owns it: that is older than what"
+            " clients know, and nothing lets it go on by itself"
+        )

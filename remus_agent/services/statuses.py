@@ -1,0 +1,72 @@
+"""Where each domain of this host stands, whoever looks after it: its primary, a copy, a pause, or nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from remus_agent.errors import DomainNotFound
+from remus_agent.observe.status import Status
+from remus_agent.ports import Clock, Hypervisor
+from remus_agent.services.backup import BackupService
+from remus_agent.services.pausing import Pauses
+from remus_agent.services.primaries import Primaries
+from remus_agent.services.primary import is_over
+from remus_agent.services.report import copy_status, none_status, primary_status
+from remus_agent.services.roles import Roles
+from remus_agent.services.taken_domains import TakenDomains
+from remus_agent.services.watchdog import WatchdogKeeper
+
+
+class Statuses:
+    """Of one host. roles: None without a witness."""
+
+    def __init__(
+        self,
+        hypervisor: Hypervisor,
+        clock: Clock,
+        primaries: Primaries,
+        backup: BackupService,
+        taken: TakenDomains,
+        pauses: Pauses,
+        roles: Roles | None,
+        watchdog: WatchdogKeeper,
+    ) -> None:
+        self._hypervisor = hypervisor
+        self._clock = clock
+        self._primaries = primaries
+        self._backup = backup
+        self._taken = taken
+        self._pauses = pauses
+        self._roles = roles
+        self._watchdog = watchdog
+
+    async def overview(self) -> list[Status]:
+        """Every domain this agent has to do with. One that it only remembers, and that Xen has no more, is left out."""
+        found = []
+        for name in sorted({*self._primaries, *self._backup.names(), *self._overrides(), *self._pauses.names()}):
+            try:
+                found.append(await self.of(name))
+            except DomainNotFound:
+                continue
+        return found
+
+    async def of(self, name: str) -> Status:
+        """One domain. Raises DomainNotFound for a name that neither the agent nor Xen knows."""
+        primary = self._primaries.get(name)
+        paused = None if self._primaries.protects(name) else self._pauses.status(name)
+        if paused is not None:
+            return paused
+        if primary is not None and not (is_over(primary) and self._backup.copy_of(name) is not None):
+            return await primary_status(primary, self._clock.now(), self._watchdog.problem)
+        copy = self._backup.copy_of(name)
+        if copy is not None:
+            override = self._overrides().get(name)
+            return copy_status(copy, self._clock.now(), override)
+        domain = await self._hypervisor.domain(name)
+        override = self._overrides().get(name)
+        relayed = "left to a relay of its checkpoints" if self._taken.is_reserved(name) else None
+        return none_status(domain.name, override or relayed)
+
+    def _overrides(self) -> Mapping[str, str]:
+        """See `Roles.overrides`."""
+        return self._roles.overrides if self._roles is not None else {}

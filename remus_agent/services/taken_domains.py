@@ -1,0 +1,98 @@
+"""Who takes the checkpoints of a domain: one at a time, or two take the dirty pages away from each other.
+
+That is this agent, a relay to which an operator has left the domain (`remusctl stream send`), or nobody, where this host holds a
+copy of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from remus_agent.errors import AlreadyProtected, RefusedError
+from remus_agent.machines.primary import ALONE, NOT_OURS
+from remus_agent.ports import Clock, Hypervisor
+from remus_agent.relay_ports import Reserved
+from remus_agent.services.backup import BackupService
+from remus_agent.services.primaries import Primaries
+
+
+class TakenDomains:
+    """Of one host."""
+
+    def __init__(
+        self, host: str, hypervisor: Hypervisor, primaries: Primaries, backup: BackupService, clock: Clock
+    ) -> None:
+        self.lock = asyncio.Lock()
+        """For whoever begins to protect a domain, or needs that nobody does."""
+        self._host = host
+        self._hypervisor = hypervisor
+        self._primaries = primaries
+        self._backup = backup
+        self._clock = clock
+        self._reserved: dict[str, float] = {}
+        """Domains that are left to a relay, and until when."""
+
+    async def reserve(self, name: str, seconds: float) -> Reserved:
+        """Leave a domain to a relay of checkpoints that somebody else takes, for so many seconds from now on (0: it is over).
+        The domain need not run here: a relay can send what was taken earlier."""
+        async with self.lock:
+            if self._primaries.protects(name):
+                raise AlreadyProtected(
+                    f"this host's agent protects it, to {self._primaries[name].record.peer}",
+                    operation="relay",
+                    domain=name,
+                    left="nothing was changed",
+                    hint=f"only one may take its checkpoints; first: remusctl unprotect {name}",
+                )
+            self.refuse_copies(name, "relay")
+            if seconds > 0:
+                self._reserved[name] = self._clock.now() + seconds
+            else:
+                self._reserved.pop(name, None)
+        return Reserved(self._host, self.generation(name), await self._hypervisor.facts())
+
+    def is_reserved(self, name: str) -> bool:
+        """Whether it is left to a relay."""
+        return self._reserved.get(name, 0.0) > self._clock.now()
+
+    def generation(self, name: str) -> int:
+        """The one with which a domain that runs here is replicated, where no witness knows of another."""
+        copy = self._backup.copy_of(name)
+        return copy.generation if copy is not None else 1
+
+    def refuse_what_is_taken(self, name: str, operation: str) -> None:
+        """Raises RefusedError (AlreadyProtected) where the agent or a relay takes its checkpoints."""
+        if self._primaries.protects(name):
+            service = self._primaries[name]
+            peer = service.record.peer
+            why = f"it is protected already, to {peer}"
+            if service.state in ALONE:
+                why = f"it runs on alone; its backup is {peer}"
+            if service.state in NOT_OURS:
+                why = f"{peer} owns it, and what is paused here may be the only one there is"
+            raise AlreadyProtected(
+                why,
+                operation=operation,
+                domain=name,
+                left="nothing was changed",
+            )
+        if self.is_reserved(name):
+            raise RefusedError(
+                "a relay sends its checkpoints to another host (remusctl stream send)",
+                operation=operation,
+                domain=name,
+                left="nothing was changed",
+                hint="only one may take its checkpoints: end the relay first",
+            )
+
+    def refuse_copies(self, name: str, operation: str) -> None:
+        """Raises RefusedError where this host is its backup."""
+        copy = self._backup.copy_of(name)
+        if copy is not None and copy.state.value in ("receiving", "ready", "orphaned", "stale", "activating"):
+            raise RefusedError(
+                "this host holds a copy of it as backup",
+                operation=operation,
+                domain=name,
+                left="nothing was changed",
+                hint=f"{operation} it on the host where it runs",
+            )
