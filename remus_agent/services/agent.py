@@ -16,6 +16,7 @@ from remus_agent.observe.status import Status
 from remus_agent.ports import OutputBuffers
 from remus_agent.relay_ports import Reserved
 from remus_agent.services.backup import BackupService
+from remus_agent.services.defects import Defects
 from remus_agent.services.failover_trial import failover_trial
 from remus_agent.services.forgetting import Forgetting
 from remus_agent.services.hand_over import ByWord, HandOvers
@@ -79,6 +80,8 @@ class AgentService:
         self._statuses = Statuses(hypervisor, clock, primaries, backup, taken, self._pauses, roles, watchdog)
         self._forgetting = Forgetting(settings.host, ports, backup, primaries.of_guest)
         self._resumption = Resumption(peers, ports, primaries, roles)
+        self._defects = Defects(self._resumption, clock, settings.retry)
+        primaries.after_defect = self._defects.after
         self._pausing: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
 
@@ -137,6 +140,7 @@ class AgentService:
     async def close(self) -> None:
         """The agent stops. Guests run on; held output stays held."""
         await self._watchdog.close()  # first: what follows may take longer than it waits
+        await self._defects.close()
         tasks = [
             *self._primaries.tasks.values(),
             *(task for task in (self._sweeping, self._pausing) if task is not None),

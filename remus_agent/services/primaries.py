@@ -38,6 +38,8 @@ class Primaries(Mapping[str, PrimaryService]):
         self.rights: Callable[[GuestRecord], PrimaryRights] | None = None
         """What a guest's primary may do, by the witness. None: there is no witness."""
         self.tasks: dict[str, asyncio.Task[None]] = {}
+        self.after_defect: Callable[[str], None] = lambda _: None
+        """Called with the name of a guest whose protection has ended by one."""
         self._settings = settings
         self._peers = peers
         self._ports = ports
@@ -113,7 +115,7 @@ class Primaries(Mapping[str, PrimaryService]):
         )
         self._services[domain.name] = service
         task = asyncio.create_task(service.run(), name=f"primary {domain.name}")
-        task.add_done_callback(lambda done: self._report_end(domain.name, done))
+        task.add_done_callback(lambda done: self._report_end(service, done))
         task.add_done_callback(lambda _: self._forget_departed(domain.name, service))
         self.tasks[domain.name] = task
         return service
@@ -130,13 +132,16 @@ class Primaries(Mapping[str, PrimaryService]):
         await destroy_stale(domain, self._ports.hypervisor, self._outputs)
         self._backup.left(domain.name)
 
-    def _report_end(self, name: str, task: asyncio.Task[None]) -> None:
+    def _report_end(self, service: PrimaryService, task: asyncio.Task[None]) -> None:
         if task.cancelled():
             return
         error = task.exception()
         if error is not None:
+            name = service.domain.name
             log.critical("%s: its protection ended by a defect; output stays held", name, exc_info=error)
-            self._ports.events.note(name, "defect", reason=repr(error))
+            service.defect = repr(error)
+            self._ports.events.note(name, "defect", reason=service.defect)
+            self.after_defect(name)
 
     def _forget_departed(self, name: str, service: PrimaryService) -> None:
         """A guest that was moved away is none of this host's any more."""

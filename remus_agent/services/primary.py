@@ -76,6 +76,8 @@ class PrimaryService:
         self.since = ports.clock.now()
         self.changed = asyncio.Event()
         self.finished = False
+        self.defect: str | None = None
+        """What ended `run` although nobody has foreseen it."""
         self.pause = Pause()
         self.switchover = SwitchoverRequest()
         self._output = output

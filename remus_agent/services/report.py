@@ -40,6 +40,9 @@ _PRIMARY: dict[primary.State, State] = {
 }
 """The words for users, who need not tell apart all states of the machine."""
 
+_REPLICATING: frozenset[State] = frozenset({"connecting", "seeding", "protected"})
+"""What a protection is not any more after a defect: its output is held as if the backup were silent."""
+
 _BACKUP: dict[backup.State, State] = {
     backup.State.RECEIVING: "receiving",
     backup.State.READY: "ready",
@@ -63,11 +66,15 @@ async def primary_status(service: PrimaryService, now: float, watchdog: RemusErr
             reason = reason or str(error)
         if watchdog is not None:
             reason = "; ".join(filter(None, (reason, f"no watchdog looks after this host: {watchdog}")))
+    state = _PRIMARY[service.state]
+    if service.defect is not None:
+        reason = f"its protection ended by a defect of the agent, and is tried again: {service.defect}"
+        state = "silent" if state in _REPLICATING else state
     last = service.epochs[-1] if service.epochs else None
     return Status(
         domain=service.domain.name,
         role="none" if is_over(service) else "primary",
-        state=_PRIMARY[service.state],
+        state=state,
         peer=service.record.peer,
         session=service.session_id,
         generation=service.record.generation,

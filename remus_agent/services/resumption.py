@@ -59,6 +59,13 @@ class Resumption:
                 kept.add(record.name)
         return OnRecord(tuple(records), frozenset(kept), starting)
 
+    async def again(self, name: str) -> None:
+        """Go on with one guest whose protection has ended here although it is on record. Raises RemusError."""
+        loaded = await self._ports.store.load_all()
+        for each in loaded.records:
+            if each.name == name and (record := await self._unfinished.settle(each)) is not None:
+                await self._resume(record)
+
     async def _resume(self, record: GuestRecord) -> bool:
         """Whether its guest is here, and was protected or run by an operator's word."""
         overridden = bool(record.override) and self._roles is not None
