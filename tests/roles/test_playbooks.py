@@ -394,6 +394,8 @@ def test_no_play_forces_its_connection_on_delegates() -> None:
         "failover",
         "switchover",
         "reprotect",
+        "upgrade",
+        "support_bundle",
     ):
         for play in yaml.safe_load((ROOT / f"playbooks/{name}.yml").read_text()):
             assert "connection" not in play, name
