@@ -11,7 +11,7 @@ export LAB_GUEST := $(lab_guest)
 lab_witness ?= $(or $(LAB_WITNESS),false)
 export LAB_WITNESS := $(lab_witness)
 
-.PHONY: help setup verifier demo test test-all test-failovers check lint unit lab-test lab-up lab-down bench bench-disks bench-failovers bench-streams completion requirements clean
+.PHONY: help setup verifier demo test test-all test-failovers check lint unit lab-test lab-up lab-down bench bench-disks bench-failovers bench-streams completion docs collection requirements clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -74,6 +74,12 @@ bench-streams: setup ## Measure `remusctl stream` against cat and memcpy; raw da
 
 completion: setup ## Write the shell completion of remusctl again, after a change of its arguments
 	@python tools/shell_completion.py
+
+docs: setup ## Write docs/modules again from the modules' own documentation
+	@python tools/module_docs.py
+
+collection: setup ## Build the Ansible collection remus.xen into dist/, and run what ansible-test sanity can check without downloads
+	@python tools/build_collection.py --sanity
 
 requirements: setup ## Resolve requirements/dev.in into exact versions with hashes
 	@python -m pip install --quiet uv

@@ -31,7 +31,9 @@ options:
   state:
     description:
       - With V(installed) the release lies complete in its folder.
-      - With V(current) the link C(current) leads to it, and older releases beyond O(keep) are removed.
+      - With V(current) the link C(current) leads to it, and older releases beyond O(keep) are removed. The link C(previous) leads
+        to the release that was current before; going back to that one leaves it as it is, so that going back twice is going back
+        once.
     type: str
     choices: [installed, current]
     default: installed
@@ -71,11 +73,11 @@ options:
     type: dict
     default: {}
   keep:
-    description: How many releases stay, the current one included.
+    description: How many releases stay, the current one included. The previous one is the last that goes.
     type: int
     default: 2
 seealso:
-  - module: remus_protection_info
+  - module: remus_release_info
 """
 
 EXAMPLES = r"""
@@ -239,7 +241,10 @@ def install(params, folder):
 
 
 def replace_link(target, link):
-    """Point a symbolic link at target in one step."""
+    """Point a symbolic link at target in one step; target None removes it."""
+    if target is None:
+        os.unlink(link)
+        return
     beside = f"{link}.{os.getpid()}.new"
     os.symlink(target, beside)
     os.replace(beside, link)
@@ -254,16 +259,22 @@ def read_link(link):
     return None
 
 
-def older_releases(prefix, release, keep):
-    """Releases to remove: all but this one and the newest others, keep in number."""
+def previous_release(prefix, release):
+    """The release to go back to once this one is current, or None."""
+    current, previous = (read_link(os.path.join(prefix, name)) for name in ("current", "previous"))
+    return previous if current in (None, release) or previous == release else current
+
+
+def older_releases(prefix, release, keep, previous):
+    """Releases to remove: all but this one, the previous one and the newest others, keep in number."""
     others = []
     if os.path.isdir(prefix):
         for name in os.listdir(prefix):
             mark = os.path.join(prefix, name, MARK)
             if name != release and not os.path.islink(os.path.join(prefix, name)) and os.path.isfile(mark):
-                others.append((os.stat(mark).st_mtime, name))
+                others.append((name == previous, os.stat(mark).st_mtime, name))
     others.sort(reverse=True)
-    return [name for dummy, name in others[max(0, keep - 1) :]]
+    return [name for dummy, dummy2, name in others[max(0, keep - 1) :]]
 
 
 def units_to_write(params, folder):
@@ -328,10 +339,14 @@ def ensure_installed(params, folder, check_mode):
 def ensure_current(params, folder, check_mode):
     """The links lead to the release and old ones are gone."""
     prefix = params["prefix"]
-    wanted = {os.path.join(prefix, "current"): params["release"]}
+    previous = previous_release(prefix, params["release"])
+    removed = older_releases(prefix, params["release"], params["keep"], previous)
+    if previous in removed:
+        previous = None
+    # Before the link that decides: whoever is interrupted between the two can still tell where he came from.
+    wanted = {os.path.join(prefix, "previous"): previous, os.path.join(prefix, "current"): params["release"]}
     for link, command in params["links"].items():
         wanted[link] = os.path.join(prefix, "current", "bin", command)
-    removed = older_releases(prefix, params["release"], params["keep"])
     comparison = Comparison(prefix)
     for link, target in sorted(wanted.items()):
         comparison.add(link, read_link(link), target)

@@ -52,7 +52,7 @@ options:
     description:
       - What each host said, by its name in the inventory. C(agent_name) is its name among the agents, C(error) why it or its
         agent did not answer, C(domains) the statuses of its agent, C(running) the domains of its toolstack, C(seen) whether the
-        host answered.
+        host answered, C(version) and C(xen_version) what its agent says of itself and of Xen.
     type: dict
     required: true
 seealso:
@@ -109,6 +109,10 @@ guests:
       type: dict
     problems:
       description: What stands against protecting it, each with the next step.
+      type: list
+      elements: str
+    mixed:
+      description: What its two hosts have in different versions, each with the next step.
       type: list
       elements: str
     verdict:
@@ -173,6 +177,42 @@ def find_owner(guest, hosts, statuses, problems):
     return None
 
 
+def elsewhere(guest, hosts, statuses):
+    """A protection or a copy whose other side is not the guest's other host: the inventory and the agents disagree."""
+    problems = []
+    for host, status in statuses.items():
+        others = [hosts.get(other, {}).get("agent_name") or other for other in guest["hosts"] if other != host]
+        works = status.get("role") == "primary" and status.get("state") in PRIMARY_STATES
+        keeps = status.get("role") == "backup" and status.get("state") not in ("active", "discarded")
+        if (works or keeps) and status.get("peer") and status["peer"] not in others:
+            problems.append(
+                "{} says that {} of {} is {}, but the inventory pairs it with {}. Next: correct hosts in remus_guests, "
+                "or end the protection there with 'remusctl unprotect {}'".format(
+                    host,
+                    "the backup" if works else "the primary",
+                    guest["name"],
+                    status["peer"],
+                    ", ".join(others) or "nobody",
+                    guest["name"],
+                )
+            )
+    return problems
+
+
+def mixed_versions(guest, hosts):
+    """What the hosts of a guest have in different versions, as far as their agents answer."""
+    reasons = []
+    for key, what, remedy in (
+        ("version", "agent", "bring both to one release with playbooks/upgrade.yml"),
+        ("xen_version", "Xen", "install the same Xen on both: a checkpoint of one cannot be restored by the other"),
+    ):
+        found = {host: hosts.get(host, {}).get(key) for host in guest["hosts"]}
+        if len({version for version in found.values() if version}) > 1:
+            said = ", ".join(f"{host} has {version}" for host, version in found.items())
+            reasons.append(f"different versions of {what}: {said}. Next: {remedy}")
+    return reasons
+
+
 def verdict(entry, statuses):
     """One line for people."""
     name, owner = entry["name"], entry["owner"]
@@ -215,6 +255,7 @@ def decide(guest, hosts):
         if status is not None:
             statuses[host] = status
     owner = find_owner(guest, hosts, statuses, problems)
+    problems += elsewhere(guest, hosts, statuses)
     _dummy, copies, taken = holders(statuses)
     others = [host for host in guest["hosts"] if host != owner]
     other = others[0] if owner and len(others) == 1 else None
@@ -230,6 +271,7 @@ def decide(guest, hosts):
         taken_over=owner is not None and owner in taken,
         status=statuses,
         problems=problems,
+        mixed=mixed_versions(guest, hosts),
     )
     entry["verdict"] = verdict(entry, statuses)
     return entry

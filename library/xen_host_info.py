@@ -67,6 +67,9 @@ host:
     kernel:
       description: Release of the running kernel.
       type: str
+    boot_id:
+      description: The kernel's identifier of this boot; two names with the same one are one machine.
+      type: str
     python_version:
       description: Version of the Python that runs this module.
       type: str
@@ -253,6 +256,7 @@ def read(params):
         "distribution_version": release.get("VERSION_ID"),
         "architecture": platform.machine(),
         "kernel": platform.release(),
+        "boot_id": read_text("/proc/sys/kernel/random/boot_id"),
         "python_version": platform.python_version(),
         "control_domain": "control_d" in (read_text("/proc/xen/capabilities") or ""),
         "xen_version": "{}.{}".format(*version[:2]) if is_xen and version[0] else None,

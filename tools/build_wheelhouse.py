@@ -16,6 +16,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,8 @@ PYTHONS = ("3.11", "3.12", "3.13")
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 SOURCES = ("pyproject.toml", "README.md", "LICENSE")
 FORMAT = "1"
+PROTOCOL = re.compile(r"^PROTOCOL: Final = (\d+)$", re.MULTILINE)
+SAYS_PROTOCOL = "remus_agent/protocol/replication/messages.py"
 
 
 class WheelhouseError(Exception):
@@ -57,6 +60,14 @@ def digest(root: Path, pins: bytes, python: str) -> str:
         state.update(f"\0{path.relative_to(root)}\0".encode())
         state.update(path.read_bytes())
     return state.hexdigest()
+
+
+def protocol(root: Path) -> int:
+    """Version of the protocol between agents. Read and not imported: the builder need not have what the agent needs."""
+    found = PROTOCOL.search((root / SAYS_PROTOCOL).read_text())
+    if found is None:
+        raise WheelhouseError(f"{SAYS_PROTOCOL} does not say which protocol the agent speaks")
+    return int(found.group(1))
 
 
 def copy_sources(root: Path, target: Path) -> None:
@@ -149,12 +160,13 @@ def build(python: str, output: Path, root: Path = ROOT) -> dict[str, Any]:
         copy = Path(scratch, "source")
         copy_sources(root, copy)
         version = tomllib.loads((copy / "pyproject.toml").read_text())["project"]["version"]
+        spoken = protocol(copy)
         release = f"{version}-{digest(copy, pins.read_bytes(), python)[:10]}"
         archive = output / f"{release}-py{python}.tar"
         manifest_path = archive.with_suffix(".json")
         if archive.is_file() and manifest_path.is_file():
             manifest: dict[str, Any] = json.loads(manifest_path.read_text())
-            return {**manifest, "changed": False, "seconds": round(time.monotonic() - started, 1)}
+            return {**manifest, "protocol": spoken, "changed": False, "seconds": round(time.monotonic() - started, 1)}
         tag = hashlib.sha256(pins.read_bytes()).hexdigest()[:10]
         wheels = fetch_dependencies(pins, python, output / f"deps-{python}-{tag}")
         wheel = build_wheel(copy, Path(scratch, "wheel"))
@@ -169,7 +181,7 @@ def build(python: str, output: Path, root: Path = ROOT) -> dict[str, Any]:
         }
         manifest_path.write_text(json.dumps(manifest, indent=2) + "\n")
         prune(output, python)
-    return {**manifest, "changed": True, "seconds": round(time.monotonic() - started, 1)}
+    return {**manifest, "protocol": spoken, "changed": True, "seconds": round(time.monotonic() - started, 1)}
 
 
 def main() -> int:

@@ -21,7 +21,7 @@ from ansible.module_utils.testing import patch_module_args
 ROOT = Path(__file__).resolve().parents[2]
 UTILS = str(ROOT / "module_utils")
 if UTILS not in ansible.module_utils.__path__:
-    ansible.module_utils.__path__.append(UTILS)
+    ansible.module_utils.__path__.insert(0, UTILS)  # before a link to another checkout's (tools/link_module_utils.py)
 
 READ_ONLY = {"agent", "list", "status", "probe", "events", "records"}
 

@@ -89,6 +89,43 @@ def test_topology_names_the_peer_as_the_agents_do(run_module: RunModule) -> None
     assert (entry["owner"], entry["other"], entry["peer"]) == ("a", "b", "beta")
 
 
+@pytest.mark.parametrize(
+    ("alpha", "beta", "problem"),
+    [
+        (
+            [status(peer="gamma")],
+            [],
+            "alpha says that the backup of web1 is gamma, but the inventory pairs it with beta",
+        ),
+        ([], [status("backup", "ready", "gamma")], "beta says that the primary of web1 is gamma, but the inventory"),
+        ([status(peer="beta")], [status("backup", "ready", "alpha")], ""),
+        ([status("primary", "solo", "gamma")], [status("none", "discarded", "gamma")], ""),
+    ],
+)
+def test_topology_names_a_peer_that_is_not_in_the_pair(
+    run_module: RunModule, alpha: Any, beta: Any, problem: str
+) -> None:
+    hosts = {"alpha": host(alpha, RUNS, agent_name="alpha"), "beta": host(beta, agent_name="beta")}
+    entry = run_module("remus_topology", guests=[{"name": "web1", "hosts": ["alpha", "beta"]}], hosts=hosts)["guests"][
+        0
+    ]
+    assert problem in " ".join(entry["problems"])
+    assert bool(entry["problems"]) is bool(problem)
+
+
+def test_topology_names_mixed_versions(run_module: RunModule) -> None:
+    hosts = {
+        "alpha": host(running=RUNS, version="0.1.0", xen_version="4.20"),
+        "beta": host(version="0.2.0", xen_version="4.17"),
+        "gamma": host(version="", error="no route to host"),
+    }
+    guests = [{"name": "web1", "hosts": ["alpha", "beta"]}, {"name": "web2", "hosts": ["alpha", "gamma"]}]
+    mixed, unknown = run_module("remus_topology", guests=guests, hosts=hosts)["guests"]
+    assert "different versions of agent: alpha has 0.1.0, beta has 0.2.0. Next: " in mixed["mixed"][0]
+    assert "different versions of Xen: alpha has 4.20, beta has 4.17. Next: " in mixed["mixed"][1]
+    assert (len(mixed["mixed"]), unknown["mixed"]) == (2, [])
+
+
 XL_LIST = """\
 Name                                        ID   Mem VCPUs\tState\tTime(s)
 Domain-0                                     0   900     1     r-----      62.1
@@ -108,3 +145,4 @@ def test_host_without_xen_is_a_fact(run_module: RunModule) -> None:
     facts = run_module("xen_host_info", packages=["surely-no-such-package"], domains=False)["host"]
     assert facts["missing_packages"] == ["surely-no-such-package"]
     assert facts["architecture"]
+    assert len(facts["boot_id"]) == 36

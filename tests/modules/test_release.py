@@ -90,8 +90,39 @@ def test_old_releases_go_and_the_newest_stay(run_module: RunModule, options: dic
         result = install(run_module, options, tmp_path, release)
         os.utime(Path(options["prefix"], release, ".complete"), (number, number))
     assert result["removed"] == ["1-a"]
-    assert sorted(path.name for path in Path(options["prefix"]).iterdir()) == ["1-b", "1-c", "current"]
+    assert sorted(path.name for path in Path(options["prefix"]).iterdir()) == ["1-b", "1-c", "current", "previous"]
     assert Path(options["prefix"], "current").readlink() == Path("1-c")
+
+
+def test_back_is_to_the_release_that_ran_before(run_module: RunModule, options: dict[str, Any], tmp_path: Path) -> None:
+    """Also when it is done twice, and the release that was left does not push it out."""
+    prefix = Path(options["prefix"])
+
+    def links() -> list[str]:
+        return [str((prefix / name).readlink()) for name in ("current", "previous") if (prefix / name).is_symlink()]
+
+    install(run_module, options, tmp_path, "1-a")
+    assert links() == ["1-a"]
+    install(run_module, options, tmp_path, "1-b")
+    assert links() == ["1-b", "1-a"]
+    for _ in range(2):
+        run_module("remus_release", release="1-a", state="current", **options)
+        assert links() == ["1-a", "1-a"]
+    for number, release in enumerate(["1-a", "1-b"]):
+        os.utime(prefix / release / ".complete", (number, number))
+    assert install(run_module, options, tmp_path, "1-c")["removed"] == ["1-b"]
+    assert links() == ["1-c", "1-a"]
+
+
+def test_one_release_alone_leaves_nothing_to_go_back_to(
+    run_module: RunModule, options: dict[str, Any], tmp_path: Path
+) -> None:
+    install(run_module, options, tmp_path, "1-a")
+    install(run_module, options, tmp_path, "1-b")
+    result = run_module("remus_release", release="1-b", state="current", keep=1, **options)
+    assert result["removed"] == ["1-a"]
+    assert result["diff"]["after"][f"{options['prefix']}/previous"] is None
+    assert sorted(path.name for path in Path(options["prefix"]).iterdir()) == ["1-b", "current"]
 
 
 def test_systemd_reads_once_and_only_where_needed(

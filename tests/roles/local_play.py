@@ -23,13 +23,17 @@ def run_play(folder: Path, inventory: dict[str, Any], play: dict[str, Any], *opt
     return _run(folder, inventory, folder / "play.yml", *options)
 
 
-def run_playbook(folder: Path, inventory: dict[str, Any], name: str, *options: str) -> tuple[int, str]:
-    """The same of a playbook of the bundle."""
-    return _run(folder, inventory, ROOT / "playbooks" / f"{name}.yml", *options)
+def run_playbook(
+    folder: Path, inventory: dict[str, Any], name: str, *options: str, variables: dict[str, Any] | None = None
+) -> tuple[int, str]:
+    """The same of a playbook of the bundle. variables: of all hosts, besides those that make them this machine."""
+    return _run(folder, inventory, ROOT / "playbooks" / f"{name}.yml", *options, variables=variables)
 
 
-def _run(folder: Path, inventory: dict[str, Any], path: Path, *options: str) -> tuple[int, str]:
-    hosts = {"all": {**inventory, "vars": VARIABLES}}
+def _run(
+    folder: Path, inventory: dict[str, Any], path: Path, *options: str, variables: dict[str, Any] | None = None
+) -> tuple[int, str]:
+    hosts = {"all": {**inventory, "vars": VARIABLES | (variables or {})}}
     (folder / "hosts.yml").write_text(yaml.safe_dump(hosts))
     playbook = str(Path(sys.executable).with_name("ansible-playbook"))
     done = subprocess.run(

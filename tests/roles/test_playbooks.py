@@ -215,6 +215,29 @@ def test_preflight_asks_about_guests_once_there_are_agents(pair: Pair) -> None:
     assert pair.mutating == []
 
 
+def test_preflight_names_every_guest_and_mixed_versions_at_once(pair: Pair) -> None:
+    cannot(pair)
+    pair.agents["beta"].answers["agent"] |= {"version": "0.2.0"}
+    names = [{"name": name, "hosts": ["alpha", "beta"]} for name in ("web1", "web2")]
+    words = ("-e", json.dumps({"remus_guests": names}))
+    text = pair.play("preflight", *words, fails=True)
+    assert "web2 runs on neither alpha nor beta" in text
+    assert "different versions of agent: alpha has 0.1.0, beta has 0.2.0" in text
+    assert "web1: " in text
+    assert "beta has 3 MiB free" in text
+    text = pair.play("preflight", *words, "-e", "remus_accept_mixed_versions=true", fails=True)
+    assert "different versions of agent" not in text
+    assert "web2 runs on neither alpha nor beta" in text
+    assert pair.mutating == []
+
+
+def test_a_peer_outside_of_the_pair_is_named(pair: Pair) -> None:
+    pair.said = {"alpha": status(peer="gamma"), "beta": NOT_FOUND}
+    text = pair.play("protect", fails=True)
+    assert "alpha says that the backup of web1 is gamma, but the inventory pairs it with beta" in text
+    assert pair.mutating == []
+
+
 def orphan(pair: Pair) -> None:
     """web1 was protected, then alpha went."""
     pair.said = {"alpha": status(), "beta": status("backup", "orphaned", "alpha")}
@@ -344,7 +367,7 @@ def test_every_reason_against_an_inventory_at_once(pair: Pair) -> None:
         {"remus_guests": [{"name": "web1", "hosts": ["alpha", "gamma"]}, {"name": "web1", "hosts": ["alpha"]}]}
     )
     text = pair.play("preflight", "-e", guests, fails=True)
-    assert "two hosts have the same remus_replication_address" in text
+    assert "alpha and beta have the same remus_replication_address 192.0.2.1" in text
     assert "it has alpha, gamma" in text
     assert "a guest is twice in remus_guests" in text
     disks = [
@@ -371,6 +394,8 @@ def test_no_play_forces_its_connection_on_delegates() -> None:
         "failover",
         "switchover",
         "reprotect",
+        "upgrade",
+        "support_bundle",
     ):
         for play in yaml.safe_load((ROOT / f"playbooks/{name}.yml").read_text()):
             assert "connection" not in play, name

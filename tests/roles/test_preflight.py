@@ -1,0 +1,73 @@
+"""playbooks/preflight.yml against wrong inventories and against hosts that are this machine: all at once, nothing changed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.roles.local_play import run_playbook
+
+pytestmark = [pytest.mark.playbooks, pytest.mark.timeout(900)]
+
+
+def preflight(folder: Path, hosts: dict[str, Any], witnesses: dict[str, Any], guests: Any) -> str:
+    """What it says against them; it always says something here."""
+    groups = {
+        "remus_hosts": {"hosts": hosts, "vars": {"xen_host_install": False}},
+        "remus_witnesses": {"hosts": witnesses},
+    }
+    code, text = run_playbook(folder, {"children": groups}, "preflight", variables={"remus_guests": guests})
+    assert code != 0, text
+    assert "changed=0" in text
+    assert not re.search(r"changed=[1-9]", text), text
+    return text
+
+
+def test_a_wrong_inventory_is_refused_with_everything_that_is_wrong_with_it(tmp_path: Path) -> None:
+    hosts = {
+        "alpha": {"remus_replication_address": "192.0.2.1", "remus_agent_peers": {"delta": "192.0.2.4:7789"}},
+        "beta": {"remus_replication_address": "192.0.2.1", "remus_second_address": "beta.example"},
+        "gamma": {},
+    }
+    guests = [
+        {"name": "web1", "hosts": ["alpha", "beta", "gamma"]},
+        {"name": "web2", "hosts": ["alpha", "alpha"], "interval": 20},
+        {"name": "web2", "hosts": ["alpha", "epsilon"]},
+    ]
+    text = preflight(tmp_path, hosts, {"beta": {"remus_witness_address": "192.0.2.9"}}, guests)
+    said = " ".join(text.split())
+    for words in (
+        "The inventory is not usable, nothing was changed",
+        "gamma has no remus_replication_address",
+        "alpha and beta have the same remus_replication_address 192.0.2.1",
+        "remus_second_address of beta is 'beta.example'",
+        "remus_agent_peers of alpha names delta",
+        "witness beta is one of the hosts of remus_hosts",
+        "it has alpha, beta, gamma: 3 of them",
+        "it has alpha, alpha: alpha twice",
+        "guest web2 has interval, which nobody reads",
+        "epsilon unknown to that group",
+        "a guest is twice in remus_guests",
+    ):
+        assert words in said, words
+    assert "PLAY [Preflight | The hosts]" not in text, "nobody is asked with such an inventory"
+
+
+def test_hosts_are_refused_with_what_every_role_has_against_them(tmp_path: Path) -> None:
+    """This machine twice: no Xen, no such disk, no such address; and a host that nobody can reach."""
+    hosts = {
+        name: {"remus_replication_address": f"203.0.113.{number}"} for number, name in enumerate(("a", "b", "c"), 1)
+    }
+    hosts["c"] |= {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+    disks = [{"vdev": "xvda", "device": "/dev/none/web1"}]
+    text = preflight(tmp_path, hosts, {}, [{"name": "web1", "hosts": ["a", "b"], "disks": disks}])
+    said = " ".join(text.split("PLAY [Preflight | What the hosts said]")[1].split())
+    for host in ("a", "b"):
+        assert f"{host} cannot protect guests, nothing was changed" in said
+        assert f"The disks of {host} cannot be protected" in said
+        assert f"The replication network of {host} is not usable" in said
+    assert "c does not answer" in said
+    assert "a and b are the same machine" in said

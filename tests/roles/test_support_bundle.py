@@ -1,0 +1,81 @@
+"""playbooks/support_bundle.yml: an archive of every host that has one to give, and a word about each that has not."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.modules.conftest import ROOT
+from tests.roles.local_play import run_playbook
+
+pytestmark = [pytest.mark.playbooks, pytest.mark.timeout(900)]
+
+REAL = f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m remus_agent.remusctl "$@"\n'
+FULL = "#!/bin/sh\necho 'remusctl: cannot write: No space left on device' >&2\nexit 13\n"
+
+
+def host(folder: Path, name: str, remusctl: str | None) -> dict[str, Any]:
+    """One that is this machine, with a remusctl of its own or without one."""
+    prefix = folder / name
+    if remusctl is not None:
+        program = prefix / "current" / "bin" / "remusctl"
+        program.parent.mkdir(parents=True)
+        program.write_text(remusctl)
+        program.chmod(0o755)
+    return {"remus_agent_prefix": str(prefix), "remus_agent_run_dir": str(prefix), "remus_agent_state_dir": str(prefix)}
+
+
+DOWN = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+
+
+def collect(folder: Path, hosts: dict[str, Any], *options: str, fails: bool = False) -> str:
+    """Run it; what it printed, on one line."""
+    target = ("-e", f"remus_support_dir={folder / 'support'}")
+    code, text = run_playbook(
+        folder, {"children": {"remus_hosts": {"hosts": hosts}}}, "support_bundle", *target, *options
+    )
+    assert (code != 0) is fails, text
+    return " ".join(text.split())
+
+
+def left_on_hosts() -> list[Path]:
+    return list(Path("/var/tmp").glob("remus-support-*"))  # noqa: S108  where the playbook has it put together
+
+
+def test_a_dead_host_keeps_nobody_elses_from_being_collected(tmp_path: Path) -> None:
+    hosts = {
+        "alpha": host(tmp_path, "alpha", REAL),
+        "beta": host(tmp_path, "beta", REAL),
+        "gone": host(tmp_path, "gone", REAL) | DOWN,
+        "full": host(tmp_path, "full", FULL),
+        "bare": host(tmp_path, "bare", None),
+    }
+    text = collect(tmp_path, hosts)
+    support = tmp_path / "support"
+    assert sorted(path.name for path in support.iterdir()) == ["alpha.tar.xz", "beta.tar.xz"]
+    assert support.stat().st_mode & 0o777 == 0o700
+    for path in support.iterdir():
+        assert path.stat().st_mode & 0o777 == 0o600
+        with tarfile.open(path) as archive:
+            assert any(name.endswith("/manifest.json") for name in archive.getnames())
+    assert "gone: it does not answer" in text
+    assert "full: remusctl: cannot write: No space left on device" in text
+    assert re.search(r"bare: .*No such file", text)
+    assert left_on_hosts() == []
+
+
+def test_check_mode_collects_nothing(tmp_path: Path) -> None:
+    text = collect(tmp_path, {"alpha": host(tmp_path, "alpha", REAL), "gone": DOWN}, "--check")
+    assert not (tmp_path / "support").exists()
+    assert "alpha: nothing is collected in check mode" in text
+    assert "gone: it does not answer" in text
+
+
+def test_nothing_at_all_is_an_error(tmp_path: Path) -> None:
+    text = collect(tmp_path, {"gone": DOWN, "bare": host(tmp_path, "bare", None)}, fails=True)
+    assert "Nothing was collected: gone: it does not answer; bare: " in text

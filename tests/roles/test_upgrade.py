@@ -1,0 +1,228 @@
+"""playbooks/upgrade.yml on a pair that is this machine: order, waiting, back, undone, refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.modules.test_protection import status
+from tests.roles import stand_in_release
+from tests.roles.local_play import run_playbook
+
+pytestmark = [pytest.mark.playbooks, pytest.mark.timeout(1800)]
+
+OLD = "0.0.9-old"
+ROLE_VARIABLES = {
+    "__remus_agent_configuration": "{{ stand_in }}/etc/agent.toml",
+    "__remus_agent_unit_dir": "{{ stand_in }}/units",
+    "__remus_agent_completions": "{{ stand_in }}/completions",
+    "__remus_agent_folders": ["{{ stand_in }}/etc"],
+    "__remus_agent_links": {},
+    "remus_upgrade_pause": 1,
+    "remus_preflight_hosts": "all:!all",
+}
+"""What the role keeps to itself on a real host."""
+
+
+@dataclass
+class Pair:
+    """Two hosts that run OLD, and what they say of their guests."""
+
+    folder: Path
+
+    def say(self, **guests: list[dict[str, Any]]) -> None:
+        """Statuses by host."""
+        (self.folder / "guests.json").write_text(json.dumps(guests))
+
+    def upgrade(self, *options: str, fails: bool = False, **variables: Any) -> str:
+        """Run the playbook; what it printed."""
+        hosts = {
+            host: {
+                "stand_in": str(self.folder / host),
+                "remus_replication_address": f"203.0.113.{number}",
+                "remus_agent_prefix": str(self.folder / host / "opt"),
+                "remus_agent_run_dir": str(self.folder / host / "run"),
+                "remus_agent_services": [f"{host}-agent"],
+            }
+            for number, host in enumerate(("alpha", "beta"), 1)
+        }
+        code, text = run_playbook(
+            self.folder,
+            {"children": {"remus_hosts": {"hosts": hosts}}},
+            "upgrade",
+            "-e",
+            json.dumps(ROLE_VARIABLES | variables),
+            *options,
+            variables={
+                "remus_pki_enabled": False,
+                "remus_agent_admin_group": "",
+                "remus_agent_health_timeout": 10,
+                "remus_agent_wheelhouse_dir": str(self.folder / "wheelhouse"),
+                "remus_results_dir": str(self.folder / "results"),
+                "remus_guests": [{"name": "web1", "hosts": ["alpha", "beta"]}],
+            },
+        )
+        assert (code != 0) is fails, text
+        return text
+
+    def started(self) -> list[str]:
+        """Which agents were started since the last call, in order."""
+        log = self.folder / "log"
+        lines = log.read_text().splitlines()
+        log.write_text("")
+        return [line.removeprefix("start ") for line in lines]
+
+    def releases(self) -> list[str]:
+        """What `current` leads to, on alpha and on beta."""
+        return [(self.folder / host / "opt" / "current").readlink().name for host in ("alpha", "beta")]
+
+    def release_of_this_tree(self, **how: Any) -> str:
+        """The one that the playbook would install; see stand_in_release.archive."""
+        return stand_in_release.offer(self.folder / "wheelhouse", **how)
+
+
+@pytest.fixture
+def pair(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
+    """web1 runs on alpha, beta keeps its copy."""
+    folder = tmp_path_factory.mktemp("u")
+    monkeypatch.setenv("PATH", f"{stand_in_release.systemctl(folder)}:{os.environ['PATH']}")
+    made = Pair(folder)
+    made.say(alpha=[status(peer="beta")], beta=[status("backup", "ready", "alpha")])
+    for host in ("alpha", "beta"):
+        for name in ("run", "etc", "units"):
+            (folder / host / name).mkdir(parents=True)
+        (folder / host / "etc" / "agent.toml").write_text("# of before\n")
+        stand_in_release.install(folder, host, OLD)
+        subprocess.run(["systemctl", "start", f"{host}-agent"], check=True)
+    try:
+        for host in ("alpha", "beta"):
+            wait_for(folder / host / "run" / "agent.sock")
+            (folder / host / "asked").write_text("9")
+        made.started()
+        yield made
+    finally:
+        for host in ("alpha", "beta"):
+            os.kill(int((folder / host / "pid").read_text()), signal.SIGKILL)
+
+
+def wait_for(path: Path) -> None:
+    """Until a file is there, at most half a minute."""
+    subprocess.run(["timeout", "30", "sh", "-c", f"until test -e {path}; do :; done"], check=True)
+
+
+def changed(text: str) -> dict[str, int]:
+    """By host, from the recap."""
+    recap = text.split("PLAY RECAP")[1]
+    return {host: int(count) for host, count in re.findall(r"^(\w+) .*?changed=(\d+)", recap, re.MULTILINE)}
+
+
+def test_one_host_after_the_other_and_back(pair: Pair) -> None:
+    new = pair.release_of_this_tree()
+    version = new.partition("-")[0]
+
+    text = pair.upgrade("--check", "--diff")
+    assert (pair.releases(), pair.started()) == ([OLD, OLD], [])
+    assert f"beta: {OLD} -> {new}, its agent is restarted; held meanwhile: web1" in text
+    assert changed(text)["alpha"] > 0
+
+    text = pair.upgrade()
+    assert pair.releases() == [new, new]
+    assert pair.started() == [f"beta {version}", f"alpha {version}"], "the backup comes first, each is restarted once"
+    # beta's turn waited for alpha's word that the guest is protected, and alpha's for its own session.
+    assert text.index("PLAY [Upgrade | One host after the other (3/4)]") < text.index(
+        "Wait until every guest is protected"
+    )
+    assert "retrying" in text.lower(), "alpha says `seeding` after its start"
+
+    text = pair.upgrade()
+    assert (changed(text), pair.started()) == ({"alpha": 0, "beta": 0, "localhost": 0}, [])
+
+    # A configuration that the old release refuses: it gets the one that it ran with.
+    (pair.folder / "alpha" / "etc" / "agent.toml").write_text("\0")
+    text = pair.upgrade("-e", "remus_upgrade_back=true", "--check", "--diff")
+    assert (pair.releases(), pair.started()) == ([new, new], [])
+    pair.upgrade("-e", "remus_upgrade_back=true")
+    assert pair.releases() == [OLD, OLD]
+    assert pair.started() == ["beta 0.0.9", "alpha 0.0.9"]
+    assert (pair.folder / "alpha" / "etc" / "agent.toml").read_text() == "# of before\n"
+    assert "[host]" in (pair.folder / "beta" / "etc" / "agent.toml").read_text(), "accepted, so it stays"
+    text = pair.upgrade("-e", "remus_upgrade_back=true")
+    assert (changed(text), pair.started()) == ({"alpha": 0, "beta": 0, "localhost": 0}, [])
+
+
+def test_a_release_that_does_not_start_is_undone_and_the_primary_is_not_touched(pair: Pair) -> None:
+    new = pair.release_of_this_tree(starts=False)
+    said = " ".join(pair.upgrade(fails=True).split())
+    assert f"beta was not brought to {new}: No agent answers" in said
+    assert f"Undone: {OLD} runs there again, and its guests are protected as before" in said
+    assert "State left: no other host was touched" in said
+    assert pair.releases() == [OLD, OLD]
+    assert pair.started() == ["beta 0.0.9"]
+    assert (pair.folder / "beta" / "etc" / "agent.toml").read_text() == "# of before\n"
+
+
+def test_a_guest_that_does_not_come_back_is_named_with_what_was_upgraded_already(pair: Pair) -> None:
+    """alpha's guest stays unprotected after its restart: alpha is brought back, beta keeps the new release."""
+    new = pair.release_of_this_tree(spoils="alpha")
+    said = " ".join(pair.upgrade("-e", "remus_upgrade_timeout=3", fails=True).split())
+    assert f"alpha was not brought to {new}" in said
+    assert f"Undone: {OLD} was to run there again, but" in said
+    assert "State left: beta with the new release" in said
+    assert "-e remus_upgrade_back=true to bring beta back as well" in said
+    assert pair.releases() == [OLD, new]
+
+
+@pytest.mark.parametrize(
+    ("guests", "options", "words"),
+    [
+        (
+            {"alpha": [status(state="silent")], "beta": [status("backup", "orphaned", "alpha")]},
+            [],
+            "web1 is not protected (alpha says silent, beta says orphaned)",
+        ),
+        (
+            {"alpha": [status(state="switching")], "beta": [status("backup", "ready", "alpha")]},
+            ["-e", "remus_upgrade_unprotected=true"],
+            "web1 is changing its state or its host",
+        ),
+        (
+            {"alpha": [status()], "beta": [status("backup", "ready", "alpha")]},
+            ["-e", "remus_upgrade_back=true"],
+            "alpha has no previous release",
+        ),
+        (
+            {"alpha": [status()], "beta": [status("backup", "ready", "alpha")]},
+            ["-e", "remus_upgrade_back=maybe"],
+            "remus_upgrade_back and remus_upgrade_unprotected are true or false",
+        ),
+    ],
+    ids=["silent", "switching", "no previous", "argument"],
+)
+def test_refused_with_nothing_changed(pair: Pair, guests: dict[str, Any], options: list[str], words: str) -> None:
+    pair.release_of_this_tree()
+    pair.say(**guests)
+    text = pair.upgrade(*options, fails=True)
+    assert words in " ".join(text.split())
+    assert "nothing was changed" in text
+    assert set(changed(text).values()) == {0}
+    assert (pair.releases(), pair.started()) == ([OLD, OLD], [])
+
+
+def test_agents_that_could_not_talk_are_refused(pair: Pair) -> None:
+    """The installed release speaks an older protocol than this tree's."""
+    pair.release_of_this_tree()
+    for host in ("alpha", "beta"):
+        (messages,) = (pair.folder / host / "opt" / OLD).rglob("replication/messages.py")
+        messages.write_text("PROTOCOL: Final = 1\n")
+    text = pair.upgrade(fails=True)
+    assert "would speak protocol 2 and alpha protocol 1, so web1 could not stay protected" in " ".join(text.split())
+    assert (pair.releases(), pair.started()) == ([OLD, OLD], [])
