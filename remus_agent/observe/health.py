@@ -50,7 +50,6 @@ OF_STATE: Final[Mapping[State, Marks]] = MappingProxyType(
         "unprotected": Marks(owned=False, protected=False, ready=False),
         "paused": Marks(owned=False, protected=False, ready=False),
         "failed": Marks(owned=False, protected=False, ready=False),
-        "paused": Marks(owned=False, protected=False, ready=False),
     }
 )
 
