@@ -16,6 +16,9 @@ from typing import Any, Self
 
 _CODES = re.compile(r"\x1b\[(\??[\d;]*)([A-Za-z])")
 
+PATIENCE = 120.0
+"""Seconds for what comes at once on a machine that is not busy."""
+
 
 class Terminal:
     """A program on a pty of this size, in a session of its own, as a shell on that terminal would start it."""
@@ -29,7 +32,8 @@ class Terminal:
         self.resize(columns, rows)
         self.before = termios.tcgetattr(self._inner)
         self.process = subprocess.Popen(
-            ["setsid", "--ctty", *command] if keys else list(command),
+            # A shell lets what it runs in the background ignore Ctrl-C, and what that starts as well: these tests, for one.
+            ["env", "--default-signal=INT", *(("setsid", "--ctty") if keys else ()), *command],
             stdin=self._inner if keys else subprocess.DEVNULL,
             stdout=self._inner,
             stderr=self._inner,
@@ -72,19 +76,19 @@ class Terminal:
                 return
             self.written += data.decode()
 
-    def until(self, text: str, seconds: float = 20.0) -> list[str]:
+    def until(self, text: str, seconds: float = PATIENCE) -> list[str]:
         """Wait until this is shown; the page then."""
         self.wait_for(lambda: text in "\n".join(self.page()), text, seconds)
         return self.page()
 
-    def wait_for(self, condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
+    def wait_for(self, condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
         """Take in what the program writes until the condition holds."""
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"{what!r} never came, but:\n" + "\n".join(self.page())
             self.read()
 
-    def ended(self, seconds: float = 20.0) -> int:
+    def ended(self, seconds: float = PATIENCE) -> int:
         """The exit code of the program, which ends by itself."""
         self.wait_for(lambda: self.process.poll() is not None, "the end of it", seconds)
         self.read()
