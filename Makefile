@@ -11,7 +11,7 @@ export LAB_GUEST := $(lab_guest)
 lab_witness ?= $(or $(LAB_WITNESS),false)
 export LAB_WITNESS := $(lab_witness)
 
-.PHONY: help setup verifier demo test test-all test-failovers check lint unit lab-test lab-up lab-down bench bench-disks bench-failovers bench-streams completion docs collection requirements clean
+.PHONY: help setup verifier demo test test-all test-failovers check lint lint-python lint-ansible unit lab-test lab-up lab-down bench bench-disks bench-failovers bench-streams completion docs collection requirements clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -44,11 +44,15 @@ test-failovers: setup ## Run the failover of every type of guest on nested hosts
 
 check: setup lint unit ## Run the fast part alone: lint, types, contracts, unit, property and model tests
 
-lint: setup ## Check style, types, import contracts and Ansible content
+lint: lint-python lint-ansible ## Check style, types, import contracts and Ansible content
+
+lint-python: setup ## Check style, types and import contracts
 	@ruff check .
 	@ruff format --check .
 	@mypy
 	@lint-imports --no-logo 2>/dev/null || lint-imports
+
+lint-ansible: setup ## Check Ansible content
 	@ansible-lint -q
 
 unit: setup verifier ## Run the fast tests: unit, property and model

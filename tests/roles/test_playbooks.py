@@ -61,7 +61,7 @@ class Pair:
             capture_output=True,
             text=True,
             check=False,
-            timeout=110,
+            timeout=600,
             env=dict(os.environ, ANSIBLE_LOCAL_TEMP=str(self.folder / "tmp"), ANSIBLE_CALLBACK_RESULT_FORMAT="json"),
         )
         text = done.stdout + done.stderr

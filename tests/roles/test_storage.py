@@ -109,7 +109,7 @@ def test_each_host_looks_at_the_disks_of_its_guests(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=110,
+        timeout=600,
         env=dict(os.environ, ANSIBLE_LOCAL_TEMP=str(tmp_path / "tmp"), ANSIBLE_CALLBACK_RESULT_FORMAT="json"),
     )
     said = re.findall(r'fatal: \[(\w+)\]: FAILED! => .*"msg": "The disks of (.*?)"\}', done.stdout + done.stderr)
