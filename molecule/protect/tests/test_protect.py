@@ -141,5 +141,4 @@ def test_it_serves_metrics_and_health_on_one_address(host):
     }
     assert answers_by_path == HEALTH[name]
     metrics = host.check_output("python3 -c %s %s", HTTP_TEXT, f"{url}/metrics")
-    protected = {"alpha": "1.0", "beta": "0.0"}[name]
-    assert f'remus_domain_protected{{domain="{GUEST}"}} {protected}' in metrics.splitlines()
+    assert f'remus_domain_ready{{domain="{GUEST}"}} 1.0' in metrics.splitlines()
