@@ -26,8 +26,9 @@ def require_agents() -> None:
 
 
 def unprotected(state: agent.Status) -> bool:
-    """Whether nobody protects the domain on this host, or tries to."""
-    return state["role"] == "none" or state["state"] in ("failed", "unprotected")
+    """Whether nobody protects the domain on this host, or tries to. One that was activated here is told as active again once its
+    protection from here has ended."""
+    return state["role"] == "none" or state["state"] in ("failed", "unprotected", "active")
 
 
 def wait_protected(timeout: float = SEED_TIMEOUT, host: str = "alpha", guest: str = GUEST) -> agent.Status:
