@@ -80,13 +80,6 @@ at first."""
 
 
 LINT_ANSIBLE = Stage("Ansible lint", ("make", "--no-print-directory", "lint-ansible"), minutes=30, beside=True)
-PLAYBOOKS = Stage(
-    "playbook tests",
-    pytest("playbooks", "-m", "playbooks and not lab", "--durations=20", "--durations-min=5"),
-    report="playbooks",
-    minutes=30,
-    beside=True,
-)
 SIMULATION = Stage(
     "10,000 seeds of the simulation",
     (sys.executable, "-u", "-m", "tests.model.simulate", "--seeds", "0:8000", "--moved", "0:2000", "--jobs", "2"),
@@ -152,12 +145,11 @@ def stages(*, every: bool) -> tuple[Stage, ...]:
     return (
         Stage("lint, types and contracts", LINT, minutes=15),
         Stage(
-            "unit, property and model tests",
-            pytest("unit", "-n", "2", "-m", "not lab and not playbooks", "--durations=20", "--durations-min=5"),
+            "unit, property, model and playbook tests",
+            pytest("unit", "-n", "2", "-m", "not lab", "--durations=20", "--durations-min=5"),
             report="unit",
         ),
         LINT_ANSIBLE,
-        PLAYBOOKS,
         SIMULATION,
         FORGET,
         BOOT,
@@ -204,8 +196,6 @@ def run_all(wanted: Sequence[Stage], started: float, counts: Counts, left: conte
     for number, stage in enumerate(wanted, 1):
         lab_is_up = lab_is_up or stage.lab
         place = f"{number}/{len(wanted)}"
-        if stage.report is not None:
-            (RESULTS / f"{stage.report}.xml").unlink(missing_ok=True)
         if stage.beside:
             at = clock(time.monotonic() - started)
             print(f"==> [{place}] {stage.name}, beside what follows (at {at})", flush=True)
@@ -227,6 +217,8 @@ def run_all(wanted: Sequence[Stage], started: float, counts: Counts, left: conte
 def run(stage: Stage, number: str, started: float, counts: Counts) -> bool:
     """Run one stage, count its tests, say how it went."""
     report = RESULTS / f"{stage.report}.xml" if stage.report else None
+    if report is not None:
+        report.unlink(missing_ok=True)
     print(f"==> [{number}] {stage.name} (at {clock(time.monotonic() - started)})", flush=True)
     begun = time.monotonic()
     try:
@@ -265,11 +257,8 @@ def finish(stage: Stage, process: Beside, counts: Counts, *, wanted: bool) -> bo
         why = f"not finished after {stage.minutes} minutes more" if wanted else "stopped, because another stage failed"
     print(process.output.read_text()[-4000:], end="")
     good = code == 0
-    if stage.report is not None and code is not None:
-        count(RESULTS / f"{stage.report}.xml", counts)
-    else:
-        counts.passed += good
-        counts.failed += code is not None and not good
+    counts.passed += good
+    counts.failed += code is not None and not good
     line = f"{stage.name}: " + ("passed" if good else f"FAILED ({why})" if wanted else why)
     counts.notes.append(line)
     print(f"<== {line}", flush=True)
