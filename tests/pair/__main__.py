@@ -4,6 +4,7 @@ ensure              the guest runs on alpha (left alone when it does) and answer
 home                the guest on alpha, nowhere else, protected by nobody; hosts that are off are booted
 ready               says "yes" when site.yml has nothing to do, as far as is quick to see: the agents are there, of this tree
 collect FOLDER      logs of both hosts
+generation HOST     that of the guest in the status of this host's agent
 replies HISTORY N   wait until the proof's client has N more replies
 switchovers FOLDER N   move the guest N times by the playbook, with replies to the proof's client after each; FOLDER/moves.json
 incidents SCENARIO  names of what can happen in this scenario
@@ -21,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pair import wait
+from pair import agent, wait
 from pair.collect import collect
 from pair.guest import come_home, ensure_running
 from pair.hosts import HOSTS, labctl, powered
@@ -81,6 +82,8 @@ def main(words: list[str]) -> int:
         case ["collect", folder]:
             for path in collect(Path(folder)):
                 print(path)
+        case ["generation", host]:
+            print(agent.status(host)["generation"])
         case ["replies", history, more]:
             replies(Path(history), int(more))
         case ["switchovers", folder, count]:

@@ -52,8 +52,9 @@ def test_exactly_one_copy_runs(proof):
 
 
 def test_the_agent_knows_that_it_took_over():
-    state = agent.status("beta")
-    assert (state["role"], state["state"], state["generation"]) == ("primary", "active", 2), state
+    """Earlier moves of the guest have counted too, so the generation is one more than that of before."""
+    state, before = agent.status("beta"), int((RESULTS / "generation").read_text())
+    assert (state["role"], state["state"], state["generation"]) == ("primary", "active", before + 1), state
 
 
 def test_the_guest_answers():
