@@ -48,7 +48,7 @@ class Digests(Protocol):
 
 class WriteTap(Protocol):
     """One disk of one domain on its primary. In a session it logs writes by epoch, without one it only tracks which regions
-    changed. What is not `async` is called while the guest is down and returns within microseconds."""
+    changed. What is not `async` returns within microseconds, but for `barrier`."""
 
     @property
     def facts(self) -> DiskFacts: ...
@@ -63,7 +63,7 @@ class WriteTap(Protocol):
         before."""
         ...
 
-    def begin(self, *, same_base: bool) -> None:
+    async def begin(self, *, same_base: bool) -> None:
         """A session begins with epoch 1. same_base: the backup's disk carries our map's identity, so only what the map names
         has to be copied; otherwise everything."""
         ...
@@ -77,7 +77,9 @@ class WriteTap(Protocol):
     def progress(self) -> CopyProgress: ...
 
     def barrier(self, epoch: int) -> None:
-        """The running epoch ends: writes completed to the guest so far are in it or in earlier ones."""
+        """The running epoch ends: writes completed to the guest so far are in it or in earlier ones. Called while the guest is
+        down, in the thread that has it down, so it takes well below a millisecond. Raises DiskError when there may be writes that
+        the tap does not know of."""
         ...
 
     async def next(self) -> DiskData | DiskEnd:

@@ -98,10 +98,10 @@ class DiskChannel:
         self._answer: asyncio.Future[bytes] | None = None
         self._helpers: list[asyncio.Task[None]] = []
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """The session begins with epoch 1 now: every write from here on is sent. The first DISK_... frame after DISK_HELLO tells
         the backup so."""
-        self.tap.begin(same_base=self.same_base)
+        await self.tap.begin(same_base=self.same_base)
         self._helpers = [
             asyncio.create_task(self._run(work()), name=f"{name} {self._domain} {self.vdev}")
             for name, work in (("send", self._send), ("receive", self._receive), ("heartbeat", self._heartbeat))

@@ -85,7 +85,7 @@ class DiskSet:
                 await open_channel(connector, address, tap, disk_hello, self._settings, self._clock, session.fail)
             )
         for channel in self._channels:
-            channel.start()
+            await channel.start()
 
     async def copy(self) -> None:
         """Copy what the backup's disks lack. Raises what ends one of the copies, as soon as it does."""

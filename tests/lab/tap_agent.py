@@ -58,7 +58,7 @@ class Tap:
 
     async def begin(self, same_base: bool) -> dict[str, int]:
         """A session with everything copied and its first epoch committed. Bytes that were to be copied, and that travelled."""
-        self.tap.begin(same_base=same_base)
+        await self.tap.begin(same_base=same_base)
         self.epoch = 1
         receiving = asyncio.create_task(self.receive())
         await self.tap.copy(None)
@@ -70,7 +70,7 @@ class Tap:
         return await self.commit(asyncio.create_task(self.receive()))
 
     async def commit(self, receiving: asyncio.Task[tuple[list[DiskData], DiskEnd]]) -> dict[str, int]:
-        self.tap.barrier(self.epoch)
+        await asyncio.to_thread(self.tap.barrier, self.epoch)
         pieces, end = await receiving
         for piece in pieces:
             for extent in parse(b"".join(piece.payload), size=self.facts.size, block=self.facts.block):

@@ -129,7 +129,7 @@ class SimTap:
         volume.missed = set()
         volume.tap = self
 
-    def begin(self, *, same_base: bool) -> None:
+    async def begin(self, *, same_base: bool) -> None:
         if not self._alive:
             return
         if self._volume.map_id is None:

@@ -85,6 +85,11 @@ class TapLog:
         return self._session is not None
 
     @property
+    def number(self) -> int:
+        """Of the session, or of the last one; 0 before the first. Runs of the copier carry it."""
+        return self._number
+
+    @property
     def overflowed(self) -> bool:
         """Whether the last session was ended by the log itself, because too much was waiting."""
         return self._overflowed

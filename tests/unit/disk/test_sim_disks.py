@@ -21,9 +21,9 @@ def test_a_tap_begins_only_when_open_and_commits_only_what_was_sent() -> None:
     async def story() -> None:
         tap = SimTap(SimVolume(FACTS))
         with pytest.raises(DiskError, match="not open"):
-            tap.begin(same_base=True)
+            await tap.begin(same_base=True)
         await tap.open()
-        tap.begin(same_base=True)
+        await tap.begin(same_base=True)
         tap.barrier(1)
         with pytest.raises(DiskError, match="before it was sent"):
             tap.committed(1)

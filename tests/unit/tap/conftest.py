@@ -1,4 +1,5 @@
-"""A kernel that is only a client, and taps in front of it. Coroutine tests run in an event loop of their own."""
+"""A kernel that is only a client, and taps in front of it, whose processes are threads (`test_tap_process.py` has real ones).
+Coroutine tests run in an event loop of their own."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from fake_kernel import FakeKernel
 
-from remus_agent.adapters.disk import mapper, nbd_device
+from remus_agent.adapters.disk import mapper, nbd_device, tap_worker
 from remus_agent.adapters.disk import tap as tap_module
 from remus_agent.adapters.disk.tap import NbdTap, TapLimits
 from remus_agent.disk_config import Disk
@@ -33,7 +34,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 def kernel(monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
     fake = FakeKernel(content=bytearray(SIZE))
     monkeypatch.setattr(tap_module, "Layers", lambda disk, size: fake)
-    monkeypatch.setattr(tap_module, "DirectReader", lambda device, domain: fake)
+    monkeypatch.setattr(tap_worker, "DirectReader", lambda device, domain: fake)
     monkeypatch.setattr(mapper, "cycle", fake.cycle)
     for name in ("connect", "disconnect", "owner"):
         monkeypatch.setattr(nbd_device, name, getattr(fake, name))
@@ -47,10 +48,10 @@ def make(kernel: FakeKernel, tmp_path: Path) -> Iterator[Callable[..., NbdTap]]:
 
     def tap(**limits: Any) -> NbdTap:
         disk = Disk("db1", "xvda", Path("/dev/vg0/db1"), tmp_path / "x.md", tmp_path / "x.journal")
-        made.append(NbdTap(disk, DiskFacts("xvda", SIZE, 512), tmp_path / "run", TapLimits(**limits)))
+        facts = DiskFacts("xvda", SIZE, 512)
+        made.append(NbdTap(disk, facts, tmp_path / "run", TapLimits(**limits), spawn=kernel.spawn))
         return made[-1]
 
     yield tap
-    for one in made:
-        if one._server is not None:
-            one._server.stop()
+    for process in kernel.processes:
+        process.kill()

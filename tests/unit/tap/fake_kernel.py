@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
 import struct
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from remus_agent.adapters.disk.mapper import RaidStatus
+from remus_agent.adapters.disk.tap_worker import TapWorker
 from remus_agent.errors import DiskError
 from tests import nbd_client
 
@@ -75,6 +79,35 @@ class Client:
         return got
 
 
+class ThreadedTap:
+    """The process of a tap, as a thread of this one."""
+
+    pid = 0
+
+    def __init__(self, ends: tuple[socket.socket, ...]) -> None:
+        self._ends = tuple(end.dup() for end in ends)
+        self.worker = TapWorker(*self._ends)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def kill(self) -> None:
+        for end in self._ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        self._thread.join(60)
+
+    async def wait(self) -> int:
+        await asyncio.to_thread(self._thread.join)
+        return 0
+
+    def _run(self) -> None:
+        self.worker.run()
+        self.worker._hush()  # as the end of a process does
+        for end in self._ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
 @dataclass
 class FakeKernel:
     """In the place of Layers, of nbd_device's functions and of the reader of the local device. kind: of the guest's device.
@@ -90,6 +123,18 @@ class FakeKernel:
     devices: dict[Path, Client] = field(default_factory=dict)
     tap: Path | None = None
     cycles: int = 0
+    processes: list[ThreadedTap] = field(default_factory=list)
+
+    async def spawn(self, name: str, ends: tuple[socket.socket, ...]) -> ThreadedTap:
+        """In the place of `tap_process.spawn`."""
+        self._may("spawn")
+        self.processes.append(ThreadedTap(ends))
+        return self.processes[-1]
+
+    @property
+    def worker(self) -> TapWorker:
+        """What is in the newest process."""
+        return self.processes[-1].worker
 
     @property
     def client(self) -> Client:

@@ -26,6 +26,7 @@ from remus_agent.protocol.replication.frames import Buffer
 from tests import deadline, nbd_client
 from tests.nbd_client import EIO, ENOSPC, FLUSH, FUA, NO_HOLE, READ, TRIM, WRITE_ZEROES, request
 
+ROOT = Path(__file__).resolve().parents[3]
 SIZE = 16 * 64 * 1024
 BLOCK = 512
 Make = Callable[..., NbdTap]
@@ -35,12 +36,16 @@ def block(fill: int, count: int = 1) -> bytes:
     return bytes([fill]) * BLOCK * count
 
 
-async def begun(tap: NbdTap) -> NbdTap:
+async def begun(kernel: FakeKernel, tap: NbdTap) -> NbdTap:
     """Open, in a session that has nothing to copy."""
     await tap.open()
-    tap._opened_map().clear(tap._opened_map().marked)
-    tap.begin(same_base=True)
+    kernel.worker._map.clear(kernel.worker._map.marked)
+    await tap.begin(same_base=True)
     return tap
+
+
+def parsed(piece: DiskData) -> list[Extent]:
+    return wire.parse(b"".join(piece.payload), size=SIZE, block=BLOCK)
 
 
 async def epoch(tap: NbdTap, number: int) -> list[Extent]:
@@ -49,7 +54,7 @@ async def epoch(tap: NbdTap, number: int) -> list[Extent]:
     extents: list[Extent] = []
     while isinstance(piece := await tap.next(), DiskData):
         assert piece.epoch == number
-        extents += wire.parse(b"".join(piece.payload), size=SIZE, block=BLOCK)
+        extents += parsed(piece)
     assert (piece.epoch, piece.extents) == (number, len(extents))
     return extents
 
@@ -58,31 +63,31 @@ def written(extents: list[Extent]) -> list[tuple[Op, int, int]]:
     return [(extent.op, extent.offset, extent.length) for extent in extents]
 
 
-def marked(tap: NbdTap) -> list[int]:
-    return [int(region) for region in tap._opened_map().marked]
+def marked(kernel: FakeKernel) -> list[int]:
+    return [int(region) for region in kernel.worker._map.marked]
 
 
 async def test_a_write_is_answered_once_it_is_logged(make: Make, kernel: FakeKernel) -> None:
-    tap = await begun(make())
-    with tap._lock:
+    tap = await begun(kernel, make())
+    with kernel.worker._lock:
         kernel.client.send(nbd_client.write(7, 4096, block(1)))
         assert kernel.client.silent(0.2)
-        assert tap._opened_log().waiting == 0
+        assert kernel.worker._log.waiting == 0
     assert kernel.client.reply() == (7, 0)
     assert await epoch(tap, 1) == [Extent(Op.WRITE, 4096, BLOCK, block(1))]
-    assert marked(tap) == [0]
+    assert marked(kernel) == [0]
     tap.committed(1)
-    assert marked(tap) == []
+    await deadline.until(lambda: marked(kernel) == [])
 
 
 async def test_what_comes_after_the_barrier_belongs_to_the_next_epoch(make: Make, kernel: FakeKernel) -> None:
-    tap = await begun(make())
+    tap = await begun(kernel, make())
     kernel.client.write(0, block(1))
     await asyncio.to_thread(tap.barrier, 1)
     kernel.client.write(0, block(2))
     piece, end = await tap.next(), await tap.next()
     assert isinstance(piece, DiskData)
-    assert bytes(piece.payload[-1]) == block(1)
+    assert [bytes(extent.data) for extent in parsed(piece)] == [block(1)]
     assert isinstance(end, DiskEnd)
     assert [bytes(extent.data) for extent in await epoch(tap, 2)] == [block(2)]
 
@@ -90,7 +95,7 @@ async def test_what_comes_after_the_barrier_belongs_to_the_next_epoch(make: Make
 async def test_a_write_is_answered_while_an_epoch_is_packed(
     make: Make, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tap = await begun(make())
+    tap = await begun(kernel, make())
     kernel.client.write(0, block(1, SIZE // BLOCK))
     pack = wire.pack
 
@@ -105,7 +110,7 @@ async def test_a_write_is_answered_while_an_epoch_is_packed(
 
 
 async def test_next_waits_for_early_pieces_and_ends(make: Make, kernel: FakeKernel) -> None:
-    tap = await begun(make(early_bytes=4096))
+    tap = await begun(kernel, make(early_bytes=4096))
     waiting = asyncio.create_task(tap.next())
     kernel.client.write(0, block(1, 4))
     await asyncio.sleep(0.05)
@@ -122,7 +127,7 @@ async def test_next_waits_for_early_pieces_and_ends(make: Make, kernel: FakeKern
 
 
 async def test_other_requests(make: Make, kernel: FakeKernel) -> None:
-    tap = await begun(make())
+    tap = await begun(kernel, make())
     client = kernel.client
     assert client.ask(request(READ, 1, 0, BLOCK)) == EIO
     assert client.ask(request(FLUSH, 2)) == 0
@@ -134,16 +139,17 @@ async def test_other_requests(make: Make, kernel: FakeKernel) -> None:
         (Op.DISCARD, 65536, 4096),
         (Op.ZERO, 131072, 8192),
     ]
-    assert marked(tap) == [0, 1, 2]
+    assert marked(kernel) == [0, 1, 2]
 
 
 async def test_without_a_session_writes_are_only_tracked(make: Make, kernel: FakeKernel) -> None:
-    tap = await begun(make())
+    tap = await begun(kernel, make())
     tap.end()
     tap.end()
+    await deadline.until(lambda: not kernel.worker._log.in_session)
     kernel.client.write(65536, block(1))
-    assert marked(tap) == [1]
-    assert tap._opened_log().waiting == 0
+    assert marked(kernel) == [1]
+    assert kernel.worker._log.waiting == 0
     with pytest.raises(DiskError, match="no session"):
         await tap.next()
 
@@ -151,29 +157,29 @@ async def test_without_a_session_writes_are_only_tracked(make: Make, kernel: Fak
 async def test_a_client_that_is_gone_ends_the_session_and_open_takes_the_tap_back(
     make: Make, kernel: FakeKernel
 ) -> None:
-    tap = await begun(make())
+    tap = await begun(kernel, make())
     waiting = asyncio.create_task(tap.next())
     await asyncio.sleep(0)
     name = tap.map_id
     kernel.client.close()
     with pytest.raises(DiskError, match="let go of the tap"):
         await waiting
-    tap.begin(same_base=True)
+    await tap.begin(same_base=True)
     with pytest.raises(DiskError, match="let go of the tap"):
         await tap.next()
     await tap.open()
     assert tap.map_id == name
     assert len(kernel.devices) == 1, "the old device was disconnected"
-    tap.begin(same_base=True)
+    await tap.begin(same_base=True)
     kernel.client.write(0, block(3))
     assert written(await epoch(tap, 1)) == [(Op.WRITE, 0, BLOCK)]
 
 
 @pytest.mark.parametrize("what", ["connect", "protect"])
 async def test_a_tap_that_could_not_be_taken_back_is_not_open(make: Make, kernel: FakeKernel, what: str) -> None:
-    tap = await begun(make())
+    tap = await begun(kernel, make())
     kernel.client.close()
-    await deadline.until(lambda: tap._leg_lost)
+    await deadline.until(lambda: kernel.worker._leg_lost)
     kernel.fails = {what}
     for _ in range(2):
         with pytest.raises(DiskError, match=f"{what} has failed"):
@@ -185,7 +191,7 @@ async def test_a_tap_that_could_not_be_taken_back_is_not_open(make: Make, kernel
 
 
 async def test_a_leg_that_md_dropped_is_taken_back(make: Make, kernel: FakeKernel) -> None:
-    tap = await begun(make())
+    tap = await begun(kernel, make())
     kernel.state = "AD"
     with pytest.raises(DiskError, match="let go of the tap"):
         await tap.open()
@@ -196,7 +202,7 @@ async def test_a_leg_that_md_dropped_is_taken_back(make: Make, kernel: FakeKerne
 
 
 async def test_the_tap_stays_when_it_is_the_only_leg_that_works(make: Make, kernel: FakeKernel) -> None:
-    tap = await begun(make())
+    tap = await begun(kernel, make())
     client, cycles, kernel.state = kernel.client, kernel.cycles, "DA"
     for attempt in (tap.open(), tap.copy(None), tap.require_local()):
         with pytest.raises(DiskError, match="the local device has failed"):
@@ -228,7 +234,7 @@ async def test_a_disk_is_as_before_when_the_first_open_fails(make: Make, kernel:
     kernel.fails.clear()
     await tap.open()
     assert kernel.kind == "raid"
-    assert len(marked(tap)) == 16
+    assert len(marked(kernel)) == 16
 
 
 @pytest.mark.parametrize("kind", ["error", "", None])
@@ -241,7 +247,7 @@ async def test_a_disk_that_leads_nowhere_is_refused(make: Make, kernel: FakeKern
 
 async def test_a_refused_write_ends_the_connection(make: Make, kernel: FakeKernel) -> None:
     """md fails its leg when a write fails, and keeps the connection: the tap would miss everything from then on."""
-    tap = await begun(make())
+    tap = await begun(kernel, make())
     assert kernel.client.ask(nbd_client.write(1, SIZE, block(1))) == ENOSPC
     assert kernel.client.ended()
     with pytest.raises(DiskError, match="let go of the tap"):
@@ -256,7 +262,7 @@ async def test_a_write_that_cannot_be_logged_is_not_answered(
     caplog: pytest.LogCaptureFixture,
     error: Exception,
 ) -> None:
-    tap = await begun(make())
+    tap = await begun(kernel, make())
 
     def fail(self: TapLog, extent: Extent) -> None:
         raise error
@@ -274,11 +280,11 @@ async def test_a_write_that_cannot_be_logged_is_not_answered(
 
 
 async def test_a_client_that_did_not_get_far_is_no_loss(make: Make, kernel: FakeKernel) -> None:
-    tap = await begun(make())
+    await begun(kernel, make())
     gone: list[bool] = []
-    assert tap._server is not None
-    tap._server._gone = lambda: gone.append(True)
-    listener = tap._server._path
+    assert kernel.worker._server is not None
+    kernel.worker._server._gone = lambda: gone.append(True)
+    listener = kernel.worker._server._path
     kernel.client.close()
     await deadline.until(lambda: gone == [True])
     _, other = await asyncio.open_unix_connection(str(listener))
@@ -288,13 +294,13 @@ async def test_a_client_that_did_not_get_far_is_no_loss(make: Make, kernel: Fake
     other.close()
     await asyncio.sleep(0.1)
     assert gone == [True]
-    assert tap._server._thread.is_alive()
+    assert kernel.worker._server._thread.is_alive()
 
 
 async def test_a_full_log_delays_writes(make: Make, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once for each batch of requests, so that the last of many is not answered after the kernel has lost patience."""
     monkeypatch.setattr(tap_server, "_SLOWEST", 0.5)
-    await begun(make(log_bytes=12 * BLOCK))
+    await begun(kernel, make(log_bytes=12 * BLOCK))
 
     def seconds(*offsets: int) -> float:
         before = time.monotonic()
@@ -311,12 +317,12 @@ async def test_a_full_log_delays_writes(make: Make, kernel: FakeKernel, monkeypa
 
 async def test_an_epoch_is_not_closed_once_the_kernel_has_let_go(make: Make, kernel: FakeKernel) -> None:
     """Also when the thread has not come to see it: writes may have been completed without the tap since."""
-    tap = await begun(make())
-    with tap._lock:  # the thread is held in the middle of a write
+    tap = await begun(kernel, make())
+    with kernel.worker._lock:  # the thread is held in the middle of a write
         kernel.client.send(nbd_client.write(1, 0, block(1)))
         assert kernel.client.silent(0.2)
         kernel.client.shut()
-        assert not tap._server.connected  # type: ignore[union-attr]
+        assert not kernel.worker._server.connected  # type: ignore[union-attr]
     with pytest.raises(DiskError, match="has let go of the tap"):
         tap.barrier(1)
     with pytest.raises(DiskError, match="has let go of the tap"):
@@ -324,7 +330,7 @@ async def test_an_epoch_is_not_closed_once_the_kernel_has_let_go(make: Make, ker
 
 
 async def test_an_overflow_ends_the_session_at_once_and_not_the_guest(make: Make, kernel: FakeKernel) -> None:
-    tap = await begun(make(log_bytes=4096))
+    tap = await begun(kernel, make(log_bytes=4096))
     waiting: asyncio.Task[Any] = asyncio.create_task(tap.next())
     await asyncio.sleep(0.05)
     kernel.client.write(65536, block(1, 16))
@@ -333,14 +339,14 @@ async def test_an_overflow_ends_the_session_at_once_and_not_the_guest(make: Make
     tap.barrier(1)
     tap.end()
     kernel.client.write(131072, block(1, 16))
-    assert marked(tap) == [1, 2]
-    tap.begin(same_base=True)
+    assert marked(kernel) == [1, 2]
+    await tap.begin(same_base=True)
     kernel.client.write(0, block(2))
     assert written(await epoch(tap, 1)) == [(Op.WRITE, 0, BLOCK)]
 
 
 async def test_sessions_that_end_under_writes_harm_nobody(make: Make, kernel: FakeKernel) -> None:
-    tap = await begun(make(early_bytes=BLOCK))
+    tap = await begun(kernel, make(early_bytes=BLOCK))
     ending = asyncio.Event()
 
     def write() -> None:
@@ -349,7 +355,7 @@ async def test_sessions_that_end_under_writes_harm_nobody(make: Make, kernel: Fa
 
     async def restart() -> None:
         while not ending.is_set():
-            tap.begin(same_base=True)
+            await tap.begin(same_base=True)
             await asyncio.sleep(0)
             tap.end()
 
@@ -357,11 +363,11 @@ async def test_sessions_that_end_under_writes_harm_nobody(make: Make, kernel: Fa
     await asyncio.to_thread(write)
     ending.set()
     await task
-    assert not tap._leg_lost
+    assert not kernel.worker._leg_lost
 
 
 async def test_close_leaves_a_linear_disk_and_no_map(make: Make, kernel: FakeKernel) -> None:
-    tap = await begun(make())
+    tap = await begun(kernel, make())
     name, path = tap.map_id, tap._map_path
     kernel.fails = {"linear"}
     with pytest.raises(DiskError, match="linear has failed"):
@@ -382,6 +388,7 @@ async def test_a_device_that_has_grown_is_protected_as_a_whole(
 ) -> None:
     sizes = {"now": SIZE}
     monkeypatch.setattr(tap_module, "geometry", lambda device, domain: (sizes["now"], BLOCK))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     disk = Disk("db1", "xvda", Path("/dev/vg0/db1"), tmp_path / "x.md", tmp_path / "x.journal")
     taps = DiskTaps([disk], tmp_path / "run", TapLimits())
     domain = Domain("db1", 3, "", GuestType.PVH, 0, (), (Vbd("xvda", str(disk.mapper)),))

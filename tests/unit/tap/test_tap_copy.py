@@ -16,6 +16,7 @@ from remus_agent.disk_ports import DiskData, DiskEnd
 from remus_agent.errors import DiskError
 from remus_agent.protocol.disk import wire
 from remus_agent.protocol.disk.operations import Extent
+from tests import deadline
 
 REGION = 64 * 1024
 SIZE = 16 * REGION
@@ -51,7 +52,7 @@ async def test_regions_that_are_equal_do_not_travel(make: Make, kernel: FakeKern
         asked.append((offset, length))
         return b"".join(xxh3_128_digest(theirs[at : at + REGION]) for at in range(offset, offset + length, REGION))
 
-    tap.begin(same_base=False)
+    await tap.begin(same_base=False)
     await tap.copy(digests)
     assert kernel.cycles == 1
     assert asked == kernel.reads
@@ -61,7 +62,7 @@ async def test_regions_that_are_equal_do_not_travel(make: Make, kernel: FakeKern
     await received(tap, theirs)
     assert theirs == kernel.content
     tap.committed(1)
-    assert not len(tap._opened_map().marked)
+    await deadline.until(lambda: not len(kernel.worker._map.marked))
 
 
 async def test_only_what_the_map_names_is_copied_and_never_over_newer_writes(make: Make, kernel: FakeKernel) -> None:
@@ -69,9 +70,9 @@ async def test_only_what_the_map_names_is_copied_and_never_over_newer_writes(mak
     await tap.open()
     filled(kernel)
     theirs = bytearray(kernel.content)
-    tap._opened_map().clear(tap._opened_map().marked)
+    kernel.worker._map.clear(kernel.worker._map.marked)
     kernel.client.write(2 * REGION, b"a" * 512)
-    tap.begin(same_base=True)
+    await tap.begin(same_base=True)
     kernel.client.write(2 * REGION + 512, b"b" * 512)
     await tap.copy(None)
     assert kernel.reads == [(2 * REGION, REGION)]
@@ -87,7 +88,7 @@ async def test_a_crowded_log_holds_the_copier_back(make: Make, kernel: FakeKerne
     await tap.open()
     filled(kernel)
     theirs = bytearray(SIZE)
-    tap.begin(same_base=False)
+    await tap.begin(same_base=False)
     kernel.client.write(0, b"c" * 9 * REGION)
     copying = asyncio.create_task(tap.copy(None))
     await asyncio.sleep(0.1)
@@ -104,7 +105,7 @@ async def test_a_crowded_log_holds_the_copier_back(make: Make, kernel: FakeKerne
 async def test_the_end_of_the_session_ends_the_copy(make: Make, kernel: FakeKernel) -> None:
     tap = make()
     await tap.open()
-    tap.begin(same_base=False)
+    await tap.begin(same_base=False)
 
     async def digests(offset: int, length: int) -> bytes:
         tap.end()
@@ -114,31 +115,28 @@ async def test_the_end_of_the_session_ends_the_copy(make: Make, kernel: FakeKern
         await tap.copy(digests)
 
 
-async def dead(tap: NbdTap) -> str:
+async def dead(kernel: FakeKernel, tap: NbdTap) -> str:
     """An agent that has protected a disk, with region 5 written last, and died; the identity of its map."""
     await tap.open()
-    tap._opened_map().clear(tap._opened_map().marked)
-    server = tap._server
-    assert server is not None
-    await asyncio.to_thread(server.stop)
-    tap._server = None
-    tap._opened_map().mark(5 * REGION, 512)
+    kernel.worker._map.clear(kernel.worker._map.marked)
+    kernel.worker._map.mark(5 * REGION, 512)
+    await asyncio.to_thread(kernel.processes[-1].kill)
     return tap.map_id
 
 
 async def test_the_map_outlives_the_agent(make: Make, kernel: FakeKernel) -> None:
-    name = await dead(make())
+    name = await dead(kernel, make())
     tap = make()
     await tap.open()
     assert tap.map_id == name
-    assert [int(region) for region in tap._opened_map().marked] == [5]
+    assert [int(region) for region in kernel.worker._map.marked] == [5]
     assert len(kernel.devices) == 1
 
 
 @pytest.mark.parametrize("what", ["linear", "damaged", "shorter", "gone"])
 async def test_a_map_that_says_nothing_is_replaced(make: Make, kernel: FakeKernel, what: str) -> None:
     first = make()
-    name = await dead(first)
+    name = await dead(kernel, first)
     path = first._map_path
     if what == "linear":
         kernel.kind = "linear"
@@ -153,7 +151,7 @@ async def test_a_map_that_says_nothing_is_replaced(make: Make, kernel: FakeKerne
     tap = make()
     await tap.open()
     assert tap.map_id != name
-    assert len(tap._opened_map().marked) == 16, "everything may differ"
+    assert len(kernel.worker._map.marked) == 16, "everything may differ"
 
 
 async def test_a_disk_that_became_linear_meanwhile_gets_a_new_map(make: Make, kernel: FakeKernel) -> None:
@@ -191,7 +189,7 @@ def test_a_device_that_somebody_else_has_connected_is_left_alone(
 async def test_nothing_is_read_from_a_device_that_is_not_the_guests(make: Make, kernel: FakeKernel) -> None:
     tap = make()
     await tap.open()
-    tap.begin(same_base=False)
+    await tap.begin(same_base=False)
     kernel.fails = {"device"}
     with pytest.raises(DiskError, match="device has failed"):
         await tap.copy(None)
