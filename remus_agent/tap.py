@@ -16,7 +16,7 @@ from remus_agent.adapters import memory
 from remus_agent.adapters.disk.tap_worker import TapWorker
 from remus_agent.observe import logs
 
-_TURN: Final = 0.0005
+TURN: Final = 0.0005
 """Seconds until a thread that packs a piece lets the one run that serves the kernel."""
 
 
@@ -26,7 +26,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     memory.lock()
-    sys.setswitchinterval(_TURN)
+    sys.setswitchinterval(TURN)
     commands, barriers, pieces, copies = (socket.socket(fileno=int(word)) for word in sys.argv[2:6])
     TapWorker(commands, barriers, pieces, copies).run()
     os._exit(0)  # a thread may be in the middle of a read
