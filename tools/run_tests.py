@@ -148,6 +148,7 @@ def stages(*, every: bool) -> tuple[Stage, ...]:
             "unit, property, model and playbook tests",
             pytest("unit", "-n", "2", "-m", "not lab", "--durations=20", "--durations-min=5"),
             report="unit",
+            quick=not every,
         ),
         LINT_ANSIBLE,
         SIMULATION,

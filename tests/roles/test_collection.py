@@ -27,11 +27,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def run(tree: Path, program: str, *words: str) -> tuple[int, str]:
-    """One of Ansible's programs from a folder that is not this tree; nothing of this tree's ansible.cfg counts."""
+    """One of Ansible's programs from a folder that is not this tree; nothing of this tree's ansible.cfg counts, nor a strategy
+    that finds modules in other ways than Ansible (Mitogen's)."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_STRATEGY")}
     done = subprocess.run(
         [str(Path(sys.executable).with_name(program)), *words],
         cwd=tree.parents[2],
-        env=os.environ | {"ANSIBLE_COLLECTIONS_PATH": str(tree.parents[2]), "ANSIBLE_FORCE_COLOR": "0"},
+        env=inherited | {"ANSIBLE_COLLECTIONS_PATH": str(tree.parents[2]), "ANSIBLE_FORCE_COLOR": "0"},
         capture_output=True,
         text=True,
         check=False,
