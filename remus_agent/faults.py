@@ -11,6 +11,7 @@ The environment variable REMUS_SEEDED_FAULT names them, separated by commas. Thi
     digest-unchecked         the backup does not compare digests
     disk-apply-on-receipt    the backup writes disk data as they come, without waiting for the commit of their epoch
     disk-ack-ignored         output is released without waiting for the acknowledgements of the disks
+    devices-uncompared       output is released without a look at the devices that the guest has by now
     cas-without-compare      the record in the witness is changed whatever stands there by now
     solo-without-cas         a primary that has lost its backup opens its output without having become the sole owner
     generation-unchecked-on-release   output is released without looking whether its host still owns the guest, also by a
@@ -57,6 +58,7 @@ class FaultName(Enum):
     DIGEST_UNCHECKED = "digest-unchecked"
     DISK_APPLY_ON_RECEIPT = "disk-apply-on-receipt"
     DISK_ACK_IGNORED = "disk-ack-ignored"
+    DEVICES_UNCOMPARED = "devices-uncompared"
     CAS_WITHOUT_COMPARE = "cas-without-compare"
     SOLO_WITHOUT_CAS = "solo-without-cas"
     GENERATION_UNCHECKED = "generation-unchecked-on-release"

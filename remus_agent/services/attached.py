@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from remus_agent.errors import DiskError, OutputBufferError, RemusError
+from remus_agent.faults import FaultName, active
 from remus_agent.ports import Clock, Domain, Hypervisor, OutputBuffer, Vbd, Vif
 from remus_agent.services.session import PrimarySession
 
@@ -47,7 +48,7 @@ class DeviceWatch:
         """Raises DiskError or OutputBufferError when the domain has other devices now than its protection covers, and what the
         hypervisor raises. A domain that is on its way out says nothing about its devices, and is noticed elsewhere."""
         now = await self._hypervisor.devices(self._domain)
-        if now is not None:
+        if now is not None and not active(FaultName.DEVICES_UNCOMPARED):
             self.compare(now)
 
     def compare(self, now: Domain) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from remus_agent.faults import VARIABLE, FaultName
+from remus_agent.ports import Vbd
 from remus_agent.protocol.replication.frames import Frame, FrameType
 from tests.model.loop import run
 from tests.model.pair import DEAD, Pair, on, until
@@ -143,12 +144,22 @@ async def disks_of_only_whole_epochs_are_activated() -> None:
     assert [pair.copied(vdev) for vdev in ("xvda", "xvdb")] == before
 
 
+async def what_nobody_replicates_is_not_answered_for() -> None:
+    """G1: the guest writes to a disk that was attached after its protection began, and answers a client."""
+    pair = await protected("xvda")
+    pair.guest.attach(Vbd("xvdz", "/dev/vg/scratch"))
+    pair.output.emit("early")
+    await asyncio.sleep(20)
+    assert "early" not in pair.output.out
+
+
 CHECKS: dict[FaultName, Check] = {
     FaultName.ACK_WAIT_REMOVED: output_waits_for_the_acknowledgement,
     FaultName.FEED_BEFORE_COMMIT: only_whole_epochs_are_activated,
     FaultName.RESTART_OPENS_OUTPUT: a_new_agent_lets_nothing_out_before_a_commit,
     FaultName.DIGEST_UNCHECKED: damage_is_never_activated,
     FaultName.DISK_ACK_IGNORED: output_waits_for_the_disks,
+    FaultName.DEVICES_UNCOMPARED: what_nobody_replicates_is_not_answered_for,
     FaultName.DISK_APPLY_ON_RECEIPT: disks_of_only_whole_epochs_are_activated,
 }
 
