@@ -210,9 +210,14 @@ def test_systemd_restarts_an_agent_that_hangs_before_the_host_is_reset() -> None
 def test_the_unit_may_call_the_hypervisor() -> None:
     """What the watchdog and everything else needs: /dev/xen/privcmd and /dev/xen/hypercall."""
     unit = (Path(config_rules.__file__).parent / "units/remus-agent.service").read_text()
-    keys = {line.partition("=")[0] for line in unit.splitlines() if not line.startswith("#")}
-    assert not keys & {"DevicePolicy", "DeviceAllow", "PrivateDevices", "ProtectClock", "SystemCallFilter", "User"}
-    assert not keys & {"CapabilityBoundingSet", "DynamicUser", "ProtectKernelTunables", "InaccessiblePaths"}
+    settings = [line.partition("=")[::2] for line in unit.splitlines() if not line.startswith("#")]
+    keys = {key for key, _ in settings}
+    assert not keys & {"DevicePolicy", "DeviceAllow", "PrivateDevices", "ProtectClock", "User", "DynamicUser"}
+    assert not keys & {"ProtectKernelTunables", "InaccessiblePaths", "NoNewPrivileges"}
+    for key, value in settings:
+        if key in ("CapabilityBoundingSet", "SystemCallFilter"):
+            assert value.startswith("~"), "named is what nobody needs, not what the programs of Xen need"
+            assert not set(value[1:].split()) & {"CAP_SYS_ADMIN", "CAP_SYS_RAWIO", "CAP_IPC_LOCK", "@raw-io", "@module"}
 
 
 def test_a_close_key_is_suggested() -> None:
