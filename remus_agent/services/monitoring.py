@@ -87,7 +87,7 @@ class Monitoring:
     async def _read(self) -> HostView:
         probes = self._probes
         facts = await self._facts_now()
-        guests = [self._guest(status) for status in await self._service.overview()]
+        guests = [await self._guest(status) for status in await self._service.overview()]
         watchdog = self._service.watchdog()
         return HostView(
             host=self._service.settings.host,
@@ -111,8 +111,8 @@ class Monitoring:
             self._facts_at = self._clock.now()
         return self._facts
 
-    def _guest(self, status: Status) -> GuestView | None:
-        """None for one that this agent only remembers the name of."""
+    async def _guest(self, status: Status) -> GuestView | None:
+        """None for one that this agent only remembers the name of; not so for one that is paused."""
         primary = self._service.last_protector(status.domain)
         if primary is not None and not is_over(primary):
             return GuestView(
@@ -127,6 +127,13 @@ class Monitoring:
             return GuestView(status, copy.hello.uuid, copy.hello.memory_kib * 1024)
         if primary is not None:
             return GuestView(status, primary.domain.uuid, primary.domain.memory_kib * 1024)
+        if status.state == "paused":
+            try:
+                domain = await self._hypervisor.domain(status.domain)
+            except RemusError as error:
+                log.warning("monitoring: %s", error)
+                return None
+            return GuestView(status, domain.uuid, domain.memory_kib * 1024)
         return None
 
     async def _metrics(self, request: Request) -> Response:

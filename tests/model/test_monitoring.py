@@ -120,6 +120,24 @@ def test_an_ended_protection_is_none_of_the_agents_any_more() -> None:
     run(story())
 
 
+def test_a_paused_guest_is_told_of_also_by_an_agent_that_has_started_since() -> None:
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        await on(pair.alpha).pause("web1", seconds=1000, reason="backups", timeout=60, progress=_quiet)
+        before = (await of(pair.alpha).view()).guests
+        await pair.kill_agent(pair.alpha)
+        await pair.boot(pair.alpha).resume()
+        (after,) = (await of(pair.alpha).view()).guests
+        assert [(one.status.state, one.uuid, one.memory_bytes) for one in before] == [
+            (after.status.state, after.uuid, after.memory_bytes)
+        ]
+        assert after.status.state == "paused"
+        await on(pair.alpha).close()
+
+    run(story())
+
+
 def _quiet(phase: str, done: int = 0, total: int = 0, unit: str = "", message: str = "") -> None:
     """Progress that nobody watches."""
 
