@@ -59,19 +59,22 @@ class Asked:
         return await self._queue.get()
 
     async def interrupts(self, work: Awaitable[None]) -> Event | None:
-        """Wait for the work, or for what an operator asks: then the work is cancelled and the event returned."""
+        """Wait for the work, or for what an operator asks: then the work is cancelled and the event returned. What is asked while
+        the work ends, fails or is cancelled is asked still."""
         task = asyncio.ensure_future(work)
         asked = asyncio.ensure_future(self._queue.get())
+        taken = False
         try:
             await asyncio.wait({task, asked}, return_when=asyncio.FIRST_COMPLETED)
-            if asked.done() and not task.done():
+            taken = asked.done() and not task.done()
+            if taken:
                 return asked.result()
             task.result()
-            if asked.done():
-                self._queue.put_nowait(asked.result())
             return None
         finally:
             for future in (task, asked):
                 if not future.done():
                     future.cancel()
             await asyncio.gather(task, asked, return_exceptions=True)
+            if not taken and not asked.cancelled():
+                self._queue.put_nowait(asked.result())

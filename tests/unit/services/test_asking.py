@@ -1,0 +1,74 @@
+"""What an operator asks while something is under way: it is done or done later, never forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from remus_agent.errors import ConnectionLost
+from remus_agent.machines.primary import Event
+from remus_agent.services.asking import Asked
+from tests import deadline
+
+ASKED = Event.STOP_ASKED
+
+
+def run(story: Callable[[Asked], Awaitable[None]]) -> None:
+    async def told() -> None:
+        await story(Asked())
+
+    deadline.run(told())
+
+
+def test_what_is_asked_ends_the_work() -> None:
+    async def story(asked: Asked) -> None:
+        ended = asyncio.Event()
+
+        async def work() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        waiting = asyncio.create_task(asked.interrupts(work()))
+        await asyncio.sleep(0)
+        asked.put(ASKED)
+        assert await waiting is ASKED
+        assert ended.is_set()
+        assert asked.next() is None
+
+    run(story)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_is_asked_while_the_work_ends_is_asked_still(fails: bool) -> None:
+    async def story(asked: Asked) -> None:
+        async def work() -> None:
+            asked.put(ASKED)
+            if fails:
+                raise ConnectionLost("the session has ended")
+
+        if fails:
+            with pytest.raises(ConnectionLost):
+                await asked.interrupts(work())
+        else:
+            assert await asked.interrupts(work()) is None
+        assert asked.next() is ASKED
+
+    run(story)
+
+
+def test_what_is_asked_while_the_wait_is_cancelled_is_asked_still() -> None:
+    async def story(asked: Asked) -> None:
+        waiting = asyncio.create_task(asked.interrupts(asyncio.sleep(1000)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        asked.put(ASKED)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert asked.next() is ASKED
+
+    run(story)
