@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from pair import agent, wait
 from pair.collect import collect
 from pair.guest import come_home, ensure_running
-from pair.hosts import HOSTS, labctl, powered
+from pair.hosts import HOSTS, CommandFailed, labctl, powered, ssh_config
 from pair.incidents import INCIDENTS, happen
 from pair.load import acknowledged
 from pair.protection import at_home
@@ -100,5 +100,15 @@ def main(words: list[str]) -> int:
     return 0
 
 
+def reported(words: list[str]) -> int:
+    """The same; what a host or the lab refuses is a message, which a playbook shows, and status 1."""
+    try:
+        return main(words)
+    except (CommandFailed, agent.AgentError, wait.TooLate) as error:
+        where = "" if ssh_config().exists() else f"there is no lab at {ssh_config().parent}: run `make lab-up` first\n"
+        sys.stderr.write(f"{where}{error}\n")
+        return 1
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(reported(sys.argv[1:]))
