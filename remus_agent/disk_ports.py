@@ -69,8 +69,8 @@ class WriteTap(Protocol):
         ...
 
     async def copy(self, digests: Digests | None) -> None:
-        """Log all regions that have to be copied; return when none is left. digests: compare first, so that equal regions do
-        not travel. Raises DiskError when the session ends meanwhile."""
+        """Log all regions that have to be copied; return when none is left. digests: asked first where regions may be equal, so
+        that those do not travel; None: nobody can be asked. Raises DiskError when the session ends meanwhile."""
         ...
 
     @property

@@ -109,7 +109,7 @@ class DiskChannel:
 
     async def copy(self) -> None:
         """Send what the backup's disk lacks; return when nothing is left but what the guest writes meanwhile."""
-        await self.tap.copy(None if self.same_base else self.digests)
+        await self.tap.copy(self.digests)
         self.copied = True
 
     async def wait_ack(self, epoch: int) -> None:

@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from xxhash import xxh3_128_digest
+
 from remus_agent.adapters.disk.geometry import geometry
 from remus_agent.adapters.disk.layers import Layers
 from remus_agent.adapters.disk.tap import NbdTap, TapLimits
@@ -22,6 +24,7 @@ from remus_agent.disk_config import Disk
 from remus_agent.disk_ports import DiskData, DiskEnd, DiskFacts
 from remus_agent.errors import RemusError
 from remus_agent.protocol.disk.operations import Op
+from remus_agent.protocol.disk.regions import region_bytes
 from remus_agent.protocol.disk.wire import parse
 
 DOMAIN, VDEV = "probe-disk", "xvda"
@@ -61,10 +64,18 @@ class Tap:
         await self.tap.begin(same_base=same_base)
         self.epoch = 1
         receiving = asyncio.create_task(self.receive())
-        await self.tap.copy(None)
+        await self.tap.copy(self.digests)
         progress = self.tap.progress
         await self.commit(receiving)
         return {"total": progress.total, "sent": progress.sent}
+
+    async def digests(self, offset: int, length: int) -> bytes:
+        """Of the backup's disk."""
+        region = region_bytes(self.facts.size)
+        return b"".join(
+            xxh3_128_digest(os.pread(self.copy, min(region, offset + length - at), at))
+            for at in range(offset, offset + length, region)
+        )
 
     async def end_epoch(self) -> dict[str, int]:
         return await self.commit(asyncio.create_task(self.receive()))

@@ -62,6 +62,8 @@ class NbdTap:
         self._spawn = spawn
         self._process: TapProcess | None = None
         self._session = 0
+        self._same_base = False
+        self._taken_back = False
         self._progress = CopyProgress(0, 0, 0)
 
     @property
@@ -86,7 +88,7 @@ class NbdTap:
 
     async def begin(self, *, same_base: bool) -> None:
         begun = await self._command(say.Begin(same_base), say.Begun)
-        self._session = begun.session
+        self._session, self._same_base = begun.session, same_base
         self._note(begun.progress)
 
     async def copy(self, digests: Digests | None) -> None:
@@ -94,12 +96,15 @@ class NbdTap:
         await self._layers.require_device()
         await mapper.cycle(self._disk.name)  # what was logged before the session has reached the local device now
         process, session = self._opened(), self._session
+        if self._same_base and not self._taken_back:
+            digests = None  # what is marked was written to
         try:
             while (run := await process.next_run(session)).length:
                 theirs = await digests(run.offset, run.length) if digests is not None else None
                 self._note(await process.copy(say.CopyRun(session, run.offset, run.length, theirs)))
         finally:
             process.rest()
+        self._taken_back = False
 
     def barrier(self, epoch: int) -> None:
         self._opened().barrier(epoch, self._limits.stall_seconds)
@@ -167,6 +172,7 @@ class NbdTap:
         except BaseException:
             await self._undo(nbd, fresh=target == "linear")
             raise
+        self._taken_back = target == "raid"  # md writes whole regions of its own, of which little has changed
 
     async def _let_go(self) -> None:
         """Of an earlier leg: what waits for it fails now, not after the kernel's timeout, and md goes on."""

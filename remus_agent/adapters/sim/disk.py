@@ -99,6 +99,7 @@ class SimTap:
         self._written: set[int] = set()
         self._wanted: set[int] = set()
         self._session = 0
+        self._same_base = False
         self._overflowed = False
         self._pulse = asyncio.Event()
         self._done = self._total = self._sent = 0
@@ -134,6 +135,7 @@ class SimTap:
             return
         if self._volume.map_id is None:
             raise self._not_open()
+        self._same_base = same_base
         if not same_base:
             self._volume.marked = set(range(self.facts.size // REGION))
         first = _Epoch(1)
@@ -145,6 +147,8 @@ class SimTap:
 
     async def copy(self, digests: Digests | None) -> None:
         session = self._session
+        if self._same_base:
+            digests = None
         for region in sorted(self._wanted):
             offset = region * REGION
             await asyncio.sleep(0)

@@ -83,6 +83,39 @@ async def test_only_what_the_map_names_is_copied_and_never_over_newer_writes(mak
     assert theirs == expected
 
 
+async def test_what_md_wrote_again_to_a_leg_that_came_back_is_compared(make: Make, kernel: FakeKernel) -> None:
+    """md writes regions of its own, larger than the tap's. In other sessions nothing is compared that was written."""
+    tap = make()
+    await tap.open()
+    filled(kernel)
+    theirs = bytearray(kernel.content)
+    kernel.worker._map.clear(kernel.worker._map.marked)
+    asked: list[tuple[int, int]] = []
+
+    async def digests(offset: int, length: int) -> bytes:
+        asked.append((offset, length))
+        return b"".join(xxh3_128_digest(theirs[at : at + REGION]) for at in range(offset, offset + length, REGION))
+
+    for lost, sent in ((False, 4), (True, 1), (False, 4)):
+        if lost:
+            kernel.client.close()
+            await deadline.until(lambda: kernel.worker._leg_lost)
+            await tap.open()
+        kernel.client.write(4 * REGION, bytes(kernel.content[4 * REGION : 8 * REGION]))
+        theirs[5 * REGION] ^= 1
+        asked.clear()
+        await tap.begin(same_base=True)
+        await tap.copy(digests)
+        assert asked == ([(4 * REGION, 4 * REGION)] if lost else [])
+        assert tap.progress.sent == sent * REGION
+        tap.barrier(1)
+        await received(tap, theirs)
+        assert theirs == kernel.content
+        tap.committed(1)
+        tap.end()
+        await deadline.until(lambda: not len(kernel.worker._map.marked))
+
+
 async def test_a_crowded_log_holds_the_copier_back(make: Make, kernel: FakeKernel) -> None:
     tap = make(log_bytes=2 * SIZE, early_bytes=REGION)
     await tap.open()

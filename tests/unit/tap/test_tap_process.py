@@ -114,8 +114,10 @@ async def test_the_copier_reads_the_device(
     await deadline.until(
         lambda: str(device) not in {str(fd.readlink()) for fd in Path(f"/proc/{real[0].pid}/fd").iterdir()}
     )
+    tap.end()
     with pytest.raises(DiskError, match="no session"):
-        tap.end()
+        await tap.next()  # waits for the end
+    with pytest.raises(DiskError, match="no session"):
         await tap.copy(None)
 
 
