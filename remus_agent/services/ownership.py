@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Protocol
+from typing import Final, Protocol
 
 from remus_agent.errors import (
     AuthorityError,
@@ -27,6 +27,9 @@ from remus_agent.services.settings import Settings
 from remus_agent.store_ports import GuestRecord
 
 log = logging.getLogger(__name__)
+
+_QUESTIONS: Final = 3
+"""To the witness about one epoch, until an answer is young enough to act on."""
 
 
 class PrimaryRights(Protocol):
@@ -133,10 +136,20 @@ class Witnessed:
 
     async def may_release(self, sent: float, generation: int) -> None:
         # The backup has heard what was sent then, or something later, so its detector has not run out yet. After a longer time
-        # (this host was frozen, the acknowledgement came late) it may have taken over, and only the witness knows.
-        if self._clock.now() - sent < self._settings.sure or active(FaultName.GENERATION_UNCHECKED):
-            return
-        self._need(await self._settle(Want.RELEASE, generation, "release of an old epoch"))
+        # (this host was frozen, the acknowledgement came late) it may have taken over, and only the witness knows. What the
+        # witness says is old as well once that long has passed since it was asked: the host may have been frozen over the answer.
+        known, asked = sent, 0
+        while self._clock.now() - known >= self._settings.sure and not active(FaultName.GENERATION_UNCHECKED):
+            if asked == _QUESTIONS:
+                raise WitnessUnreachable(
+                    f"{asked} of its answers took longer than {self._settings.sure:.1f} s, and are too old then",
+                    operation="release of an old epoch",
+                    domain=self._name,
+                    left="output is held, and a new session begins",
+                    hint="look at the witness and at the path to it, and whether this host is overloaded",
+                )
+            known, asked = self._clock.now(), asked + 1
+            self._need(await self._settle(Want.RELEASE, generation, "release of an old epoch"))
 
     def solo_due(self, last_ack: float) -> bool:
         return self._settings.automatic_solo and self._clock.now() - last_ack >= self._settings.solo
