@@ -35,7 +35,17 @@ options:
   fault:
     description: The fault. Needed for O(state=begun).
     type: str
-    choices: [agent_kill, agent_freeze, slow_link, link_cut, one_way_cut, disk_stall, witness_loss, host_freeze, host_panic, host_power_loss]
+    choices:
+      - agent_kill
+      - agent_freeze
+      - slow_link
+      - link_cut
+      - one_way_cut
+      - disk_stall
+      - witness_loss
+      - host_freeze
+      - host_panic
+      - host_power_loss
   seconds:
     description: How long it is held. The host undoes it then by itself.
     type: int
@@ -145,7 +155,9 @@ def interface_of(module, address):
     except ValueError:
         found = []
     if not found:
-        raise Cannot(f"no interface has the address {address}. Next: correct the inventory, see playbooks/preflight.yml")
+        raise Cannot(
+            f"no interface has the address {address}. Next: correct the inventory, see playbooks/preflight.yml"
+        )
     return found[0]
 
 
@@ -169,7 +181,9 @@ def links_of(module, fault):
             if taken:
                 raise Cannot(
                     "{} has a queue of its own already ({} {}), which a drill must not replace. Next: choose another fault, or "
-                    "remove it: 'tc qdisc show dev {}'".format(interface, queue.get("kind"), queue.get("handle"), interface)
+                    "remove it: 'tc qdisc show dev {}'".format(
+                        interface, queue.get("kind"), queue.get("handle"), interface
+                    )
                 )
     return links
 
@@ -180,9 +194,13 @@ def fence_of(configuration, host):
         with Path(configuration).open("rb") as file:
             found = tomllib.load(file).get("fencing", {}).get(host)
     except (OSError, ValueError) as failure:
-        raise Cannot(f"{configuration} cannot be read: {failure}. Next: run playbooks/site.yml for this host") from failure
+        raise Cannot(
+            f"{configuration} cannot be read: {failure}. Next: run playbooks/site.yml for this host"
+        ) from failure
     if not found:
-        raise Cannot(f"no fence agent is configured here for {host}. Next: set remus_fencing of it, or leave remus_drill_power")
+        raise Cannot(
+            f"no fence agent is configured here for {host}. Next: set remus_fencing of it, or leave remus_drill_power"
+        )
     program = found["agent"] if found["agent"].startswith("/") else f"{FENCE_AGENTS}/{found['agent']}"
     options = [f"{key}={value}" for key, value in (found.get("options") or {}).items()]
     return {"program": program, "options": options, "secrets": found.get("secrets") or ""}
@@ -202,7 +220,9 @@ def prepare(module):
         if module.get_bin_path(program) is None:
             raise Cannot(f"{program} is not installed here. Next: install it, or choose another fault")
     if fault == "disk_stall" and not has_controller("io"):
-        raise Cannot("the kernel's controller 'io' is not there, so writes cannot be stalled. Next: choose another fault")
+        raise Cannot(
+            "the kernel's controller 'io' is not there, so writes cannot be stalled. Next: choose another fault"
+        )
     return made
 
 
@@ -222,7 +242,9 @@ def by_hand(run_dir):
 def free(run_dir):
     """Refuse while another drill is not undone here."""
     if os.path.exists(f"{run_dir}/undo.sh") and not os.path.exists(f"{run_dir}/undone"):
-        raise Cannot(f"a fault of another drill is not undone here. Next: 'sh {run_dir}/undo.sh' on this host undoes it")
+        raise Cannot(
+            f"a fault of another drill is not undone here. Next: 'sh {run_dir}/undo.sh' on this host undoes it"
+        )
 
 
 def begin(module, made):
@@ -254,22 +276,31 @@ def begin(module, made):
         raise Cannot(f"{fault} could not be begun: {err.strip()}. It was undone. Next: choose another fault")
 
 
+def clear(run_dir):
+    """What is undone needs no scripts any more; the mark stays."""
+    for name in ("undo.sh", "begin.sh"):
+        Path(f"{run_dir}/{name}").unlink(missing_ok=True)
+
+
 def undo(module):
     """Undo it unless that was done already; who did it. Raises Cannot."""
     run_dir = module.params["run_dir"]
     if not os.path.exists(f"{run_dir}/undo.sh"):
         return "nothing"
-    if os.path.exists(f"{run_dir}/undone"):
-        return "timer"
+    already = os.path.exists(f"{run_dir}/undone")
     if module.check_mode:
-        return "now"
+        return "timer" if already else "now"
+    if already:
+        clear(run_dir)
+        return "timer"
     rc, _out, err = module.run_command(["/bin/sh", f"{run_dir}/undo.sh"])
     if rc != 0:
         raise Cannot(
-            f"the fault is not undone: {err.strip() or 'it is still seen'}. The host tries it once more by itself when its time is "
-            f"over. Next: look at the lines of {run_dir}/undo.sh on this host and run them one by one"
+            f"the fault is not undone: {err.strip() or 'it is still seen'}. The host tries it once more by itself when its time "
+            f"is over. Next: look at the lines of {run_dir}/undo.sh on this host and run them one by one"
         )
     module.run_command(["systemctl", "stop", f"{UNDO}.timer"])
+    clear(run_dir)
     return "now"
 
 

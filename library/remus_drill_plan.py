@@ -29,8 +29,8 @@ options:
     required: true
   hosts:
     description:
-      - Each of the pair by its name in the inventory. C(agent_name); C(replication) and C(second), its addresses on the two paths,
-        the latter empty where there is none; C(watchdog), what its agent says of Xen's watchdog.
+      - Each of the pair by its name in the inventory. C(agent_name); C(replication) and C(second), its addresses on the two
+        paths, the latter empty where there is none; C(watchdog), what its agent says of Xen's watchdog.
     type: dict
     required: true
   witnesses:
@@ -42,10 +42,21 @@ options:
     description: What shall be broken.
     type: str
     required: true
-    choices: [agent_kill, agent_freeze, slow_link, link_cut, one_way_cut, disk_stall, witness_loss, host_freeze, host_panic, host_power_loss]
+    choices:
+      - agent_kill
+      - agent_freeze
+      - slow_link
+      - link_cut
+      - one_way_cut
+      - disk_stall
+      - witness_loss
+      - host_freeze
+      - host_panic
+      - host_power_loss
   side:
     description: >-
-      Where, as V(primary) or V(backup); of a one-way cut the host that hears nothing. Left out, where the fault is most often looked for.
+      Where, as V(primary) or V(backup); of a one-way cut the host that hears nothing. Left out, where the fault is
+      most often looked for.
     type: str
     choices: [primary, backup]
   seconds:
@@ -57,7 +68,8 @@ options:
     type: bool
     default: false
   power:
-    description: How a host's power is taken, by itself (V(sysrq)) or by the fence agent that the other host has for it (V(fence)).
+    description: >-
+      How a host's power is taken, by itself (V(sysrq)) or by the fence agent that the other host has for it (V(fence)).
     type: str
     choices: [sysrq, fence]
     default: sysrq
@@ -95,7 +107,8 @@ reasons:
   elements: str
 sites:
   description: >-
-    Where something is broken. C(host); C(fault), C(links), C(witness) (whether the host is one) and C(fence), as C(remus_drill_fault) takes them.
+    Where something is broken. C(host); C(fault), C(links), C(witness) (whether the host is one) and C(fence), as
+    C(remus_drill_fault) takes them.
   returned: success
   type: list
   elements: dict
@@ -149,7 +162,9 @@ def sites_of(params, side, owner, other):
     """Where something is broken."""
     fault, hosts = params["fault"], params["hosts"]
     if side == "witness":
-        return [{"host": name, "fault": fault, "links": [], "witness": True, "fence": ""} for name in params["witnesses"]]
+        return [
+            {"host": name, "fault": fault, "links": [], "witness": True, "fence": ""} for name in params["witnesses"]
+        ]
     places = [owner, other] if side == "both" else [owner if side == "primary" else other]
     found = []
     for place in places:
@@ -214,29 +229,27 @@ def fault_reasons(params, side):
         limit = (watchdog.get("seconds") or 0) / 3
         if watchdog.get("armed") and fault in ("agent_freeze", "host_freeze") and seconds >= limit:
             reasons.append(
-                f"Xen's watchdog would reset {name} after {watchdog['seconds']} s. Next: set remus_drill_seconds below {limit:.0f}"
+                f"Xen's watchdog would reset {name} after {watchdog['seconds']} s. Next: set remus_drill_seconds below "
+                f"{limit:.0f}"
             )
     return reasons
 
 
 def expectation(params, side):
     """What is to be expected, in one sentence."""
-    witnessed = bool(params["witnesses"])
-    fault = params["fault"]
-    apart = fault in ("link_cut", "one_way_cut") and (params["second_path"] or not witnessed)
-    if fault == "slow_link":
-        return "Every checkpoint takes longer to be acknowledged, so replies are late; nothing else changes."
-    if fault == "witness_loss":
-        return "Protection goes on, and nobody changes roles until the witness is back."
+    witnessed, fault = bool(params["witnesses"]), params["fault"]
+    held = "Output is held until acknowledgements come again; then the guest is protected again by itself."
+    alone = "Output is held; where it lasts, the guest runs on alone, and is protected again afterwards."
     if side == "primary" and fault in ("host_freeze", "agent_freeze", *drill_faults.REBOOTS) and witnessed:
         return "Where it lasts, the backup takes the guest over, and its clients' connections go on there."
-    if fault == "agent_kill" and side == "primary":
-        return "Output is held until a new agent has protected the guest again; the guest itself is not stopped."
-    if apart and witnessed:
+    if fault in ("link_cut", "one_way_cut") and params["second_path"] and witnessed:
         return "One host goes on by the witness's word, the other stands down until they hear each other again."
-    if witnessed:
-        return "Output is held; where it lasts, the guest runs on alone, and is protected again afterwards."
-    return "Output is held until acknowledgements come again; then the guest is protected again by itself."
+    special = {
+        "slow_link": "Every checkpoint takes longer to be acknowledged, so replies are late; nothing else changes.",
+        "witness_loss": "Protection goes on, and nobody changes roles until the witness is back.",
+        "agent_kill": "Output is held until a new agent has protected the guest again; the guest itself is not stopped.",
+    }
+    return special.get(fault, alone if witnessed else held)
 
 
 def plan(params):

@@ -56,14 +56,14 @@ def agent_kill(unit, **_rest):
 
 def agent_freeze(unit, **_rest):
     """The agent stands still, with all that it has open."""
-    pid = "$(systemctl show --property=MainPID --value {})".format(_q(unit))
+    pid = f"$(systemctl show --property=MainPID --value {_q(unit)})"
     return Work(
         [_q("systemctl", "kill", "--signal=STOP", "--kill-whom=main", unit)],
         [
             _q("systemctl", "kill", "--signal=CONT", "--kill-whom=main", unit) + " || true",
             _q("systemctl", "start", unit),
         ],
-        "systemctl is-active --quiet {} && ! grep -q '^State:[[:space:]]*T' /proc/{}/status".format(_q(unit), pid),
+        f"systemctl is-active --quiet {_q(unit)} && ! grep -q '^State:[[:space:]]*T' /proc/{pid}/status",
     )
 
 
@@ -74,7 +74,7 @@ def cut(links, **_rest):
     for interface in sorted({link["interface"] for link in links}):
         begin.append(_q("tc", "qdisc", "add", "dev", interface, "ingress"))
         undo.append(_q("tc", "qdisc", "del", "dev", interface, "ingress") + " 2>/dev/null || true")
-        look.append("! tc qdisc show dev {} | grep -q ' ingress '".format(_q(interface)))
+        look.append(f"! tc qdisc show dev {_q(interface)} | grep -q ' ingress '")
     for link in links:
         begin.append(
             _q("tc", "filter", "add", "dev", link["interface"], "parent", "ffff:", *_match(link["peer"], "src"))
@@ -93,7 +93,7 @@ def slow_link(links, delay_ms, **_rest):
                f"{delay_ms}ms", "limit", 100000),
         ]  # fmt: skip
         undo.append(_q("tc", "qdisc", "del", "dev", interface, "root", "handle", "1:") + " 2>/dev/null || true")
-        look.append("! tc qdisc show dev {} | grep -q ' netem '".format(_q(interface)))
+        look.append(f"! tc qdisc show dev {_q(interface)} | grep -q ' netem '")
     for link in links:
         begin.append(
             _q("tc", "filter", "add", "dev", link["interface"], "parent", "1:", *_match(link["peer"], "dst"))
@@ -113,7 +113,7 @@ def disk_stall(unit, path, **_rest):
     return Work(
         [_q("systemctl", "set-property", "--runtime", unit, f"{limit}{path} 1")],
         [_q("systemctl", "set-property", "--runtime", unit, limit)],
-        "! systemctl show --property=IOWriteBandwidthMax --value {} | grep -q .".format(_q(unit)),
+        f"! systemctl show --property=IOWriteBandwidthMax --value {_q(unit)} | grep -q .",
     )
 
 
@@ -152,7 +152,7 @@ def host_power_loss(fence=None, **_rest):
     def told(action):
         lines = _q("printf", "%s\\n", *fence["options"], f"action={action}")
         secrets = "cat {}; ".format(_q(fence["secrets"])) if fence.get("secrets") else ""
-        return "{{ {}; {}}} | {}".format(lines, secrets, _q(program))
+        return f"{{ {lines}; {secrets}}} | {_q(program)}"
 
     return Work([told("off")], [told("on")], told("status"), (program,))
 

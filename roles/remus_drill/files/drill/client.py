@@ -85,7 +85,9 @@ class Client:
         self._options = options
         self._log = log
         self._stop = stop
-        self._ask = asking.asking(options.kind, options.address[0] if options.address else "", options.key, options.path)
+        self._ask = asking.asking(
+            options.kind, options.address[0] if options.address else "", options.key, options.path
+        )
         self._number = 0
         self._connections = 0
 
@@ -170,7 +172,9 @@ class Client:
             try:
                 answer = self._ask.answer(number, connection.received)
             except (asking.Damaged, asking.Unanswerable) as error:
-                self._log.write("damaged" if isinstance(error, asking.Damaged) else "refused", number=number, error=str(error))
+                self._log.write(
+                    "damaged" if isinstance(error, asking.Damaged) else "refused", number=number, error=str(error)
+                )
                 raise ConnectionAbortedError(str(error)) from error
             if answer is None:
                 return
@@ -182,7 +186,9 @@ class Client:
         """Put the blob into the guest's memory, for a day at most."""
         data = asking.blob(self._options.key)
         with contextlib.suppress(OSError):
-            reply = self._whole(connection, asking.command("SET", f"{self._options.key}:blob", data, "EX", "86400"), b"+OK\r\n")
+            reply = self._whole(
+                connection, asking.command("SET", f"{self._options.key}:blob", data, "EX", "86400"), b"+OK\r\n"
+            )
             reply += self._whole(connection, asking.command("SET", self._options.key, "0", "EX", "86400"), b"+OK\r\n")
             if reply == b"+OK\r\n" * 2:
                 self._log.write("kept", digest=asking.digest(data))
@@ -208,12 +214,19 @@ class Client:
         try:
             connection.link.sendall(request)
             reply = b""
-            while len(reply) < len(expected) if expected is not None else reply.count(b"\r\n") < 2 and reply != b"$-1\r\n":
+            while (
+                len(reply) < len(expected) if expected is not None else reply.count(b"\r\n") < 2 and reply != b"$-1\r\n"
+            ):
                 data = connection.link.recv(65536)
                 if not data:
                     raise ConnectionResetError("the guest closed the connection")
                 reply += data
-                if reply[:1] in (b"-", b"$") and expected is not None and reply[:4] != expected[:4] and reply.endswith(b"\r\n"):
+                if (
+                    reply[:1] in (b"-", b"$")
+                    and expected is not None
+                    and reply[:4] != expected[:4]
+                    and reply.endswith(b"\r\n")
+                ):
                     break
             return reply
         finally:

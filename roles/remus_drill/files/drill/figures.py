@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -39,7 +40,7 @@ def quantile(values: Sequence[float], part: float) -> float | None:
 
 def bounds(run: Run) -> dict[str, tuple[float, float]]:
     """When each part begins and ends."""
-    begun = run.fault_begun if run.fault_begun is not None else run.phases.get("breaking", run.end)
+    begun = run.phases.get("breaking", run.end)
     ended = run.fault_ended if run.fault_ended is not None else run.end
     return {"before": (run.start, begun), "during": (begun, max(begun, ended)), "after": (max(begun, ended), run.end)}
 
@@ -48,7 +49,7 @@ def parts(run: Run) -> list[Part]:
     """All three."""
     found = []
     moments = [one.answered or 0.0 for one in run.answered]
-    waits = [(after, after - before) for before, after in zip(moments, moments[1:], strict=False)]
+    waits = [(after, after - before) for before, after in itertools.pairwise(moments)]
     for name, (begin, end) in bounds(run).items():
         asked = [one for one in run.questions if begin <= one.sent < end]
         latencies = [one.seconds or 0.0 for one in asked if one.answered is not None and one.good]

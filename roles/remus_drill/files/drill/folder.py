@@ -1,12 +1,12 @@
 """The folder of one drill: who writes what there.
 
-    plan.json          the playbook, before anything begins
-    phases.jsonl       the playbook, when a phase begins
-    looks-HOST.jsonl   watch
-    client.jsonl       the client
-    stop               whoever wants both of them to end
-    final.json         the playbook, what it found at the end
-    report.html, report.json, junit.xml
+plan.json          the playbook, before anything begins
+phases.jsonl       the playbook, when a phase begins
+looks-HOST.jsonl   watch
+client.jsonl       the client
+stop               whoever wants both of them to end
+final.json         the playbook, what it found at the end
+report.html, report.json, junit.xml
 """
 
 from __future__ import annotations

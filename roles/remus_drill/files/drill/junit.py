@@ -1,4 +1,4 @@
-"""A drill as JUnit's XML, for who collects results of tests: a case for each guarantee, one for the end, one for the fault's undoing."""
+"""A drill as JUnit's XML, for who collects results of tests: a case for each guarantee, one for the end, one for the undoing."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from drill import verdicts
 
 def text(said: dict[str, Any]) -> str:
     """The file's content. said: of report.summary."""
-    suite = ET.Element("testsuite", name=f"drill {said['fault']} on {said['guest']}", timestamp=said["time"].rstrip("Z"))
+    suite = ET.Element(
+        "testsuite", name=f"drill {said['fault']} on {said['guest']}", timestamp=said["time"].rstrip("Z")
+    )
     for one in said["guarantees"]:
-        case = ET.SubElement(suite, "testcase", classname=f"drill.{said['fault']}", name=f"{one['name']} {one['title']}")
+        case = ET.SubElement(
+            suite, "testcase", classname=f"drill.{said['fault']}", name=f"{one['name']} {one['title']}"
+        )
         if one["verdict"] == verdicts.VIOLATED:
             ET.SubElement(case, "failure", message=one["evidence"])
         elif one["verdict"] == verdicts.NOT_LOOKED_AT:
@@ -28,7 +32,9 @@ def text(said: dict[str, Any]) -> str:
         if one.get("error"):
             ET.SubElement(case, "failure", message=f"{one['host']}: {one['error']}")
     suite.set("tests", str(len(suite.findall("testcase"))))
-    suite.set("failures", str(len({id(case) for case in suite.findall("testcase") if case.find("failure") is not None})))
+    suite.set(
+        "failures", str(len({id(case) for case in suite.findall("testcase") if case.find("failure") is not None}))
+    )
     suite.set("skipped", str(len(suite.findall("testcase/skipped"))))
     suite.set("errors", "0")
     suites = ET.Element("testsuites")

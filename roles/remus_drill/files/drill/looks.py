@@ -24,7 +24,13 @@ class Looks:
     """One host's thread. Writes JSON lines to `file` until stop is set."""
 
     def __init__(
-        self, target: Target, arguments: list[str], file: Path, interval: float, stop: threading.Event, open_way: Open = way_to
+        self,
+        target: Target,
+        arguments: list[str],
+        file: Path,
+        interval: float,
+        stop: threading.Event,
+        open_way: Open = way_to,
     ) -> None:
         self._target = target
         self._arguments = arguments

@@ -24,7 +24,9 @@ PATIENCE = 90.0
 
 def arguments() -> argparse.ArgumentParser:
     """The parser."""
-    made = argparse.ArgumentParser(prog="remus-drill", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = argparse.ArgumentParser(
+        prog="remus-drill", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     verbs = made.add_subparsers(dest="verb", required=True)
     for name in ("start", "watch", "client", "mark", "settle", "stop", "report"):
         verb = verbs.add_parser(name)
@@ -64,13 +66,19 @@ def main(words: list[str] | None = None) -> int:
             sys.stdout.write(json.dumps(watch.settle(where, options.seconds)) + "\n")
         elif options.verb == "stop":
             if not watch.stop(where, PATIENCE):
-                raise watch.NotReady(f"what watches the drill in {where} does not end. Next: see {where}/watching for its process id")
+                raise watch.NotReady(
+                    f"what watches the drill in {where} does not end. Next: see {where}/watching for its process id"
+                )
         else:
             said = write(where)
             names = ("ok", "violated", "protected", "problem", "missing", "next", "guarantees")
             sys.stdout.write(json.dumps({name: said[name] for name in names}) + "\n")
     except (watch.NotReady, OSError, ValueError, KeyError) as error:
-        kind = "" if isinstance(error, watch.NotReady | OSError) else f"{where} is no folder of a drill: {type(error).__name__}: "
+        kind = (
+            ""
+            if isinstance(error, watch.NotReady | OSError)
+            else f"{where} is no folder of a drill: {type(error).__name__}: "
+        )
         sys.stderr.write(f"{kind}{error}\n")
         return 1
     return 0

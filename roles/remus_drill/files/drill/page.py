@@ -1,4 +1,4 @@
-"""A drill's report as one page: everything is in it, nothing is fetched, nothing runs. Readable on a phone, in light and in dark."""
+"""A drill's report as one page: everything is in it, nothing is fetched, nothing runs. Fit for a phone, in light and in dark."""
 
 from __future__ import annotations
 
@@ -57,15 +57,15 @@ def text(run: Run, said: dict[str, Any]) -> str:
         _moments(report.timeline(run)),
         _events(said),
         "<h2>How it was looked at</h2>",
-        '<p class="soft">A client outside of the hosts asked the guest and wrote down when each answer came. Both agents were asked for their '
-        "state and their epochs over connections of their own. All times are the controller's. A guarantee counts as kept only where a breach "
-        "would have been seen by these; what left the hosts was not recorded. What each guarantee means and rests on: docs/safety.md.</p>",
+        f'<p class="soft">{escape(HOW)}</p>',
     ]
     style = Path(__file__).with_name("page.css").read_text()
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>\n'
-        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n" + "\n".join(body) + "\n</main>\n</body>\n</html>\n"
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(body)
+        + "\n</main>\n</body>\n</html>\n"
     )
 
 
@@ -80,19 +80,23 @@ def _verdict(said: dict[str, Any]) -> str:
     if said["problem"]:
         words.append(f"<p>The drill itself did not go as planned: {escape(said['problem'])}</p>")
     if said["protected"]:
-        words.append(f"<p>{escape(said['guest'])} is protected again, and runs on {escape(str(said['owner_after']))}.</p>")
+        words.append(
+            f"<p>{escape(said['guest'])} is protected again, and runs on {escape(str(said['owner_after']))}.</p>"
+        )
     else:
         missing = "; ".join(said["missing"]) or f"{said['guest']} is not protected"
         words.append(f"<p>{escape(missing)}.</p>")
     if said["next"]:
-        words.append("<p>How to get there:</p><ol>" + "".join(f"<li>{escape(step)}</li>" for step in said["next"]) + "</ol>")
+        words.append(
+            "<p>How to get there:</p><ol>" + "".join(f"<li>{escape(step)}</li>" for step in said["next"]) + "</ol>"
+        )
     return f'<div class="verdict {"good" if said["ok"] else "bad"}">{"".join(words)}</div>'
 
 
 def _facts(said: dict[str, Any]) -> str:
     where = f"{', '.join(said['where'])} ({said['side']})" if said["where"] else said["side"]
     undone = [
-        f"{one['host']}: {'not undone, ' + one['error'] if one.get('error') else UNDONE.get(one.get('undone', ''), one.get('undone'))}"
+        f"{one['host']}: {'not undone, ' + one['error'] if one.get('error') else UNDONE[one['undone']]}"
         for one in said["undone"]
     ]
     moved = [f"after {one['at']:.1f} s from {one['from']} to {one['to']}" for one in said["moves"]]
@@ -108,6 +112,11 @@ def _facts(said: dict[str, Any]) -> str:
     return "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in rows if value)
 
 
+HOW = (
+    "A client outside of the hosts asked the guest and wrote down when each answer came. Both agents were asked for their state "
+    "and their epochs over connections of their own. All times are the controller's. A guarantee counts as kept only where a "
+    "breach would have been seen by these; what left the hosts was not recorded. What each guarantee means and rests on: docs/safety.md."
+)
 UNDONE = {
     "now": "by the playbook",
     "timer": "by the host's own timer",
@@ -132,16 +141,37 @@ def _plots(run: Run) -> str:
     found = [
         _figure(
             "Client latency",
-            "Each dot is a question at the moment it was asked; red ones at the top were never answered. Below: epochs, and what each agent "
-            "said of the guest.",
+            "Each dot is a question at the moment it was asked; red ones at the top were never answered. Below: epochs, and what "
+            "each agent said of the guest.",
             plots.both(lambda width: plots.latency(run, width)),
             _keys(run),
         )
     ]
     for title, caption, name, points, tell, steps in (
-        ("Pause of an epoch", "How long the guest stood.", "pause", [(at, one.down_ms / 1e3) for at, one in epochs], _time, False),
-        ("Dirty pages", "Of 4 KiB, that an epoch carried.", "pages", [(at, float(one.pages)) for at, one in epochs], amount, False),
-        ("Bytes", "That an epoch sent, disks included.", "bytes", [(at, float(one.sent)) for at, one in epochs], _bytes, False),
+        (
+            "Pause of an epoch",
+            "How long the guest stood.",
+            "pause",
+            [(at, one.down_ms / 1e3) for at, one in epochs],
+            _time,
+            False,
+        ),
+        (
+            "Dirty pages",
+            "Of 4 KiB, that an epoch carried.",
+            "pages",
+            [(at, float(one.pages)) for at, one in epochs],
+            amount,
+            False,
+        ),
+        (
+            "Bytes",
+            "That an epoch sent, disks included.",
+            "bytes",
+            [(at, float(one.sent)) for at, one in epochs],
+            _bytes,
+            False,
+        ),
         ("Held output", "What the guest had sent and nobody had seen yet.", "held", held, _bytes, True),
     ):
         found.append(_series(run, title, caption, name, points, tell, steps))
@@ -177,7 +207,11 @@ def _keys(run: Run) -> str:
     used = {plots.STATES.get(one, "other") for one in said}
     keys = [("fault", "the fault is there"), ("client", "answered"), ("bad", "not answered")]
     keys += [(css, words) for css, words in KEYS.items() if css in used]
-    return '<ul class="keys">' + "".join(f'<li><span class="key {css}"></span>{words}</li>' for css, words in keys) + "</ul>"
+    return (
+        '<ul class="keys">'
+        + "".join(f'<li><span class="key {css}"></span>{words}</li>' for css, words in keys)
+        + "</ul>"
+    )
 
 
 def _figures(said: dict[str, Any]) -> str:

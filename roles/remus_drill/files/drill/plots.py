@@ -59,9 +59,8 @@ class Frame:
         """The time of the fault."""
         begin, end = figures.bounds(self.run)["during"]
         left, right = self.x(begin - self.run.start), self.x(end - self.run.start)
-        return (
-            f'<rect class="fault" x="{left}" y="{TOP}" width="{max(1.0, round(right - left, 1))}" height="{round(self.floor - TOP, 1)}"/>'
-        )
+        width, height = max(1.0, round(right - left, 1)), round(self.floor - TOP, 1)
+        return f'<rect class="fault" x="{left}" y="{TOP}" width="{width}" height="{height}"/>'
 
     def time_axis(self) -> str:
         """Its line, ticks and numbers."""
@@ -144,7 +143,9 @@ def _names(frame: Frame) -> str:
     for name, (begin, end) in figures.bounds(frame.run).items():
         left, right = frame.x(begin - frame.run.start), frame.x(end - frame.run.start)
         if right - left > (44 if name != "during" else 28):
-            parts.append(f'<text class="phase" x="{round((left + right) / 2, 1)}" y="{TOP - 8}" text-anchor="middle">{words[name]}</text>')
+            parts.append(
+                f'<text class="phase" x="{round((left + right) / 2, 1)}" y="{TOP - 8}" text-anchor="middle">{words[name]}</text>'
+            )
     return "".join(parts)
 
 
@@ -173,8 +174,8 @@ def _strip(frame: Frame, host: str, y: float) -> str:
         left, right = frame.x(begin), frame.x(after)
         wide = round(max(1.0, right - left), 1)
         parts.append(
-            f'<rect class="state {STATES.get(said, "other")}" x="{left}" y="{y}" width="{wide}" height="18"><title>{escape(host)}: '
-            f"{escape(said)}</title></rect>"
+            f'<rect class="state {STATES.get(said, "other")}" x="{left}" y="{y}" width="{wide}" height="18">'
+            f"<title>{escape(host)}: {escape(said)}</title></rect>"
         )
         if wide > 7.2 * len(said) + 8:
             parts.append(f'<text class="on" x="{left + 6}" y="{y + 13}">{escape(said)}</text>')
@@ -182,17 +183,21 @@ def _strip(frame: Frame, host: str, y: float) -> str:
 
 
 def series(
-    run: Run, width: int, name: str, words: str, points: list[Point], tell: Callable[[float], str], *, steps: bool = False
+    run: Run,
+    width: int,
+    name: str,
+    words: str,
+    points: list[Point],
+    tell: Callable[[float], str],
+    *,
+    steps: bool = False,
 ) -> str:
     """One value over time. points: (seconds since the beginning, value)."""
     frame = Frame(run, width, 150)
     highest = max((value for _, value in points), default=0.0)
     high = highest * 1.08 or 1.0
     y = Scale(0.0, high, frame.floor, TOP - 6)
-    if name in ("bytes", "held"):
-        ticks = _binary(high, 3)
-    else:
-        ticks = nice(0.0, high, 3)
+    ticks = _binary(high, 3) if name in ("bytes", "held") else nice(0.0, high, 3)
     placed = [(frame.x(at), y(value)) for at, value in points if 0 <= at <= run.end - run.start]
     drawn = _steps(placed) if steps else _stems(placed, frame.floor) + dots(placed, "dot epochs")
     return frame.svg(name, words, frame.shade(), frame.lines(y, ticks, tell), drawn, frame.time_axis())
@@ -210,7 +215,9 @@ def _stems(placed: list[Point], floor: float) -> str:
     tops: dict[int, float] = {}
     for x, y in placed:
         tops[round(x)] = min(y, tops.get(round(x), floor))
-    return f'<path class="stem" d="{"".join(f"M{x} {floor:g}V{y:g}" for x, y in sorted(tops.items()))}"/>' if tops else ""
+    return (
+        f'<path class="stem" d="{"".join(f"M{x} {floor:g}V{y:g}" for x, y in sorted(tops.items()))}"/>' if tops else ""
+    )
 
 
 def _steps(placed: list[Point]) -> str:

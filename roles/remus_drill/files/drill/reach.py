@@ -1,7 +1,7 @@
 """Ways to a host for the looks at its agent: ssh by paramiko, independent of Ansible's own connections, or this machine.
 
-ssh is used as the inventory says: address, port, user, key, and the file that `-F` of `ansible_ssh_common_args` names. Keys of hosts
-are checked against the known ones, unless that file says not to.
+ssh is used as the inventory says: address, port, user, key, and the file that `-F` of `ansible_ssh_common_args` names. Keys of
+hosts are checked against the known ones, unless that file says not to.
 """
 
 from __future__ import annotations
@@ -76,7 +76,11 @@ class Local:
 
     def __init__(self, target: Target, arguments: list[str]) -> None:
         self._process = subprocess.Popen(
-            command(target, arguments), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+            command(target, arguments),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
         )
         self._received = b""
 
@@ -123,7 +127,7 @@ class Ssh:
         except (paramiko.SSHException, OSError, EOFError) as error:
             self._client.close()
             raise Unreachable(str(error)) from error
-        self._received = b""
+        self._received: bytes = b""
 
     def ask(self, patience: float) -> str:
         """See Way."""
@@ -132,7 +136,7 @@ class Ssh:
             self._channel.sendall(b"\n")
             while b"\n" not in self._received:
                 self._channel.settimeout(max(0.01, deadline - time.monotonic()))
-                piece = self._channel.recv(65536)
+                piece: bytes = self._channel.recv(65536)
                 if not piece:
                     raise Unreachable("what looks at the agent ended: " + self._words())
                 self._received += piece
@@ -141,7 +145,7 @@ class Ssh:
         except OSError as error:
             raise Unreachable(str(error)) from error
         line, _, self._received = self._received.partition(b"\n")
-        return line.decode()
+        return str(line, "utf-8")
 
     def _words(self) -> str:
         self._channel.settimeout(0.5)
@@ -197,7 +201,9 @@ def settings(target: Target) -> dict[str, Any]:
         found = dict(paramiko.SSHConfig.from_path(str(path)).lookup(target.address))
     proxy = str(found.get("proxycommand") or "")
     if found.get("proxyjump") and not proxy:
-        proxy = shlex.join(["ssh", *(["-F", target.config] if target.config else []), "-W", "%h:%p", str(found["proxyjump"])])
+        proxy = shlex.join(
+            ["ssh", *(["-F", target.config] if target.config else []), "-W", "%h:%p", str(found["proxyjump"])]
+        )
     address = str(found.get("hostname") or target.address)
     port = target.port or int(found.get("port") or 22)
     return {

@@ -104,7 +104,11 @@ class Run:
     @property
     def start(self) -> float:
         """The beginning of every axis."""
-        moments = [*self.phases.values(), *(one.asked for one in self.looks[:1]), *(one.sent for one in self.questions[:1])]
+        moments = [
+            *self.phases.values(),
+            *(one.asked for one in self.looks[:1]),
+            *(one.sent for one in self.questions[:1]),
+        ]
         return min(moments, default=0.0)
 
     @property

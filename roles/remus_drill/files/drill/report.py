@@ -95,7 +95,8 @@ def next_steps(run: Run) -> list[str]:
     if guest.get("protected"):
         if run.final.get("missing"):
             steps.append(
-                f"look why it is not as before: {'; '.join(run.final['missing'])}. 'remusctl events {name}' on {owner}, and the guest's console"
+                f"look why it is not as before: {'; '.join(run.final['missing'])}. 'remusctl events {name}' on {owner}, and the "
+                "guest's console"
             )
         return steps
     state = ((guest.get("status") or {}).get(owner) or {}).get("state")
@@ -104,7 +105,8 @@ def next_steps(run: Run) -> list[str]:
     elif owner and state in ("connecting", "seeding", "silent"):
         steps += [
             f"wait: its agent on {owner} goes on trying ('remusctl watch' there shows it)",
-            f"if it does not get there, 'remusctl events {name} --problems' on {owner} says why, and which section of docs/runbook.md is about it",
+            f"if it does not get there, 'remusctl events {name} --problems' on {owner} says why, and which section of "
+            "docs/runbook.md is about it",
         ]
     elif owner:
         steps.append(f"protect it where it runs now: ansible-playbook playbooks/reprotect.yml -e remus_domain={name}")
@@ -115,7 +117,8 @@ def next_steps(run: Run) -> list[str]:
         )
     else:
         steps.append(
-            "bring both hosts and their agents up, then ask again: ansible-playbook playbooks/status.yml; docs/runbook.md, A guest is gone"
+            "bring both hosts and their agents up, then ask again: ansible-playbook playbooks/status.yml; docs/runbook.md, A "
+            "guest is gone"
         )
     return steps
 
@@ -130,7 +133,9 @@ def timeline(run: Run) -> list[tuple[float, str]]:
         "end": "the end of the drill",
     }
     found = [(at - run.start, words[name]) for name, at in run.phases.items() if name in words]
-    found += [(one.at - run.start, f"{one.target} runs the guest, {one.source} did before") for one in verdicts.moves(run)]
+    found += [
+        (one.at - run.start, f"{one.target} runs the guest, {one.source} did before") for one in verdicts.moves(run)
+    ]
     found += [(at - run.start, f"the client's connection ended: {error}") for at, error in run.lost]
     for host in run.hosts:
         before: str | None = None

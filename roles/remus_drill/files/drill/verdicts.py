@@ -1,11 +1,12 @@
 """What a drill shows of each guarantee (docs/safety.md): kept, violated, or not looked at. Pure functions of a Run.
 
 Nothing is claimed that was not observed: what could not have been seen to break counts as not looked at. Who looks is a client of
-the guest and both agents' own words, all in the controller's time; nobody looks at the wire or into the guest's memory as a whole.
+the guest and both agents' own words, all in the controller's time; nobody looks at the wire or at all of the guest's memory.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -161,10 +162,14 @@ def _g1(run: Run) -> Verdict:
     long = [one for one in windows if one.seconds >= LEAST_HELD and one.end > broken]
     _, held = early(run.questions, long)
     if not held:
-        return Verdict("G1", NOT_LOOKED_AT, "The client asked nothing while acknowledgements were away for a second or more.")
+        return Verdict(
+            "G1", NOT_LOOKED_AT, "The client asked nothing while acknowledgements were away for a second or more."
+        )
     total = sum(one.seconds for one in long)
     return Verdict(
-        "G1", KEPT, f"{held} questions were asked in {total:.1f} s without an acknowledgement; none was answered in that time."
+        "G1",
+        KEPT,
+        f"{held} questions were asked in {total:.1f} s without an acknowledgement; none was answered in that time.",
     )
 
 
@@ -181,7 +186,9 @@ def _g2(run: Run) -> Verdict:
             )
         highest = value
     if highest is not None and run.final_value is not None and run.final_value < highest:
-        return Verdict("G2", VIOLATED, f"The guest had told the client {highest}, and holds {run.final_value} at the end.")
+        return Verdict(
+            "G2", VIOLATED, f"The guest had told the client {highest}, and holds {run.final_value} at the end."
+        )
     moved = moves(run)
     if not moved:
         return Verdict("G2", NOT_LOOKED_AT, "No copy was activated.")
@@ -190,7 +197,7 @@ def _g2(run: Run) -> Verdict:
         return Verdict(
             "G2",
             NOT_LOOKED_AT,
-            f"{moved[-1].target} took the guest over, but this client keeps no number that both lives of the guest were asked for.",
+            f"{moved[-1].target} took the guest over, but this client keeps no number that goes through both lives.",
         )
     return Verdict(
         "G2",
@@ -224,14 +231,14 @@ def _g3(run: Run) -> Verdict:
     return Verdict(
         "G3",
         KEPT,
-        f"{who}; in {both} looks at both agents since, never did both say that output is open. What left the hosts was not looked at.",
+        f"{who}; in {both} looks at both agents since, never did both say that output is open. The wire was not looked at.",
     )
 
 
 def _spans(looks: list[Look]) -> list[Window]:
     """Times in which a host certainly had the guest with its output open: between two looks that both say so."""
     found = []
-    for before, after in zip(looks, looks[1:], strict=False):
+    for before, after in itertools.pairwise(looks):
         if before.state in OPEN and after.state in OPEN and after.asked > before.answered:
             found.append(Window(before.answered, after.asked, before.host, before.state or ""))
     return found
@@ -263,9 +270,13 @@ def _g4(run: Run) -> Verdict:
     if not again:
         if _runs(run) or not run.questions:
             return Verdict("G4", NOT_LOOKED_AT, "The guest has not answered since; its agent says that it runs.")
-        return Verdict("G4", VIOLATED, "The guest has not answered any question that was asked after its agent had ended.")
+        return Verdict(
+            "G4", VIOLATED, "The guest has not answered any question that was asked after its agent had ended."
+        )
     if not held:
-        return Verdict("G4", NOT_LOOKED_AT, "The guest answers again, but its agent was back before two looks could miss it.")
+        return Verdict(
+            "G4", NOT_LOOKED_AT, "The guest answers again, but its agent was back before two looks could miss it."
+        )
     seconds = sum(one.seconds for one in windows)
     return Verdict(
         "G4",
@@ -295,12 +306,16 @@ def _g5(run: Run) -> Verdict:
         return Verdict(
             "G5",
             KEPT,
-            f"Protection was interrupted {_at(run, interrupted[0].answered)}; the guest answered {len(again)} questions that were "
-            f"asked since, {len(late)} of them after the fault was undone.",
+            f"Protection was interrupted {_at(run, interrupted[0].answered)}; the guest answered {len(again)} questions asked "
+            f"since, {len(late)} of them after the fault was undone.",
         )
     if _runs(run):
-        return Verdict("G5", NOT_LOOKED_AT, "An agent says that the guest runs, but it has not answered since the fault was undone.")
-    return Verdict("G5", VIOLATED, "No agent says that the guest runs, and it has not answered since the fault was undone.")
+        return Verdict(
+            "G5", NOT_LOOKED_AT, "An agent says that it runs, but it has not answered since the fault was undone."
+        )
+    return Verdict(
+        "G5", VIOLATED, "No agent says that the guest runs, and it has not answered since the fault was undone."
+    )
 
 
 def _g6(run: Run) -> Verdict:
@@ -308,7 +323,11 @@ def _g6(run: Run) -> Verdict:
         at, words = run.damaged[0]
         return Verdict("G6", VIOLATED, f"An answer can't be one to its question, {_at(run, at)}: {words}.")
     if run.kept and run.checked and run.kept != run.checked:
-        return Verdict("G6", VIOLATED, "What the client had put into the guest's memory at the beginning is not what it read at the end.")
+        return Verdict(
+            "G6",
+            VIOLATED,
+            "What the client put into the guest's memory at the beginning is not what it read at the end.",
+        )
     moved = moves(run)
     if moved and run.kept and run.checked:
         return Verdict(
@@ -316,7 +335,9 @@ def _g6(run: Run) -> Verdict:
             KEPT,
             f"64 KiB that the client put into the guest's memory at the beginning were read unchanged from {moved[-1].target}.",
         )
-    return Verdict("G6", NOT_LOOKED_AT, "A drill damages nothing, and no copy was activated whose content the client could compare.")
+    return Verdict(
+        "G6", NOT_LOOKED_AT, "This drill damages nothing, and no copy was activated whose content could be compared."
+    )
 
 
 def _at(run: Run, moment: float) -> str:

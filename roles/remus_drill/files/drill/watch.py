@@ -25,10 +25,15 @@ class NotReady(Exception):
 
 
 def start(where: Path, program: list[str]) -> None:
-    """Start it and wait until all of it works. program: how this package is called. Raises NotReady, with nothing left running."""
+    """Start it and wait until all of it works. program: how this package is called. Raises NotReady; nothing runs then."""
     with (where / "watch.log").open("w") as log:
         process = subprocess.Popen(
-            [*program, "watch", str(where)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
+            [*program, "watch", str(where)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
         )
     missing = _missing(where)
     deadline = time.monotonic() + READY
@@ -55,7 +60,9 @@ def _missing(where: Path) -> list[str]:
         answers += line["event"] == "answered" or (line["event"] == "probe" and line["code"] == 0)
         words = str(line.get("error") or line.get("words") or words)
     if not answers:
-        missing.append(f"the guest does not answer its client ({words}). Next: correct remus_drill_target, or remus_drill_probe")
+        missing.append(
+            f"the guest does not answer its client ({words}). Next: correct remus_drill_target, or remus_drill_probe"
+        )
     return missing
 
 
@@ -97,7 +104,9 @@ def _watch(where: Path, program: list[str]) -> None:
     ]
     for looks in all_looks:
         looks.thread.start()
-    asking = subprocess.Popen([*plan["prefix"], *program, "client", str(where)], stdin=subprocess.DEVNULL, start_new_session=True)
+    asking = subprocess.Popen(
+        [*plan["prefix"], *program, "client", str(where)], stdin=subprocess.DEVNULL, start_new_session=True
+    )
     deadline = time.monotonic() + plan["longest"]
     while not over.is_set() and not (where / "stop").exists() and time.monotonic() < deadline:
         over.wait(STEP)
@@ -123,9 +132,7 @@ def run_client(where: Path) -> int:
     plan = folder.plan(where)
     facts: dict[str, Any] = {"key": f"remus-drill:{plan['id']}", **plan["client"]}
     deadline = time.monotonic() + plan["longest"]
-    return client.main(
-        where / "client.jsonl", facts, lambda: (where / "stop").exists() or time.monotonic() > deadline
-    )
+    return client.main(where / "client.jsonl", facts, lambda: (where / "stop").exists() or time.monotonic() > deadline)
 
 
 def settled(where: Path) -> list[str]:
@@ -134,11 +141,15 @@ def settled(where: Path) -> list[str]:
     looks = {host: folder.last(folder.looks(where, host)) or {} for host in plan["hosts"]}
     said = {host: (look.get("status") or {}) for host, look in looks.items()}
     owners = [host for host, one in said.items() if one.get("role") == "primary" and one.get("state") == "protected"]
-    copies = [host for host, one in said.items() if one.get("role") == "backup" and one.get("state") in ("ready", "receiving")]
+    copies = [
+        host for host, one in said.items() if one.get("role") == "backup" and one.get("state") in ("ready", "receiving")
+    ]
     missing = []
     if len(owners) != 1 or not copies:
         words = ", ".join(
-            f"{host} says {one.get('state')}" if one else f"{host} does not answer ({looks[host].get('error') or 'nothing yet'})"
+            f"{host} says {one.get('state')}"
+            if one
+            else f"{host} does not answer ({looks[host].get('error') or 'nothing yet'})"
             for host, one in said.items()
         )
         missing.append(f"{plan['guest']} is not protected: {words}")
@@ -154,10 +165,10 @@ def settled(where: Path) -> list[str]:
 
 
 def settle(where: Path, patience: float) -> list[str]:
-    """Wait for it; what is still missing when the time is over."""
+    """Wait for it; what is still missing when the time is over, or nobody looks any more."""
     deadline = time.monotonic() + patience
     while missing := settled(where):
-        if time.monotonic() >= deadline:
+        if time.monotonic() >= deadline or not (where / "watching").exists():
             return missing
         time.sleep(0.5)
     return []
