@@ -115,7 +115,8 @@ def _facts(said: dict[str, Any]) -> str:
 HOW = (
     "A client outside of the hosts asked the guest and wrote down when each answer came. Both agents were asked for their state "
     "and their epochs over connections of their own. All times are the controller's. A guarantee counts as kept only where a "
-    "breach would have been seen by these; what left the hosts was not recorded. What each guarantee means and rests on: docs/safety.md."
+    "breach would have been seen by these; what left the hosts was not recorded. What each guarantee means and rests on: "
+    "docs/safety.md."
 )
 UNDONE = {
     "now": "by the playbook",

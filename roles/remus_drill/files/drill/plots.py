@@ -15,6 +15,8 @@ from drill.scales import Scale, decades, nice
 
 WIDE, NARROW = 1040, 358
 LEFT, RIGHT, TOP = 62, 12, 22
+GAP = 3.0
+"""Seconds without a value after which nothing is drawn."""
 Point = tuple[float, float]
 
 STATES = {
@@ -197,9 +199,9 @@ def series(
     highest = max((value for _, value in points), default=0.0)
     high = highest * 1.08 or 1.0
     y = Scale(0.0, high, frame.floor, TOP - 6)
-    ticks = _binary(high, 3) if name in ("bytes", "held") else nice(0.0, high, 3)
+    ticks = _binary(high, 4) if name in ("bytes", "held") else nice(0.0, high, 4)
     placed = [(frame.x(at), y(value)) for at, value in points if 0 <= at <= run.end - run.start]
-    drawn = _steps(placed) if steps else _stems(placed, frame.floor) + dots(placed, "dot epochs")
+    drawn = _steps(placed, frame.x(GAP) - LEFT) if steps else _stems(placed, frame.floor) + dots(placed, "dot epochs")
     return frame.svg(name, words, frame.shade(), frame.lines(y, ticks, tell), drawn, frame.time_axis())
 
 
@@ -220,8 +222,13 @@ def _stems(placed: list[Point], floor: float) -> str:
     )
 
 
-def _steps(placed: list[Point]) -> str:
+def _steps(placed: list[Point], gap: float) -> str:
+    """A line that ends where nothing is known for longer than gap."""
     if not placed:
         return ""
-    x, y = placed[0]
-    return f'<path class="line" d="M{x:g} {y:g}{"".join(f"H{x:g}V{y:g}" for x, y in placed[1:])}"/>'
+    drawn: list[str] = []
+    before = None
+    for x, y in placed:
+        drawn.append(f"M{x:g} {y:g}" if before is None or x - before > gap else f"H{x:g}V{y:g}")
+        before = x
+    return f'<path class="line" d="{"".join(drawn)}"/>'

@@ -150,7 +150,7 @@ class Ssh:
     def _words(self) -> str:
         self._channel.settimeout(0.5)
         try:
-            return self._channel.recv_stderr(400).decode(errors="replace").strip()
+            return str(self._channel.recv_stderr(400), "utf-8", "replace").strip()
         except OSError:
             return ""
 

@@ -282,7 +282,7 @@ def _g4(run: Run) -> Verdict:
         "G4",
         KEPT,
         f"{held} questions were asked in {seconds:.1f} s without an agent, none was answered in that time; the guest answered "
-        f"{again[0].number} {(again[0].answered or 0) - begun:.1f} s after the fault.",
+        f"question {again[0].number} {(again[0].answered or 0) - begun:.1f} s after the fault.",
     )
 
 
