@@ -1,7 +1,7 @@
 """A pair for drills that is this machine: two agents, a guest that answers like Redis, and the programs that a fault runs.
 
-The guest's answers are held until the next commit, as a primary's plugs would. A file `killed` in the folder is the agent's death:
-`systemctl kill` of the stand-ins makes it.
+The guest's answers are held until the next commit, as a primary's plugs would. A file `killed` in the folder is the agent's
+death: `systemctl kill` of the stand-ins makes it.
 """
 
 from __future__ import annotations

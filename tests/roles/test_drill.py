@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,12 @@ from tests.roles.local_play import run_playbook
 
 pytestmark = [pytest.mark.playbooks, pytest.mark.timeout(1800)]
 
+PROBE = """
+import socket, sys
+link = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+link.sendall(b"*2\\r\\n$4\\r\\nINCR\\r\\n$1\\r\\np\\r\\n")
+sys.exit(not link.recv(10).startswith(b":"))
+"""
 CONSENT = ("-e", "remus_drill_consent=web1")
 
 
@@ -68,6 +75,13 @@ def drill(world: World, *words: str, fails: bool = False, **variables: Any) -> s
 def reports(world: World) -> list[Path]:
     """Folders of drills."""
     return sorted((world.folder / "results" / "drills").glob("*"))
+
+
+def failures(folder: Path) -> str:
+    """As junit.xml counts them."""
+    suite = ET.parse(folder / "junit.xml").find("testsuite")  # noqa: S314 - our own
+    assert suite is not None
+    return suite.attrib["failures"]
 
 
 def test_nothing_is_broken_without_consent_or_in_check_mode(world: World) -> None:
@@ -121,7 +135,7 @@ def test_an_agent_is_killed_and_what_came_of_it_is_told(
     assert said["undone"] == [{"host": "alpha", "by_hand": f"sh {world.folder}/marks/undo.sh", "undone": "now"}]
     assert "G4 kept: " in text
     assert f"report: {folder}/report.html" in text.replace("\n", "")
-    assert ET.parse(folder / "junit.xml").find("testsuite").attrib["failures"] == "0"
+    assert failures(folder) == "0"
     assert "web1 is protected again, and runs on alpha" in (folder / "report.html").read_text()
     log = world.log()
     timers = [number for number, line in enumerate(log) if line.startswith("systemd-run --unit=remus-drill-undo")]
@@ -146,7 +160,7 @@ def test_a_guest_that_is_not_protected_at_the_end_fails_it_and_the_way_there_is_
     assert "State left: web1 is not protected: alpha says silent, beta says ready" in text
     assert "Next: wait: its agent on alpha goes on trying" in text
     (folder,) = reports(world)
-    assert ET.parse(folder / "junit.xml").find("testsuite").attrib["failures"] == "1"
+    assert failures(folder) == "1"
 
 
 def test_a_fault_that_cannot_be_begun_is_undone_and_named(world: World) -> None:
@@ -164,10 +178,12 @@ def test_a_guest_that_does_not_answer_is_not_drilled(world: World) -> None:
 
 
 def test_an_operators_own_probe(world: World) -> None:
-    drill(world, *CONSENT, remus_drill_probe=f"grep -q . {ROOT}/LICENSE", remus_drill_client_interval_ms=200)
+    (world.folder / "probe.py").write_text(PROBE)
+    probe = f"{sys.executable} {world.folder}/probe.py {world.port}"
+    drill(world, *CONSENT, remus_drill_probe=probe, remus_drill_client_interval_ms=200)
     (folder,) = reports(world)
     said = json.loads((folder / "report.json").read_text())
-    assert said["client"].startswith("the command: grep")
+    assert said["client"] == f"the command: {probe}"
     assert said["answers"] > 10
 
 

@@ -66,18 +66,22 @@ class Story:
         """(role, state)."""
         gone, back = self.away
         if self.takeover is not None:
-            if host == "beta":
-                if at < self.takeover:
-                    return ("backup", "ready" if at < gone + 4 else "orphaned")
-                return ("primary", "active" if at < back + 4 else "seeding" if at < self.silent_until else "protected")
-            if at < gone:
-                return ("primary", "protected")
-            return None if at < back else ("backup", "receiving" if at < self.silent_until else "ready")
+            return self._after_takeover(host, at, self.takeover)
         if host == "beta":
             return ("backup", "ready" if not gone < at < self.silent_until else "receiving")
         if gone <= at < back:
             return None
         return ("primary", "protected" if at < gone or at >= self.silent_until else "silent")
+
+    def _after_takeover(self, host: str, at: float, takeover: float) -> tuple[str, str] | None:
+        gone, back = self.away
+        if host == "beta" and at < takeover:
+            return ("backup", "ready" if at < gone + 4 else "orphaned")
+        if host == "beta":
+            return ("primary", "active" if at < back + 4 else "seeding" if at < self.silent_until else "protected")
+        if at < gone:
+            return ("primary", "protected")
+        return None if at < back else ("backup", "receiving" if at < self.silent_until else "ready")
 
     def write(self) -> Path:
         """The folder."""
@@ -104,7 +108,13 @@ class Story:
                 pages = int(self.random.lognormvariate(5, 0.5))
                 down = 2.0 + pages / 100 + self.random.random()
                 ack = 20 + 20 * self.random.random()
-                record = {"epoch": number, "started": at, "pages": pages, "bytes": pages * 4100, "down_ns": int(down * 1e6)}
+                record = {
+                    "epoch": number,
+                    "started": at,
+                    "pages": pages,
+                    "bytes": pages * 4100,
+                    "down_ns": int(down * 1e6),
+                }
                 record |= {"send_ns": 3_000_000, "ack_ns": int(ack * 1e6), "host": running[0]}
                 found.append((at + (down + ack) / 1e3, record))
                 number += 1
@@ -112,7 +122,9 @@ class Story:
         return found
 
     def _client(self, commits: list[float]) -> list[dict[str, Any]]:
-        lines: list[dict[str, Any]] = [{"event": "connected", "mono": BEGIN, "connection": 1, "peer": "10.77.0.100:6379"}]
+        lines: list[dict[str, Any]] = [
+            {"event": "connected", "mono": BEGIN, "connection": 1, "peer": "10.77.0.100:6379"}
+        ]
         lines.append({"event": "kept", "mono": BEGIN, "digest": "d"})
         answers: list[dict[str, Any]] = []
         number = 0
@@ -133,25 +145,50 @@ class Story:
         lines += answers
         lines.sort(key=lambda line: line["mono"])
         end = BEGIN + PHASES["end"]
-        return [*lines, {"event": "checked", "mono": end, "digest": "d"}, {"event": "final", "mono": end, "value": number}]
+        return [
+            *lines,
+            {"event": "checked", "mono": end, "digest": "d"},
+            {"event": "final", "mono": end, "value": number},
+        ]
 
     def _looks(self, host: str, commits: list[tuple[float, dict[str, Any]]]) -> list[dict[str, Any]]:
         lines: list[dict[str, Any]] = []
         at, told = 0.1, 0
         while at < PHASES["end"]:
             said = self.state(host, at)
-            line: dict[str, Any] = {"asked": BEGIN + at, "answered": BEGIN + at + 0.02, "reached": True, "error": "", "status": None}
-            line |= {"clock": BEGIN + at + 0.01 - BOOTED[host], "boot": f"b-{host}", "epochs": [], "events": [], "marks": []}
+            line: dict[str, Any] = {
+                "asked": BEGIN + at,
+                "answered": BEGIN + at + 0.02,
+                "reached": True,
+                "error": "",
+                "status": None,
+            }
+            line |= {
+                "clock": BEGIN + at + 0.01 - BOOTED[host],
+                "boot": f"b-{host}",
+                "epochs": [],
+                "events": [],
+                "marks": [],
+            }
             if said is None:
                 line |= {"error": "No such file or directory"}
                 if self.unreached:
-                    line = {key: line[key] for key in ("asked", "answered", "status")} | {"reached": False, "error": "no answer"}
+                    line = {key: line[key] for key in ("asked", "answered", "status")} | {
+                        "reached": False,
+                        "error": "no answer",
+                    }
             else:
                 acked = max((one["epoch"] for when, one in commits if when <= at), default=99)
                 held = 40_000 * self.random.random() if said[1] == "protected" else 0
                 if said[1] == "silent":
                     held = min(900_000.0, (at - self.away[0]) * 60_000)
-                line["status"] = {"role": said[0], "state": said[1], "session": "s1", "acked_epoch": acked, "held_bytes": int(held)}
+                line["status"] = {
+                    "role": said[0],
+                    "state": said[1],
+                    "session": "s1",
+                    "acked_epoch": acked,
+                    "held_bytes": int(held),
+                }
                 if said[0] == "primary":
                     mine = [one for when, one in commits if when <= at and one["host"] == host and one["epoch"] > told]
                     told = max([told, *(one["epoch"] for one in mine)])
@@ -171,7 +208,9 @@ def taken_over(folder: Path, **more: Any) -> Path:
     story = Story(folder)
     story.plan = plan(fault="host_power_loss", id="20260102T030405Z-redis1-host_power_loss", **more)
     story.takeover, story.away, story.silent_until, story.unreached = 30.0, (21.5, 50.0), 62.0, True
-    story.final = final("beta") | {"undone": [{"host": "alpha", "undone": "boot", "by_hand": "sh /run/remus-drill/undo.sh"}]}
+    story.final = final("beta") | {
+        "undone": [{"host": "alpha", "undone": "boot", "by_hand": "sh /run/remus-drill/undo.sh"}]
+    }
     return story.write()
 
 

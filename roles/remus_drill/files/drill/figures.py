@@ -14,7 +14,7 @@ PARTS = ("before", "during", "after")
 @dataclass(frozen=True)
 class Part:
     """One part of a drill; seconds, bytes, None where there is nothing. longest_wait: the longest time between two answers that
-    ended in this part; pause: how long epochs had the guest stopped."""
+    began in this part; pause: how long epochs had the guest stopped."""
 
     name: str
     seconds: float
@@ -49,7 +49,9 @@ def parts(run: Run) -> list[Part]:
     """All three."""
     found = []
     moments = [one.answered or 0.0 for one in run.answered]
-    waits = [(after, after - before) for before, after in itertools.pairwise(moments)]
+    if any(one.answered is None for one in run.questions):
+        moments.append(run.end)
+    waits = [(before, after - before) for before, after in itertools.pairwise([run.start, *moments])]
     for name, (begin, end) in bounds(run).items():
         asked = [one for one in run.questions if begin <= one.sent < end]
         latencies = [one.seconds or 0.0 for one in asked if one.answered is not None and one.good]

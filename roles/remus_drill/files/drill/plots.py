@@ -172,7 +172,8 @@ def _strip(frame: Frame, host: str, y: float) -> str:
         said = look.state if look.state is not None else "no agent" if look.reached else "no answer"
         if not pieces or pieces[-1][1] != said:
             pieces.append((look.asked - run.start, said))
-    for (begin, said), after in zip(pieces, [*(at for at, _ in pieces[1:]), run.end - run.start], strict=True):
+    ends = [*(at for at, _ in pieces[1:]), run.end - run.start][: len(pieces)]
+    for (begin, said), after in zip(pieces, ends, strict=True):
         left, right = frame.x(begin), frame.x(after)
         wide = round(max(1.0, right - left), 1)
         parts.append(
