@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,12 +40,17 @@ def world(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     made.stop()
 
 
-def drill(world: World, *words: str, fails: bool = False, **variables: Any) -> str:
-    """Run the playbook; what it printed."""
+def drill(world: World, *words: str, fails: bool = False, witness: bool = False, **variables: Any) -> str:
+    """Run the playbook; what it printed. witness: there is one, and a second path."""
     hosts = {
         host: {"remus_replication_address": f"203.0.113.{number}", "remus_agent_run_dir": str(world.folder / host)}
         for number, host in enumerate(("alpha", "beta"), 1)
     }
+    groups: dict[str, Any] = {"remus_hosts": {"hosts": hosts}}
+    if witness:
+        groups["remus_witnesses"] = {"hosts": {"gamma": {"remus_witness_address": "198.51.100.3"}}}
+        for number, host in enumerate(hosts.values(), 1):
+            host["remus_second_address"] = f"198.51.100.{number}"
     said = {
         "remus_domain": "web1",
         "__remus_drill_marks": str(world.folder / "marks"),
@@ -57,13 +64,14 @@ def drill(world: World, *words: str, fails: bool = False, **variables: Any) -> s
     }
     code, text = run_playbook(
         world.folder,
-        {"children": {"remus_hosts": {"hosts": hosts}}},
+        {"children": groups},
         "drill",
         "-e",
         json.dumps(said | variables),
         *words,
         variables={
-            "remus_pki_enabled": False,
+            "remus_pki_enabled": witness,
+            "remus_witness_enabled": False,
             "remus_results_dir": str(world.folder / "results"),
             "remus_guests": [{"name": "web1", "hosts": ["alpha", "beta"]}],
         },
@@ -93,6 +101,19 @@ def test_nothing_is_broken_without_consent_or_in_check_mode(world: World) -> Non
     assert "systemctl kill --signal=KILL --kill-whom=main remus-agent.service" in text
     assert "undone by: systemctl reset-failed remus-agent.service" in text
     assert world.log() == []
+    assert reports(world) == []
+
+
+def test_every_command_of_the_documentation(world: World) -> None:
+    text = (ROOT / "docs/drills.md").read_text()
+    commands = re.findall(r"^ansible-playbook -i inventories/site drill.yml (.*)$", text, re.MULTILINE)
+    assert len(commands) == 10
+    for command in commands:
+        said = drill(world, "--check", *shlex.split(command), witness=True)
+        asked = re.search("remus_drill_fault=([a-z_]+)", command)
+        assert f"{asked.group(1) if asked else 'agent_kill'} of web1, for" in said
+        assert "undone by: " in " ".join(said.split())
+    assert not [line for line in world.log() if " add " in line or "systemd-run" in line]
     assert reports(world) == []
 
 

@@ -18,7 +18,7 @@ import pytest
 from drill import asking, client, folder
 from drill_story import plan
 
-PROGRAM = Path(__file__).resolve().parents[3] / "roles/remus_drill/files/remus-drill"
+PROGRAM = Path(__file__).resolve().parents[3] / "roles/remus_drill/files/remus_drill.py"
 
 
 class Service:

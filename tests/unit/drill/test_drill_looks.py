@@ -136,7 +136,8 @@ class Host:
             transport = paramiko.Transport(link)
             transport.add_server_key(self._host_key)
             self._transports.append(transport)
-            transport.start_server(server=self.server)
+            with contextlib.suppress(paramiko.SSHException, EOFError, OSError):  # of a client that has gone again
+                transport.start_server(server=self.server)
 
     def target(self, **more: Any) -> Target:
         """As an inventory would say it."""

@@ -15,7 +15,7 @@ import pytest
 from drill import figures, junit, main, page, record, report, scales
 from drill_story import BEGIN, Story, final, killed, left_silent, taken_over
 
-PROGRAM = Path(__file__).resolve().parents[3] / "roles/remus_drill/files/remus-drill"
+PROGRAM = Path(__file__).resolve().parents[3] / "roles/remus_drill/files/remus_drill.py"
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 
 

@@ -1,10 +1,10 @@
 """The command line: what the role calls on the controller.
 
-    remus-drill start FOLDER          the client and the looks at the agents; returns once they work
-    remus-drill mark FOLDER PHASE     a phase begins now
-    remus-drill settle FOLDER SECONDS wait until the guest is protected and answers; prints what is missing, as JSON
-    remus-drill stop FOLDER           end what `start` began
-    remus-drill report FOLDER         write report.html, report.json, junit.xml; prints the summary's words, as JSON
+    remus_drill.py start FOLDER          the client and the looks at the agents; returns once they work
+    remus_drill.py mark FOLDER PHASE     a phase begins now
+    remus_drill.py settle FOLDER SECONDS wait until the guest is protected and answers; prints what is missing, as JSON
+    remus_drill.py stop FOLDER           end what `start` began
+    remus_drill.py report FOLDER         write report.html, report.json, junit.xml; prints the summary's words, as JSON
 
 Also for people: `report` writes a drill's report again from its folder.
 """
@@ -18,14 +18,14 @@ from pathlib import Path
 
 from drill import folder, junit, page, record, report, watch
 
-PROGRAM = Path(__file__).resolve().parent.parent / "remus-drill"
+PROGRAM = Path(__file__).resolve().parent.parent / "remus_drill.py"
 PATIENCE = 90.0
 
 
 def arguments() -> argparse.ArgumentParser:
     """The parser."""
     made = argparse.ArgumentParser(
-        prog="remus-drill", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="remus_drill.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     verbs = made.add_subparsers(dest="verb", required=True)
     for name in ("start", "watch", "client", "mark", "settle", "stop", "report"):

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """What a drill does on the controller; see drill/main.py."""
 
 import sys
