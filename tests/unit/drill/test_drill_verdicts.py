@@ -122,6 +122,16 @@ def test_what_was_answered_before_the_window_or_by_another_host_is_no_breach() -
     assert verdict(run(looks=unseen, questions=asked((12.0, 12.1))), "G1") == "not looked at"
 
 
+def test_a_backup_that_the_drill_took_away_let_nothing_out() -> None:
+    seen = ordered(every("alpha", 10, 20, "silent"), every("beta", 10, 20, None, reached=False))
+    taken = run("host_panic", looks=seen, questions=asked((12.0, 21.0)))
+    assert verdict(taken, "G1") == "not looked at"
+    taken.plan["side"] = "backup"
+    assert verdict(taken, "G1") == "kept"
+    taken.questions = asked((12.0, 13.0))
+    assert verdict(taken, "G1") == "violated"
+
+
 def test_an_acknowledgement_between_two_looks_ends_the_window() -> None:
     seen = ordered(looks("alpha", (10, "protected", 5), (13, "protected", 6)), every("beta", 0, 40, "ready"))
     assert verdict(run(looks=seen, questions=asked((11.0, 11.1))), "G1") == "not looked at"

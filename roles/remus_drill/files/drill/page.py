@@ -190,8 +190,8 @@ def _bytes(value: float) -> str:
 def _series(
     run: Run, title: str, caption: str, name: str, points: list[plots.Point], tell: Callable[[float], str], steps: bool
 ) -> str:
-    if not points:
-        return _figure(title, "Nothing was measured.", "", "")
+    if not points or not any(value for _, value in points):
+        return _figure(title, "Nothing was measured." if not points else "None in any look.", "", "")
 
     def make(width: int) -> str:
         return plots.series(run, width, name, f"{title} over time", points, tell, steps=steps)

@@ -28,6 +28,7 @@ OPEN = ("active", "solo", "unprotected")
 RUNS = ("connecting", "seeding", "protected", "silent", "solo", "active")
 CONTEST = ("agent_kill", "agent_freeze", "link_cut", "one_way_cut", "host_freeze", "host_panic", "host_power_loss")
 """Faults after which two hosts could each believe that the guest is theirs."""
+TAKES_THE_HOST = ("host_freeze", "host_panic", "host_power_loss")
 LEAST_HELD = 1.0
 """Seconds without an acknowledgement from which on it counts that nothing was answered."""
 
@@ -91,7 +92,10 @@ def moves(run: Run) -> list[Move]:
 
 
 def unacknowledged(run: Run) -> list[Window]:
-    """Times in which the guest ran on one host, nothing that it did was acknowledged, and no other host had it."""
+    """Times in which the guest ran on one host, nothing that it did was acknowledged, and no other host had it.
+
+    An agent counts an epoch as acknowledged in the same step in which it lets its output go, so what was asked and answered between
+    two looks with the same epoch was let go without one."""
     found = []
     for host in run.hosts:
         first: Look | None = None
@@ -111,12 +115,14 @@ def unacknowledged(run: Run) -> list[Window]:
 
 
 def _alone(run: Run, window: Window) -> bool:
-    """Could no other host have let anything out meanwhile, as it says itself?"""
+    """Could no other host have let anything out meanwhile? By its own word, or because the drill had taken it away."""
     for host in run.hosts:
-        if host != window.host:
-            looks = [one for one in run.of(host) if one.answered >= window.begin and one.asked <= window.end]
-            if not looks or not all(one.reached and one.role != "primary" for one in looks):
-                return False
+        if host == window.host:
+            continue
+        taken = host != run.plan["owner"] and run.plan["side"] == "backup" and run.plan["fault"] in TAKES_THE_HOST
+        looks = [one for one in run.of(host) if one.answered >= window.begin and one.asked <= window.end]
+        if not looks or not all(one.role != "primary" and (one.reached or taken) for one in looks):
+            return False
     return True
 
 
@@ -281,8 +287,8 @@ def _g4(run: Run) -> Verdict:
     return Verdict(
         "G4",
         KEPT,
-        f"{held} questions were asked in {seconds:.1f} s without an agent, none was answered in that time; the guest answered "
-        f"question {again[0].number} {(again[0].answered or 0) - begun:.1f} s after the fault.",
+        f"{held} questions were asked in {seconds:.1f} s without an agent, none was answered in that time; the first answer "
+        f"to what was asked since came {(again[0].answered or 0) - begun:.1f} s after the fault.",
     )
 
 
