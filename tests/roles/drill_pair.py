@@ -22,11 +22,13 @@ COMMIT = 0.05
 
 SYSTEMCTL = """#!/bin/sh
 echo "systemctl $*" >> {folder}/log
-case "$1" in kill) touch {folder}/killed;; esac
+case "$1" in kill) touch {folder}/killed; test ! -e {folder}/takes-the-host || touch {folder}/gone;; esac
 exit 0
 """
 SYSTEMD_RUN = """#!/bin/sh
 echo "systemd-run $*" >> {folder}/log
+for word; do case "$word" in --on-active=*) seconds=${{word#*=}};; esac; script=$word; done
+(sleep "$seconds"; test ! -e "$script" || /bin/sh "$script") < /dev/null > /dev/null 2>&1 &
 """
 TC = """#!/bin/sh
 echo "tc $*" >> {folder}/log

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shlex
+import signal
+import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,7 +48,13 @@ def world(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 def drill(world: World, *words: str, fails: bool = False, witness: bool = False, **variables: Any) -> str:
     """Run the playbook; what it printed. witness: there is one, and a second path."""
     hosts = {
-        host: {"remus_replication_address": f"203.0.113.{number}", "remus_agent_run_dir": str(world.folder / host)}
+        host: {
+            "remus_replication_address": f"203.0.113.{number}",
+            "remus_agent_run_dir": str(world.folder / host),
+            "ansible_connection": f"{{{{ 'ssh' if '{world.folder}/gone' is exists else 'local' }}}}",
+            "ansible_host": "127.0.0.1",
+            "ansible_port": number,
+        }
         for number, host in enumerate(("alpha", "beta"), 1)
     }
     groups: dict[str, Any] = {"remus_hosts": {"hosts": hosts}}
@@ -190,6 +201,50 @@ def test_a_fault_that_cannot_be_begun_is_undone_and_named(world: World) -> None:
     assert "State left: the guest is protected." in text
     assert any(line.startswith("tc qdisc del dev eth7 ingress") for line in world.log())
     assert not (reports(world)[0] / "watching").exists()
+
+
+def test_a_host_that_does_not_come_back_is_named_and_everything_else_is_done(world: World) -> None:
+    (world.folder / "takes-the-host").touch()
+    text = " ".join(drill(world, *CONSENT, fails=True, __remus_drill_patience=3, remus_drill_timeout=5).split())
+    assert f"Next: undo the fault on alpha: run 'sh {world.folder}/marks/undo.sh' there as root" in text
+    (folder,) = reports(world)
+    said = json.loads((folder / "report.json").read_text())
+    assert (said["ok"], said["undone"][0]["host"]) == (False, "alpha")
+    assert said["undone"][0]["error"]
+    assert said["phases"].keys() == {"before", "breaking", "broken", "mending", "mended", "end"}
+    assert not (folder / "watching").exists()
+
+
+def test_a_controller_that_dies_leaves_the_undoing_to_the_host(world: World) -> None:
+    played = threading.Thread(target=lambda: drill(world, *CONSENT, fails=True, remus_drill_seconds=5))
+    played.start()
+    deadline = time.monotonic() + 120
+    while not (world.folder / "marks" / "begun").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    for pid in playing(world):
+        os.kill(pid, signal.SIGKILL)
+    played.join(60)
+    while not (world.folder / "marks" / "undone").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert (world.folder / "marks" / "undo.sh").exists(), "nobody else was there to undo it"
+    (folder,) = reports(world)
+    program = str(ROOT / "roles/remus_drill/files/remus_drill.py")
+    subprocess.run([sys.executable, program, "stop", str(folder)], check=True, timeout=60)
+    subprocess.run([sys.executable, program, "report", str(folder)], check=True, timeout=60)
+    assert "playbooks/status.yml" in json.loads((folder / "report.json").read_text())["next"][0]
+
+
+def playing(world: World) -> list[int]:
+    """Process ids of this world's playbook."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().decode(errors="replace")
+            if "ansible-playbook" in words and str(world.folder) in words:
+                found.append(int(path.parent.name))
+    return found
 
 
 def test_a_guest_that_does_not_answer_is_not_drilled(world: World) -> None:

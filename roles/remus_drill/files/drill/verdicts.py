@@ -94,7 +94,7 @@ def moves(run: Run) -> list[Move]:
 def unacknowledged(run: Run) -> list[Window]:
     """Times in which the guest ran on one host, nothing that it did was acknowledged, and no other host had it.
 
-    An agent counts an epoch as acknowledged in the same step in which it lets its output go, so what was asked and answered between
+    An agent counts an epoch as acknowledged in the step in which it lets its output go, so what was asked and answered between
     two looks with the same epoch was let go without one."""
     found = []
     for host in run.hosts:
