@@ -139,8 +139,9 @@ from ansible.module_utils.remus import drill_faults
 
 UNDO, BEGIN = "remus-drill-undo", "remus-drill-begin"
 FENCE_AGENTS = "/usr/sbin"
-GRACE = 2
-"""Seconds between the end of the held time and the host's own undoing, so that who holds it may be first."""
+GRACE = 5
+"""Seconds between the end of the held time and the host's own undoing, so that who holds it may be first. None where the host
+cannot be reached meanwhile."""
 
 
 class Cannot(Exception):
@@ -260,7 +261,7 @@ def begin(module, made):
     ):
         Path(f"{run_dir}/{name}").write_text(text)
     deferred = fault in drill_faults.DEFERRED and not params["fence"]
-    after = params["seconds"] + GRACE + (1 if deferred else 0)
+    after = params["seconds"] + (1 if deferred else GRACE)
     # A timer of that name is one of a drill that is over: undone, but before its time.
     module.run_command(["systemctl", "stop", f"{UNDO}.timer"])
     rc, _out, err = module.run_command(drill_faults.timer(UNDO, after, f"{run_dir}/undo.sh"))

@@ -142,8 +142,9 @@ USUAL = {
     "host_power_loss": "primary",
 }
 MOST_SECONDS = 600
-FREEZE_SECONDS = 55
-"""systemd kills an agent that says nothing for 60 s: from then on it is not a frozen one any more."""
+FREEZE_SECONDS = 50
+"""systemd kills an agent that says nothing for 60 s: from then on it is not a frozen one any more. Its host may take some seconds
+longer to undo it."""
 
 
 def side_of(params):

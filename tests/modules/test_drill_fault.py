@@ -69,7 +69,7 @@ def test_its_end_is_arranged_for_before_it_begins(run_module: RunModule, host: H
     timer, kill = (next(n for n, line in enumerate(host.log) if words in line) for words in ("systemd-run", "KILL"))
     assert timer < kill
     said = host.log[timer].split()
-    assert {"--unit=remus-drill-undo", "--on-active=9", "--timer-property=AccuracySec=100ms"} <= set(said)
+    assert {"--unit=remus-drill-undo", "--on-active=12", "--timer-property=AccuracySec=100ms"} <= set(said)
     assert f"--slice={drill_faults.SLICE}" in said, "not in one that a frozen host freezes"
     assert said[-2:] == ["/bin/sh", f"{host.run_dir}/undo.sh"]
     assert (host.run_dir / "begun").exists()

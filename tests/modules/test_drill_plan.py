@@ -97,7 +97,7 @@ ARMED = HOSTS | {"alpha": HOSTS["alpha"] | {"watchdog": {"armed": True, "seconds
         ("agent_kill", {"guest": guest(problems=["beta does not answer: no"])}, "beta does not answer: no"),
         ("agent_kill", {"guest": guest(status={"alpha": status()})}, "its copy of web1 is unknown"),
         ("agent_kill", {"seconds": 0}, "remus_drill_seconds is 0"),
-        ("agent_freeze", {"seconds": 60}, "after 60 s systemd kills"),
+        ("agent_freeze", {"seconds": 51}, "after 60 s systemd kills"),
         ("witness_loss", {"witnesses": []}, "there is no witness to lose"),
         ("host_panic", {"witnesses": []}, "without a witness nobody takes over"),
         ("agent_kill", {"second_path": True}, "remus_drill_second_path is about links"),

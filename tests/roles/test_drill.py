@@ -164,7 +164,9 @@ def test_an_agent_is_killed_and_what_came_of_it_is_told(
     assert verdicts | {"G3": ""} == {
         "G1": "kept", "G2": "not looked at", "G3": "", "G4": "kept", "G5": "kept", "G6": "not looked at",
     }  # fmt: skip
-    assert said["undone"] == [{"host": "alpha", "by_hand": f"sh {world.folder}/marks/undo.sh", "undone": "now"}]
+    (undone,) = said["undone"]
+    assert (undone["host"], undone["by_hand"]) == ("alpha", f"sh {world.folder}/marks/undo.sh")
+    assert undone["undone"] in ("now", "timer"), "on a busy machine the host's own timer may come first"
     assert "G4 kept: " in text
     assert f"report: {folder}/report.html" in text.replace("\n", "")
     assert failures(folder) == "0"
@@ -173,7 +175,7 @@ def test_an_agent_is_killed_and_what_came_of_it_is_told(
     timers = [number for number, line in enumerate(log) if line.startswith("systemd-run --unit=remus-drill-undo")]
     kills = [number for number, line in enumerate(log) if "kill --signal=KILL" in line]
     assert timers[0] < kills[0], "the end is arranged for before the beginning"
-    assert "--on-active=8" in log[timers[0]]
+    assert "--on-active=11" in log[timers[0]]
     assert (world.folder / "marks" / "undone").exists()
     assert not (folder / "watching").exists()
     assert world.keys == {}, "the client's keys are gone"
