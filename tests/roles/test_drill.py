@@ -108,7 +108,7 @@ def test_nothing_is_broken_without_consent_or_in_check_mode(world: World) -> Non
     assert "nobody has agreed to that for web1" in text
     text = drill(world, "-e", "remus_drill_consent=web2", fails=True)
     assert "add -e remus_drill_consent=web1" in " ".join(text.split())
-    text = drill(world, "--check")
+    text = " ".join(drill(world, "--check").split())
     assert "systemctl kill --signal=KILL --kill-whom=main remus-agent.service" in text
     assert "undone by: systemctl reset-failed remus-agent.service" in text
     assert world.log() == []
