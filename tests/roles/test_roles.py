@@ -41,13 +41,18 @@ def test_variables_are_prefixed_and_described(role: Path) -> None:
         assert not (option.get("required") and "default" in option), name
 
 
+CONNECTION = {"ansible_connection", "ansible_host", "ansible_port", "ansible_user", "ansible_ssh_private_key_file",
+              "ansible_ssh_common_args", "ansible_become"}  # fmt: skip
+"""What an inventory says of the way to a host; no facts."""
+
+
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 def test_no_injected_facts(role: Path) -> None:
     allowed = {"ansible_facts", "ansible_check_mode", "ansible_playbook_python", "ansible_failed_result", "ansible_managed",
                "ansible_version", "ansible_python_interpreter"}  # fmt: skip
     for path in [*role.glob("tasks/*.yml"), *role.glob("templates/*"), *role.glob("vars/*.yml")]:
         for name in re.findall(r"\bansible_[a-z_]+", path.read_text()):
-            assert name in allowed, f"{path}: {name}"
+            assert name in allowed | CONNECTION, f"{path}: {name}"
 
 
 def test_the_lab_and_the_example_are_complete() -> None:

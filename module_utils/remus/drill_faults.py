@@ -1,0 +1,219 @@
+# SPDX-FileCopyrightText: The Remus for Xen authors
+# SPDX-License-Identifier: Apache-2.0
+"""What each fault of a drill does to one host, as lines for its shell: how it begins, how it is undone, how that is seen.
+
+Pure functions. What undoes a fault may run twice, and where it never began.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+FAULTS = (
+    "agent_kill",
+    "agent_freeze",
+    "slow_link",
+    "link_cut",
+    "one_way_cut",
+    "disk_stall",
+    "witness_loss",
+    "host_freeze",
+    "host_panic",
+    "host_power_loss",
+)
+DEFERRED = ("host_freeze", "host_panic", "host_power_loss")
+"""They take away what would answer: they begin a moment after everybody has been told that they will."""
+REBOOTS = ("host_panic", "host_power_loss")
+"""Nothing has to undo them: the host boots, and what it kept below /run is gone."""
+FROZEN = ("system.slice", "user.slice")
+"""Everything in a host's own domain besides systemd itself, which is in init.scope, and what this drill runs."""
+SLICE = "remusdrill.slice"
+CGROUPS = "/sys/fs/cgroup"
+
+
+class Work:
+    """begin, undo: lines of sh, in order. look: one line that succeeds when the fault is over. needs: programs."""
+
+    def __init__(self, begin, undo, look, needs=("systemctl",)):
+        self.begin = list(begin)
+        self.undo = list(undo)
+        self.look = look
+        self.needs = tuple(needs)
+
+
+def _q(*words):
+    return " ".join(shlex.quote(str(word)) for word in words)
+
+
+def agent_kill(unit, **_rest):
+    """SIGKILL to the agent and to nobody else: xl's monitors of guests are in its unit."""
+    return Work(
+        [_q("systemctl", "kill", "--signal=KILL", "--kill-whom=main", unit)],
+        [_q("systemctl", "reset-failed", unit) + " || true", _q("systemctl", "start", unit)],
+        _q("systemctl", "is-active", "--quiet", unit),
+    )
+
+
+def agent_freeze(unit, **_rest):
+    """The agent stands still, with all that it has open."""
+    pid = f"$(systemctl show --property=MainPID --value {_q(unit)})"
+    return Work(
+        [_q("systemctl", "kill", "--signal=STOP", "--kill-whom=main", unit)],
+        [
+            _q("systemctl", "kill", "--signal=CONT", "--kill-whom=main", unit) + " || true",
+            _q("systemctl", "start", unit),
+        ],
+        f"systemctl is-active --quiet {_q(unit)} && ! grep -q '^State:[[:space:]]*T' /proc/{pid}/status",
+    )
+
+
+def cut(links, **_rest):
+    """What the peers' addresses send is dropped where it comes in, so this host hears nothing of them. links: `interface` and
+    `peer`. What this host sends still goes out: cut both sides for a link that is dead."""
+    begin, undo, look = [], [], []
+    for interface in sorted({link["interface"] for link in links}):
+        begin.append(_q("tc", "qdisc", "add", "dev", interface, "ingress"))
+        undo.append(_q("tc", "qdisc", "del", "dev", interface, "ingress") + " 2>/dev/null || true")
+        look.append(f"! tc qdisc show dev {_q(interface)} | grep -q ' ingress '")
+    for link in links:
+        begin.append(
+            _q("tc", "filter", "add", "dev", link["interface"], "parent", "ffff:", *_match(link["peer"], "src"))
+            + " action drop"
+        )
+    return Work(begin, undo, " && ".join(look), ("tc",))
+
+
+def slow_link(links, delay_ms, **_rest):
+    """What goes to the peers is late by so many milliseconds; nothing else on the interface is."""
+    begin, undo, look = [], [], []
+    for interface in sorted({link["interface"] for link in links}):
+        begin += [
+            _q("tc", "qdisc", "add", "dev", interface, "root", "handle", "1:", "prio", "bands", 4),
+            _q("tc", "qdisc", "add", "dev", interface, "parent", "1:4", "handle", "40:", "netem", "delay",
+               f"{delay_ms}ms", "limit", 100000),
+        ]  # fmt: skip
+        undo.append(_q("tc", "qdisc", "del", "dev", interface, "root", "handle", "1:") + " 2>/dev/null || true")
+        look.append(f"! tc qdisc show dev {_q(interface)} | grep -q ' netem '")
+    for link in links:
+        begin.append(
+            _q("tc", "filter", "add", "dev", link["interface"], "parent", "1:", *_match(link["peer"], "dst"))
+            + " flowid 1:4"
+        )
+    return Work(begin, undo, " && ".join(look), ("tc",))
+
+
+def _match(address, which):
+    kind, name, length = ("ipv6", "ip6", 128) if ":" in address else ("ip", "ip", 32)
+    return ("protocol", kind, "u32", "match", name, which, f"{address}/{length}")
+
+
+def disk_stall(unit, path, **_rest):
+    """What the agent writes to the file system of its state comes to a stand: one byte a second. Nobody else's writes do."""
+    limit = "IOWriteBandwidthMax="
+    return Work(
+        [_q("systemctl", "set-property", "--runtime", unit, f"{limit}{path} 1")],
+        [_q("systemctl", "set-property", "--runtime", unit, limit)],
+        f"! systemctl show --property=IOWriteBandwidthMax --value {_q(unit)} | grep -q .",
+    )
+
+
+def witness_loss(unit, **_rest):
+    """The witness's service is stopped."""
+    return Work(
+        [_q("systemctl", "stop", unit)],
+        [_q("systemctl", "start", unit)],
+        _q("systemctl", "is-active", "--quiet", unit),
+    )
+
+
+def host_freeze(**_rest):
+    """Every process of the host's own domain stands still, besides systemd. Guests and the kernel go on."""
+    files = [f"{CGROUPS}/{name}/cgroup.freeze" for name in FROZEN]
+    return Work(
+        [f"echo 1 > {name}" for name in files],
+        [f"echo 0 > {name}" for name in files],
+        " && ".join(f"grep -qx 0 {name}" for name in files),
+        ("systemctl",),
+    )
+
+
+def host_panic(**_rest):
+    """The kernel of the host's own domain panics, and Xen with it; the machine boots again by itself."""
+    return Work(["sysctl -q -w kernel.panic=10", "echo c > /proc/sysrq-trigger"], ["true"], "true", ("sysctl",))
+
+
+def host_power_loss(fence=None, **_rest):
+    """Reset at once, nothing is written out. fence: do it from here to another host, by its fence agent: `program`, `options`
+    (key=value lines), `secrets` (a file of such lines, or empty)."""
+    if not fence:
+        return Work(["echo b > /proc/sysrq-trigger"], ["true"], "true", ())
+    program = fence["program"]
+
+    def told(action):
+        lines = _q("printf", "%s\\n", *fence["options"], f"action={action}")
+        secrets = "cat {}; ".format(_q(fence["secrets"])) if fence.get("secrets") else ""
+        return f"{{ {lines}; {secrets}}} | {_q(program)}"
+
+    return Work([told("off")], [told("on")], told("status"), (program,))
+
+
+MAKERS = {
+    "agent_kill": agent_kill,
+    "agent_freeze": agent_freeze,
+    "slow_link": slow_link,
+    "link_cut": cut,
+    "one_way_cut": cut,
+    "disk_stall": disk_stall,
+    "witness_loss": witness_loss,
+    "host_freeze": host_freeze,
+    "host_panic": host_panic,
+    "host_power_loss": host_power_loss,
+}
+
+
+def work(fault, **options):
+    """The Work of a fault with the options of remus_drill_fault."""
+    return MAKERS[fault](**options)
+
+
+def begin_script(fault, made, run_dir):
+    """What begins the fault. The mark comes first: of some faults nothing comes back."""
+    lines = ["#!/bin/sh", f"# A drill: {fault} begins.", "set -e", _q("touch", f"{run_dir}/begun"), *made.begin]
+    return "\n".join(lines) + "\n"
+
+
+def undo_script(fault, made, run_dir):
+    """What undoes it, by the host's own timer or by whoever comes first, and marks it once it is seen undone."""
+    return "\n".join(
+        [
+            "#!/bin/sh",
+            f"# A drill: {fault} ends. Safe to run at any time, and twice.",
+            "cd /",
+            *made.undo,
+            f"if {made.look}; then",
+            "  {}".format(_q("touch", f"{run_dir}/undone")),
+            "  {}".format(_q("rm", "-f", f"{run_dir}/not-undone")),
+            "else",
+            "  {}".format(_q("touch", f"{run_dir}/not-undone")),
+            "  exit 1",
+            "fi",
+            "",
+        ]
+    )
+
+
+def timer(unit, seconds, script):
+    """The command with which systemd runs a script after so many seconds, whatever becomes of everybody else."""
+    return [
+        "systemd-run",
+        f"--unit={unit}",
+        f"--slice={SLICE}",
+        f"--on-active={seconds}",
+        "--timer-property=AccuracySec=100ms",
+        "--property=StandardOutput=null",
+        "--property=StandardError=null",
+        "--collect",
+        "--quiet",
+        "/bin/sh",
+        script,
+    ]

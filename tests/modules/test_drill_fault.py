@@ -1,0 +1,226 @@
+"""remus_drill_fault: its undoing is arranged for first, is seen, and may come twice; what each fault runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.remus import drill_faults
+
+from tests.modules.conftest import RunModule, load
+
+PROGRAM = """#!/bin/sh
+echo "{name} $*" >> {log}
+test ! -e {folder}/{name}-fails || {{ echo "{name} says no" >&2; exit 1; }}
+test ! -e {folder}/{name}-says || cat {folder}/{name}-says
+"""
+LINKS = [{"local": "192.0.2.1", "peer": "192.0.2.2"}]
+
+
+class Host:
+    """Programs that note how they were called. A file NAME-fails or NAME-says makes them fail or say something."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.run_dir = folder / "run"
+        (folder / "bin").mkdir()
+        for name in ("systemctl", "systemd-run", "tc", "ip", "sysctl"):
+            path = folder / "bin" / name
+            path.write_text(PROGRAM.format(name=name, log=folder / "log", folder=folder))
+            path.chmod(0o755)
+        self.says("ip", '[{}, {"ifname": "eth7"}]')
+
+    def says(self, name: str, words: str) -> None:
+        """What a program prints."""
+        (self.folder / f"{name}-says").write_text(words)
+
+    def fails(self, name: str, does: bool = True) -> None:
+        """Whether a program fails."""
+        path = self.folder / f"{name}-fails"
+        path.touch() if does else path.unlink()
+
+    @property
+    def log(self) -> list[str]:
+        """What was run."""
+        path = self.folder / "log"
+        return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """A host without anything broken."""
+    made = Host(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    return made
+
+
+def fault(run_module: RunModule, host: Host, **options: Any) -> dict[str, Any]:
+    """Of the module, with its folder in the host's."""
+    return run_module("remus_drill_fault", run_dir=str(host.run_dir), **options)
+
+
+def test_its_end_is_arranged_for_before_it_begins(run_module: RunModule, host: Host) -> None:
+    result = fault(run_module, host, fault="agent_kill", seconds=7)
+    assert result["changed"] is True
+    assert not result.get("failed"), result
+    timer, kill = (next(n for n, line in enumerate(host.log) if words in line) for words in ("systemd-run", "KILL"))
+    assert timer < kill
+    said = host.log[timer].split()
+    assert {"--unit=remus-drill-undo", "--on-active=12", "--timer-property=AccuracySec=100ms"} <= set(said)
+    assert f"--slice={drill_faults.SLICE}" in said, "not in one that a frozen host freezes"
+    assert said[-2:] == ["/bin/sh", f"{host.run_dir}/undo.sh"]
+    assert (host.run_dir / "begun").exists()
+
+
+def test_it_is_undone_once_and_never_again(run_module: RunModule, host: Host) -> None:
+    fault(run_module, host, fault="agent_freeze")
+    assert fault(run_module, host, state="undone", check=True)["undone"] == "now"
+    result = fault(run_module, host, state="undone")
+    assert (result["changed"], result["undone"]) == (True, "now")
+    assert any("--signal=CONT" in line for line in host.log)
+    assert (host.run_dir / "undone").exists()
+    result = fault(run_module, host, state="undone")
+    assert (result["changed"], result["undone"]) == (False, "nothing")
+
+
+def test_what_the_hosts_own_timer_undid_is_told(run_module: RunModule, host: Host) -> None:
+    fault(run_module, host, fault="agent_kill")
+    subprocess.run(["/bin/sh", host.run_dir / "undo.sh"], check=True)
+    before = len(host.log)
+    result = fault(run_module, host, state="undone")
+    assert (result["changed"], result["undone"]) == (False, "timer")
+    assert len(host.log) == before
+
+
+def test_what_is_still_seen_is_not_undone(run_module: RunModule, host: Host) -> None:
+    fault(run_module, host, fault="link_cut", links=LINKS)
+    host.says("tc", "qdisc ingress ffff: parent ffff:fff1 ---------------- \n")
+    result = fault(run_module, host, state="undone")
+    assert result["failed"]
+    assert f"look at the lines of {host.run_dir}/undo.sh" in result["msg"]
+    assert not (host.run_dir / "undone").exists()
+    assert (host.run_dir / "not-undone").exists()
+    assert "is not undone here" in fault(run_module, host, fault="agent_kill")["msg"]
+    (host.folder / "tc-says").unlink()
+    assert fault(run_module, host, state="undone")["undone"] == "now"
+    assert not (host.run_dir / "not-undone").exists()
+
+
+def test_check_mode_says_the_lines_and_runs_none_of_them(run_module: RunModule, host: Host) -> None:
+    result = fault(run_module, host, fault="link_cut", links=LINKS, check=True)
+    assert result["begin"][0] == "tc qdisc add dev eth7 ingress"
+    assert result["undo"] == ["tc qdisc del dev eth7 ingress 2>/dev/null || true"]
+    assert not [line for line in host.log if " add " in line or "systemd-run" in line]
+    assert not host.run_dir.exists()
+
+
+def test_nothing_begins_that_systemd_would_not_end(run_module: RunModule, host: Host) -> None:
+    host.fails("systemd-run")
+    result = fault(run_module, host, fault="agent_kill")
+    assert "Nothing was broken" in result["msg"]
+    assert not any("KILL" in line for line in host.log)
+    host.fails("systemd-run", False)
+    assert not fault(run_module, host, fault="agent_kill").get("failed"), "it may be tried again"
+
+
+def test_what_cannot_begin_is_undone(run_module: RunModule, host: Host) -> None:
+    host.says("tc", "[]")
+    path = host.folder / "bin" / "tc"
+    path.write_text(path.read_text() + 'case "$*" in *filter*) echo "no classifier" >&2; exit 2;; esac\n')
+    result = fault(run_module, host, fault="one_way_cut", links=LINKS)
+    assert "one_way_cut could not be begun: no classifier. It was undone" in result["msg"]
+    assert any("qdisc del dev eth7 ingress" in line for line in host.log)
+    assert (host.run_dir / "undone").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "queues", "refused"),
+    [
+        ("link_cut", '[{"kind": "clsact", "handle": "ffff:"}]', True),
+        ("link_cut", '[{"kind": "mq", "handle": "0:", "root": true}]', False),
+        ("slow_link", '[{"kind": "htb", "handle": "1:", "root": true}]', True),
+        (
+            "slow_link",
+            '[{"kind": "noqueue", "handle": "0:", "root": true}, {"kind": "ingress", "handle": "ffff:"}]',
+            False,
+        ),
+    ],
+)
+def test_queues_of_others_are_left_alone(
+    run_module: RunModule, host: Host, name: str, queues: str, refused: bool
+) -> None:
+    host.says("tc", queues)
+    result = fault(run_module, host, fault=name, links=LINKS, check=True)
+    assert bool(result.get("failed")) is refused
+    assert ("has a queue of its own already" in result.get("msg", "")) is refused
+
+
+def test_faults_of_a_whole_host_begin_after_the_answer(run_module: RunModule, host: Host) -> None:
+    for name in drill_faults.DEFERRED:
+        fault(run_module, host, fault=name)
+        assert f"--unit=remus-drill-begin --slice={drill_faults.SLICE} --on-active=1" in host.log[-1]
+        (host.run_dir / "undone").touch()
+
+
+def test_a_fence_agent_is_given_what_the_configuration_says(run_module: RunModule, host: Host, tmp_path: Path) -> None:
+    program = tmp_path / "fence_test"
+    program.write_text(f"#!/bin/sh\ncat >> {tmp_path}/given\necho - >> {tmp_path}/given\n")
+    program.chmod(0o755)
+    (tmp_path / "secrets").write_text("password=p\n")
+    toml = tmp_path / "agent.toml"
+    toml.write_text(
+        f'[fencing.a]\nagent = "{program}"\nsecrets = "{tmp_path}/secrets"\n[fencing.a.options]\nip = "a b"\n'
+    )
+    options = {"fault": "host_power_loss", "fence": "a", "configuration": str(toml)}
+    result = fault(run_module, host, **options)
+    assert not result.get("failed"), result
+    assert "password" not in str(result)
+    fault(run_module, host, state="undone")
+    given = (tmp_path / "given").read_text().split("-\n")
+    assert [text.splitlines() for text in given[:3]] == [
+        ["ip=a b", "action=off", "password=p"],
+        ["ip=a b", "action=on", "password=p"],
+        ["ip=a b", "action=status", "password=p"],
+    ]
+    assert "no fence agent is configured here for b" in fault(run_module, host, **options | {"fence": "b"})["msg"]
+
+
+def test_what_is_missing_is_named(run_module: RunModule, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.says("ip", "[{}]")
+    assert "no interface has the address 192.0.2.1" in fault(run_module, host, fault="link_cut", links=LINKS)["msg"]
+    assert "needs links" in fault(run_module, host, fault="link_cut")["msg"]
+    (host.folder / "bin" / "sysctl").unlink()
+    monkeypatch.setenv("PATH", f"{host.folder}/bin:/bin")
+    module = load("remus_drill_fault")
+    assert module.has_controller("io", str(host.folder / "none")) is False
+
+
+def test_lines_of_each_fault() -> None:
+    lines = {
+        name: drill_faults.work(
+            name, unit="x.service", links=[{"interface": "e0", "peer": "fd00::2"}], delay_ms=250, path="/var/lib/remus"
+        )
+        for name in drill_faults.FAULTS
+    }
+    assert lines["one_way_cut"].begin == [
+        "tc qdisc add dev e0 ingress",
+        "tc filter add dev e0 parent ffff: protocol ipv6 u32 match ip6 src fd00::2/128 action drop",
+    ]
+    assert "netem delay 250ms" in lines["slow_link"].begin[1]
+    assert lines["slow_link"].begin[2].endswith("match ip6 dst fd00::2/128 flowid 1:4")
+    assert lines["disk_stall"].begin == [
+        "systemctl set-property --runtime x.service 'IOWriteBandwidthMax=/var/lib/remus 1'"
+    ]
+    assert lines["disk_stall"].undo == ["systemctl set-property --runtime x.service IOWriteBandwidthMax="]
+    assert lines["witness_loss"].begin == ["systemctl stop x.service"]
+    assert lines["host_power_loss"].begin == ["echo b > /proc/sysrq-trigger"]
+    frozen = " ".join(lines["host_freeze"].begin)
+    assert "/sys/fs/cgroup/system.slice/cgroup.freeze" in frozen
+    assert drill_faults.SLICE not in frozen
+    for name, made in lines.items():
+        for script in (drill_faults.begin_script(name, made, "/run/x"), drill_faults.undo_script(name, made, "/run/x")):
+            subprocess.run(["/bin/sh", "-n"], input=script, text=True, check=True)
+        assert made.undo, name

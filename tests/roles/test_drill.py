@@ -1,0 +1,271 @@
+"""drill.yml on a pair that is this machine: what is refused, what is broken and undone, what the report says, what fails."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+import yaml
+
+from tests.modules.conftest import ROOT
+from tests.roles.drill_pair import World
+from tests.roles.local_play import run_playbook
+
+pytestmark = [pytest.mark.playbooks, pytest.mark.timeout(1800)]
+
+PROBE = """
+import socket, sys
+link = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+link.sendall(b"*2\\r\\n$4\\r\\nINCR\\r\\n$1\\r\\np\\r\\n")
+sys.exit(not link.recv(10).startswith(b":"))
+"""
+CONSENT = ("-e", "remus_drill_consent=web1")
+
+
+@pytest.fixture
+def world(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """web1 runs on alpha, beta keeps its copy."""
+    made = World(tmp_path_factory.mktemp("d"))
+    made.start()
+    monkeypatch.setenv("PATH", f"{made.folder}/bin:{os.environ['PATH']}")
+    yield made
+    made.stop()
+
+
+def drill(world: World, *words: str, fails: bool = False, witness: bool = False, **variables: Any) -> str:
+    """Run the playbook; what it printed. witness: there is one, and a second path."""
+    hosts = {
+        host: {
+            "remus_replication_address": f"203.0.113.{number}",
+            "remus_agent_run_dir": str(world.folder / host),
+            "ansible_connection": f"{{{{ 'ssh' if '{world.folder}/gone' is exists else 'local' }}}}",
+            "ansible_host": "127.0.0.1",
+            "ansible_port": number,
+        }
+        for number, host in enumerate(("alpha", "beta"), 1)
+    }
+    groups: dict[str, Any] = {"remus_hosts": {"hosts": hosts}}
+    if witness:
+        groups["remus_witnesses"] = {"hosts": {"gamma": {"remus_witness_address": "198.51.100.3"}}}
+        for number, host in enumerate(hosts.values(), 1):
+            host["remus_second_address"] = f"198.51.100.{number}"
+    said = {
+        "remus_domain": "web1",
+        "__remus_drill_marks": str(world.folder / "marks"),
+        "remus_drill_target": f"127.0.0.1:{world.port}",
+        "remus_drill_client_interval_ms": 20,
+        "remus_drill_look_ms": 200,
+        "remus_drill_before": 2,
+        "remus_drill_seconds": 6,
+        "remus_drill_after": 1,
+        "remus_drill_timeout": 30,
+    }
+    code, text = run_playbook(
+        world.folder,
+        {"children": groups},
+        "drill",
+        "-e",
+        json.dumps(said | variables),
+        *words,
+        variables={
+            "remus_pki_enabled": witness,
+            "remus_witness_enabled": False,
+            "remus_results_dir": str(world.folder / "results"),
+            "remus_guests": [{"name": "web1", "hosts": ["alpha", "beta"]}],
+        },
+    )
+    assert (code != 0) is fails, text
+    return text
+
+
+def reports(world: World) -> list[Path]:
+    """Folders of drills."""
+    return sorted((world.folder / "results" / "drills").glob("*"))
+
+
+def failures(folder: Path) -> str:
+    """As junit.xml counts them."""
+    suite = ET.parse(folder / "junit.xml").find("testsuite")  # noqa: S314 - our own
+    assert suite is not None
+    return suite.attrib["failures"]
+
+
+def test_nothing_is_broken_without_consent_or_in_check_mode(world: World) -> None:
+    text = drill(world, fails=True)
+    assert "nobody has agreed to that for web1" in text
+    text = drill(world, "-e", "remus_drill_consent=web2", fails=True)
+    assert "add -e remus_drill_consent=web1" in " ".join(text.split())
+    text = " ".join(drill(world, "--check").split())
+    assert "systemctl kill --signal=KILL --kill-whom=main remus-agent.service" in text
+    assert "undone by: systemctl reset-failed remus-agent.service" in text
+    assert world.log() == []
+    assert reports(world) == []
+
+
+def test_every_command_of_the_documentation(world: World) -> None:
+    text = (ROOT / "docs/drills.md").read_text()
+    commands = re.findall(r"^ansible-playbook -i inventories/site drill.yml (.*)$", text, re.MULTILINE)
+    assert len(commands) == 10
+    for command in commands:
+        said = drill(world, "--check", *shlex.split(command), witness=True)
+        asked = re.search("remus_drill_fault=([a-z_]+)", command)
+        assert f"{asked.group(1) if asked else 'agent_kill'} of web1, for" in said
+        assert "undone by: " in " ".join(said.split())
+    assert not [line for line in world.log() if " add " in line or "systemd-run" in line]
+    assert reports(world) == []
+
+
+def test_every_reason_at_once(world: World) -> None:
+    world.died, world.returns = 0.0, False
+    text = " ".join(
+        drill(
+            world,
+            *CONSENT,
+            fails=True,
+            remus_drill_fault="host_power_loss",
+            remus_drill_seconds=601,
+            remus_drill_target="nowhere",
+        ).split()
+    )
+    assert "web1 is not protected (web1: silent" in text
+    assert "without a witness nobody takes over by himself" in text
+    assert "remus_drill_seconds is 601" in text
+    assert "remus_drill_target is 'nowhere'" in text
+    assert world.log() == []
+
+
+@pytest.mark.parametrize("strategy", ["linear", "mitogen_linear"])
+def test_an_agent_is_killed_and_what_came_of_it_is_told(
+    world: World, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if strategy != "linear":
+        import ansible_mitogen
+
+        monkeypatch.setenv("ANSIBLE_STRATEGY", strategy)
+        monkeypatch.setenv("ANSIBLE_STRATEGY_PLUGINS", str(Path(ansible_mitogen.__file__).parent / "plugins/strategy"))
+    text = drill(world, *CONSENT)
+    (folder,) = reports(world)
+    said = json.loads((folder / "report.json").read_text())
+    verdicts = {one["name"]: one["verdict"] for one in said["guarantees"]}
+    assert said["ok"] is True
+    assert verdicts | {"G3": ""} == {
+        "G1": "kept", "G2": "not looked at", "G3": "", "G4": "kept", "G5": "kept", "G6": "not looked at",
+    }  # fmt: skip
+    (undone,) = said["undone"]
+    assert (undone["host"], undone["by_hand"]) == ("alpha", f"sh {world.folder}/marks/undo.sh")
+    assert undone["undone"] in ("now", "timer"), "on a busy machine the host's own timer may come first"
+    assert "G4 kept: " in text
+    assert f"report: {folder}/report.html" in text.replace("\n", "")
+    assert failures(folder) == "0"
+    assert "web1 is protected again, and runs on alpha" in (folder / "report.html").read_text()
+    log = world.log()
+    timers = [number for number, line in enumerate(log) if line.startswith("systemd-run --unit=remus-drill-undo")]
+    kills = [number for number, line in enumerate(log) if "kill --signal=KILL" in line]
+    assert timers[0] < kills[0], "the end is arranged for before the beginning"
+    assert "--on-active=11" in log[timers[0]]
+    assert (world.folder / "marks" / "undone").exists()
+    assert not (folder / "watching").exists()
+    assert world.keys == {}, "the client's keys are gone"
+
+
+def test_a_guarantee_that_is_violated_fails_the_drill(world: World) -> None:
+    world.leaks = True
+    text = " ".join(drill(world, *CONSENT, fails=True).split())
+    assert "web1, agent_kill: violated: G1, G4." in text
+    assert "State left: the guest is protected." in text
+
+
+def test_a_guest_that_is_not_protected_at_the_end_fails_it_and_the_way_there_is_said(world: World) -> None:
+    world.returns = False
+    text = " ".join(drill(world, *CONSENT, fails=True, remus_drill_timeout=3).split())
+    assert "State left: web1 is not protected: alpha says silent, beta says ready" in text
+    assert "Next: wait: its agent on alpha goes on trying" in text
+    (folder,) = reports(world)
+    assert failures(folder) == "1"
+
+
+def test_a_fault_that_cannot_be_begun_is_undone_and_named(world: World) -> None:
+    text = " ".join(drill(world, *CONSENT, fails=True, remus_drill_fault="link_cut").split())
+    assert "link_cut could not be begun: no such classifier" in text
+    assert "State left: the guest is protected." in text
+    assert any(line.startswith("tc qdisc del dev eth7 ingress") for line in world.log())
+    assert not (reports(world)[0] / "watching").exists()
+
+
+def test_a_host_that_does_not_come_back_is_named_and_everything_else_is_done(world: World) -> None:
+    (world.folder / "takes-the-host").touch()
+    text = " ".join(drill(world, *CONSENT, fails=True, __remus_drill_patience=3, remus_drill_timeout=5).split())
+    assert f"Next: undo the fault on alpha: run 'sh {world.folder}/marks/undo.sh' there as root" in text
+    (folder,) = reports(world)
+    said = json.loads((folder / "report.json").read_text())
+    assert (said["ok"], said["undone"][0]["host"]) == (False, "alpha")
+    assert said["undone"][0]["error"]
+    assert said["phases"].keys() == {"before", "breaking", "broken", "mending", "mended", "end"}
+    assert not (folder / "watching").exists()
+
+
+def test_a_controller_that_dies_leaves_the_undoing_to_the_host(world: World) -> None:
+    played = threading.Thread(target=lambda: drill(world, *CONSENT, fails=True, remus_drill_seconds=5))
+    played.start()
+    deadline = time.monotonic() + 120
+    while not (world.folder / "marks" / "begun").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    for pid in playing(world):
+        os.kill(pid, signal.SIGKILL)
+    played.join(60)
+    while not (world.folder / "marks" / "undone").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert (world.folder / "marks" / "undo.sh").exists(), "nobody else was there to undo it"
+    (folder,) = reports(world)
+    program = str(ROOT / "roles/remus_drill/files/remus_drill.py")
+    subprocess.run([sys.executable, program, "stop", str(folder)], check=True, timeout=60)
+    subprocess.run([sys.executable, program, "report", str(folder)], check=True, timeout=60)
+    assert "playbooks/status.yml" in json.loads((folder / "report.json").read_text())["next"][0]
+
+
+def playing(world: World) -> list[int]:
+    """Process ids of this world's playbook."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().decode(errors="replace")
+            if "ansible-playbook" in words and str(world.folder) in words:
+                found.append(int(path.parent.name))
+    return found
+
+
+def test_a_guest_that_does_not_answer_is_not_drilled(world: World) -> None:
+    text = " ".join(drill(world, *CONSENT, fails=True, remus_drill_probe="echo no route >&2; exit 1").split())
+    assert "the guest does not answer its client (no route)" in text
+    assert not any("kill" in line for line in world.log())
+
+
+def test_an_operators_own_probe(world: World) -> None:
+    (world.folder / "probe.py").write_text(PROBE)
+    probe = f"{sys.executable} {world.folder}/probe.py {world.port}"
+    drill(world, *CONSENT, remus_drill_probe=probe, remus_drill_client_interval_ms=200)
+    (folder,) = reports(world)
+    said = json.loads((folder / "report.json").read_text())
+    assert said["client"] == f"the command: {probe}"
+    assert said["answers"] > 10
+
+
+def test_the_playbook_leaves_connections_to_the_inventory() -> None:
+    """`connection: local` on a play also holds for tasks that it delegates to hosts without ansible_connection."""
+    for play in yaml.safe_load((ROOT / "playbooks/drill.yml").read_text()):
+        assert "connection" not in play
