@@ -54,6 +54,7 @@ UNSEEN = {
     FaultName.DIGEST_UNCHECKED: "the content of memory is not in the model",
     FaultName.DISK_APPLY_ON_RECEIPT: "disks are not in the model",
     FaultName.DISK_ACK_IGNORED: "disks are not in the model",
+    FaultName.DEVICES_UNCOMPARED: "what a guest consists of is not in the model",
     FaultName.NOBODY_RESUMES: "in the model a guest is never suspended",
     FaultName.ERROR_LEAVES_SUSPENDED: "in the model a guest is never suspended",
 }
