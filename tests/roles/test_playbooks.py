@@ -334,6 +334,29 @@ def test_a_guest_that_runs_alone_is_protected_again(pair: Pair) -> None:
     assert pair.mutating == [("alpha", "protect")]
 
 
+@pytest.mark.parametrize("gone", ["alpha", "beta"])
+def test_switchover_names_what_was_left_also_of_a_host_that_is_gone_by_then(pair: Pair, gone: str) -> None:
+    """It goes while the guest is being moved."""
+    pair.said = {"alpha": status(), "beta": status("backup", "receiving", "alpha")}
+    flag = pair.folder / "gone"
+    pair.facts[gone] |= {
+        "ansible_connection": f"{{{{ 'ssh' if '{flag}' is exists else 'local' }}}}",
+        "ansible_host": "127.0.0.1",
+        "ansible_port": 1,
+    }
+
+    def switchover(params: dict[str, Any]) -> dict[str, Any]:
+        flag.touch()
+        return {"error": {"code": "switchover", "message": "the link is gone"}}
+
+    pair.agents["alpha"].answers["switchover"] = switchover
+    text = pair.play("switchover", "-e", "remus_domain=web1", fails=True)
+    assert "web1 was not moved to beta: the link is gone" in text
+    assert f"{gone}: unknown, the agent does not answer" in text
+    other = {"alpha": "beta: role backup", "beta": "alpha: role primary"}[gone]
+    assert other in text
+
+
 @pytest.mark.parametrize("play", ["failover", "unprotect", "switchover", "reprotect"])
 def test_a_guest_must_be_named(pair: Pair, play: str) -> None:
     assert "Which guest?" in pair.play(play, fails=True)
