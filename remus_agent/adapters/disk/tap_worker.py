@@ -200,8 +200,9 @@ class TapWorker:
     def _barrier(self, request: say.Request) -> tuple[say.Answer, tuple[Buffer, ...]]:
         if not isinstance(request, say.Barrier):
             raise ProtocolError(f"unexpected {type(request).__name__}", operation="end an epoch")
+        server = self._server  # another thread may take it away
         with self._lock:
-            if self._server is None or not self._server.connected:
+            if server is None or not server.connected:
                 # Writes may have been completed without us since: an epoch must not be closed that lacks them.
                 self._leg_lost = True
                 self._log.end()
