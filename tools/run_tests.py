@@ -146,7 +146,7 @@ def stages(*, every: bool) -> tuple[Stage, ...]:
         Stage("lint, types and contracts", LINT, minutes=15),
         Stage(
             "unit, property, model and playbook tests",
-            pytest("unit", "-n", "2", "-m", "not lab", "--durations=20", "--durations-min=5"),
+            pytest("unit", "-n", "2", "--dist=worksteal", "-m", "not lab", "--durations=20", "--durations-min=5"),
             report="unit",
             quick=not every,
         ),

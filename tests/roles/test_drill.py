@@ -250,7 +250,11 @@ def playing(world: World) -> list[int]:
 
 
 def test_a_guest_that_does_not_answer_is_not_drilled(world: World) -> None:
-    text = " ".join(drill(world, *CONSENT, fails=True, remus_drill_probe="echo no route >&2; exit 1").split())
+    text = " ".join(
+        drill(
+            world, *CONSENT, fails=True, remus_drill_probe="echo no route >&2; exit 1", remus_drill_probe_timeout=5
+        ).split()
+    )
     assert "the guest does not answer its client (no route)" in text
     assert not any("kill" in line for line in world.log())
 
