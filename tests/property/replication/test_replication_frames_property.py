@@ -176,7 +176,7 @@ disk_messages = st.one_of(
         session=st.uuids().map(str),
         domain=st.just("web1"),
         vdev=vdevs,
-        size=st.integers(1, 2**54).map(lambda n: n * 512),
+        size=st.integers(1, 2**54 - 1).map(lambda n: n * 512),
         block=sectors,
         map_id=st.uuids().map(str),
     ),
