@@ -12,7 +12,7 @@ import pytest
 from pair import agent
 from pair.guest import answers
 from pair.hosts import GUEST, on
-from pair.protection import ensure_protected, wait_protected
+from pair.protection import ensure_protected, ensure_unprotected, wait_protected
 from pair.wait import until
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(3600)]
@@ -65,7 +65,7 @@ def test_an_interface_that_comes_later_is_held_and_taken_in(state: agent.Status)
     on("alpha", f"xl network-attach {GUEST} bridge=xenbr0 mac=00:16:3e:00:99:01")
     try:
         until("it is held", held_interfaces, lambda found: len(found) == len(before) + 1, timeout=60)
-        until(
+        covered = until(
             "another session covers it",
             lambda: agent.status("alpha"),
             lambda seen: agent.protected(seen) and agent.session(seen) != agent.session(state),
@@ -74,6 +74,14 @@ def test_an_interface_that_comes_later_is_held_and_taken_in(state: agent.Status)
         until("the guest answers", answers, timeout=60)
     finally:
         on("alpha", f"xl network-detach {GUEST} 1")
-    until("it is held no more", held_interfaces, lambda found: found == before, timeout=900)
-    wait_protected()
+    until(
+        "its end is noticed, and a session without it has begun",
+        lambda: agent.status("alpha"),
+        lambda seen: (
+            agent.protected(seen) and agent.session(seen) not in (agent.session(state), agent.session(covered))
+        ),
+        timeout=900,
+    )
     until("the guest answers", answers, timeout=60)
+    ensure_unprotected()  # what held the frames of an interface that is gone goes with the rest
+    assert held_interfaces() == []
