@@ -63,13 +63,14 @@ class NbdTap:
         self._process: TapProcess | None = None
         self._session = 0
         self._same_base = False
+        self._behind = False
         self._taken_back = False
         self._progress = CopyProgress(0, 0, 0)
 
     @property
     def is_open(self) -> bool:
         """Whether the guest's disk has this tap behind it, or had when it was last looked at."""
-        return self._process is not None
+        return self._behind
 
     @property
     def map_id(self) -> str:
@@ -131,6 +132,7 @@ class NbdTap:
         if await self._layers.target() in ("raid", "linear"):  # beside a linear one, parts of a raid may be left
             await self._layers.linear()
         await self._end_process()
+        self._behind = False
         await asyncio.to_thread(remove_map, self._map_path)
 
     # The leg
@@ -159,6 +161,7 @@ class NbdTap:
                 left="nothing was changed",
                 hint="start remus-disks.service, which makes it; on a backup it leads nowhere",
             )
+        self._behind = target == "raid"  # also while no process serves it
         await self._let_go()
         if target == "linear":  # nobody has tracked the writes to it
             await self._end_process()
@@ -172,6 +175,7 @@ class NbdTap:
         except BaseException:
             await self._undo(nbd, fresh=target == "linear")
             raise
+        self._behind = True
         self._taken_back = target == "raid"  # md writes whole regions of its own, of which little has changed
 
     async def _let_go(self) -> None:

@@ -184,6 +184,7 @@ async def test_a_tap_that_could_not_be_taken_back_is_not_open(make: Make, kernel
     for _ in range(2):
         with pytest.raises(DiskError, match=f"{what} has failed"):
             await tap.open()
+        assert tap.is_open, "its mirror is there, with the size that it has"
     assert kernel.kind == "raid", "md goes on noting what changes"
     kernel.fails.clear()
     await tap.open()
@@ -231,6 +232,7 @@ async def test_a_disk_is_as_before_when_the_first_open_fails(make: Make, kernel:
     with pytest.raises(DiskError, match=f"{what} has failed"):
         await tap.open()
     assert (kernel.kind, kernel.tap, kernel.devices) == ("linear", None, {})
+    assert not tap.is_open
     kernel.fails.clear()
     await tap.open()
     assert kernel.kind == "raid"
