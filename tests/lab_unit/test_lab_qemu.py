@@ -31,6 +31,7 @@ def test_emulation_switches_off_what_breaks_xen() -> None:
     assert after(line(), "-cpu") == [TCG_CPU]
     for feature in ("smap", "rdtscp", "avx", "avx2", "xsave"):
         assert f"-{feature}" in TCG_CPU.split(",")
+    assert "-erms" in TCG_CPU.split(","), "copying is emulated byte by byte with it"
     assert after(line(kvm=True), "-cpu") == ["host"]
 
 
