@@ -1,0 +1,105 @@
+"""Ten guests on one pair, each host primary of half of them: independent lives, and each outlives its host.
+
+Takes the lab's own guest away; afterwards it runs on alpha, unprotected.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pair import agent
+from pair.guest import come_home, forget
+from pair.hosts import HOSTS, heal_links, on, on_both
+from pair.load import Load, load
+from pair.protection import SEED_TIMEOUT, die, require_agents, take_over, wait_protected
+from pair.small_guests import SmallGuest, small_guests
+from pair.wait import until
+
+pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(3600)]
+
+COUNT = 10
+INTERVAL_MS = 1000
+"""Ten guests share one emulated processor."""
+REPLIES = 20
+"""Of each client, at each stage."""
+PATIENCE = 900.0
+"""Seconds for that: ten clients wait for epochs of ten guests."""
+
+
+@pytest.fixture
+def guests(lab: dict[str, Any]) -> Iterator[Sequence[SmallGuest]]:
+    """All of them run, and are protected, each to the other host."""
+    require_agents()
+    heal_links()
+    on_both(forget)
+    try:
+        with small_guests(COUNT) as found:
+            for guest in found:
+                request = {"domain": guest.name, "peer": guest.peer, "wait": False, "interval_ms": INTERVAL_MS}
+                agent.ask(guest.home, "protect", timeout=SEED_TIMEOUT, **request)
+            for guest in found:
+                wait_protected(host=guest.home, guest=guest.name)
+            yield found
+            heal_links()
+    finally:
+        come_home()
+
+
+def sessions(guests: Sequence[SmallGuest]) -> dict[str, str | None]:
+    """The session that protects each guest now."""
+    return {guest.name: agent.session(agent.status(guest.home, guest.name)) for guest in guests}
+
+
+def test_ten_guests_live_independent_lives(guests: Sequence[SmallGuest], tmp_path: Path) -> None:
+    """One is unprotected and protected again, and the others do not notice. Then a host dies: its five go on beside the
+    five of the other one, which have lost their backup. No client was told anything that is not so, no connection was lost."""
+    ours, theirs = ([guest for guest in guests if guest.home == host] for host in HOSTS)
+    with contextlib.ExitStack() as running:
+        clients: dict[str, Load] = {
+            guest.name: running.enter_context(load(tmp_path / f"{guest.name}.jsonl", guest=f"{guest.address}:6379"))
+            for guest in guests
+        }
+        hear_of(clients, REPLIES)
+        before, alone = sessions(guests), guests[0]
+        agent.ask(alone.home, "unprotect", timeout=300, domain=alone.name, force=False)
+        hear_of(clients, REPLIES)
+        after = sessions(guests)
+        assert {name for name in before if before[name] != after[name]} == {alone.name}
+        agent.ask(
+            alone.home, "protect", timeout=SEED_TIMEOUT, domain=alone.name, peer=alone.peer, interval_ms=INTERVAL_MS
+        )
+        wait_protected(host=alone.home, guest=alone.name)
+        for host in HOSTS:
+            print(f"{host}\n{usage(host)}", flush=True)
+        die(HOSTS[0], guests=[guest.name for guest in ours])
+        for guest in ours:
+            take_over(guest=guest.name)
+        for guest in theirs:  # without a witness an operator says that they may go on without a backup
+            agent.ask(guest.home, "unprotect", timeout=300, domain=guest.name, force=True)
+        hear_of(clients, REPLIES)
+        running_now = on(HOSTS[1], "xl list").split()
+        assert [guest.name for guest in guests if guest.name not in running_now] == []
+        proofs = {}
+        for name, client in clients.items():
+            client.stop()
+            proofs[name] = client.judge()
+    assert {name: proof["verdict"] for name, proof in proofs.items()} == dict.fromkeys(proofs, "kept")
+
+
+def hear_of(clients: dict[str, Load], replies: int) -> None:
+    """Wait until each client has got so many replies more; they wait at the same time."""
+    before = {name: client.acknowledged() for name, client in clients.items()}
+
+    def behind() -> list[str]:
+        return [name for name, client in clients.items() if client.acknowledged() < before[name] + replies]
+
+    until(f"{replies} more replies for each client", behind, lambda names: not names, timeout=PATIENCE)
+
+
+def usage(host: str) -> str:
+    """What the pair costs a host: Xen's own figures of its domains, and memory and processor time of the agent's processes."""
+    return on(host, "remusctl list; xl list; systemctl show remus-agent.service -p MemoryCurrent -p CPUUsageNSec")
