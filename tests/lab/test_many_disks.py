@@ -20,6 +20,9 @@ from pair.volumes import volumes
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(3600)]
 
+INTERVAL_MS = 1000
+"""One emulated processor has two databases, and dom0 that protects both: epochs without a pause would leave them nothing."""
+
 
 @pytest.fixture
 def guests(lab: dict[str, Any]) -> Iterator[None]:
@@ -47,7 +50,8 @@ def guests(lab: dict[str, Any]) -> Iterator[None]:
 def test_guests_and_their_disks_live_independent_lives(guests: None, tmp_path: Path) -> None:
     """Both are protected at once, both go on beside the host that died, each with its own disks of its own epoch."""
     for guest in (GUEST, NAME):
-        agent.ask("alpha", "protect", timeout=SEED_TIMEOUT, domain=guest, peer="beta", wait=False)
+        request = {"domain": guest, "peer": "beta", "wait": False, "interval_ms": INTERVAL_MS}
+        agent.ask("alpha", "protect", timeout=SEED_TIMEOUT, **request)
     disks = {guest: sorted(disk["vdev"] for disk in wait_protected(guest=guest)["disks"]) for guest in (GUEST, NAME)}
     assert disks == {GUEST: ["xvda"], NAME: ["xvda", "xvdb"]}, "a read-only disk needs no copy, every other does"
     other = f"{ADDRESS}:{database.PORT}"
