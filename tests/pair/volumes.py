@@ -11,6 +11,8 @@ from pair.hosts import on, on_both
 FOLDER = "/var/lib/remus-test-volumes"
 CONFIGURATION = "/etc/remus/disks.toml"
 KEPT = f"{FOLDER}/disks.toml"
+DISKS = "/var/lib/remus/disks"
+"""What hosts keep of protected disks: roles, journals, md's metadata. Volumes of another size may have the same names next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,8 @@ def _add(host: str, volume: Volume) -> None:
 
 
 def _restore(host: str, volumes: Sequence[Volume]) -> None:
-    marks = " ".join(f"/var/lib/remus/disks/remus-{volume.domain}-{volume.vdev}*" for volume in volumes)
+    names = [f"{volume.domain}-{volume.vdev}" for volume in volumes]
+    kept = " ".join(f"{DISKS}/remus-{name}* {DISKS}/{name}.journal {DISKS}/{name}.md" for name in names)
     devices = "; ".join(
         f"dmsetup remove --retry remus-{volume.domain}-{volume.vdev};"
         f" losetup -j {volume.file} -O NAME -n | xargs -r losetup -d"
@@ -48,7 +51,7 @@ def _restore(host: str, volumes: Sequence[Volume]) -> None:
     )
     on(
         host,
-        f"systemctl stop remus-agent.service; cp {KEPT} {CONFIGURATION}; rm -rf {marks}; {devices}; rm -rf {FOLDER};"
+        f"systemctl stop remus-agent.service; cp {KEPT} {CONFIGURATION}; rm -rf {kept}; {devices}; rm -rf {FOLDER};"
         " systemctl start remus-agent.service",
         timeout=300,
     )
