@@ -10,6 +10,8 @@ import pytest
 from remus_agent.errors import AuthorityError, DomainNotFound
 from remus_agent.faults import VARIABLE, FaultName
 from remus_agent.services.copy import Copy
+from remus_agent.services.takeover import Takeover
+from remus_agent.store_ports import TAKING, GuestRecord
 from tests.model.simulate import Fault, Plan, simulate
 from tests.model.test_authority import BOTH, FENCED, ask, override, play, standing, status, until
 from tests.model.world import GUEST, World
@@ -107,6 +109,43 @@ def test_an_override_does_not_wait_for_a_word_that_does_not_come() -> None:
         await until(world, lambda: standing(world) == ("beta", 3, "solo", None), 5)
         await asyncio.sleep(80)
         assert standing(world) == ("beta", 3, "solo", None), "the late request is void"
+
+    play(story)
+
+
+@pytest.mark.parametrize("at", ["note", "older-copy"])
+def test_an_override_goes_on_wherever_it_ends_the_attempt(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attempt is in the middle of noting that it asks, or has won and destroys an older copy."""
+
+    async def story(world: World) -> None:
+        beta = world.hosts["beta"]
+        hangs = asyncio.Event()
+        if at == "note":
+            save = beta.disk.save
+
+            async def slow(record: GuestRecord) -> None:
+                if record.role == TAKING and not hangs.is_set():
+                    hangs.set()
+                    await asyncio.sleep(60)
+                await save(record)
+
+            monkeypatch.setattr(beta.disk, "save", slow)
+        else:
+            settle = Takeover._win
+
+            async def won(self: Takeover, copy: Copy, reason: str, patience: float | None) -> None:
+                await settle(self, copy, reason, patience)
+                if not hangs.is_set():
+                    hangs.set()
+                    await asyncio.sleep(60)
+
+            monkeypatch.setattr(Takeover, "_win", won)
+        world.power_off(world.hosts["alpha"])
+        await until(world, hangs.is_set, 20)
+        world.overriding = "beta"
+        await ask(world, "beta", override)
+        world.overriding = None
+        assert [inc.host for inc in world.running()] == ["beta"]
 
     play(story)
 
