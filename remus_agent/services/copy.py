@@ -57,7 +57,7 @@ class Copy:
         self._disks.on_failure = self._disk_failed
         self._disk_error: RemusError | None = None
         self._settings = settings
-        self._hearing = Hearing(hello.domain, clock, settings.silence)
+        self._hearing = Hearing(hello.domain, clock, settings.silence, settings.heartbeat)
         self._image = CopyImage(
             hello,
             ports.hypervisor,
@@ -301,6 +301,7 @@ class Copy:
         try:
             while True:
                 await self._clock.sleep(self._settings.heartbeat)
+                self._hearing.look()
                 await connection.send(encode(Plain(FrameType.HEARTBEAT, self.committed_epoch)))
         except PeerError:
             return  # the receiving side notices and reports it

@@ -1,0 +1,23 @@
+"""Since when a host has been awake: one that was frozen has heard nothing because *it* was away, so that what it did not hear then
+says nothing about who should have spoken."""
+
+from __future__ import annotations
+
+from remus_agent.ports import Clock
+
+
+class Awake:
+    """Whoever listens looks here again and again. late: seconds between two looks that mean that the host was away in between."""
+
+    def __init__(self, clock: Clock, late: float) -> None:
+        self._clock = clock
+        self._late = late
+        self._looked = self._since = clock.now()
+
+    def since(self) -> float:
+        """Since when it is awake for sure, as far as looks tell; by the clock."""
+        now = self._clock.now()
+        if now - self._looked > self._late:
+            self._since = now
+        self._looked = now
+        return self._since
