@@ -1,9 +1,15 @@
-"""Since when a host has been awake: one that was frozen has heard nothing because *it* was away, so that what it did not hear then
-says nothing about who should have spoken."""
+"""Since when a host has been awake: one that was frozen has heard nothing because *it* was away, so that what it did not hear
+then says nothing about who should have spoken."""
 
 from __future__ import annotations
 
+from typing import Final
+
 from remus_agent.ports import Clock
+
+LATE: Final = 1.5
+"""Heartbeats between two looks after which this host was away. Silence of three counts as silence, so what is shorter than this
+and not noticed cannot be mistaken for it."""
 
 
 class Awake:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from remus_agent.ports import Clock, Connection
 from remus_agent.protocol.replication.frames import Frame
-from remus_agent.services.awake import Awake
+from remus_agent.services.awake import LATE, Awake
 from remus_agent.services.deadlines import receive_within
 
 
-LATE: Final = 1.5
-"""Heartbeats between two looks after which this host was away. Silence of three counts as silence, so what is shorter than this
-and not noticed cannot be mistaken for it."""
-
-
 class Hearing:
-    """Of one session. silence: seconds without any frame after which its connection counts as ended. heartbeat: seconds between two
-    frames of a primary that lives, and between two calls of `look`."""
+    """Of one session. silence: seconds without any frame after which its connection counts as ended. heartbeat: seconds between
+    two frames of a primary that lives, and between two calls of `look`."""
 
     def __init__(self, domain: str, clock: Clock, silence: float, heartbeat: float) -> None:
         self.last_heard = clock.now()
@@ -43,8 +36,8 @@ class Hearing:
 
     @property
     def silent_for(self) -> float:
-        """Seconds for which we have listened and heard nothing. While an epoch is being staged or applied nobody listens, nor while
-        this host is frozen, and a primary that lives can't be told from one that doesn't."""
+        """Seconds for which we have listened and heard nothing. While an epoch is being staged or applied nobody listens, nor
+        while this host is frozen, and a primary that lives can't be told from one that doesn't."""
         awake = self._awake.since()
         if self._listening_since is None:
             return 0.0

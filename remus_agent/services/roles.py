@@ -123,6 +123,8 @@ class Roles:
         waiting = self._fencer.waiting(name)
         if waiting is not None:
             refuse_another(waiting.copy, generation, session)
+            if fenced:
+                await self._backup.beats.expect_silence(fenced["host"], self._settings.quiet, name)
             return await self._fencer.prove(waiting, fenced)
         if fenced and accept_loss:
             await self.takeover.stop_attempt(name)
@@ -156,7 +158,7 @@ class Roles:
         refuse_another(copy, generation, session)
         if fenced:
             check_proof(name, copy.hello.host, fenced)
-        await self._backup.expect_silence(name, max(3 * self._settings.heartbeat, self._settings.detect))
+        await self._backup.expect_silence(name, self._settings.quiet, off=fenced.get("host"))
         why: RemusError
         patience = self._settings.connect if fenced and accept_loss else None
         try:

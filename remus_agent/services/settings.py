@@ -55,3 +55,8 @@ class Settings:
     def tick(self) -> float:
         """Seconds between two looks of a detector."""
         return self.detect / 10
+
+    @property
+    def quiet(self) -> float:
+        """Seconds without a word after which a host counts as silent when an operator fails over."""
+        return max(3 * self.heartbeat, self.detect)

@@ -56,6 +56,7 @@ class Takeover:
     async def run(self) -> None:
         """Look at every guest, a tick after the other; never ends by itself."""
         while True:
+            self._backup.beats.look()
             for domain in self._backup.names():
                 self._look(domain)
             await self._clock.sleep(self._settings.tick)

@@ -92,6 +92,24 @@ def test_a_guest_that_is_gone_is_left_out_of_the_list_and_the_others_are_not() -
     play(story)
 
 
+def test_a_host_that_is_heard_over_the_second_path_is_not_off() -> None:
+    async def story(world: World) -> None:
+        world.cut |= CHANNEL
+        world.witness.down = True
+        await until(world, lambda: ("web1", "orphaned") in world.hosts["beta"].events.noted, 6)
+        with pytest.raises(AuthorityError, match="alpha is on: its agent was heard over the second path"):
+            await ask(world, "beta", override)
+        trial = lambda agent: agent.failover_trial(  # noqa: E731
+            GUEST, generation=None, session=None, fenced=FENCED, accept_loss=True
+        )
+        with pytest.raises(AuthorityError, match="second path"):
+            await ask(world, "beta", trial)
+        assert [inc.host for inc in world.running()] == ["alpha"]
+        assert await status(world, "beta") == "orphaned"
+
+    play(story)
+
+
 def test_an_override_does_not_wait_for_a_word_that_does_not_come() -> None:
     async def story(world: World) -> None:
         world.witness.late = lambda host: 60.0 if host == "beta" else None
