@@ -19,6 +19,7 @@ from remus_agent.services.backup import BackupService
 from remus_agent.services.defects import Defects
 from remus_agent.services.failover_trial import failover_trial
 from remus_agent.services.forgetting import Forgetting
+from remus_agent.services.fresh_word import fresh_word
 from remus_agent.services.hand_over import ByWord, HandOvers
 from remus_agent.services.making_way import MakingWay
 from remus_agent.services.override import operators_word
@@ -64,7 +65,7 @@ class AgentService:
         self._outputs = outputs
         self._primaries = primaries = Primaries(settings, peers, ports, outputs, backup)
         self._roles = roles = self._with_witness()
-        self._by_word = ByWord(ports.store, backup.taking_over)
+        self._by_word = ByWord(ports.store, backup.taking_over, clock, settings)
         self._look_after_sessions()
         self._topology = Topology(
             settings.host, peers, paths, clock, hypervisor, ports.witness, backup, roles, primaries
@@ -279,18 +280,20 @@ class AgentService:
         accept_loss: bool = False,
     ) -> Status:
         """Activate this host's copy; see `BackupService.failover`, and with a witness `Roles.failover`."""
-        if self._roles is not None:
-            await self._roles.failover(
-                name, generation=generation, session=session, fenced=fenced, accept_loss=accept_loss
-            )
-            # It is on record, and a new backup is looked for when the witness knows of it.
-            return await self.status(name)
-        await self._by_word.failover(
-            lambda before_run: self.backup.failover(
-                name, before_run, generation=generation, session=session, fenced=fenced
-            ),
-            lambda: operators_word(fenced),
-        )
+        async with fresh_word(self._ports.clock, self.settings) as word:
+            if self._roles is not None:
+                await self._roles.failover(
+                    name, word, generation=generation, session=session, fenced=fenced, accept_loss=accept_loss
+                )
+                # It is on record, and a new backup is looked for when the witness knows of it.
+            else:
+                await self._by_word.failover(
+                    lambda before_run: self.backup.failover(
+                        name, before_run, generation=generation, session=session, fenced=fenced
+                    ),
+                    word,
+                    lambda: operators_word(fenced),
+                )
         return await self.status(name)
 
     async def failover_trial(

@@ -18,6 +18,7 @@ from remus_agent.services.authority import Authority
 from remus_agent.services.backup import BackupService, refuse_another
 from remus_agent.services.copy import Copy
 from remus_agent.services.fencing import Fencer, check_proof
+from remus_agent.services.fresh_word import LOOK_AGAIN, FreshWord
 from remus_agent.services.giving_back import GivingBack
 from remus_agent.services.hand_over import BeforeRun
 from remus_agent.services.heartbeats import HeartbeatSender
@@ -115,7 +116,14 @@ class Roles:
         return Witnessed(self._authority, record, self._settings, self._ports.clock)
 
     async def failover(
-        self, name: str, *, generation: int | None, session: str | None, fenced: dict[str, str], accept_loss: bool
+        self,
+        name: str,
+        word: FreshWord,
+        *,
+        generation: int | None,
+        session: str | None,
+        fenced: dict[str, str],
+        accept_loss: bool,
     ) -> Copy:
         """Activate this host's copy on an operator's word: by the witness, or where that gives no word by a proof of fencing and
         with a loss that is accepted; that is recorded, and reported until the witness says so. Where only fencing is waited for,
@@ -130,7 +138,7 @@ class Roles:
             await self.takeover.stop_attempt(name)
         async with self.takeover.turn(name):
             return await self._failover(
-                name, generation=generation, session=session, fenced=fenced, accept_loss=accept_loss
+                name, word, generation=generation, session=session, fenced=fenced, accept_loss=accept_loss
             )
 
     async def hand_over(self, copy: Copy) -> None:
@@ -150,7 +158,14 @@ class Roles:
         """As hand_over.Permission says. Every takeover leaves a note, and whoever needs it no more removes it."""
 
     async def _failover(
-        self, name: str, *, generation: int | None, session: str | None, fenced: dict[str, str], accept_loss: bool
+        self,
+        name: str,
+        word: FreshWord,
+        *,
+        generation: int | None,
+        session: str | None,
+        fenced: dict[str, str],
+        accept_loss: bool,
     ) -> Copy:
         copy = self._backup.require_copy(name)
         if copy.state is backup_machine.State.ACTIVE:
@@ -160,6 +175,8 @@ class Roles:
             check_proof(name, copy.hello.host, fenced)
         await self._backup.expect_silence(name, self._settings.quiet, off=fenced.get("host"))
         why: RemusError
+        if fenced:
+            word.require(name, "failover", LOOK_AGAIN)  # it spares the fencing
         patience = self._settings.connect if fenced and accept_loss else None
         try:
             if copy.state is not backup_machine.State.STALE:
@@ -171,9 +188,13 @@ class Roles:
             raise refused(why, name) from why
 
         def activate(before_run: BeforeRun) -> Awaitable[Copy]:
+            async def noted(built: Copy) -> None:
+                await before_run(built)
+                word.require(name, "failover", LOOK_AGAIN)
+
             return self._backup.failover(
                 name,
-                before_run,
+                noted,
                 generation=generation,
                 session=session,
                 fenced=fenced,

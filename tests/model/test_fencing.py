@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -171,11 +172,10 @@ def test_a_proof_that_is_not_true_does_not_end_the_waiting() -> None:
         world.fencing.broken = True
         world.cut |= {("channel", "alpha"), ("channel", "beta")}
         await until(world, lambda: ("web1", "orphaned") in world.hosts["beta"].events.noted, 6)
-        word = lambda fenced: (
-            lambda agent: agent.failover(  # noqa: E731
-                GUEST, generation=2, session=None, fenced=fenced
-            )
-        )
+
+        def word(fenced: dict[str, str]) -> Callable[[Any], Any]:
+            return lambda agent: agent.failover(GUEST, generation=2, session=None, fenced=fenced)
+
         asking = asyncio.ensure_future(ask(world, "beta", word({})))
         await until(world, lambda: noted(world, "fencing-failed") >= 1, 10)
         with pytest.raises(AuthorityError, match="alpha is on"):
