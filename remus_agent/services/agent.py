@@ -21,6 +21,7 @@ from remus_agent.services.failover_trial import failover_trial
 from remus_agent.services.forgetting import Forgetting
 from remus_agent.services.fresh_word import fresh_word
 from remus_agent.services.hand_over import ByWord, HandOvers
+from remus_agent.services.lasting import lasting
 from remus_agent.services.making_way import MakingWay
 from remus_agent.services.override import operators_word
 from remus_agent.services.pausing import Pauses
@@ -136,7 +137,8 @@ class AgentService:
             hypervisor, self._ports.clock, events, lambda: found.starting | self.backup.working_names()
         )
         self._sweeping = asyncio.create_task(sweeping, name="sweep copies")
-        self._pausing = asyncio.create_task(self._pauses.run(), name="pauses")
+        pausing = lasting(self._pauses.run, "pauses", self._ports.clock, events, self.settings.retry)
+        self._pausing = asyncio.create_task(pausing, name="pauses")
 
     async def close(self) -> None:
         """The agent stops. Guests run on; held output stays held."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from remus_agent.errors import AuthorityError, DomainNotFound, RemusError, WitnessError
 from remus_agent.machines import backup as backup_machine
@@ -22,6 +21,7 @@ from remus_agent.services.fresh_word import LOOK_AGAIN, FreshWord
 from remus_agent.services.giving_back import GivingBack
 from remus_agent.services.hand_over import BeforeRun
 from remus_agent.services.heartbeats import HeartbeatSender
+from remus_agent.services.lasting import lasting
 from remus_agent.services.override import Overrides, refused
 from remus_agent.services.ownership import Witnessed, claim
 from remus_agent.services.primary_ports import PrimaryPorts
@@ -85,8 +85,8 @@ class Roles:
     def start(self, records: Sequence[GuestRecord] = ()) -> None:
         """Begin to listen for primaries that die, and to tell peers that this host lives. records: what an earlier agent left."""
         self._notes.remember(records)
-        self._spawn(self._giving_back.run(), "giving back")
-        self._spawn(self.takeover.run(), "takeover")
+        self._go_on(self._giving_back.run, "giving back")
+        self._go_on(self.takeover.run, "takeover")
         for name, address in self._seams.paths.items():
             sender = HeartbeatSender(
                 self._ports.second or self._ports.connector,
@@ -96,7 +96,7 @@ class Roles:
                 self._seams.guests,
             )
             self._senders[name] = sender
-            self._spawn(sender.run(), f"heartbeats to {name}")
+            self._go_on(sender.run, f"heartbeats to {name}")
 
     async def close(self) -> None:
         """The agent stops."""
@@ -202,12 +202,12 @@ class Roles:
             )
 
         record = await self._overrides.activate(copy, activate, fenced, why)
-        self._spawn(self._overrides.reconcile(record), f"reconcile {name}")
+        self.resume_override(record)
         return copy
 
     def resume_override(self, record: GuestRecord) -> None:
-        """A guest that an earlier agent has activated by override, and that runs here."""
-        self._spawn(self._overrides.reconcile(record), f"reconcile {record.name}")
+        """A guest that was activated by override, by an earlier agent or just now, and that runs here."""
+        self._go_on(lambda: self._overrides.reconcile(record), f"reconcile {record.name}")
 
     def second_path_problem(self, peer: str) -> str | None:
         """Why no heartbeat gets through to this peer over the second path; None: they do, or there is none."""
@@ -231,7 +231,8 @@ class Roles:
         self._seams.adopt(domain, self._notes.primary(copy))
         self._backup.hand_out(copy)
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.create_task(work, name=name)
+    def _go_on(self, work: Callable[[], Awaitable[None]], name: str) -> None:
+        lasts = lasting(work, name, self._ports.clock, self._ports.events, self._settings.retry)
+        task = asyncio.create_task(lasts, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -106,6 +106,9 @@ class Takeover:
         except RemusError as error:
             log.warning("%s: not taken over: %s", domain, error)
             self._events.note(domain, "not-taken-over", reason=str(error))
+        except Exception as defect:
+            log.critical("%s: not taken over, by a defect", domain, exc_info=True)
+            self._events.note(domain, "defect", reason=f"take over: {defect!r}")
 
     def turn(self, domain: str) -> asyncio.Lock:
         """For whoever is about to activate a copy of this domain: one at a time."""
