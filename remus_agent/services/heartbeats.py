@@ -134,4 +134,9 @@ class HeardBeats:
                 return
             if not isinstance(message, Beat):
                 raise ReplicationError(f"expected BEAT, received {type(message).__name__}", operation="second path")
+            if message.host != first.host:  # who it is was compared with the connection's certificate for the first one
+                raise ReplicationError(
+                    f"{connection.peer} has said that it is {first.host}, and speaks for {message.host}",
+                    operation="second path",
+                )
             beat = message

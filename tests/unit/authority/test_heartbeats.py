@@ -55,6 +55,19 @@ def test_what_is_no_heartbeat_of_its_sender_ends_the_connection(first: Message, 
     run(test())
 
 
+def test_who_has_said_who_he_is_speaks_for_nobody_else() -> None:
+    async def test() -> None:
+        pair = Pair()
+        connection = await second_path(pair, "mallory")
+        await connection.send(encode(Beat(host="mallory", guests=())))
+        await connection.send(encode(Beat(host="alpha", guests=(UUID,))))
+        with pytest.raises(ConnectionLost):
+            await connection.receive()
+        assert heard(pair) is None
+
+    run(test())
+
+
 def test_ever_new_guests_are_forgotten_again() -> None:
     async def test() -> None:
         pair = Pair(detect=5.0)
