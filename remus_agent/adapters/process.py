@@ -50,7 +50,7 @@ async def run(
     late: str | None = None,
 ) -> bytes:
     """What the program printed. It is killed when this call ends before it does. Raises `error` when it cannot be started, fails,
-    or takes longer than so many seconds. package: what to install where it is missing. late: what to do when it takes too long."""
+    or takes longer than so many seconds. package: what to install where it is missing. late: what to do when it takes long."""
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
