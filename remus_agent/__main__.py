@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from remus_agent import __version__, config, disk_config, faults
-from remus_agent.adapters import memory, systemd
+from remus_agent.adapters import memory, release, systemd
 from remus_agent.adapters.clock import SystemClock
 from remus_agent.adapters.disk.layers import DiskMapping
 from remus_agent.adapters.disk.replicas import FileReplicas
@@ -111,7 +111,7 @@ async def _run(settings: Config) -> None:
         alive = asyncio.create_task(_stay_alive(), name="watchdog")
         stack.callback(alive.cancel)
         systemd.notify("READY=1")
-        log.info("agent %s of host %s is ready", __version__, settings.host.name)
+        log.info("agent %s of host %s is ready", release.running() or __version__, settings.host.name)
         await stop.wait()
         systemd.notify("STOPPING=1")
         log.info("stopping; guests run on, held output stays held")
@@ -210,7 +210,7 @@ def _compose(
         watchdog=XenWatchdog(Control(libs.load()), settings.paths.run / "watchdog.json"),
     )
     paths = {name: str(address) for name, address in settings.replication.second_paths.items()}
-    return AgentService(numbers, peers, ports, PlugOutputBuffers(), backup, paths)
+    return AgentService(numbers, peers, ports, PlugOutputBuffers(), backup, paths, release.running())
 
 
 def _second(settings: Config, encryption: tls.MutualTls | None) -> tcp.TcpConnector | None:

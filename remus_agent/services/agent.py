@@ -54,9 +54,11 @@ class AgentService:
         outputs: OutputBuffers,
         backup: BackupService,
         paths: Mapping[str, str] | None = None,
+        release: str | None = None,
     ) -> None:
-        """paths: second addresses of peers, over which heartbeats are sent to them."""
+        """paths: second addresses of peers, over which heartbeats are sent to them. release: that runs; None: none is known."""
         paths = paths or {}
+        self._release = release
         hypervisor, clock = ports.hypervisor, ports.clock
         self.settings = settings
         self.peers = peers
@@ -163,6 +165,7 @@ class AgentService:
         return {
             "host": self.settings.host,
             "version": __version__,
+            "release": self._release,
             "xen_version": facts.xen_version,
             "cpu_policy": facts.cpu_policy,
             "free_memory_kib": facts.free_memory_kib,

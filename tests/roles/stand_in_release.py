@@ -25,6 +25,7 @@ AGENT = '''"""Answers on the control socket of a host: python -m … HOST FOLDER
 import json, os, pathlib, socket, sys
 
 VERSION = {version!r}
+BUILD = {build!r} or pathlib.Path(sys.prefix).name
 STARTS = {starts!r}
 SPOILS = {spoils!r}
 
@@ -37,7 +38,8 @@ def answer(host, folder, method, params):
         if status["state"] == "protected" and int(asked.read_text()) < 2:
             status["state"] = "seeding"
     if method == "agent":
-        return {{"host": host, "version": VERSION, "xen_version": "4.20", "peers": {{}}, "tls": None, "watchdog": None}}
+        return {{"host": host, "version": VERSION, "release": BUILD, "xen_version": "4.20", "peers": {{}}, "tls": None,
+                "watchdog": None}}
     if method == "list":
         return {{"domains": statuses}}
     if method == "status":
@@ -116,13 +118,22 @@ elif words[0] in ("start", "restart"):
 
 
 def archive(
-    path: Path, version: str, *, starts: bool = True, spoils: str = "", refuses: str = "\0", protocol: int = 2
+    path: Path,
+    version: str,
+    *,
+    starts: bool = True,
+    spoils: str = "",
+    refuses: str = "\0",
+    protocol: int = 2,
+    build: str = "",
 ) -> Path:
     """A release's tar, with the one wheel that it needs. spoils: the host whose guests are silent for good once it has run there.
-    refuses: what must not stand in its configuration."""
+    refuses: what must not stand in its configuration. build: what it says that it is, if not what it is."""
     files = {
         "remus_agent/__init__.py": "",
-        "remus_agent/stand_in.py": AGENT.format(version=version, starts=starts, spoils=spoils, refuses=refuses),
+        "remus_agent/stand_in.py": AGENT.format(
+            version=version, starts=starts, spoils=spoils, refuses=refuses, build=build
+        ),
         "remus_agent/protocol/replication/messages.py": f"PROTOCOL: Final = {protocol}\n",
         **{
             f"remus_agent/units/{unit}.service": f"# of {version}\n"

@@ -170,6 +170,14 @@ def test_a_release_that_does_not_start_is_undone_and_the_primary_is_not_touched(
     assert (pair.folder / "beta" / "etc" / "agent.toml").read_text() == "# of before\n"
 
 
+def test_another_build_of_the_same_version_is_not_taken_for_it(pair: Pair) -> None:
+    new = pair.release_of_this_tree(build="0.1.0-fedcba9876")
+    said = " ".join(pair.upgrade(fails=True).split())
+    assert f"The agent that answers is beta 0.1.0-fedcba9876, expected beta {new}" in said
+    assert f"Undone: {OLD} runs there again" in said
+    assert pair.releases() == [OLD, OLD]
+
+
 def test_a_guest_that_does_not_come_back_is_named_with_what_was_upgraded_already(pair: Pair) -> None:
     """alpha's guest stays unprotected after its restart: alpha is brought back, beta keeps the new release."""
     new = pair.release_of_this_tree(spoils="alpha")
