@@ -22,8 +22,8 @@ requirements:
 attributes:
   check_mode:
     description: >-
-      Can run in check_mode and return changed status prediction without modifying target. The agent is asked whether it would do it,
-      which can take as long as it listens for the old primary.
+      Can run in check_mode and return changed status prediction without modifying target. The agent is asked whether it would do
+      it, which can take as long as it listens for the old primary.
     support: full
   diff_mode:
     description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.

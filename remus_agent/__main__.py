@@ -11,10 +11,9 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from remus_agent import __version__, config, disk_config, faults
-from remus_agent.adapters import memory, release, systemd
+from remus_agent.adapters import memory, release, systemd, turns
 from remus_agent.adapters.clock import SystemClock
 from remus_agent.adapters.disk.layers import DiskMapping
 from remus_agent.adapters.disk.replicas import FileReplicas
@@ -47,10 +46,6 @@ from remus_agent.services.settings import Settings
 
 log = logging.getLogger("remus_agent")
 
-_TURN: Final = 0.0005
-"""Seconds until a busy thread lets another one run. The thread that has a guest down makes a dozen system calls meanwhile, and
-after each of them it would wait for Python's usual 5 ms."""
-
 
 def main() -> None:
     """`remus-agent`: run the agent. Ends with the exit code of the error that stopped it."""
@@ -59,7 +54,7 @@ def main() -> None:
     parser.add_argument("--version", action="version", version=__version__)
     arguments = parser.parse_args()
     logs.setup()
-    sys.setswitchinterval(_TURN)
+    turns.shorten()
     try:
         faults.check()
         asyncio.run(_run(config.load(arguments.config)))

@@ -308,15 +308,16 @@ class Copy:
 
     # Ending
 
-    async def expect_silence(self, quiet: float | None = None) -> None:
+    async def expect_silence(self, quiet: float | None = None, *, end: bool = True) -> None:
         """Wait until a connection that should be dead has shown it, by silence for so many seconds (three heartbeats, unless
-        told otherwise); then end it."""
+        told otherwise); then end it, if that is wanted."""
         quiet = quiet or 3 * self._settings.heartbeat
         asked_at = self._clock.now()
         while self.state in (State.RECEIVING, State.READY):
             silent_for = self._hearing.silent_for
             if silent_for >= quiet:
-                await self.disconnect()
+                if end:
+                    await self.disconnect()
                 return
             if self._clock.now() - asked_at > 2 * quiet:
                 raise AuthorityError(
