@@ -11,6 +11,7 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -28,6 +29,7 @@ VERSION = {version!r}
 BUILD = {build!r} or pathlib.Path(sys.prefix).name
 STARTS = {starts!r}
 SPOILS = {spoils!r}
+FELLS = {fells!r}
 
 
 def answer(host, folder, method, params):
@@ -57,6 +59,8 @@ def main():
         guests = json.loads((folder / "guests.json").read_text())
         guests[host] = [status | {{"state": "silent"}} for status in guests[host]]
         (folder / "guests.json").write_text(json.dumps(guests))
+    if host in FELLS:
+        (folder / ("gone-" + FELLS[host])).touch()
     (folder / host / "asked").write_text("0")
     with (folder / "log").open("a") as log:
         print("start", host, VERSION, file=log)
@@ -126,13 +130,15 @@ def archive(
     refuses: str = "\0",
     protocol: int = 2,
     build: str = "",
+    fells: Mapping[str, str] | None = None,
 ) -> Path:
     """A release's tar, with the one wheel that it needs. spoils: the host whose guests are silent for good once it has run there.
-    refuses: what must not stand in its configuration. build: what it says that it is, if not what it is."""
+    refuses: what must not stand in its configuration. build: what it says that it is, if not what it is. fells: which host
+    is gone once it has started on another one, or on that one."""
     files = {
         "remus_agent/__init__.py": "",
         "remus_agent/stand_in.py": AGENT.format(
-            version=version, starts=starts, spoils=spoils, refuses=refuses, build=build
+            version=version, starts=starts, spoils=spoils, refuses=refuses, build=build, fells=fells or {}
         ),
         "remus_agent/protocol/replication/messages.py": f"PROTOCOL: Final = {protocol}\n",
         **{
