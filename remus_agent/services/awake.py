@@ -5,11 +5,27 @@ from __future__ import annotations
 
 from typing import Final
 
+from remus_agent.errors import AuthorityError
 from remus_agent.ports import Clock
 
 LATE: Final = 1.5
 """Heartbeats between two looks after which this host was away. Silence of three counts as silence, so what is shorter than this
 and not noticed cannot be mistaken for it."""
+
+
+PATIENCE: Final = 10
+"""Times as long as silence has to last, until who never gets to listen for so long in one piece gives up."""
+
+
+def too_busy(host: str, domain: str) -> AuthorityError:
+    """The error of one that gave up, who has heard nothing of this host meanwhile."""
+    return AuthorityError(
+        f"whether {host} is silent is not known: this host was frozen, or too busy to listen",
+        operation="failover",
+        domain=domain,
+        left="nothing was changed",
+        hint="see what loads this host (top, xl top), then repeat it",
+    )
 
 
 class Awake:

@@ -17,6 +17,7 @@ from remus_agent.ports import Connection, Domain
 from remus_agent.protocol.replication.frames import Frame, FrameType
 from remus_agent.protocol.replication.messages import DiskHello, EpochEnd, Hello, MemoryAck, Plain, decode, encode
 from remus_agent.services.announcing import announce
+from remus_agent.services.awake import PATIENCE, too_busy
 from remus_agent.services.backup_ports import BackupPorts
 from remus_agent.services.copy_disks import CopyDisks
 from remus_agent.services.copy_image import CopyImage
@@ -319,9 +320,12 @@ class Copy:
                 if end:
                     await self.disconnect()
                 return
-            if self._clock.now() - asked_at > 2 * quiet:
+            waited = self._clock.now() - asked_at
+            if waited > PATIENCE * quiet and self.last_heard < asked_at:
+                raise too_busy(self.hello.host, self.hello.domain)
+            if waited > 2 * quiet and self.last_heard >= asked_at:
                 raise AuthorityError(
-                    f"the primary is alive: {self.hello.host} was heard {silent_for:.1f} s ago",
+                    f"the primary is alive: {self.hello.host} was heard {self._clock.now() - self.last_heard:.1f} s ago",
                     operation="failover",
                     domain=self.hello.domain,
                     epoch=self.committed_epoch,
