@@ -21,7 +21,9 @@ requirements:
   - a running C(remus-agent) on the host the module runs on
 attributes:
   check_mode:
-    description: Can run in check_mode and return changed status prediction without modifying target.
+    description: >-
+      Can run in check_mode and return changed status prediction without modifying target. The agent is asked whether it would do
+      it, which can take as long as it listens for the old primary.
     support: full
   diff_mode:
     description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
@@ -167,14 +169,15 @@ def failover(client, params, check_mode):
     check(params, status)
     comparison.add("state", status.get("state"), "active")
     result = {"changed": True, "diff": comparison.as_diff(), "protection": status, "already_active": False}
-    if check_mode:
-        return result
     request = {"domain": name, "fenced": params["fenced"]}
     if params["accept_loss"]:
         request["accept_loss"] = True
     for option, fact in (("expected_generation", "generation"), ("expected_session", "session")):
         if status.get(fact) is not None:
             request[option] = status[fact]
+    if check_mode:  # the agent alone knows whether the primary still talks, and what the witness says
+        client.call("failover", {**request, "dry_run": True}, timeout=params["timeout"])
+        return result
     started = time.monotonic()
     client.call("failover", request, timeout=params["timeout"])
     result["seconds"] = round(time.monotonic() - started, 3)

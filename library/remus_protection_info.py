@@ -71,6 +71,10 @@ agent:
     version:
       description: Version of the agent.
       type: str
+    release:
+      description: >-
+        Its release, version and build, as C(remus_release_info) names releases; none where the agent was not installed as one.
+      type: str
     xen_version:
       description: Version of Xen.
       type: str

@@ -52,7 +52,7 @@ options:
     description:
       - What each host said, by its name in the inventory. C(agent_name) is its name among the agents, C(error) why it or its
         agent did not answer, C(domains) the statuses of its agent, C(running) the domains of its toolstack, C(seen) whether the
-        host answered, C(version) and C(xen_version) what its agent says of itself and of Xen.
+        host answered, C(version) and C(xen_version) what its agent says of itself, its release where it says one, and of Xen.
     type: dict
     required: true
 seealso:

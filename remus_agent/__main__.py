@@ -11,10 +11,9 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from remus_agent import __version__, config, disk_config, faults
-from remus_agent.adapters import memory, systemd
+from remus_agent.adapters import memory, release, systemd, turns
 from remus_agent.adapters.clock import SystemClock
 from remus_agent.adapters.disk.layers import DiskMapping
 from remus_agent.adapters.disk.replicas import FileReplicas
@@ -47,10 +46,6 @@ from remus_agent.services.settings import Settings
 
 log = logging.getLogger("remus_agent")
 
-_TURN: Final = 0.0005
-"""Seconds until a busy thread lets another one run. The thread that has a guest down makes a dozen system calls meanwhile, and
-after each of them it would wait for Python's usual 5 ms."""
-
 
 def main() -> None:
     """`remus-agent`: run the agent. Ends with the exit code of the error that stopped it."""
@@ -59,7 +54,7 @@ def main() -> None:
     parser.add_argument("--version", action="version", version=__version__)
     arguments = parser.parse_args()
     logs.setup()
-    sys.setswitchinterval(_TURN)
+    turns.shorten()
     try:
         faults.check()
         asyncio.run(_run(config.load(arguments.config)))
@@ -111,7 +106,7 @@ async def _run(settings: Config) -> None:
         alive = asyncio.create_task(_stay_alive(), name="watchdog")
         stack.callback(alive.cancel)
         systemd.notify("READY=1")
-        log.info("agent %s of host %s is ready", __version__, settings.host.name)
+        log.info("agent %s of host %s is ready", release.running() or __version__, settings.host.name)
         await stop.wait()
         systemd.notify("STOPPING=1")
         log.info("stopping; guests run on, held output stays held")
@@ -210,7 +205,7 @@ def _compose(
         watchdog=XenWatchdog(Control(libs.load()), settings.paths.run / "watchdog.json"),
     )
     paths = {name: str(address) for name, address in settings.replication.second_paths.items()}
-    return AgentService(numbers, peers, ports, PlugOutputBuffers(), backup, paths)
+    return AgentService(numbers, peers, ports, PlugOutputBuffers(), backup, paths, release.running())
 
 
 def _second(settings: Config, encryption: tls.MutualTls | None) -> tcp.TcpConnector | None:

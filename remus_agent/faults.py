@@ -23,6 +23,7 @@ The environment variable REMUS_SEEDED_FAULT names them, separated by commas. Thi
     runs-unnoted             a backup makes a guest run without having noted that it does
     older-copy-kept          a backup keeps an older copy that may be activated when a newer session has committed
     session-unasked          an agent that has just started takes sessions in without having read the record
+    word-never-old           a word that a host may run a guest is acted on however late, also by a host that was frozen
     override-unrecorded      what an operator's word has activated is not written into the record in the witness
     pause-at:<phase>         the primary's agent stops itself (SIGSTOP), once, when an epoch is in that phase, so
                              that a test can kill it exactly there; the phases are those of `Phase`;
@@ -69,6 +70,7 @@ class FaultName(Enum):
     RUNS_UNNOTED = "runs-unnoted"
     OLDER_COPY_KEPT = "older-copy-kept"
     SESSION_UNASKED = "session-unasked"
+    WORD_NEVER_OLD = "word-never-old"
     OVERRIDE_UNRECORDED = "override-unrecorded"
 
 

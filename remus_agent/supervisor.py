@@ -68,11 +68,12 @@ class Watched:
 
 @dataclass(slots=True)
 class Orphan:
-    """A domain whose agent is gone. since, until: monotonic seconds."""
+    """A domain whose agent is gone. since, until: monotonic seconds. told: what was logged last."""
 
     watched: Watched
     since: float
     until: float
+    told: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -283,8 +284,11 @@ class Supervisor:
             try:
                 revived = self._xen.revive(orphan.watched)
             except RemusError as error:
-                log.warning("domain %d: %s", domid, error)
-                revived = False
+                # Not given up, however long it takes: it may be down, and nobody else would resume it.
+                if orphan.told != str(error):
+                    log.warning("domain %d: %s", domid, error)
+                orphan.told = str(error)
+                continue
             if revived:
                 log.warning("domain %d: resumed; its agent had left it suspended", domid)
             if revived is None or revived or time.monotonic() > orphan.until:

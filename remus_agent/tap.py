@@ -10,14 +10,10 @@ import os
 import signal
 import socket
 import sys
-from typing import Final
 
-from remus_agent.adapters import memory
+from remus_agent.adapters import memory, turns
 from remus_agent.adapters.disk.tap_worker import TapWorker
 from remus_agent.observe import logs
-
-TURN: Final = 0.0005
-"""Seconds until a thread that packs a piece lets the one run that serves the kernel."""
 
 
 def main() -> None:
@@ -26,7 +22,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     memory.lock()
-    sys.setswitchinterval(TURN)
+    turns.shorten()
     commands, barriers, pieces, copies = (socket.socket(fileno=int(word)) for word in sys.argv[2:6])
     TapWorker(commands, barriers, pieces, copies).run()
     os._exit(0)  # a thread may be in the middle of a read

@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+import logging
+from typing import Final, Protocol
 
 from remus_agent.errors import RemusError
 
+log = logging.getLogger(__name__)
+
 _TAIL: Final = 2000
+REAP: Final = 10.0
+"""Seconds that a process which was killed may take to end. One that waits for a device that does not answer (state D) takes until
+that does, and who waited for it would wait as long."""
+
+
+class Killed(Protocol):
+    """What is needed of asyncio's process."""
+
+    pid: int
+
+    async def wait(self) -> int: ...
 
 
 def tail(output: bytes) -> str:
     """The end of what a process said, on one line."""
     text = output.decode(errors="replace").strip()
     return " / ".join(text[-_TAIL:].splitlines()) or "it said nothing"
+
+
+async def reap(process: Killed, what: str) -> None:
+    """Wait until a process that was killed has ended, but not for ever."""
+    try:
+        async with asyncio.timeout(REAP):
+            await process.wait()
+    except TimeoutError:
+        log.critical(
+            "%s (process %d) was killed and does not end: it waits for the kernel, see dmesg", what, process.pid
+        )
 
 
 async def run(
@@ -24,8 +49,8 @@ async def run(
     package: str | None = None,
     late: str | None = None,
 ) -> bytes:
-    """What the program printed. It never outlives this call. Raises `error` when it cannot be started, fails, or takes longer
-    than so many seconds. package: what to install where the program is missing. late: what to do when it takes too long."""
+    """What the program printed. It is killed when this call ends before it does. Raises `error` when it cannot be started, fails,
+    or takes longer than so many seconds. package: what to install where it is missing. late: what to do when it takes long."""
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -45,7 +70,7 @@ async def run(
     finally:
         if process.returncode is None:
             process.kill()
-            await process.wait()
+            await reap(process, what)
     if process.returncode != 0:
         raise error(f"{what} failed: {tail(complaint or out)}", operation=operation)
     return out

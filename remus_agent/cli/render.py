@@ -145,6 +145,7 @@ def agent(answer: Mapping[str, Any]) -> str:
         for name, key in (
             ("host", "host"),
             ("version", "version"),
+            ("release", "release"),
             ("Xen", "xen_version"),
         )
     )

@@ -78,7 +78,16 @@ def with_a_witness() -> list[Row[State, Event, Effect]]:
         Row(_S.RETIRING, _E.ANOTHER_OWNS, _S.STANDING_DOWN, STAND_DOWN, lost),
         *(
             Row(state, _E.ANOTHER_OWNS, _S.STANDING_DOWN, STAND_DOWN, lost)
-            for state in (_S.PROTECTED, _S.RECONNECTING, _S.RESEEDING, _S.CONNECTING, _S.SEEDING, _S.FREEING)
+            for state in (
+                _S.PROTECTED,
+                _S.RECONNECTING,
+                _S.RESEEDING,
+                _S.CONNECTING,
+                _S.SEEDING,
+                _S.STOPPING,
+                _S.FREEING,
+                _S.FAILING,
+            )
         ),
         *(
             Row(

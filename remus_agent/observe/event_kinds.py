@@ -66,7 +66,9 @@ PROBLEMS: Final[Mapping[str, Problem]] = MappingProxyType(
         "sweep-failed": Problem(
             "what an earlier agent left could not be cleared up", "after-a-crash-of-the-backups-agent"
         ),
-        "defect": Problem("its protection ended by a defect of the agent", "a-protection-ended-by-a-defect"),
+        "defect": Problem(
+            "the agent's code failed in a way that nobody has foreseen", "a-protection-ended-by-a-defect"
+        ),
     }
 )
 

@@ -19,7 +19,9 @@ from remus_agent.services.backup import BackupService
 from remus_agent.services.defects import Defects
 from remus_agent.services.failover_trial import failover_trial
 from remus_agent.services.forgetting import Forgetting
+from remus_agent.services.fresh_word import fresh_word
 from remus_agent.services.hand_over import ByWord, HandOvers
+from remus_agent.services.lasting import lasting
 from remus_agent.services.making_way import MakingWay
 from remus_agent.services.override import operators_word
 from remus_agent.services.pausing import Pauses
@@ -52,9 +54,11 @@ class AgentService:
         outputs: OutputBuffers,
         backup: BackupService,
         paths: Mapping[str, str] | None = None,
+        release: str | None = None,
     ) -> None:
-        """paths: second addresses of peers, over which heartbeats are sent to them."""
+        """paths: second addresses of peers, over which heartbeats are sent to them. release: that runs; None: none is known."""
         paths = paths or {}
+        self._release = release
         hypervisor, clock = ports.hypervisor, ports.clock
         self.settings = settings
         self.peers = peers
@@ -64,7 +68,7 @@ class AgentService:
         self._outputs = outputs
         self._primaries = primaries = Primaries(settings, peers, ports, outputs, backup)
         self._roles = roles = self._with_witness()
-        self._by_word = ByWord(ports.store, backup.taking_over)
+        self._by_word = ByWord(ports.store, backup.taking_over, clock, settings)
         self._look_after_sessions()
         self._topology = Topology(
             settings.host, peers, paths, clock, hypervisor, ports.witness, backup, roles, primaries
@@ -135,7 +139,8 @@ class AgentService:
             hypervisor, self._ports.clock, events, lambda: found.starting | self.backup.working_names()
         )
         self._sweeping = asyncio.create_task(sweeping, name="sweep copies")
-        self._pausing = asyncio.create_task(self._pauses.run(), name="pauses")
+        pausing = lasting(self._pauses.run, "pauses", self._ports.clock, events, self.settings.retry)
+        self._pausing = asyncio.create_task(pausing, name="pauses")
 
     async def close(self) -> None:
         """The agent stops. Guests run on; held output stays held."""
@@ -160,6 +165,7 @@ class AgentService:
         return {
             "host": self.settings.host,
             "version": __version__,
+            "release": self._release,
             "xen_version": facts.xen_version,
             "cpu_policy": facts.cpu_policy,
             "free_memory_kib": facts.free_memory_kib,
@@ -279,18 +285,20 @@ class AgentService:
         accept_loss: bool = False,
     ) -> Status:
         """Activate this host's copy; see `BackupService.failover`, and with a witness `Roles.failover`."""
-        if self._roles is not None:
-            await self._roles.failover(
-                name, generation=generation, session=session, fenced=fenced, accept_loss=accept_loss
-            )
-            # It is on record, and a new backup is looked for when the witness knows of it.
-            return await self.status(name)
-        await self._by_word.failover(
-            lambda before_run: self.backup.failover(
-                name, before_run, generation=generation, session=session, fenced=fenced
-            ),
-            lambda: operators_word(fenced),
-        )
+        async with fresh_word(self._ports.clock, self.settings) as word:
+            if self._roles is not None:
+                await self._roles.failover(
+                    name, word, generation=generation, session=session, fenced=fenced, accept_loss=accept_loss
+                )
+                # It is on record, and a new backup is looked for when the witness knows of it.
+            else:
+                await self._by_word.failover(
+                    lambda before_run: self.backup.failover(
+                        name, before_run, generation=generation, session=session, fenced=fenced
+                    ),
+                    word,
+                    lambda: operators_word(fenced),
+                )
         return await self.status(name)
 
     async def failover_trial(

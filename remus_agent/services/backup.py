@@ -284,10 +284,14 @@ class BackupService:
         if any(copy.state in (State.TAKING, State.ACTIVATING) for copy in self._copies.of(hello.domain)):
             raise RefusedError("its copy is being taken over here", operation="open session", domain=hello.domain)
 
-    async def expect_silence(self, domain: str, quiet: float) -> None:
-        """Wait until every session of the domain was silent for so many seconds. Raises AuthorityError when one is not."""
+    async def expect_silence(self, domain: str, quiet: float, *, off: str | None = None, end: bool = True) -> None:
+        """Wait until every session of the domain was silent for so many seconds, and end it; not where end is False. off: a host
+        of which somebody says that it is off, which must not be heard over the second path either. Raises AuthorityError when
+        one is not silent."""
         for copy in self.copies_of(domain):
-            await copy.expect_silence(quiet)
+            await copy.expect_silence(quiet, end=end)
+        if off is not None:
+            await self.beats.expect_silence(off, quiet, domain)
 
     async def silence(self, domain: str) -> Copy | None:
         """End all sessions of a domain; the committed copy that is left, if there is one."""

@@ -17,6 +17,7 @@ from remus_agent.ports import Connection, Domain
 from remus_agent.protocol.replication.frames import Frame, FrameType
 from remus_agent.protocol.replication.messages import DiskHello, EpochEnd, Hello, MemoryAck, Plain, decode, encode
 from remus_agent.services.announcing import announce
+from remus_agent.services.awake import PATIENCE, too_busy
 from remus_agent.services.backup_ports import BackupPorts
 from remus_agent.services.copy_disks import CopyDisks
 from remus_agent.services.copy_image import CopyImage
@@ -57,7 +58,7 @@ class Copy:
         self._disks.on_failure = self._disk_failed
         self._disk_error: RemusError | None = None
         self._settings = settings
-        self._hearing = Hearing(hello.domain, clock, settings.silence)
+        self._hearing = Hearing(hello.domain, clock, settings.silence, settings.heartbeat)
         self._image = CopyImage(
             hello,
             ports.hypervisor,
@@ -88,17 +89,19 @@ class Copy:
         return self._hearing.last_heard
 
     async def serve(self, connection: Connection) -> None:
-        """Take in the session until its connection ends, whatever ends it. Never raises RemusError."""
+        """Take in the session until its connection ends, whatever ends it. Never raises, by a defect neither: a copy that looked
+        as if its session went on would keep every takeover of it from being made."""
         self._connection = connection
         heartbeat = asyncio.create_task(self._heartbeat(connection), name=f"heartbeat {self.hello.domain}")
         try:
             while not (self.stop_asked_by_peer or self.handed_over):
                 await self._take(await self._hearing.receive(connection, self.committed_epoch or None))
         except RemusError as error:
-            error = self._disk_error or error
-            await refuse(connection, error, self.hello.domain, self._settings.connect)
-            await self._disks.stop(error)
-            await self._end(error)
+            await self._over(connection, self._disk_error or error)
+        except Exception as defect:
+            log.critical("%s: its session ended by a defect of this agent", self.hello.domain, exc_info=True)
+            self._events.note(self.hello.domain, "defect", reason=repr(defect))
+            await self._over(connection, self._image.broken(f"the backup's agent failed by a defect: {defect!r}"))
         finally:
             heartbeat.cancel()
             await asyncio.gather(heartbeat, return_exceptions=True)
@@ -180,14 +183,14 @@ class Copy:
             await self._disks.hand_over(self._image.commit)
         try:
             await self._image.build(target, operation)
-        except RemusError:
+        except Exception:  # a defect, too, must not leave it for ever in the state of one that is about to run
             await self._activation_failed()
             raise
         with self._standing():
             await before_run()
         try:
             self.running = await target.activate(self.hello.domain)
-        except RemusError:
+        except Exception:
             await self._activation_failed()
             raise
         self.generation += 1
@@ -202,10 +205,11 @@ class Copy:
         """Around what leaves a whole copy when it fails."""
         try:
             yield
-        except RemusError as error:
+        except Exception as error:
             self.reason = str(error)
             self._advance(Event.NOT_READY)
-            error.left = error.left or "nothing was activated, the copy stands"
+            if isinstance(error, RemusError):
+                error.left = error.left or "nothing was activated, the copy stands"
             raise
 
     async def discard(self, event: Event = Event.DISCARD_ASKED) -> None:
@@ -275,12 +279,18 @@ class Copy:
             await refuse(self._connection, error, self.hello.domain, self._settings.connect)
             await self._connection.close()
 
+    async def _over(self, connection: Connection, error: RemusError) -> None:
+        await refuse(connection, error, self.hello.domain, self._settings.connect)
+        await self._disks.stop(error)
+        await self._end(error)
+
     async def _end(self, error: RemusError) -> None:
         self.reason = str(error)
         if self.state not in (State.RECEIVING, State.READY):
             return
         log.warning("%s: session ended: %s", self.hello.domain, error)
-        event = Event.COPY_BROKEN if isinstance(error, HypervisorError) else Event.CONNECTION_ENDED
+        broken = isinstance(error, HypervisorError) or not self._image.whole
+        event = Event.COPY_BROKEN if broken else Event.CONNECTION_ENDED
         for effect in self._advance(event):
             if effect is Effect.ABORT:
                 await self._abort()
@@ -292,25 +302,30 @@ class Copy:
         try:
             while True:
                 await self._clock.sleep(self._settings.heartbeat)
+                self._hearing.look()
                 await connection.send(encode(Plain(FrameType.HEARTBEAT, self.committed_epoch)))
         except PeerError:
             return  # the receiving side notices and reports it
 
     # Ending
 
-    async def expect_silence(self, quiet: float | None = None) -> None:
+    async def expect_silence(self, quiet: float | None = None, *, end: bool = True) -> None:
         """Wait until a connection that should be dead has shown it, by silence for so many seconds (three heartbeats, unless
-        told otherwise); then end it."""
+        told otherwise); then end it, if that is wanted."""
         quiet = quiet or 3 * self._settings.heartbeat
         asked_at = self._clock.now()
         while self.state in (State.RECEIVING, State.READY):
             silent_for = self._hearing.silent_for
             if silent_for >= quiet:
-                await self.disconnect()
+                if end:
+                    await self.disconnect()
                 return
-            if self._clock.now() - asked_at > 2 * quiet:
+            waited = self._clock.now() - asked_at
+            if waited > PATIENCE * quiet and self.last_heard < asked_at:
+                raise too_busy(self.hello.host, self.hello.domain)
+            if waited > 2 * quiet and self.last_heard >= asked_at:
                 raise AuthorityError(
-                    f"the primary is alive: {self.hello.host} was heard {silent_for:.1f} s ago",
+                    f"the primary is alive: {self.hello.host} was heard {self._clock.now() - self.last_heard:.1f} s ago",
                     operation="failover",
                     domain=self.hello.domain,
                     epoch=self.committed_epoch,

@@ -45,6 +45,8 @@ class CopyImage:
         """The committed one."""
         self.last = False
         """Whether its primary has said that no epoch follows this one."""
+        self.whole = True
+        """Whether memory is at the committed epoch: not from a commit on until the domain has been given its pages."""
         self.commit: CommitRecord | None = None
         self.target: Target | None = None
         self._hello = hello
@@ -107,6 +109,7 @@ class CopyImage:
         disks = await self._disks.staged(end.epoch)
         record = CommitRecord(self._hello.session, self._hello.generation, end.epoch, commit_digest(digest, disks))
         await self._journal.commit(record)
+        self.whole = False
         self.commit = record
         self._disks.committed(end.epoch)
         if self.epoch == 0:
@@ -120,6 +123,7 @@ class CopyImage:
         lost = await self._acknowledge(MemoryAck(epoch=end.epoch, digest=digest))
         self.drop_staged()
         await target.feed(staged.page_records)
+        self.whole = True
         await self._disks.apply()
         if lost is not None:
             raise lost  # only now: what is committed has to be applied, whoever has heard of it

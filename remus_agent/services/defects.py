@@ -54,3 +54,6 @@ class Defects:
         except RemusError as error:
             log.error("%s: it cannot go on yet after a defect: %s", name, error)
             self.after(name)
+        except Exception:
+            log.critical("%s: it cannot go on yet after a defect, by another one", name, exc_info=True)
+            self.after(name)

@@ -156,6 +156,8 @@ class DiskSet:
                         log.critical("disk %s: %s", vdev, error)
                         self._on_failure(vdev, error)
                     self._problems[vdev] = str(error)
+                except Exception:
+                    log.critical("disk %s: what is below it is not known, by a defect", vdev, exc_info=True)
                 else:
                     self._problems.pop(vdev, None)
             await self._clock.sleep(self._settings.look)

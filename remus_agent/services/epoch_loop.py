@@ -130,7 +130,7 @@ class EpochLoop:
         self.commit = self.commit.memory_ack(epoch)
         disks.committed(epoch)
         if self.commit.disks:
-            for name in await session.guard(disks.wait_ack(epoch)):
+            for name in await session.guard(lambda: disks.wait_ack(epoch)):
                 self.commit = self.commit.disk_ack(epoch, name)
 
     async def _ship(self, session: PrimarySession, checkpoint: Checkpoint, seeded_pages: int, *, last: bool) -> int:

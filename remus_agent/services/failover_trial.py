@@ -47,7 +47,7 @@ async def failover_trial(
         )
     if fenced or witness is None:
         check_proof(name, copy.hello.host, fenced)
-    await backup.expect_silence(name, max(3 * settings.heartbeat, settings.detect))
+    await backup.expect_silence(name, settings.quiet, off=fenced.get("host"), end=False)
     if witness is None:
         return _answer(copy, f"an operator's proof that {copy.hello.host} is off")
     try:

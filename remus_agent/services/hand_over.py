@@ -21,6 +21,7 @@ from remus_agent.ports import Clock, Connection, Hypervisor
 from remus_agent.protocol.replication.frames import FrameType
 from remus_agent.protocol.replication.messages import AskOutcome, Outcome, Plain, encode
 from remus_agent.services.copy import Copy
+from remus_agent.services.fresh_word import LOOK_AGAIN, FreshWord, fresh_word
 from remus_agent.services.settings import Settings
 from remus_agent.store_ports import GuestRecord, GuestStore
 
@@ -51,34 +52,51 @@ class Permission(Protocol):
 class ByWord:
     """Permission by the primary's word, without a witness. taking_over: no session of the domain is taken in meanwhile."""
 
-    def __init__(self, store: GuestStore, taking_over: Callable[[str], AbstractContextManager[None]]) -> None:
+    def __init__(
+        self,
+        store: GuestStore,
+        taking_over: Callable[[str], AbstractContextManager[None]],
+        clock: Clock,
+        settings: Settings,
+    ) -> None:
         self._store = store
         self._taking_over = taking_over
+        self._clock = clock
+        self._settings = settings
 
     async def hand_over(self, copy: Copy) -> None:
         domain = copy.hello.domain
+
+        async def before_run() -> None:
+            await self._store.save(active_record(copy, starting=copy.working_name))
+            word.require(domain, "take over", f"nothing: {copy.hello.host} is told, and its guest goes on there")
+
         with self._taking_over(domain):
             try:
-                await copy.take(lambda: self._store.save(active_record(copy, starting=copy.working_name)))
+                async with fresh_word(self._clock, self._settings) as word:
+                    await copy.take(before_run)
             except RemusError:
                 if not copy.may_have_run:
                     await self.forget_hand_over(domain)
                 raise
             await self._ran(copy)
 
-    async def failover(self, activate: Callable[[BeforeRun], Awaitable[Copy]], word: Callable[[], str]) -> Copy:
-        """Activate a copy on an operator's proof. activate: calls what it is given when the guest is built and about to run.
-        word: his proof, as it is noted then. Without that note the guest runs as well; only that it is not finished then, should
+    async def failover(
+        self, activate: Callable[[BeforeRun], Awaitable[Copy]], word: FreshWord, proof: Callable[[], str]
+    ) -> Copy:
+        """Activate a copy on an operator's word. activate: calls what it is given when the guest is built and about to run.
+        proof: his, as it is noted then. Without that note the guest runs as well; only that it is not finished then, should
         this agent die right there. Raises RemusError; JournalError also when it runs and a restart would not know that."""
         noted: Copy | None = None
 
         async def before_run(copy: Copy) -> None:
             nonlocal noted
             try:
-                await self._store.save(active_record(copy, starting=copy.working_name, override=word()))
+                await self._store.save(active_record(copy, starting=copy.working_name, override=proof()))
                 noted = copy
             except RemusError as error:
                 log.error("%s: would not be finished by the next agent: %s", copy.hello.domain, error)
+            word.require(copy.hello.domain, "failover", LOOK_AGAIN)
 
         try:
             copy = await activate(before_run)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from remus_agent.ports import Clock, Connection
 from remus_agent.protocol.replication.frames import Frame
+from remus_agent.services.awake import LATE, Awake
 from remus_agent.services.deadlines import receive_within
 
 
 class Hearing:
-    """Of one session. silence: seconds without any frame after which its connection counts as ended."""
+    """Of one session. silence: seconds without any frame after which its connection counts as ended. heartbeat: seconds between
+    two frames of a primary that lives, and between two calls of `look`."""
 
-    def __init__(self, domain: str, clock: Clock, silence: float) -> None:
+    def __init__(self, domain: str, clock: Clock, silence: float, heartbeat: float) -> None:
         self.last_heard = clock.now()
+        self._awake = Awake(clock, LATE * heartbeat)
         self._domain = domain
         self._clock = clock
         self._silence = silence
@@ -27,10 +30,15 @@ class Hearing:
         self.last_heard = self._clock.now()
         return frame
 
+    def look(self) -> None:
+        """This host is awake."""
+        self._awake.since()
+
     @property
     def silent_for(self) -> float:
-        """Seconds for which we have listened and heard nothing. While an epoch is being staged or applied nobody listens, and a
-        primary that lives can't be told from one that doesn't."""
+        """Seconds for which we have listened and heard nothing. While an epoch is being staged or applied nobody listens, nor
+        while this host is frozen, and a primary that lives can't be told from one that doesn't."""
+        awake = self._awake.since()
         if self._listening_since is None:
             return 0.0
-        return self._clock.now() - max(self.last_heard, self._listening_since)
+        return self._clock.now() - max(self.last_heard, self._listening_since, awake)

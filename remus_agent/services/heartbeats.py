@@ -8,9 +8,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from remus_agent.errors import PeerError, ReplicationError
+from remus_agent.errors import AuthorityError, PeerError, ReplicationError
 from remus_agent.ports import Clock, Connection, Connector
 from remus_agent.protocol.replication.messages import MAX_GUESTS, Beat, decode, encode
+from remus_agent.services.awake import LATE, PATIENCE, Awake, too_busy
 from remus_agent.services.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -78,8 +79,13 @@ class HeardBeats:
     def __init__(self, clock: Clock, settings: Settings) -> None:
         self._clock = clock
         self._settings = settings
+        self._awake = Awake(clock, LATE * settings.heartbeat)
         self._heard: dict[tuple[str, str], float] = {}
         self._hosts: dict[str, float] = {}
+
+    def look(self) -> None:
+        """This host is awake."""
+        self._awake.since()
 
     def heard(self, host: str, guest: str) -> float | None:
         """When this host last said that it looks after this guest (UUID); None: never."""
@@ -89,6 +95,26 @@ class HeardBeats:
         """When anything came from this host; None: never, or not for twice as long as a detector waits."""
         heard = self._hosts.get(host)
         return None if heard is None or self._clock.now() - heard >= 2 * self._settings.detect else heard
+
+    async def expect_silence(self, host: str, quiet: float, domain: str) -> None:
+        """Return when nothing came from this host for so many seconds in which this one listened. Raises AuthorityError when it
+        goes on. domain: for which it is asked."""
+        asked_at = self._clock.now()
+        while True:
+            awake, now, heard = self._awake.since(), self._clock.now(), self._hosts.get(host)
+            if heard is None or now - max(heard, awake) >= quiet:
+                return
+            if now - asked_at > PATIENCE * quiet and heard < asked_at:
+                raise too_busy(host, domain)
+            if now - asked_at > 2 * quiet and heard >= asked_at:
+                raise AuthorityError(
+                    f"{host} is on: its agent was heard over the second path {now - heard:.1f} s ago",
+                    operation="failover",
+                    domain=domain,
+                    left="nothing was changed",
+                    hint=f"make sure that {host} is really off, and give the proof again",
+                )
+            await self._clock.sleep(self._settings.heartbeat / 4)
 
     def _take(self, beat: Beat, now: float) -> None:
         # What is older than a detector's patience tells nobody anything: a peer can't make this grow by naming ever new guests.
@@ -110,4 +136,9 @@ class HeardBeats:
                 return
             if not isinstance(message, Beat):
                 raise ReplicationError(f"expected BEAT, received {type(message).__name__}", operation="second path")
+            if message.host != first.host:  # who it is was compared with the connection's certificate for the first one
+                raise ReplicationError(
+                    f"{connection.peer} has said that it is {first.host}, and speaks for {message.host}",
+                    operation="second path",
+                )
             beat = message

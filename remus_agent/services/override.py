@@ -117,6 +117,7 @@ class Overrides:
             log.warning("%s: no longer runs here: %s", record.name, error)
             self._ports.events.note(record.name, "guest-gone", reason=str(error))
             self.words.pop(record.name)
+            self._hand_out(record.name)
             await self._ports.store.remove(record.name)
             return
         try:
@@ -125,7 +126,10 @@ class Overrides:
             log.error("%s: will be written into the record once more after a restart: %s", record.name, error)
         self._adopt(domain, record)
         self.words.pop(record.name)
-        for copy in self._backup.copies_of(record.name):
+        self._hand_out(record.name)
+
+    def _hand_out(self, name: str) -> None:
+        for copy in self._backup.copies_of(name):
             if copy.running is not None:
                 self._backup.hand_out(copy)
 

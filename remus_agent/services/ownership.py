@@ -195,6 +195,10 @@ class Witnessed:
             except RemusError as error:
                 session.fail(error)
                 return
+            except Exception as defect:
+                log.critical("%s: the backup is not named, by a defect", self._name, exc_info=True)
+                session.fail(AuthorityError(f"a defect of the agent: {defect!r}", operation=Want.REGISTER.value))
+                return
             else:
                 self.reason = None
                 return

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
 
-from remus_agent.errors import DomainNotFound
+from remus_agent.errors import AlreadyProtected, DomainNotFound
 from remus_agent.machines.primary import ALONE, NOT_OURS, State
 from remus_agent.machines.watchdog import AUTHORITY
 from remus_agent.ports import Domain, OutputBuffers
@@ -98,7 +98,11 @@ class Primaries(Mapping[str, PrimaryService]):
     def start(
         self, domain: Domain, record: GuestRecord, *, resumed: bool = False, solo: bool = False
     ) -> PrimaryService:
-        """Protect a guest from now on. resumed: an earlier agent began it. solo: it runs alone, output open."""
+        """Protect a guest from now on. resumed: an earlier agent began it. solo: it runs alone, output open. Raises
+        AlreadyProtected: two that take the checkpoints of one guest take the dirty pages away from each other."""
+        name = domain.name
+        if self.protects(name) and not self.tasks[name].done():  # one that a defect has ended is begun anew
+            raise AlreadyProtected("this host's agent protects it already", operation="protect", domain=name)
         rights = self.rights
         service = PrimaryService(
             domain,
@@ -113,11 +117,11 @@ class Primaries(Mapping[str, PrimaryService]):
             destroy=lambda domain: destroy_stale(domain, self._ports.hypervisor, self._outputs),
             depart=self._depart,
         )
-        self._services[domain.name] = service
-        task = asyncio.create_task(service.run(), name=f"primary {domain.name}")
+        self._services[name] = service
+        task = asyncio.create_task(service.run(), name=f"primary {name}")
         task.add_done_callback(lambda done: self._report_end(service, done))
-        task.add_done_callback(lambda _: self._forget_departed(domain.name, service))
-        self.tasks[domain.name] = task
+        task.add_done_callback(lambda _: self._forget_departed(name, service))
+        self.tasks[name] = task
         return service
 
     def adopt(self, domain: Domain, record: GuestRecord) -> None:

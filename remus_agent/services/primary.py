@@ -33,6 +33,7 @@ from remus_agent.services.departure import Departure
 from remus_agent.services.epoch_loop import EpochLoop
 from remus_agent.services.epochs import EpochRecord
 from remus_agent.services.kept_record import KeptRecord
+from remus_agent.services.lasting import lasting
 from remus_agent.services.leaving import Leaving
 from remus_agent.services.ownership import PrimaryRights, Unwitnessed
 from remus_agent.services.primary_ports import PrimaryPorts
@@ -232,7 +233,8 @@ class PrimaryService:
         """Live until a terminal state. On cancellation (the agent stops) the guest runs on with its output held as it is."""
         effects: tuple[Effect, ...]
         self.state, effects = self._begin
-        watching = asyncio.create_task(self._parts.devices.run(lambda: self._parts.session, lambda: self.state in HELD))
+        devices = lambda: self._parts.devices.run(lambda: self._parts.session, lambda: self.state in HELD)  # noqa: E731
+        watching = asyncio.create_task(self._lasting(devices, "the look at its devices"))
         try:
             while effects:
                 event: Event | None = None
@@ -269,6 +271,10 @@ class PrimaryService:
     def _touch(self) -> None:
         self.changed.set()
         self.changed = asyncio.Event()
+
+    async def _lasting(self, work: Callable[[], Awaitable[None]], what: str) -> None:
+        ports = self._ports
+        await lasting(work, what, ports.clock, ports.events, self._settings.retry, guest=self.domain.name)
 
     def _disk_failed(self, vdev: str, error: RemusError) -> None:
         self._ports.events.note(

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from remus_agent.errors import AuthorityError, DomainNotFound, RemusError, WitnessError
 from remus_agent.machines import backup as backup_machine
@@ -18,9 +17,11 @@ from remus_agent.services.authority import Authority
 from remus_agent.services.backup import BackupService, refuse_another
 from remus_agent.services.copy import Copy
 from remus_agent.services.fencing import Fencer, check_proof
+from remus_agent.services.fresh_word import LOOK_AGAIN, FreshWord
 from remus_agent.services.giving_back import GivingBack
 from remus_agent.services.hand_over import BeforeRun
 from remus_agent.services.heartbeats import HeartbeatSender
+from remus_agent.services.lasting import lasting
 from remus_agent.services.override import Overrides, refused
 from remus_agent.services.ownership import Witnessed, claim
 from remus_agent.services.primary_ports import PrimaryPorts
@@ -84,8 +85,8 @@ class Roles:
     def start(self, records: Sequence[GuestRecord] = ()) -> None:
         """Begin to listen for primaries that die, and to tell peers that this host lives. records: what an earlier agent left."""
         self._notes.remember(records)
-        self._spawn(self._giving_back.run(), "giving back")
-        self._spawn(self.takeover.run(), "takeover")
+        self._go_on(self._giving_back.run, "giving back")
+        self._go_on(self.takeover.run, "takeover")
         for name, address in self._seams.paths.items():
             sender = HeartbeatSender(
                 self._ports.second or self._ports.connector,
@@ -95,7 +96,7 @@ class Roles:
                 self._seams.guests,
             )
             self._senders[name] = sender
-            self._spawn(sender.run(), f"heartbeats to {name}")
+            self._go_on(sender.run, f"heartbeats to {name}")
 
     async def close(self) -> None:
         """The agent stops."""
@@ -115,7 +116,14 @@ class Roles:
         return Witnessed(self._authority, record, self._settings, self._ports.clock)
 
     async def failover(
-        self, name: str, *, generation: int | None, session: str | None, fenced: dict[str, str], accept_loss: bool
+        self,
+        name: str,
+        word: FreshWord,
+        *,
+        generation: int | None,
+        session: str | None,
+        fenced: dict[str, str],
+        accept_loss: bool,
     ) -> Copy:
         """Activate this host's copy on an operator's word: by the witness, or where that gives no word by a proof of fencing and
         with a loss that is accepted; that is recorded, and reported until the witness says so. Where only fencing is waited for,
@@ -123,12 +131,14 @@ class Roles:
         waiting = self._fencer.waiting(name)
         if waiting is not None:
             refuse_another(waiting.copy, generation, session)
+            if fenced:
+                await self._backup.beats.expect_silence(fenced["host"], self._settings.quiet, name)
             return await self._fencer.prove(waiting, fenced)
         if fenced and accept_loss:
             await self.takeover.stop_attempt(name)
         async with self.takeover.turn(name):
             return await self._failover(
-                name, generation=generation, session=session, fenced=fenced, accept_loss=accept_loss
+                name, word, generation=generation, session=session, fenced=fenced, accept_loss=accept_loss
             )
 
     async def hand_over(self, copy: Copy) -> None:
@@ -148,7 +158,14 @@ class Roles:
         """As hand_over.Permission says. Every takeover leaves a note, and whoever needs it no more removes it."""
 
     async def _failover(
-        self, name: str, *, generation: int | None, session: str | None, fenced: dict[str, str], accept_loss: bool
+        self,
+        name: str,
+        word: FreshWord,
+        *,
+        generation: int | None,
+        session: str | None,
+        fenced: dict[str, str],
+        accept_loss: bool,
     ) -> Copy:
         copy = self._backup.require_copy(name)
         if copy.state is backup_machine.State.ACTIVE:
@@ -156,8 +173,10 @@ class Roles:
         refuse_another(copy, generation, session)
         if fenced:
             check_proof(name, copy.hello.host, fenced)
-        await self._backup.expect_silence(name, max(3 * self._settings.heartbeat, self._settings.detect))
+        await self._backup.expect_silence(name, self._settings.quiet, off=fenced.get("host"))
         why: RemusError
+        if fenced:
+            word.require(name, "failover", LOOK_AGAIN)  # it spares the fencing
         patience = self._settings.connect if fenced and accept_loss else None
         try:
             if copy.state is not backup_machine.State.STALE:
@@ -169,9 +188,13 @@ class Roles:
             raise refused(why, name) from why
 
         def activate(before_run: BeforeRun) -> Awaitable[Copy]:
+            async def noted(built: Copy) -> None:
+                await before_run(built)
+                word.require(name, "failover", LOOK_AGAIN)
+
             return self._backup.failover(
                 name,
-                before_run,
+                noted,
                 generation=generation,
                 session=session,
                 fenced=fenced,
@@ -179,12 +202,12 @@ class Roles:
             )
 
         record = await self._overrides.activate(copy, activate, fenced, why)
-        self._spawn(self._overrides.reconcile(record), f"reconcile {name}")
+        self.resume_override(record)
         return copy
 
     def resume_override(self, record: GuestRecord) -> None:
-        """A guest that an earlier agent has activated by override, and that runs here."""
-        self._spawn(self._overrides.reconcile(record), f"reconcile {record.name}")
+        """A guest that was activated by override, by an earlier agent or just now, and that runs here."""
+        self._go_on(lambda: self._overrides.reconcile(record), f"reconcile {record.name}")
 
     def second_path_problem(self, peer: str) -> str | None:
         """Why no heartbeat gets through to this peer over the second path; None: they do, or there is none."""
@@ -208,7 +231,8 @@ class Roles:
         self._seams.adopt(domain, self._notes.primary(copy))
         self._backup.hand_out(copy)
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.create_task(work, name=name)
+    def _go_on(self, work: Callable[[], Awaitable[None]], name: str) -> None:
+        lasts = lasting(work, name, self._ports.clock, self._ports.events, self._settings.retry)
+        task = asyncio.create_task(lasts, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

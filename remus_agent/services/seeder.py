@@ -88,6 +88,6 @@ class Seeder:
             return None
         self._disk_meter = CopyMeter(self._clock, "bytes")
         try:
-            return await self._asked.interrupts(session.guard(disks.copy()))
+            return await self._asked.interrupts(session.guard(disks.copy))
         finally:
             self._disk_meter = None

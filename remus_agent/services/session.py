@@ -7,7 +7,7 @@ connection ends every wait of the session with the same error.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from remus_agent.errors import ConnectionLost, PeerError, PeerRefused, PeerTimeout, ProtocolError, RemusError
@@ -112,9 +112,9 @@ class PrimarySession:
         if not self._stopping:
             self._finish(error)
 
-    async def guard(self, work: Coroutine[Any, Any, T]) -> T:
-        """What the work returns; raises the session's end if that comes first."""
-        task = asyncio.create_task(work, name=f"work {self._domain}")
+    async def guard(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What the work returns, which is begun here (see `asking.Work`); raises the session's end if that comes first."""
+        task = asyncio.create_task(work(), name=f"work {self._domain}")
         ended = asyncio.create_task(self._ended.wait())
         try:
             await asyncio.wait({task, ended}, return_when=asyncio.FIRST_COMPLETED)

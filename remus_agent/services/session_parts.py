@@ -84,7 +84,7 @@ class SessionParts:
         session = await open_session(ports.connector, self._address, hello, self._settings, ports.clock)
         self.session = session
         await disks.open()
-        await session.guard(disks.connect(ports.connector, self._address, hello, session))
+        await session.guard(lambda: disks.connect(ports.connector, self._address, hello, session))
 
     async def abandon(self) -> None:
         """End the session in any state; the disks stay tapped."""

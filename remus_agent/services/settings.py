@@ -55,3 +55,14 @@ class Settings:
     def tick(self) -> float:
         """Seconds between two looks of a detector."""
         return self.detect / 10
+
+    @property
+    def longest_word(self) -> float:
+        """Seconds after which nothing is activated any more on an operator's word or a primary's: what it takes at most when all
+        goes well."""
+        return 2 * self.quiet + self.connect + self.activate + self.ack
+
+    @property
+    def quiet(self) -> float:
+        """Seconds without a word after which a host counts as silent when an operator fails over."""
+        return max(3 * self.heartbeat, self.detect)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from remus_agent.errors import AlreadyProtected, RefusedError
+from remus_agent.machines.backup import State
 from remus_agent.machines.primary import ALONE, NOT_OURS
 from remus_agent.ports import Clock, Hypervisor
 from remus_agent.relay_ports import Reserved
@@ -86,9 +87,19 @@ class TakenDomains:
             )
 
     def refuse_copies(self, name: str, operation: str) -> None:
-        """Raises RefusedError where this host is its backup."""
+        """Raises RefusedError where this host is its backup, or was until just now."""
         copy = self._backup.copy_of(name)
-        if copy is not None and copy.state.value in ("receiving", "ready", "orphaned", "stale", "activating"):
+        if copy is None:
+            return
+        if copy.state is State.ACTIVE and self._backup.witnessed:
+            raise RefusedError(
+                "it was taken over here, and the agent looks after it as soon as that is noted and the witness says so",
+                operation=operation,
+                domain=name,
+                left="nothing was changed",
+                hint=f"see `remusctl status {name}`: it is protected by itself",
+            )
+        if copy.state not in (State.ACTIVE, State.DISCARDED):
             raise RefusedError(
                 "this host holds a copy of it as backup",
                 operation=operation,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 from remus_agent.errors import AuthorityError, RemusError, WitnessUnknown
 from remus_agent.faults import FaultName, active
@@ -55,6 +56,7 @@ class Takeover:
     async def run(self) -> None:
         """Look at every guest, a tick after the other; never ends by itself."""
         while True:
+            self._backup.beats.look()
             for domain in self._backup.names():
                 self._look(domain)
             await self._clock.sleep(self._settings.tick)
@@ -104,6 +106,9 @@ class Takeover:
         except RemusError as error:
             log.warning("%s: not taken over: %s", domain, error)
             self._events.note(domain, "not-taken-over", reason=str(error))
+        except Exception as defect:
+            log.critical("%s: not taken over, by a defect", domain, exc_info=True)
+            self._events.note(domain, "defect", reason=f"take over: {defect!r}")
 
     def turn(self, domain: str) -> asyncio.Lock:
         """For whoever is about to activate a copy of this domain: one at a time."""
@@ -132,12 +137,13 @@ class Takeover:
                         "no committed copy is left that may be activated", operation="take over", domain=domain
                     )
                 copy.ask_to_take()
-                await self._notes.asks(copy)
-                await self._win(copy, reason, patience)
-                for other in self._backup.copies_of(domain):
-                    if other is not copy and other.state in (State.ORPHANED, State.STALE):
-                        await other.discard(Event.SUPERSEDED)
-                await self._fence(copy, proof or {})
+                with _standing(copy):
+                    await self._notes.asks(copy)
+                    await self._win(copy, reason, patience)
+                    for other in self._backup.copies_of(domain):
+                        if other is not copy and other.state in (State.ORPHANED, State.STALE):
+                            await other.discard(Event.SUPERSEDED)
+                    await self._fencer.before_activation(copy, proof or {})
                 await self._run_here(copy)
             await self._taken(copy)
         return copy
@@ -147,8 +153,9 @@ class Takeover:
         does; a copy that this host owns then and never ran is not activated by itself any more, because its guest is given
         back."""
         with self._backup.taking_over(copy.hello.domain):
-            await self._notes.asks(copy)
-            await self._win(copy, reason, None)
+            with _standing(copy):
+                await self._notes.asks(copy)
+                await self._win(copy, reason, None)
             try:
                 await self._run_here(copy)
             except RemusError:
@@ -161,14 +168,6 @@ class Takeover:
         """Whether its guest, which this host owns and has never run, still has to be given back."""
         return copy.won and any(record.uuid == copy.hello.uuid for record in self._notes.taking)
 
-    async def _fence(self, copy: Copy, proof: Mapping[str, str]) -> None:
-        """Return when the copy may be activated, as far as its former owner's host is concerned."""
-        try:
-            await self._fencer.before_activation(copy, proof)
-        except BaseException:  # the agent stops: what the copy is now has to be true
-            copy.refused(Event.OWNERSHIP_REFUSED)
-            raise
-
     async def _run_here(self, copy: Copy) -> None:
         """Activate the copy of a guest that this host owns."""
         try:
@@ -180,26 +179,20 @@ class Takeover:
         await self._notes.ran(copy)
 
     async def _win(self, copy: Copy, reason: str, patience: float | None) -> None:
-        """Return when this host owns the guest; otherwise the copy is told why not."""
+        """Return when this host owns the guest. Raises otherwise; a copy that is stale by now is told so."""
         try:
             async with asyncio.timeout(patience):
                 settled = await self._settle(copy, reason)
         except TimeoutError:
-            copy.refused(Event.OWNERSHIP_REFUSED)
             raise WitnessUnknown(
                 f"no word within {patience:g} s", operation="take over", domain=copy.hello.domain
             ) from None
-        except BaseException:  # also when the agent stops: what the copy is now has to be true
-            copy.refused(Event.OWNERSHIP_REFUSED)
-            raise
         if settled.verdict is Verdict.GO:
             return
         error = _not_offered(copy, settled)
         if settled.verdict is Verdict.STAND_DOWN:
             copy.refused(Event.STALE)
             error.left = "the copy is kept, but is stale: the guest ran on without it"
-        else:
-            copy.refused(Event.OWNERSHIP_REFUSED)
         raise error
 
     async def _settle(self, copy: Copy, reason: str) -> Settled:
@@ -207,6 +200,18 @@ class Takeover:
         stake = Stake(Want.TAKE, self._authority.host, hello.domain, hello.generation, hello.host, reason)
         # Whoever asks here must know: a takeover that was granted unheard would leave the guest to nobody.
         return await self._authority.settle(hello.uuid, stake, until_known=True)
+
+
+@contextlib.contextmanager
+def _standing(copy: Copy) -> Iterator[None]:
+    """Around what comes before the activation. Whatever ends it there, an operator who takes it into his own hands or the agent's
+    stop too: the copy must not stay one that is being taken over, which nobody could ever activate."""
+    try:
+        yield
+    except BaseException:
+        if copy.state is State.TAKING:
+            copy.refused(Event.OWNERSHIP_REFUSED)
+        raise
 
 
 def _not_offered(copy: Copy, settled: Settled) -> AuthorityError:

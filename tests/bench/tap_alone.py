@@ -16,13 +16,13 @@ import threading
 import time
 from pathlib import Path
 
+from remus_agent.adapters import turns
 from remus_agent.adapters.disk.tap import TapLimits
 from remus_agent.adapters.disk.tap_server import TapServer
 from remus_agent.protocol.disk.pieces import DiskEnd
 from remus_agent.protocol.disk.regions import RegionMap, map_bytes
 from remus_agent.protocol.disk.tap_log import FIRST_EPOCH, TapLog
 from remus_agent.protocol.nbd.messages import Export
-from remus_agent.tap import TURN
 
 NAME = "alone"
 MIB = 1 << 20
@@ -64,7 +64,7 @@ class Drain(threading.Thread):
 
 def main(path: str, mib: str, seconds: str = "0.5") -> None:
     """Run from the command line."""
-    sys.setswitchinterval(TURN)
+    turns.shorten()
     size, lock = int(mib) * MIB, threading.Lock()
     regions = RegionMap.create(bytearray(map_bytes(size)), "00000000-0000-0000-0000-000000000001", size)
     limits = TapLimits()

@@ -52,6 +52,23 @@ def test_without_a_witness() -> None:
     run(story())
 
 
+def test_a_session_that_is_silent_for_a_while_is_not_ended_by_it() -> None:
+    async def story() -> None:
+        pair = Pair(silence=60, ack=60)
+        before = await pair.protect()
+        pair.network.cut()
+        await asyncio.sleep(8)
+        await trial(pair)
+        copy = on(pair.beta).backup.copy_of("web1")
+        assert copy is not None
+        assert copy.state.value == "ready"
+        pair.network.heal()
+        await asyncio.sleep(5)
+        assert (await on(pair.alpha).status("web1")).session == before.session
+
+    run(story())
+
+
 def test_with_a_witness_its_word_counts() -> None:
     async def world_trial(world: World, **more: Any) -> Any:
         options: dict[str, Any] = {"generation": None, "session": None, "fenced": NO_PROOF, "accept_loss": False} | more

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -157,10 +158,33 @@ def test_an_operators_proof_from_the_start_asks_no_agent() -> None:
     async def story(world: World) -> None:
         world.fencing.must = {"alpha"}
         world.fencing.broken = True
-        world.cut |= {("channel", "alpha"), ("channel", "beta")}
+        world.power_off(world.hosts["alpha"])
         await ask(world, "beta", lambda agent: agent.failover(GUEST, generation=2, session=None, fenced=FENCED))
         assert standing(world)[:2] == ("beta", 3)
         assert not world.fencing.asked
+
+    play(story)
+
+
+def test_a_proof_that_is_not_true_does_not_end_the_waiting() -> None:
+    async def story(world: World) -> None:
+        world.fencing.must = {"alpha"}
+        world.fencing.broken = True
+        world.cut |= {("channel", "alpha"), ("channel", "beta")}
+        await until(world, lambda: ("web1", "orphaned") in world.hosts["beta"].events.noted, 6)
+
+        def word(fenced: dict[str, str]) -> Callable[[Any], Any]:
+            return lambda agent: agent.failover(GUEST, generation=2, session=None, fenced=fenced)
+
+        asking = asyncio.ensure_future(ask(world, "beta", word({})))
+        await until(world, lambda: noted(world, "fencing-failed") >= 1, 10)
+        with pytest.raises(AuthorityError, match="alpha is on"):
+            await ask(world, "beta", word(FENCED))
+        assert runs_on(world) == []
+        world.power_off(world.hosts["alpha"])
+        await ask(world, "beta", word(FENCED))
+        await asking
+        assert runs_on(world) == ["beta"]
 
     play(story)
 

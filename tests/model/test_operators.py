@@ -9,6 +9,10 @@ from typing import Any
 import pytest
 
 from remus_agent.errors import AuthorityError, RefusedError, RemusError
+from remus_agent.ports import Domain
+from remus_agent.services.primaries import Primaries
+from remus_agent.services.primary import PrimaryService
+from remus_agent.store_ports import GuestRecord
 from tests.model.test_authority import ask, play, standing, status, until
 from tests.model.world import GUEST, World
 
@@ -151,3 +155,50 @@ def test_a_backup_restored_from_an_old_state_owns_nothing() -> None:
         assert [inc.host for inc in world.running()] == ["alpha"]
 
     play(story)
+
+
+def test_who_protects_a_guest_that_was_taken_over_just_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs, and the agent is about to look after it: nobody else begins to take its checkpoints."""
+
+    async def story(world: World) -> None:
+        beta = world.hosts["beta"]
+        noting = asyncio.Event()
+        save = beta.disk.save
+
+        async def slow(record: GuestRecord) -> None:
+            if record.role == "primary" and not record.starting and not noting.is_set():
+                noting.set()
+                await asyncio.sleep(2)
+            await save(record)
+
+        monkeypatch.setattr(beta.disk, "save", slow)
+        begun: list[str] = []
+        start = Primaries.start
+
+        def counted(self: Primaries, domain: Domain, record: GuestRecord, **kind: bool) -> PrimaryService:
+            begun.append(record.name)
+            return start(self, domain, record, **kind)
+
+        monkeypatch.setattr(Primaries, "start", counted)
+        world.power_off(world.hosts["alpha"])
+        await until(world, noting.is_set, 20)
+        with pytest.raises(RefusedError, match="taken over here"):
+            await ask(world, "beta", protect)
+        await until(world, lambda: bool(begun), 10)
+        world.power_on(world.hosts["alpha"])
+        await one_runs(world, "beta")
+        assert begun == [GUEST]
+
+    play(story)
+
+
+def protect(agent: Any) -> Any:
+    return agent.protect(
+        GUEST,
+        "alpha",
+        interval_ms=700,
+        output_limit_bytes=1 << 20,
+        wait=False,
+        timeout=5,
+        progress=lambda *_, **__: None,
+    )

@@ -10,6 +10,8 @@ import pytest
 from remus_agent.errors import AuthorityError, DomainNotFound
 from remus_agent.faults import VARIABLE, FaultName
 from remus_agent.services.copy import Copy
+from remus_agent.services.takeover import Takeover
+from remus_agent.store_ports import TAKING, GuestRecord
 from tests.model.simulate import Fault, Plan, simulate
 from tests.model.test_authority import BOTH, FENCED, ask, override, play, standing, status, until
 from tests.model.world import GUEST, World
@@ -90,6 +92,24 @@ def test_a_guest_that_is_gone_is_left_out_of_the_list_and_the_others_are_not() -
     play(story)
 
 
+def test_a_host_that_is_heard_over_the_second_path_is_not_off() -> None:
+    async def story(world: World) -> None:
+        world.cut |= CHANNEL
+        world.witness.down = True
+        await until(world, lambda: ("web1", "orphaned") in world.hosts["beta"].events.noted, 6)
+        with pytest.raises(AuthorityError, match="alpha is on: its agent was heard over the second path"):
+            await ask(world, "beta", override)
+        trial = lambda agent: agent.failover_trial(  # noqa: E731
+            GUEST, generation=None, session=None, fenced=FENCED, accept_loss=True
+        )
+        with pytest.raises(AuthorityError, match="second path"):
+            await ask(world, "beta", trial)
+        assert [inc.host for inc in world.running()] == ["alpha"]
+        assert await status(world, "beta") == "orphaned"
+
+    play(story)
+
+
 def test_an_override_does_not_wait_for_a_word_that_does_not_come() -> None:
     async def story(world: World) -> None:
         world.witness.late = lambda host: 60.0 if host == "beta" else None
@@ -107,6 +127,43 @@ def test_an_override_does_not_wait_for_a_word_that_does_not_come() -> None:
         await until(world, lambda: standing(world) == ("beta", 3, "solo", None), 5)
         await asyncio.sleep(80)
         assert standing(world) == ("beta", 3, "solo", None), "the late request is void"
+
+    play(story)
+
+
+@pytest.mark.parametrize("at", ["note", "older-copy"])
+def test_an_override_goes_on_wherever_it_ends_the_attempt(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attempt is in the middle of noting that it asks, or has won and destroys an older copy."""
+
+    async def story(world: World) -> None:
+        beta = world.hosts["beta"]
+        hangs = asyncio.Event()
+        if at == "note":
+            save = beta.disk.save
+
+            async def slow(record: GuestRecord) -> None:
+                if record.role == TAKING and not hangs.is_set():
+                    hangs.set()
+                    await asyncio.sleep(60)
+                await save(record)
+
+            monkeypatch.setattr(beta.disk, "save", slow)
+        else:
+            settle = Takeover._win
+
+            async def won(self: Takeover, copy: Copy, reason: str, patience: float | None) -> None:
+                await settle(self, copy, reason, patience)
+                if not hangs.is_set():
+                    hangs.set()
+                    await asyncio.sleep(60)
+
+            monkeypatch.setattr(Takeover, "_win", won)
+        world.power_off(world.hosts["alpha"])
+        await until(world, hangs.is_set, 20)
+        world.overriding = "beta"
+        await ask(world, "beta", override)
+        world.overriding = None
+        assert [inc.host for inc in world.running()] == ["beta"]
 
     play(story)
 

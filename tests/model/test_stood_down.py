@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from remus_agent.errors import RefusedError
+from remus_agent.errors import OwnershipLost, RefusedError, RemusError
 from remus_agent.faults import VARIABLE, FaultName
+from remus_agent.services.session import PrimarySession
 from tests.model.test_authority import BOTH, ask, play, protect_again, standing, status, until
 from tests.model.world import GUEST, World
 
@@ -164,5 +165,29 @@ def test_its_fault_destroys_the_guest_before_anybody_runs_it(monkeypatch: pytest
         world.cut |= BOTH
         await until(world, lambda: standing(world)[0] == "beta", 10)
         await until(world, lambda: not world.hosts["alpha"].xen.guests, 20)
+
+    play(story)
+
+
+def test_an_unprotection_that_meets_another_owner_stands_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record was asked for the session's backup, and names another owner, while the copy is to be discarded."""
+    discard = PrimarySession.discard_copy
+
+    async def too_late(self: PrimarySession) -> None:
+        self.fail(OwnershipLost("beta owns the guest", operation="ask the witness"))
+        await discard(self)
+
+    monkeypatch.setattr(PrimarySession, "discard_copy", too_late)
+
+    async def story(world: World) -> None:
+        alpha = world.hosts["alpha"]
+        with pytest.raises(RemusError):
+            await ask(
+                world,
+                "alpha",
+                lambda agent: agent.unprotect(GUEST, force=False, timeout=3, progress=lambda *_, **__: None),
+            )
+        assert (GUEST, "standing-down") in alpha.events.noted
+        assert (GUEST, "defect") not in alpha.events.noted
 
     play(story)

@@ -46,7 +46,9 @@ class FakeAgent:
     @property
     def mutating(self) -> list[str]:
         """Methods that were asked for and change something."""
-        return [method for method, _ in self.requests if method not in READ_ONLY]
+        return [
+            method for method, params in self.requests if method not in READ_ONLY and not params.get("dry_run", False)
+        ]
 
     def reply(self, request: dict[str, Any]) -> list[bytes]:
         """Lines to send for one request."""

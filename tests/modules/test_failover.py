@@ -26,11 +26,20 @@ def test_takes_over(agent: FakeAgent, run_module: RunModule, check: bool) -> Non
         "before_header": "owner of web1 (now)", "after_header": "owner of web1 (then)",
     }  # fmt: skip
     assert agent.mutating == ([] if check else ["failover"])
+    assert agent.requests[1][1].get("dry_run", False) is check
     if not check:
         assert agent.requests[1][1] == {
             "domain": "web1", "fenced": PROOF, "expected_generation": 3, "expected_session": "s1",
         }  # fmt: skip
         assert result["protection"]["generation"] == 4
+
+
+def test_check_mode_is_refused_where_the_agent_would_refuse(agent: FakeAgent, run_module: RunModule) -> None:
+    agent.answers = {"status": COPY, "failover": {"error": {"code": "authority", "message": "the primary is alive"}}}
+    result = run_module("remus_failover", check=True, name="web1", fenced=PROOF, socket=agent.path)
+    assert result["failed"]
+    assert "the primary is alive" in result["msg"]
+    assert agent.mutating == []
 
 
 def test_a_loss_is_accepted_only_where_that_is_said(agent: FakeAgent, run_module: RunModule) -> None:

@@ -11,6 +11,7 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -25,8 +26,10 @@ AGENT = '''"""Answers on the control socket of a host: python -m … HOST FOLDER
 import json, os, pathlib, socket, sys
 
 VERSION = {version!r}
+BUILD = {build!r} or pathlib.Path(sys.prefix).name
 STARTS = {starts!r}
 SPOILS = {spoils!r}
+FELLS = {fells!r}
 
 
 def answer(host, folder, method, params):
@@ -37,7 +40,8 @@ def answer(host, folder, method, params):
         if status["state"] == "protected" and int(asked.read_text()) < 2:
             status["state"] = "seeding"
     if method == "agent":
-        return {{"host": host, "version": VERSION, "xen_version": "4.20", "peers": {{}}, "tls": None, "watchdog": None}}
+        return {{"host": host, "version": VERSION, "release": BUILD, "xen_version": "4.20", "peers": {{}}, "tls": None,
+                "watchdog": None}}
     if method == "list":
         return {{"domains": statuses}}
     if method == "status":
@@ -55,6 +59,8 @@ def main():
         guests = json.loads((folder / "guests.json").read_text())
         guests[host] = [status | {{"state": "silent"}} for status in guests[host]]
         (folder / "guests.json").write_text(json.dumps(guests))
+    if host in FELLS:
+        (folder / ("gone-" + FELLS[host])).touch()
     (folder / host / "asked").write_text("0")
     with (folder / "log").open("a") as log:
         print("start", host, VERSION, file=log)
@@ -116,13 +122,24 @@ elif words[0] in ("start", "restart"):
 
 
 def archive(
-    path: Path, version: str, *, starts: bool = True, spoils: str = "", refuses: str = "\0", protocol: int = 2
+    path: Path,
+    version: str,
+    *,
+    starts: bool = True,
+    spoils: str = "",
+    refuses: str = "\0",
+    protocol: int = 2,
+    build: str = "",
+    fells: Mapping[str, str] | None = None,
 ) -> Path:
     """A release's tar, with the one wheel that it needs. spoils: the host whose guests are silent for good once it has run there.
-    refuses: what must not stand in its configuration."""
+    refuses: what must not stand in its configuration. build: what it says that it is, if not what it is. fells: which host
+    is gone once it has started on another one, or on that one."""
     files = {
         "remus_agent/__init__.py": "",
-        "remus_agent/stand_in.py": AGENT.format(version=version, starts=starts, spoils=spoils, refuses=refuses),
+        "remus_agent/stand_in.py": AGENT.format(
+            version=version, starts=starts, spoils=spoils, refuses=refuses, build=build, fells=fells or {}
+        ),
         "remus_agent/protocol/replication/messages.py": f"PROTOCOL: Final = {protocol}\n",
         **{
             f"remus_agent/units/{unit}.service": f"# of {version}\n"

@@ -105,6 +105,8 @@ def answers(pair: Pair, host: str) -> dict[str, Any]:
         return pair.said[host]
 
     def failover(params: dict[str, Any]) -> dict[str, Any]:
+        if params.get("dry_run"):
+            return {"domain": "web1", "changed": False}
         pair.said[host] = status("primary", "active", peer, generation=4, proof=params["fenced"])
         return pair.said[host]
 
@@ -355,6 +357,47 @@ def test_switchover_names_what_was_left_also_of_a_host_that_is_gone_by_then(pair
     assert f"{gone}: unknown, the agent does not answer" in text
     other = {"alpha": "beta: role backup", "beta": "alpha: role primary"}[gone]
     assert other in text
+
+
+@pytest.mark.parametrize(
+    ("play", "host", "request_", "words"),
+    [
+        ("failover", "beta", "failover", "web1 was not taken over by beta: the process is gone"),
+        ("failover", "beta", "list", "web1 was not taken over by beta: beta does not answer:"),
+        ("protect", "alpha", "protect", "web1 on alpha: the process is gone"),
+        ("protect", "alpha", "probe", "web1 on alpha: alpha does not answer:"),
+        ("unprotect", "alpha", "unprotect", "web1 on alpha: the process is gone"),
+    ],
+    ids=lambda part: part.split(":")[0].replace(" ", "-"),
+)
+def test_a_host_that_is_gone_meanwhile_is_told_in_our_words(
+    pair: Pair, play: str, host: str, request_: str, words: str
+) -> None:
+    """It goes while it carries out this request, which may be the last one before the one that changes something."""
+    if play == "failover":
+        orphan(pair)
+    if play == "unprotect":
+        pair.said = {"alpha": status(), "beta": status("backup", "receiving", "alpha")}
+    flag = pair.folder / "gone"
+    pair.facts[host] |= {
+        "ansible_connection": f"{{{{ 'ssh' if '{flag}' is exists else 'local' }}}}",
+        "ansible_host": "127.0.0.2",  # two hosts of an inventory have two addresses
+        "ansible_port": 1,
+    }
+    honest = pair.agents[host].answers[request_]
+
+    def last(params: dict[str, Any]) -> Any:
+        flag.touch()
+        if request_ in ("list", "probe"):
+            return honest(params) if callable(honest) else honest
+        return {"error": {"code": "hypervisor", "message": "the process is gone"}}
+
+    pair.agents[host].answers[request_] = last
+    confirmed = ("-e", "remus_confirm_dead=alpha") if play == "failover" else ()
+    text = " ".join(pair.play(play, "-e", "remus_domain=web1", *confirmed, fails=True).split())
+    assert words in text
+    assert "State left: unknown, the agent does not answer" in text
+    assert "Next: " in text
 
 
 @pytest.mark.parametrize("play", ["failover", "unprotect", "switchover", "reprotect"])

@@ -52,6 +52,9 @@ class Pair:
                 "remus_agent_prefix": str(self.folder / host / "opt"),
                 "remus_agent_run_dir": str(self.folder / host / "run"),
                 "remus_agent_services": [f"{host}-agent"],
+                "ansible_connection": f"{{{{ 'ssh' if '{self.folder}/gone-{host}' is exists else 'local' }}}}",
+                "ansible_host": f"127.0.0.{number}",
+                "ansible_port": 1,
             }
             for number, host in enumerate(("alpha", "beta"), 1)
         }
@@ -168,6 +171,34 @@ def test_a_release_that_does_not_start_is_undone_and_the_primary_is_not_touched(
     assert pair.releases() == [OLD, OLD]
     assert pair.started() == ["beta 0.0.9"]
     assert (pair.folder / "beta" / "etc" / "agent.toml").read_text() == "# of before\n"
+
+
+def test_another_build_of_the_same_version_is_not_taken_for_it(pair: Pair) -> None:
+    new = pair.release_of_this_tree(build="0.1.0-fedcba9876")
+    said = " ".join(pair.upgrade(fails=True).split())
+    assert f"The agent that answers is beta 0.1.0-fedcba9876, expected beta {new}" in said
+    assert f"Undone: {OLD} runs there again" in said
+    assert pair.releases() == [OLD, OLD]
+
+
+def test_a_host_that_is_gone_in_its_turn_is_told_in_our_words(pair: Pair) -> None:
+    new = pair.release_of_this_tree(fells={"beta": "beta"})
+    said = " ".join(pair.upgrade("-e", "remus_upgrade_timeout=3", fails=True).split())
+    assert f"beta does not answer any more, on its way from {OLD} to {new}" in said
+    assert "State left: no other host was touched" in said
+    assert "Next: see to beta" in said
+    assert pair.releases()[0] == OLD
+    assert pair.started() == [f"beta {new.partition('-')[0]}"]
+
+
+def test_a_host_whose_partner_is_gone_meanwhile_is_left_alone(pair: Pair) -> None:
+    """Its agent may be about to run the guest of the other one: restarting it once more would take the copy away."""
+    new = pair.release_of_this_tree(fells={"beta": "alpha"})
+    said = " ".join(pair.upgrade("-e", "remus_upgrade_timeout=3", fails=True).split())
+    assert f"alpha does not answer any more, while beta was brought to {new}" in said
+    assert "beta runs the new release, and was not restarted again" in said
+    assert pair.releases() == [OLD, new]
+    assert pair.started() == [f"beta {new.partition('-')[0]}"]
 
 
 def test_a_guest_that_does_not_come_back_is_named_with_what_was_upgraded_already(pair: Pair) -> None:

@@ -37,6 +37,17 @@ _HINTS: Final = {
 _SAME: Final = {errno.EAGAIN: errno.EBUSY, errno.ENODEV: errno.ENXIO, errno.EPERM: errno.EACCES}
 
 
+def tap_let_go(vdev: str, domain: str, operation: str, hint: str) -> DiskError:
+    """The error where the kernel has let go of a disk's tap: md has failed that leg."""
+    return DiskError(
+        f"the kernel has let go of the tap of {vdev}",
+        operation=operation,
+        domain=domain,
+        left="the guest's disk goes on, md remembers what changes",
+        hint=hint,
+    )
+
+
 class Role(Enum):
     """What a file is for. The value is how it is called in messages."""
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from remus_agent import __version__, disk_rules
 from remus_agent.adapters.disk import catching_up, mapper, nbd_device, tap_process
+from remus_agent.adapters.disk.failures import tap_let_go
 from remus_agent.adapters.disk.geometry import geometry
 from remus_agent.adapters.disk.layers import Layers
 from remus_agent.adapters.disk.map_file import remove_map
@@ -211,12 +212,11 @@ class NbdTap:
             await self._layers.require_local()
         if "D" in legs:
             self._opened().tell(say.Lose())
-            raise DiskError(
-                f"the kernel has let go of the tap of {self.facts.vdev}",
-                operation="protect a disk",
-                domain=self._disk.domain,
-                left="the guest's disk goes on, md remembers what changes",
-                hint="it is tried again; look at the kernel's log (dmesg)",
+            raise tap_let_go(
+                self.facts.vdev,
+                self._disk.domain,
+                "protect a disk",
+                "it is tried again; look at the kernel's log (dmesg)",
             )
 
     # The process

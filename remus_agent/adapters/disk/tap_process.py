@@ -16,6 +16,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, TypeVar
 
+from remus_agent.adapters.process import reap
 from remus_agent.errors import DiskError
 from remus_agent.protocol.disk import tap_messages as say
 
@@ -193,7 +194,7 @@ class TapProcess:
         except TimeoutError:
             log.error("%s: its tap (process %d) does not end, and is killed", self._setup.name, self._process.pid)
             self._process.kill()
-            await self._process.wait()
+            await reap(self._process, f"the tap of {self._setup.name}")
 
     def _barrier_answer(self) -> bytes:
         data, wanted = b"", say.HEAD.size

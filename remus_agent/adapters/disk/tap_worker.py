@@ -18,6 +18,7 @@ from xxhash import xxh3_128_digest
 
 from remus_agent import __version__
 from remus_agent.adapters.disk.direct import DirectReader
+from remus_agent.adapters.disk.failures import tap_let_go
 from remus_agent.adapters.disk.map_file import open_map
 from remus_agent.adapters.disk.tap_server import TapServer
 from remus_agent.errors import DiskError, ProtocolError
@@ -326,12 +327,11 @@ class TapWorker:
             return self._log.progress
 
     def _lost(self) -> DiskError:
-        return DiskError(
-            f"the kernel has let go of the tap of {self._setup.vdev}",
-            operation="log writes",
-            domain=self._setup.domain,
-            left="the guest's disk goes on, md remembers what changes",
-            hint="the next session takes the tap back; look at the kernel's log (dmesg) if it happens again",
+        return tap_let_go(
+            self._setup.vdev,
+            self._setup.domain,
+            "log writes",
+            "the next session takes the tap back; look at the kernel's log (dmesg) if it happens again",
         )
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from remus_agent.adapters.process import reap
 from remus_agent.errors import FenceTimeout, FencingError
 
 _KEPT: Final = 256 * 1024
@@ -31,7 +32,7 @@ class Ended:
 
 
 async def run(agent: Path, options: Mapping[str, str], seconds: float, operation: str) -> Ended:
-    """Run it to its end. It and what it started do not outlive this call. Raises FencingError when it cannot be started,
+    """Run it to its end. It and what it started are killed when this call ends. Raises FencingError when it cannot be started,
     FenceTimeout when it takes longer than so many seconds."""
     given = "".join(f"{key}={value}\n" for key, value in options.items()).encode()
     try:
@@ -65,15 +66,15 @@ async def run(agent: Path, options: Mapping[str, str], seconds: float, operation
             hint="try it by hand; give it more time with `timeout`",
         ) from None
     finally:
-        await _end(process)
+        await _end(process, operation)
     return Ended(code, out, complaint)
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _end(process: asyncio.subprocess.Process, operation: str) -> None:
     """Kill all of its process group, which is its own: the agent may have started ssh, ipmitool or a shell."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()
+    await reap(process, operation)
 
 
 async def _give(pipe: asyncio.StreamWriter, given: bytes) -> None:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from remus_agent.adapters.process import tail
+from remus_agent.adapters.process import REAP, tail
 from remus_agent.adapters.xen.toolstack import XL
 from remus_agent.errors import HypervisorError
 from remus_agent.ports import Buffer
@@ -84,7 +84,10 @@ class Feeder:
             self._process.wait(_STOP)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            try:
+                self._process.wait(REAP)
+            except subprocess.TimeoutExpired:
+                raise self._ended("xl was killed and does not end: it waits for the kernel, see dmesg") from None
         self._said.close()
 
     def hang_up(self) -> None:

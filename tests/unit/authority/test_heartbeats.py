@@ -8,9 +8,9 @@ import uuid
 import pytest
 
 from remus_agent.adapters.sim.net import SimConnection
-from remus_agent.errors import ConnectionLost
+from remus_agent.errors import AuthorityError, ConnectionLost
 from remus_agent.protocol.replication.messages import Beat, MemoryAck, Message, encode
-from tests.model.loop import run
+from tests.model.loop import VirtualLoop, run
 from tests.model.pair import UUID, Pair
 
 
@@ -55,6 +55,19 @@ def test_what_is_no_heartbeat_of_its_sender_ends_the_connection(first: Message, 
     run(test())
 
 
+def test_who_has_said_who_he_is_speaks_for_nobody_else() -> None:
+    async def test() -> None:
+        pair = Pair()
+        connection = await second_path(pair, "mallory")
+        await connection.send(encode(Beat(host="mallory", guests=())))
+        await connection.send(encode(Beat(host="alpha", guests=(UUID,))))
+        with pytest.raises(ConnectionLost):
+            await connection.receive()
+        assert heard(pair) is None
+
+    run(test())
+
+
 def test_ever_new_guests_are_forgotten_again() -> None:
     async def test() -> None:
         pair = Pair(detect=5.0)
@@ -65,5 +78,32 @@ def test_ever_new_guests_are_forgotten_again() -> None:
         assert pair.beta.agent is not None
         assert len(pair.beta.agent.backup.beats._heard) <= 12
         assert heard(pair) is not None
+
+    run(test())
+
+
+def test_a_host_that_never_gets_to_listen_does_not_take_another_for_alive() -> None:
+    """It was heard before, never since, and this host is away again and again."""
+
+    async def test() -> None:
+        pair = Pair()
+        connection = await second_path(pair)
+        await connection.send(encode(Beat(host="alpha", guests=(UUID,))))
+        await asyncio.sleep(0.1)
+        assert pair.beta.agent is not None
+        beats = pair.beta.agent.backup.beats
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+
+        async def stall() -> None:
+            while True:
+                await asyncio.sleep(2)
+                loop._virtual.skipped += 4
+
+        stalling = asyncio.ensure_future(stall())
+        with pytest.raises(AuthorityError, match="too busy to listen"):
+            await beats.expect_silence("alpha", 10, "web1")
+        stalling.cancel()
+        await beats.expect_silence("alpha", 10, "web1")
 
     run(test())

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from remus_agent.machines import backup, primary, primary_table
+from remus_agent.machines.primary import Effect, Event
+from remus_agent.machines.primary_table import TABLE
 from remus_agent.machines.table import IllegalEvent, Table
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -97,3 +99,63 @@ def test_a_guest_that_an_earlier_agent_has_built_runs_only_on_a_confirmed_owners
 @pytest.mark.parametrize(("table", "starts"), TABLES, ids=["primary", "backup"])
 def test_the_documented_diagram_is_the_table(table: Table[Any, Any, Any], starts: set[Any]) -> None:
     assert table.mermaid() in (DOCS / "protocol.md").read_text()
+
+
+_ASKED = {Event.STOP_ASKED, Event.STOP_FORCED}
+OUTCOMES: dict[Effect, set[Event]] = {
+    Effect.OPEN_SESSION: {Event.SESSION_OPENED, Event.SESSION_LOST, Event.ANOTHER_OWNS, Event.GUEST_ENDED},
+    Effect.SEED: {
+        *_ASKED,
+        Event.COMMITTED,
+        Event.COMMIT_UNCERTAIN,
+        Event.SESSION_LOST,
+        Event.ANOTHER_OWNS,
+        Event.GUEST_ENDED,
+    },
+    Effect.RUN_EPOCHS: {
+        *_ASKED,
+        Event.RETIRE_ASKED,
+        Event.SWITCHOVER_ASKED,
+        Event.SESSION_LOST,
+        Event.ANOTHER_OWNS,
+        Event.GUEST_ENDED,
+    },
+    Effect.WAIT_FOR_RETRY: {*_ASKED, Event.RETIRE_ASKED, Event.RETRY_DUE},
+    Effect.DISCARD_COPY: {Event.COPY_DISCARDED, Event.SESSION_LOST, Event.ANOTHER_OWNS},
+    Effect.FREE_OUTPUT: {Event.OUTPUT_FREE, Event.OUTPUT_HELD, Event.ANOTHER_OWNS},
+    Effect.BECOME_SOLE_OWNER: {Event.SOLE_OWNER, Event.WITNESS_SILENT, Event.ANOTHER_OWNS},
+    Effect.PAUSE_GUEST: {Event.GUEST_PAUSED, Event.GUEST_NOT_PAUSED, Event.GUEST_ENDED},
+    Effect.AWAIT_OWNER: {
+        *_ASKED,
+        Event.RETIRE_ASKED,
+        Event.OWNER_RUNS,
+        Event.GUEST_ENDED,
+        Event.HANDED_BACK,
+        Event.RETRY_DUE,
+    },
+    Effect.TAKE_BACK: {Event.GUEST_RESUMED, Event.RESUME_FAILED, Event.GUEST_ENDED},
+    Effect.DESTROY_STALE_GUEST: {Event.STALE_GUEST_GONE, Event.STALE_GUEST_STANDS},
+    Effect.TAKE_LAST: {Event.LAST_COMMITTED, Event.SESSION_LOST, Event.GUEST_ENDED, Event.ANOTHER_OWNS},
+    Effect.HAND_OVER: {Event.TAKEN_OVER, Event.DECLINED, Event.SESSION_LOST},
+    Effect.ASK_OUTCOME: {
+        Event.TAKEN_OVER,
+        Event.DECLINED,
+        Event.HANDED_BACK,
+        Event.SOLE_OWNER,
+        Event.ANOTHER_OWNS,
+        Event.OUTCOME_UNKNOWN,
+    },
+    Effect.DESTROY_HANDED: {Event.GUEST_GONE, Event.GUEST_STANDS},
+}
+"""What the last effect of a row may come to. The others are followed by another effect, or by nothing."""
+
+
+def test_whatever_an_effect_comes_to_has_a_row() -> None:
+    missing = {
+        (row.then.value, outcome.name)
+        for row in TABLE.rows
+        if row.effects
+        for outcome in OUTCOMES.get(row.effects[-1], ())
+        if not TABLE.accepts(row.then, outcome)
+    }
+    assert not missing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -11,6 +12,8 @@ from remus_agent.errors import ConnectionLost
 from remus_agent.machines.primary import Event
 from remus_agent.services.asking import Asked
 from tests import deadline
+from tests.model.loop import run as virtual
+from tests.model.pair import Pair, on
 
 ASKED = Event.STOP_ASKED
 
@@ -72,3 +75,19 @@ def test_what_is_asked_while_the_wait_is_cancelled_is_asked_still() -> None:
         assert asked.next() is ASKED
 
     run(story)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_guarded_work_that_never_begins_leaves_nothing_unawaited(recwarn: pytest.WarningsRecorder) -> None:
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        session, _, disks = on(pair.alpha)._primaries["web1"]._parts.in_session()
+        task = asyncio.ensure_future(session.guard(disks.copy))
+        task.cancel()  # before its first step
+        await asyncio.gather(task, return_exceptions=True)
+        del task
+        gc.collect()
+
+    virtual(story())
+    assert not [str(each.message) for each in recwarn if "never awaited" in str(each.message)]

@@ -142,6 +142,23 @@ def test_a_guest_that_ended_is_left_alone(
     assert (xen.shutdown, xen.count("xc_domain_resume")) == (reason, 0)
 
 
+def test_a_guest_that_cannot_be_resumed_is_not_given_up(
+    xen: FakeXen, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_AFTER", 0.2)
+    line = running.connect()
+    running.ask(line, {"watch": DOMID, "uuid": UUID})
+    xen.shutdown = s.Shutdown.SUSPEND
+    xen.failing.add("xc_domain_resume")
+    line.close()
+    after = time.monotonic() + 0.6
+    running.until(lambda: time.monotonic() > after)
+    assert running.saved() == [DOMID]
+    xen.failing.clear()
+    running.until(lambda: xen.shutdown is None)
+    assert running.saved() == []
+
+
 def test_another_guest_with_the_same_id_is_left_alone(xen: FakeXen, running: Running) -> None:
     line = running.connect()
     running.ask(line, {"watch": DOMID, "uuid": UUID.replace("2", "3")})

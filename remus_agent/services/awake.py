@@ -1,0 +1,45 @@
+"""Since when a host has been awake: one that was frozen has heard nothing because *it* was away, so that what it did not hear
+then says nothing about who should have spoken."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from remus_agent.errors import AuthorityError
+from remus_agent.ports import Clock
+
+LATE: Final = 1.5
+"""Heartbeats between two looks after which this host was away. Silence of three counts as silence, so what is shorter than this
+and not noticed cannot be mistaken for it."""
+
+
+PATIENCE: Final = 10
+"""Times as long as silence has to last, until who never gets to listen for so long in one piece gives up."""
+
+
+def too_busy(host: str, domain: str) -> AuthorityError:
+    """The error of one that gave up, who has heard nothing of this host meanwhile."""
+    return AuthorityError(
+        f"whether {host} is silent is not known: this host was frozen, or too busy to listen",
+        operation="failover",
+        domain=domain,
+        left="nothing was changed",
+        hint="see what loads this host (top, xl top), then repeat it",
+    )
+
+
+class Awake:
+    """Whoever listens looks here again and again. late: seconds between two looks that mean that the host was away in between."""
+
+    def __init__(self, clock: Clock, late: float) -> None:
+        self._clock = clock
+        self._late = late
+        self._looked = self._since = clock.now()
+
+    def since(self) -> float:
+        """Since when it is awake for sure, as far as looks tell; by the clock."""
+        now = self._clock.now()
+        if now - self._looked > self._late:
+            self._since = now
+        self._looked = now
+        return self._since

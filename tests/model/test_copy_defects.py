@@ -1,0 +1,97 @@
+"""An error that nobody has foreseen on the backup ends the session or the activation, and never what a takeover needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from remus_agent.adapters.sim.hypervisor import SimTarget
+from remus_agent.services.copy_image import CopyImage
+from tests.model.loop import run
+from tests.model.pair import DEAD, Pair, on, until
+
+
+class Defect(Exception):
+    """What no service knows."""
+
+
+def failing_once(monkeypatch: pytest.MonkeyPatch, kind: type, method: str) -> list[None]:
+    """The method fails the next time that it is called, after `armed` was given an element."""
+    armed: list[None] = []
+    works = getattr(kind, method)
+
+    async def perhaps(self: Any, *args: Any) -> Any:
+        if armed:
+            armed.pop()
+            raise Defect
+        return await works(self, *args)
+
+    monkeypatch.setattr(kind, method, perhaps)
+    return armed
+
+
+def states(pair: Pair) -> list[str]:
+    return [copy.state.value for copy in on(pair.beta).backup.copies_of("web1")]
+
+
+def test_a_copy_whose_session_ended_so_can_be_failed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    armed = failing_once(monkeypatch, CopyImage, "epoch_end")
+
+    async def story() -> None:
+        pair = Pair(silence=3, heartbeat=1)
+        await pair.protect()
+        await pair.kill_agent(pair.alpha)
+        armed.append(None)
+        pair.boot(pair.alpha)
+        await on(pair.alpha).resume()
+        await until(lambda: not armed, "the defect")
+        await pair.kill_host()
+        await until(lambda: states(pair).count("orphaned") == 1, "what is left", 30)
+        assert "ready" not in states(pair)
+        status = await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
+        assert status.state == "active"
+
+    run(story())
+
+
+def test_it_is_told_and_the_guest_is_protected_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    armed = failing_once(monkeypatch, CopyImage, "stream")
+
+    async def story() -> None:
+        pair = Pair()
+        before = await pair.protect()
+        armed.append(None)
+        await until(lambda: ("web1", "defect") in pair.beta.events.noted, "the defect")
+        await until(lambda: on(pair.alpha)._primaries["web1"].session_id not in (None, before.session), "a new session")
+        await until(lambda: states(pair) == ["discarded", "ready"], "one copy only", 30)
+
+    run(story())
+
+
+def test_a_copy_that_was_given_half_an_epoch_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    armed = failing_once(monkeypatch, SimTarget, "feed")
+
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        armed.append(None)
+        await until(lambda: not armed and states(pair)[:1] == ["discarded"], "the copy is gone", 10)
+
+    run(story())
+
+
+@pytest.mark.parametrize("method", ["build", "activate"])
+def test_an_activation_that_fails_so_is_over(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    armed = failing_once(monkeypatch, SimTarget, method)
+
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        await pair.orphan()
+        armed.append(None)
+        with pytest.raises(Defect):
+            await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
+        assert states(pair) == ["discarded"]
+
+    run(story())
