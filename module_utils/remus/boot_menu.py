@@ -23,10 +23,9 @@ def entries(text):
 
 
 def default_of(text):
-    """Title or number that the menu names as default; a choice for one boot alone is not one."""
+    """Title or number that the menu names as default: the last word, behind a choice for one boot alone."""
     named = re.findall(r'^\s*set default="(.*?)"\s*$', text, re.MULTILINE)
-    lasting = [name for name in named if name != "${next_entry}"]
-    return lasting[-1] if lasting else "0"
+    return named[-1] if named else "0"
 
 
 def starts(text):
