@@ -33,6 +33,9 @@ options:
     type: list
     elements: str
     default: []
+  grub_settings:
+    description: A file that update-grub reads.
+    type: path
   domains:
     description: List the domains, which needs the toolstack.
     type: bool
@@ -76,6 +79,19 @@ host:
     control_domain:
       description: Is this the control domain of a running Xen?
       type: bool
+    xen_guest:
+      description: Is this machine a guest of a Xen of somebody else?
+      type: bool
+    boot:
+      description:
+        - What the boot loader does. C(grub), is there Debian's C(update-grub)? C(entry), the title of what /boot/grub/grub.cfg
+          starts by default, and C(xen), does that start Xen? Both are null where that file cannot tell. C(outdated), is
+          O(grub_settings) newer than that file?
+      type: dict
+    other_guests:
+      description: Processes that run guests of KVM, each as name and number.
+      type: list
+      elements: str
     xen_version:
       description: Major and minor number of the running Xen, or null.
       type: str
@@ -122,7 +138,9 @@ import re
 import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.remus import boot_menu
 
+MENU = "/boot/grub/grub.cfg"
 ROW = re.compile(r"^(?P<name>\S.*?)\s+(?P<id>\d+)\s+(?P<memory>\d+)\s+\d+\s+(?P<state>[-a-z]{6})\s+[\d.]+\s*$")
 
 
@@ -228,6 +246,35 @@ def kernel_modules(names):
     return loaded, unavailable
 
 
+def modified(path):
+    """When a file was written last, 0 where there is none."""
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return 0
+
+
+def boot(grub_settings):
+    """What the boot loader starts."""
+    there = any(os.access(os.path.join(folder, "update-grub"), os.X_OK) for folder in ("/usr/sbin", "/sbin"))
+    outdated = bool(grub_settings) and modified(grub_settings) > modified(MENU)
+    return {"grub": there, "outdated": outdated, **boot_menu.starts(read_text(MENU) or "")}
+
+
+def other_guests(proc="/proc"):
+    """Processes that have a virtual machine of KVM open."""
+    found = []
+    for number in sorted((name for name in os.listdir(proc) if name.isdigit()), key=int):
+        folder = os.path.join(proc, number)
+        try:
+            opened = [os.readlink(os.path.join(folder, "fd", name)) for name in os.listdir(os.path.join(folder, "fd"))]
+        except OSError:
+            continue  # it has ended, or belongs to the kernel
+        if "anon_inode:kvm-vm" in opened:
+            found.append("{} ({})".format(read_text(os.path.join(folder, "comm")) or "?", number))
+    return found
+
+
 def toolstack(facts, with_domains):
     """What `xl` says; only asked in a control domain."""
     status, text = run(["xl", "info"])
@@ -251,6 +298,7 @@ def read(params):
     release = assignments(read_text("/etc/os-release"))
     version = [read_text("/sys/hypervisor/version/" + part) for part in ("major", "minor", "extra")]
     is_xen = read_text("/sys/hypervisor/type") == "xen"
+    control_domain = "control_d" in (read_text("/proc/xen/capabilities") or "")
     facts = {
         "distribution": release.get("ID"),
         "distribution_version": release.get("VERSION_ID"),
@@ -258,7 +306,10 @@ def read(params):
         "kernel": platform.release(),
         "boot_id": read_text("/proc/sys/kernel/random/boot_id"),
         "python_version": platform.python_version(),
-        "control_domain": "control_d" in (read_text("/proc/xen/capabilities") or ""),
+        "control_domain": control_domain,
+        "xen_guest": is_xen and not control_domain,
+        "boot": boot(params["grub_settings"]),
+        "other_guests": other_guests(),
         "xen_version": "{}.{}".format(*version[:2]) if is_xen and version[0] else None,
         "xen_release": "{}.{}{}".format(version[0], version[1], version[2] or "") if is_xen and version[0] else None,
         "virt_caps": [],
@@ -280,6 +331,7 @@ def main():
         argument_spec={
             "packages": {"type": "list", "elements": "str", "default": []},
             "kernel_modules": {"type": "list", "elements": "str", "default": []},
+            "grub_settings": {"type": "path"},
             "domains": {"type": "bool", "default": True},
         },
         supports_check_mode=True,

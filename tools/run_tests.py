@@ -79,6 +79,17 @@ GUESTS = {"12": ("pvh", "hvm", "pv"), "13": ("pvh", "hvm")}
 at first."""
 
 
+BARE = (
+    Stage("stop the hosts, others are booted", DESTROY_COMMAND, minutes=10),
+    Stage(
+        "scenario bare: from plain Debian to a protected guest",
+        ("molecule", "test", "-s", "bare"),
+        report="molecule-bare",
+        lab=True,
+        minutes=150,
+    ),
+)
+"""A pair of its own, which it creates and destroys."""
 LINT_ANSIBLE = Stage("Ansible lint", ("make", "--no-print-directory", "lint-ansible"), minutes=30, beside=True)
 SIMULATION = Stage(
     "10,000 seeds of the simulation",
@@ -157,6 +168,7 @@ def stages(*, every: bool) -> tuple[Stage, ...]:
         scenario("protect") if every else shortened("protect"),
         Stage("guarantees on the live pair", LAB_ALL if every else LAB, report="lab", lab=True, minutes=180),
         *scenarios(every=every),
+        *(BARE if every else ()),
     )
 
 

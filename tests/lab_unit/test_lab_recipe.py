@@ -18,19 +18,21 @@ def test_same_inputs_same_keys(assets: Path) -> None:
     assert Recipe(13).image_key == Recipe(13, assets).image_key
     assert Recipe(13).guest_key == Recipe(13, assets).guest_key
     assert Recipe(13).disk_key == Recipe(13, assets).disk_key
+    assert Recipe(13).bare_key == Recipe(13, assets).bare_key
 
 
 @pytest.mark.parametrize("name", sorted(str(p.relative_to(ASSETS)) for p in ASSETS.rglob("*") if p.is_file()))
 def test_every_file_counts(assets: Path, name: str) -> None:
     before = Recipe(13, assets)
-    keys = before.image_key, before.guest_key, before.disk_key
+    keys = before.image_key, before.guest_key, before.disk_key, before.bare_key
     with (assets / name).open("a") as file:
         file.write("extra-entry\n")
-    image, guest, disk = before.image_key, before.guest_key, before.disk_key
+    image, guest, disk, bare = before.image_key, before.guest_key, before.disk_key, before.bare_key
     parts = name == "guest/packages.txt" or name.startswith("guest/modules")
     assert (image != keys[0]) == (parts or name.startswith("dom0/"))
-    assert (guest != keys[1]) == (not name.startswith("disk/"))
+    assert (guest != keys[1]) == (not name.startswith(("disk/", "bare/")))
     assert (disk != keys[2]) == name.startswith("disk/")
+    assert (bare != keys[3]) == name.startswith("bare/")
 
 
 def test_mode_counts(assets: Path) -> None:
@@ -42,6 +44,8 @@ def test_mode_counts(assets: Path) -> None:
 def test_releases_and_sizes_differ() -> None:
     keys = {Recipe(12).image_key, Recipe(13).image_key, Recipe(13, disk_mib=8192).image_key}
     assert len(keys) == 3
+    bare = {Recipe(12).bare_key, Recipe(13).bare_key, Recipe(13, disk_mib=8192).bare_key}
+    assert len(bare) == 3
     disks = {Recipe(12).disk_key, Recipe(13).disk_key, Recipe(13, guest_disk_mib=1024).disk_key}
     assert len(disks) == 3
     assert Recipe(13, disk_mib=8192).disk_key in disks

@@ -13,6 +13,8 @@ Overview:
 * ``console``  serial console files
 * ``ssh``      the lab's key, ``ssh_config``, and commands on a host
 * ``image``    the hosts' disk image, built once and cached
+* ``bare``     the image of hosts that boot from their own disk, with GRUB and without Xen
+* ``boot_disk`` a disk with GRUB in its first sectors and one partition (pure but for writing it)
 * ``guest``    the guest's kernel and initramfs, packed into a disk for the hosts
 * ``disk``     a disk with PostgreSQL for the guest, built once and cached
 * ``debian``   a minimal Debian in a folder, and packages in it

@@ -17,7 +17,7 @@ from lab.errors import LabError
 from lab.network import DIRECTIONS
 from lab.pair import Pair
 from lab.progress import Progress
-from lab.spec import HYPERVISORS, MACHINES, NETWORKS, RELEASES, WITNESS, Paths, Settings, load_settings
+from lab.spec import HYPERVISORS, KINDS, MACHINES, NETWORKS, RELEASES, WITNESS, Paths, Settings, load_settings
 
 NAMES = [host.name for host in MACHINES]
 
@@ -37,6 +37,9 @@ def parser() -> argparse.ArgumentParser:
     ):
         command = add(name, text)
         command.add_argument("--debian", type=int, choices=sorted(RELEASES), default=None)
+        command.add_argument(
+            "--hosts", choices=KINDS, default=None, help="with Xen, or bare Debian that boots from its disk"
+        )
         if name == "up":
             command.add_argument("--ssh-base-port", type=int, default=None)
             command.add_argument("--memory", type=int, default=None, help="MiB a host")
@@ -84,6 +87,7 @@ def settings_for(options: argparse.Namespace, paths: Paths) -> Settings:
         "memory_mib": getattr(options, "memory", None),
         "boot_timeout": getattr(options, "boot_timeout", None),
         "hypervisor": getattr(options, "hypervisor", None),
+        "hosts": getattr(options, "hosts", None),
     }
     given = {key: value for key, value in wanted.items() if value is not None}
     known = load_settings(paths)

@@ -1,5 +1,6 @@
 """A minimal Debian in a folder, from the archive of the machine that builds it, and packages in it."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -25,6 +26,14 @@ def bootstrap(root: Path, release: str, log: Path) -> None:
     policy = root / "usr/sbin/policy-rc.d"
     policy.write_text("#!/bin/sh\nexit 101\n")
     policy.chmod(0o755)
+
+
+def lay_over(overlay: Path, root: Path) -> None:
+    """Copy the files of OVERLAY into ROOT, with modes that do not depend on how the project was checked out."""
+    shutil.copytree(overlay, root, dirs_exist_ok=True)
+    for path in overlay.rglob("*"):
+        copied = root / path.relative_to(overlay)
+        copied.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
 
 
 def install_packages(root: Path, packages: list[str], log: Path) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import console, process, qemu, ssh
+from lab.bare import IMAGE as BARE_IMAGE
 from lab.command import run
 from lab.disk import IMAGE
 from lab.errors import LabError
@@ -21,17 +22,20 @@ from lab.taps import create_tap
 READY = "test -e /run/remus-lab/ready && cat /proc/sys/kernel/hostname"
 USABLE = f"xl list >/dev/null && {READY}"
 """The same where Xen runs."""
+BARE_USABLE = "{ ! test -e /proc/xen/capabilities || xl list >/dev/null; } && cat /proc/sys/kernel/hostname"
+"""The same of a bare host, whose networks are up before its ssh is, and which may have got Xen meanwhile."""
 POLL_SECONDS = 1.0
 ATTEMPTS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Artefacts:
-    """Folders of the finished image and guest that hosts boot from, and of the guest's disk."""
+    """Folders of the finished image and guest that hosts boot from, of the guest's disk, and of the bare hosts' image."""
 
     image: Path
     guest: Path
     disk: Path
+    bare: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,8 @@ class Host:
     def ensure_disk(self, artefacts: Artefacts, fresh: bool) -> None:
         """Make the host's own disk and its volume; those that exist are kept unless FRESH or made from other images."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        bases = {self._disk: artefacts.image / "root.img"}
+        bare = self.settings.bare(self.spec)
+        bases = {self._disk: artefacts.bare / BARE_IMAGE if bare else artefacts.image / "root.img"}
         if self.spec.xen:
             bases[self._volume] = artefacts.disk / IMAGE
         record = "".join(f"{base}\n" for base in bases.values())
@@ -158,7 +163,7 @@ class Host:
 
         Raises when that is late, or when the process or the console shows that it cannot be.
         """
-        question = USABLE if self.spec.xen else READY
+        question = BARE_USABLE if self.settings.bare(self.spec) else USABLE if self.spec.xen else READY
         deadline = time.monotonic() + self.settings.boot_timeout
         announced = time.monotonic()
         while time.monotonic() < deadline:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lab.chroot import chroot
 from lab.command import run
-from lab.debian import bootstrap, install_packages
+from lab.debian import bootstrap, install_packages, lay_over
 from lab.errors import LabError
 from lab.initramfs import copy_modules, install, pack
 from lab.progress import Progress
@@ -82,11 +82,7 @@ class Builder:
 
     def install(self) -> None:
         """The recipe's files, then its packages (whose scripts see the files)."""
-        overlay = self.recipe.assets / "dom0/overlay"
-        shutil.copytree(overlay, self.root, dirs_exist_ok=True)
-        for path in overlay.rglob("*"):
-            copied = self.root / path.relative_to(overlay)
-            copied.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
+        lay_over(self.recipe.assets / "dom0/overlay", self.root)
         versions = install_packages(self.root, self.recipe.packages, self.log)
         (self.folder / "packages.txt").write_text(versions)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab import accel, ssh
+from lab.bare import bare_folder, ensure_bare
 from lab.disk import disk_folder, ensure_disk
 from lab.errors import LabError
 from lab.guest import ensure_guest, guest_folder
@@ -47,7 +48,12 @@ class Pair:
     def artefacts(self) -> Artefacts:
         """What the hosts boot from."""
         paths, recipe = self.paths, self.recipe
-        return Artefacts(image_folder(paths, recipe), guest_folder(paths, recipe), disk_folder(paths, recipe))
+        return Artefacts(
+            image=image_folder(paths, recipe),
+            guest=guest_folder(paths, recipe),
+            disk=disk_folder(paths, recipe),
+            bare=bare_folder(paths, recipe),
+        )
 
     @property
     def witness(self) -> Host:
@@ -74,19 +80,26 @@ class Pair:
             os.close(fd)
 
     def build_image(self) -> bool:
-        """Make sure that the hosts' image is in the cache; True when it was built now."""
+        """Make sure that the image which the hosts boot from is in the cache; True when it was built now."""
+        if self.settings.hosts == "bare":
+            return ensure_bare(self.paths, self.recipe, self.say)
         return ensure_image(self.paths, self.recipe, self.say)
 
     def build(self) -> bool:
         """Make sure that image, guest and the guest's disk are in the cache; True when something was built."""
         with ThreadPoolExecutor(max_workers=1) as pool:  # half of a build is waiting for the archive
             disk = pool.submit(ensure_disk, self.paths, self.recipe, self.say)
-            image = self.build_image()
+            # Also where the hosts are bare: the guest is made of its parts, and a witness boots from it.
+            image = ensure_image(self.paths, self.recipe, self.say)
+            if self.settings.hosts == "bare":
+                image |= self.build_image()
             guest = ensure_guest(self.paths, self.recipe, self.say)
             return disk.result() or image or guest
 
     def require_hypervisor(self) -> None:
-        """Raises LabError where the image has no such Xen."""
+        """Raises LabError where the hosts cannot have such a Xen."""
+        if self.settings.hosts == "bare" and self.settings.hypervisor != "current":
+            raise LabError("bare hosts boot the Xen that is installed on them; leave --hypervisor out, or --hosts bare")
         wanted = HYPERVISORS[self.settings.hypervisor]
         if not (self.artefacts.image / wanted).exists():
             raise LabError(
@@ -162,6 +175,7 @@ class Pair:
         return {
             "debian": self.settings.debian,
             "hypervisor": self.settings.hypervisor,
+            "kind": self.settings.hosts,
             "namespace": self.settings.namespace,
             "network": up,
             "cut": self.network.cuts() if up else {},

@@ -9,13 +9,18 @@ from lab.spec import DOM0_MIB, HostSpec, Settings
 # guests loop, and AVX state is not kept apart between domains. With erms, kernels and Xen copy and clear by `rep movsb` and
 # `rep stosb`, which are emulated byte by byte: 1 MiB through a Unix socket took dom0 28.7 ms, and takes 3.1 without it.
 TCG_CPU = "max,-smap,-rdtscp,-avx,-avx2,-f16c,-fma,-xsave,-xsaveopt,-xsavec,-xsaves,-pku,-la57,-erms"
-XEN_ARGUMENTS = "com1=115200,8n1 console=com1 dom0_max_vcpus=1 spec-ctrl=no loglvl=warning guest_loglvl=warning"
+LAB_XEN_ARGUMENTS = "com1=115200,8n1 console=com1 spec-ctrl=no loglvl=warning guest_loglvl=warning"
+XEN_ARGUMENTS = f"{LAB_XEN_ARGUMENTS} dom0_max_vcpus=1"
 # cmpxchg16b is emulated wrongly, and Linux's allocator lives on it; see docs/adr/0003.
 NO_CMPXCHG16B = "clearcpuid=cx16"
-KERNEL_ARGUMENTS = (
-    "root=/dev/vda rw net.ifnames=0 fsck.mode=skip mitigations=off audit=0 loglevel=4 "
+LAB_ARGUMENTS = (
+    "net.ifnames=0 fsck.mode=skip mitigations=off audit=0 loglevel=4 "
     f"random.trust_cpu=on systemd.show_status=1 {NO_CMPXCHG16B}"
 )
+"""What every Linux on a lab host is told, with Xen or without."""
+KERNEL_ARGUMENTS = f"root=/dev/vda rw {LAB_ARGUMENTS}"
+IDENTITY_FILE = "opt/remus-lab/identity"
+"""Name by which a bare host finds who it is (QEMU's fw_cfg)."""
 DOM0_ARGUMENTS = f"console=hvc0 {KERNEL_ARGUMENTS}"
 # The image's udev coldplugs no terminals, so a login on the serial line would hold the boot up until it times out.
 PLAIN_ARGUMENTS = (
@@ -27,7 +32,7 @@ PLAIN_ARGUMENTS = (
 class BootFiles:
     """What a host boots from: the files of an image, and its own disk. volume: its device for the guest's disk.
 
-    Without Xen the files xen, guest_disk and volume are not used."""
+    Without Xen the files xen, guest_disk and volume are not used; by a bare host xen, kernel and initrd are not."""
 
     xen: Path
     kernel: Path
@@ -75,6 +80,11 @@ def plain_boot_options(files: BootFiles, extra: str = "") -> list[str]:
     return [*words, "-append", f"{PLAIN_ARGUMENTS} {extra}".rstrip()]
 
 
+def bare_boot_options(identity: str) -> list[str]:
+    """Options for a host that boots from its own disk, whose image reads IDENTITY (name, number, key) at the first boot."""
+    return ["-fw_cfg", f"name={IDENTITY_FILE},string={escape(identity)}"]
+
+
 def argv(
     host: HostSpec,
     settings: Settings,
@@ -85,12 +95,15 @@ def argv(
     kvm: bool,
 ) -> list[str]:
     """Whole command line for HOST. TAPS are the descriptors for the guests' and the replication network."""
-    identity = f"remus_lab.name={host.name} remus_lab.number={host.number} remus_lab.key={public_key}"
     words = ["qemu-system-x86_64", "-name", f"{settings.namespace}-{host.name}", "-machine", "q35"]
     words += [*acceleration(kvm), "-smp", "1", "-m", str(settings.memory(host))]
     words += ["-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none"]
     words += ["-serial", f"file:{escape(str(files.console))}"]
-    words += boot_options(files, settings.debian, identity) if host.xen else plain_boot_options(files, identity)
+    if settings.bare(host):
+        words += bare_boot_options(f"{host.name} {host.number} {public_key}")
+    else:
+        identity = f"remus_lab.name={host.name} remus_lab.number={host.number} remus_lab.key={public_key}"
+        words += boot_options(files, settings.debian, identity) if host.xen else plain_boot_options(files, identity)
     words += ["-drive", f"{marker(files.disk)}if=virtio,format=qcow2,cache=unsafe,discard=unmap"]
     if host.xen:
         words += ["-drive", f"file={escape(str(files.guest_disk))},if=virtio,format=raw,readonly=on"]

@@ -11,11 +11,14 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.qemu import LAB_ARGUMENTS, LAB_XEN_ARGUMENTS
 from lab.spec import RELEASES
 
 FORMAT = 3
 DISK_FORMAT = 1
 """The same for the guest's disk."""
+BARE_FORMAT = 1
+"""The same for the bare hosts' image."""
 MODULES = ("modules", "modules-disk", "modules-virtio")
 """Sets of the guest's kernel modules: always loaded, with a disk, and without Xen."""
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -78,6 +81,24 @@ class Recipe:
         return {name: read_list(self.assets / f"guest/{name}.txt") for name in MODULES}
 
     @property
+    def bare_packages(self) -> list[str]:
+        """Packages installed in the bare hosts' image."""
+        return read_list(self.assets / "bare/packages.txt")
+
+    @property
+    def boot_settings(self) -> str:
+        """Text of a file in a bare host's /etc/default/grub.d: the serial console, and what emulation needs of Linux and Xen."""
+        return (
+            "# What this disposable machine of a lab needs; see the lab's qemu.py for the reasons.\n"
+            "GRUB_TIMEOUT=0\n"
+            "GRUB_TERMINAL=serial\n"
+            'GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"\n'
+            f'GRUB_CMDLINE_LINUX="console=ttyS0,115200 {LAB_ARGUMENTS}"\n'
+            f'GRUB_CMDLINE_LINUX_XEN_REPLACE="console=hvc0 {LAB_ARGUMENTS}"\n'
+            f'GRUB_CMDLINE_XEN="{LAB_XEN_ARGUMENTS}"\n'
+        )
+
+    @property
     def disk_packages(self) -> list[str]:
         """Packages installed on the guest's disk."""
         return read_list(self.assets / "disk/packages.txt")
@@ -100,6 +121,18 @@ class Recipe:
         """Name of the guest's disk: the image that its parts come from, and the guest's own files."""
         own = tree_digest(self.assets / "guest")
         return digest({"format": FORMAT, "image": self.image_key, "guest": own})
+
+    @property
+    def bare_key(self) -> str:
+        """Name of the bare hosts' image."""
+        inputs = {
+            "format": BARE_FORMAT,
+            "release": self.release,
+            "disk_mib": self.disk_mib,
+            "boot_settings": self.boot_settings,
+            "bare": tree_digest(self.assets / "bare"),
+        }
+        return digest(inputs)
 
     @property
     def disk_key(self) -> str:

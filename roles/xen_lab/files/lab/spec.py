@@ -14,6 +14,9 @@ HYPERVISORS: dict[str, str] = {"current": "xen", "shadow": "xen-shadow"}
 """File of each hypervisor in an image. shadow: the last one of the release that was built with shadow paging."""
 WITH_SHADOW: frozenset[int] = frozenset({12})
 """Releases whose first hypervisor had shadow paging; Debian's security updates of 2026 build it without."""
+KINDS = ("xen", "bare")
+"""What the hosts of the pair are at first. xen: they boot Xen, without a boot loader, from an image that has everything. bare:
+Debian as its installer leaves it, on a disk with GRUB; whoever wants Xen has to install it."""
 GUESTS_BRIDGE = "br-guests"
 REPLICATION_BRIDGE = "br-repl"
 NETWORKS: dict[str, str] = {"guests": "g", "replication": "r"}
@@ -75,6 +78,11 @@ class Settings:
     memory_mib: int = 2048
     boot_timeout: int = 300
     hypervisor: str = "current"
+    hosts: str = "xen"
+
+    def bare(self, host: HostSpec) -> bool:
+        """Whether HOST boots from its own disk; the witness never does."""
+        return self.hosts == "bare" and host.xen
 
     def ssh_port(self, host: HostSpec) -> int:
         """Loopback port that is forwarded to HOST's ssh."""

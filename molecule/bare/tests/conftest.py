@@ -1,0 +1,20 @@
+"""Makes the project's `pair` package importable, and reaches the hosts through the lab's own ssh_config.
+
+Testinfra reads an inventory without templating it, so the lab's cannot be used by it.
+"""
+
+import sys
+from pathlib import Path
+
+import pytest
+import testinfra
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests"))
+
+from pair.hosts import HOSTS, ssh_config
+
+
+@pytest.fixture(scope="module", params=HOSTS)
+def host(request):
+    """Each host in turn, in place of the one that testinfra takes from an inventory."""
+    return testinfra.get_host(f"ssh://{request.param}", ssh_config=str(ssh_config()))
