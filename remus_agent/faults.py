@@ -24,6 +24,7 @@ The environment variable REMUS_SEEDED_FAULT names them, separated by commas. Thi
     older-copy-kept          a backup keeps an older copy that may be activated when a newer session has committed
     session-unasked          an agent that has just started takes sessions in without having read the record
     override-unrecorded      what an operator's word has activated is not written into the record in the witness
+    members-apart            the barrier of a consistency group is taken while only one of its members is down, and nobody waits
     pause-at:<phase>         the primary's agent stops itself (SIGSTOP), once, when an epoch is in that phase, so
                              that a test can kill it exactly there; the phases are those of `Phase`;
                              `pause-at:<phase>:<n>` does so when it gets there for the n-th time
@@ -70,6 +71,7 @@ class FaultName(Enum):
     OLDER_COPY_KEPT = "older-copy-kept"
     SESSION_UNASKED = "session-unasked"
     OVERRIDE_UNRECORDED = "override-unrecorded"
+    MEMBERS_APART = "members-apart"
 
 
 class Phase(StrEnum):
