@@ -45,10 +45,10 @@ def member_working_name(member: str, working_name: str) -> str:
 
 
 class Groups(Mapping[str, tuple[str, ...]]):
-    """The groups of a host: names to members."""
+    """The groups of a host: names to members, in the same order on every host."""
 
     def __init__(self, groups: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
-        self._members = {name: tuple(members) for name, members in groups.items()}
+        self._members = {name: tuple(sorted(members)) for name, members in groups.items()}
 
     def __getitem__(self, name: str) -> tuple[str, ...]:
         return self._members[name]

@@ -152,33 +152,44 @@ class GroupHypervisor:
         return any(gone)
 
     async def resume(self, domain: Domain) -> bool:
+        if not domain.members:
+            return await self._inner.resume(domain)
         return any(await self._of_each(domain, self._inner.resume))
 
     async def is_paused(self, domain: Domain) -> bool:
-        """Whether all wait: where one runs, the group has begun to run."""
+        """As the port says. Of a group, whether all members wait: where one runs, the group has begun to run."""
+        if not domain.members:
+            return await self._inner.is_paused(domain)
         return all(await self._of_each(domain, self._inner.is_paused))
 
     async def pause(self, domain: Domain) -> None:
+        if not domain.members:
+            await self._inner.pause(domain)
+            return
         await self._of_each(domain, self._inner.pause)
 
     async def unpause(self, domain: Domain) -> None:
+        if not domain.members:
+            await self._inner.unpause(domain)
+            return
         await self._of_each(domain, self._inner.unpause)
 
     async def domids(self) -> frozenset[int]:
         return await self._inner.domids()
 
-    async def _of_each(self, domain: Domain, act: Callable[[Domain], Awaitable[T]]) -> list[T]:
-        """What is said of each guest that is there; all are asked whatever one says. Raises DomainNotFound when none is there."""
+    async def _of_each(self, group: Domain, act: Callable[[Domain], Awaitable[T]]) -> list[T]:
+        """What is said of each member that is there now, also of one that was started anew since somebody looked; all are asked
+        whatever one says. Raises DomainNotFound when none is there."""
         said: list[T] = []
         missing: list[DomainNotFound] = []
 
-        async def one(guest: Domain) -> None:
+        async def one(member: Domain) -> None:
             try:
-                said.append(await act(guest))
+                said.append(await act(member))
             except DomainNotFound as error:
                 missing.append(error)
 
-        await all_done([one(guest) for guest in domain.guests])
+        await all_done([one(member) for member in (await self.domain(group.name)).members])
         if not said:
             raise missing[0]
         return said

@@ -6,17 +6,18 @@ hold stays held: the session ends by the error, and the next one installs all of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from remus_agent.ports import BufferState, Domain, OutputBuffer, OutputBuffers
 from remus_agent.services.together import all_done
 
 
 class GroupOutput:
-    """`ports.OutputBuffer` of all members."""
+    """`ports.OutputBuffer` of all members. make: of one."""
 
-    def __init__(self, members: Sequence[tuple[str, OutputBuffer]]) -> None:
-        self._by_name = dict(members)
+    def __init__(self, domain: Domain, make: Callable[[Domain], OutputBuffer]) -> None:
+        self._make = make
+        self._by_name = {member.name: make(member) for member in domain.members}
 
     @property
     def _all(self) -> Sequence[OutputBuffer]:
@@ -26,6 +27,8 @@ class GroupOutput:
         for member in domain.members:
             if member.name in self._by_name:
                 self._by_name[member.name].follow(member)
+            else:  # it was not there when the group was looked at first
+                self._by_name[member.name] = self._make(member)
 
     async def install(self, *, closed: bool) -> None:
         for output in self._all:
@@ -66,7 +69,7 @@ class GroupOutputs:
     def of(self, domain: Domain, limit: int) -> OutputBuffer:
         if not domain.members:
             return self._inner.of(domain, limit)
-        return GroupOutput([(member.name, self._inner.of(member, limit)) for member in domain.members])
+        return GroupOutput(domain, lambda member: self._inner.of(member, limit))
 
     async def sweep(self, domids: frozenset[int]) -> list[str]:
         return await self._inner.sweep(domids)

@@ -67,6 +67,7 @@ class Protecting:
             await self._look_for_backup(alone, wait=wait, timeout=timeout, progress=progress)
             return
         async with self._taken.lock:
+            self._taken.refuse_member(name, "protect")
             self._taken.refuse_what_is_taken(name, "protect")
             self._taken.refuse_copies(name, "protect")
             self._watchdog.require(name)
@@ -80,6 +81,7 @@ class Protecting:
                 committed=False,
                 interval_ms=interval_ms,
                 output_limit_bytes=output_limit_bytes,
+                members=self._settings.groups.get(name, ()),
             )
             source = await self._ports.hypervisor.open_source(domain)
             await source.close()

@@ -17,7 +17,6 @@ from remus_agent.services.leaving import close_disks
 from remus_agent.services.ownership import PrimaryRights
 from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.session_parts import SessionParts
-from remus_agent.services.together import all_done
 from remus_agent.services.trouble import Trouble
 from remus_agent.store_ports import STOOD_DOWN
 
@@ -136,26 +135,21 @@ class StandDown:
 
 
 async def destroy_stale(domain: Domain, hypervisor: Hypervisor, outputs: OutputBuffers) -> None:
-    """Destroy the guest, or all members of a group, and drop what their plugs hold, never the other way round: a plug that
-    is gone holds nothing back. Dom0 cannot finish with a guest's devices before the frames are dropped, so both go on side by
-    side. Raises RemusError."""
-    destroying = asyncio.ensure_future(all_done([_destroy(guest, hypervisor) for guest in domain.guests]))
+    """Destroy the guest, of a group all members, and drop what the plugs hold, never the other way round: a plug that is gone
+    holds nothing back. Dom0 cannot finish with a guest's devices before the frames are dropped, so both go on side by side.
+    Raises RemusError."""
     try:
-        while not destroying.done():
-            await outputs.sweep(await hypervisor.domids())  # it spares the guest until Xen has it no more
-            await asyncio.wait({destroying}, timeout=_LOOK)
-        destroying.result()
-    finally:
-        destroying.cancel()
+        there = await hypervisor.domain(domain.name)
+    except DomainNotFound:
+        there = None
+    if there is not None and there.uuid == domain.uuid:
+        destroying = asyncio.ensure_future(hypervisor.destroy(domain.name))
+        try:
+            while not destroying.done():
+                await outputs.sweep(await hypervisor.domids())  # it spares the guest until Xen has it no more
+                await asyncio.wait({destroying}, timeout=_LOOK)
+            destroying.result()
+        finally:
+            destroying.cancel()
     await outputs.sweep(await hypervisor.domids())
     log.warning("%s: destroyed here, because another host owns it", domain.name)
-
-
-async def _destroy(guest: Domain, hypervisor: Hypervisor) -> None:
-    """Nothing when it is gone, or another one has its name."""
-    try:
-        there = await hypervisor.domain(guest.name)
-    except DomainNotFound:
-        return
-    if there.uuid == guest.uuid:
-        await hypervisor.destroy(guest.name)

@@ -88,6 +88,12 @@ class SimHypervisor:
         self.guests: dict[str, SimGuest] = {}
         self.host = HostFacts(xen, cpu_policy, free_memory_kib)
         self.toolstack_fails = False
+        self.broken: set[str] = set()
+        """Names of copies that the toolstack cannot finish."""
+        self.stuck: set[str] = set()
+        """Names of guests that cannot be unpaused."""
+        self.history: list[tuple[str, str]] = []
+        """Renames and unpauses, in order, with the name that the guest has then."""
         self.in_window: Callable[[], None] = lambda: None
         self.suspends: Callable[[str], float] = lambda _: 0.0
         """Seconds that a guest of this name takes to go down."""
@@ -154,6 +160,7 @@ class SimHypervisor:
             raise HypervisorError(f"another domain is called {name} on this host", operation="rename", domain=name)
         guest.domain = replace(domain, name=name)
         self.guests[name] = self.guests.pop(domain.name)
+        self.history.append(("rename", name))
         return guest.domain
 
     async def destroy(self, name: str) -> bool:
@@ -182,7 +189,10 @@ class SimHypervisor:
 
     async def unpause(self, domain: Domain) -> None:
         guest = self._same(domain)
+        if domain.name in self.stuck:
+            raise HypervisorError("it cannot be unpaused", operation="unpause", domain=domain.name)
         guest.running, guest.paused_copy = True, False
+        self.history.append(("unpause", domain.name))
 
     def _same(self, domain: Domain) -> SimGuest:
         guest = self.guests.get(domain.name)
@@ -335,7 +345,7 @@ class SimTarget:
             return
         domain = self._guest.domain
         await asyncio.sleep(self._host.step())
-        if self._host.toolstack_fails:
+        if self._host.toolstack_fails or domain.name in self._host.broken:
             raise HypervisorError("the toolstack could not finish the domain", operation="build", domain=domain.name)
         if len(tail) != 3:
             raise AssertionError("the tail has three records")

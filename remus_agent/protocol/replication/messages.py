@@ -97,6 +97,11 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return (alone,)
 
     @property
+    def member_names(self) -> tuple[str, ...]:
+        """Of a group; none for a guest alone."""
+        return tuple(guest.name for guest in self.guests) if self.grouped else ()
+
+    @property
     def grouped(self) -> bool:
         """Whether it is for a group."""
         return self.members is not msgspec.UNSET
