@@ -20,12 +20,13 @@ from remus_agent.services.together import all_done
 T = TypeVar("T")
 
 
-def group_domain(name: str, configured: Sequence[str], members: Sequence[Domain]) -> Domain:
-    """A group as one domain. configured: names of all its members. members: those that are there, at least one."""
+def group_domain(group: str, configured: Sequence[str], members: Sequence[Domain], name: str | None = None) -> Domain:
+    """A group as one domain. configured: names of all its members. members: those that are there, at least one. name: of its
+    copy."""
     return Domain(
-        name=name,
+        name=name or group,
         domid=members[0].domid,
-        uuid=group_uuid(name, configured),
+        uuid=group_uuid(group, configured),
         guest_type=members[0].guest_type,
         memory_kib=sum(member.memory_kib for member in members),
         vifs=tuple(vif for member in members for vif in member.vifs),
@@ -62,7 +63,7 @@ class GroupHypervisor:
         found = [member for each in configured if (member := await self._member(each, name, group)) is not None]
         if not found:
             raise DomainNotFound(f"no member of the group is here ({', '.join(configured)})", domain=name)
-        return group_domain(name, configured, found)
+        return group_domain(group, configured, found, name)
 
     async def _member(self, member: str, name: str, group: str) -> Domain | None:
         """One that is there. name: of the group; of its copy: also a member that is still called as a copy is."""
@@ -135,7 +136,7 @@ class GroupHypervisor:
             )
             wanted = own if name == group else member_working_name(own, name)
             renamed.append(member if member.name == wanted else await self._inner.rename(member, wanted))
-        return group_domain(name, self._groups[group], renamed)
+        return group_domain(group, self._groups[group], renamed, name)
 
     async def destroy(self, name: str) -> bool:
         group = self._groups.named(name)

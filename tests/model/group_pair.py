@@ -1,7 +1,8 @@
 """Two whole agents that protect two guests as one group: an application (app1) and its database (db1).
 
-Both count a clock that they share, so whether two states are of one moment can be seen. Beside it the application writes requests
-to the database over their bridge: each is a number, held by the plugs like every frame, and answered in the same way.
+They talk to each other in two ways. Over their bridge the application sends requests, which the database answers: each is a
+number, and held by the plugs like every frame. And directly, by what nobody holds (Xen can join guests so): each tells the other
+how far it is.
 """
 
 from __future__ import annotations
@@ -33,13 +34,22 @@ APP, DB = "app1", "db1"
 GROUP = "shop"
 MEMBERS = (APP, DB)
 UUIDS = {APP: "7b0b2a1e-0d6c-4f7a-9d51-0c6f3f3f00a1", DB: "7b0b2a1e-0d6c-4f7a-9d51-0c6f3f3f00d1"}
-CLOCK, REQUESTS, ANSWERS = 0, 1, 2
-"""Pages of a guest: the clock that both share; requests sent (app1) or carried out (db1); answers heard (app1)."""
+OWN, OTHERS, REQUESTS, ANSWERS = range(4)
+"""Pages of a guest: how far it is; how far the other one has said it is; requests sent (app1) or carried out (db1); answers heard
+(app1)."""
 
 
 def number(guest: SimGuest, page: int) -> int:
     """What stands there."""
     return int.from_bytes(guest.read(page, 8), "little")
+
+
+def _put(guest: SimGuest, page: int, value: int) -> None:
+    guest.write(page, value.to_bytes(8, "little"))
+
+
+def _runs(guest: SimGuest) -> bool:
+    return guest.running and not guest.suspended and not guest.ended
 
 
 @dataclass
@@ -129,28 +139,27 @@ class GroupPair:
     # What the guests do
 
     def tick(self) -> None:
-        """One moment of both guests on alpha: their clock goes on, and those that run talk to each other."""
+        """One moment of both guests on alpha: those that run count on and talk to each other."""
         app, db = self.guests[APP], self.guests[DB]
-        for guest in (app, db):
-            if guest.running and not guest.suspended and not guest.ended:
-                guest.write(CLOCK, self._now().to_bytes(8, "little"))
+        for guest in filter(_runs, (app, db)):
+            _put(guest, OWN, number(guest, OWN) + 1)
+        for guest, other in ((app, db), (db, app)):
+            if _runs(guest):
+                _put(guest, OTHERS, number(other, OWN))
         self._deliver()
-        if app.running and not app.suspended and not app.ended:
+        if _runs(app):
             sent = number(app, REQUESTS) + 1
-            app.write(REQUESTS, sent.to_bytes(8, "little"))
+            _put(app, REQUESTS, sent)
             self.emit(APP, f"request {sent}")
-
-    def _now(self) -> int:
-        return int(asyncio.get_running_loop().time() * 1000)
 
     def _deliver(self) -> None:
         """Frames that left one of them and have arrived at the other."""
         for sender, receiver, page in ((APP, DB, REQUESTS), (DB, APP, ANSWERS)):
             output, guest = self.alpha.outputs.by_name.get(sender), self.guests[receiver]
             heard = [int(frame.split()[1]) for frame in output.out] if output is not None else []
-            if not guest.running or guest.suspended or guest.ended or not heard or heard[-1] <= number(guest, page):
+            if not _runs(guest) or not heard or heard[-1] <= number(guest, page):
                 continue
-            guest.write(page, heard[-1].to_bytes(8, "little"))
+            _put(guest, page, heard[-1])
             if receiver == DB:
                 self.emit(DB, f"answer {heard[-1]}")
 
@@ -181,6 +190,8 @@ class GroupPair:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if agent._roles is not None:
+            await agent._roles.close()
         host.xen.revive()
         host.agent = None
 
