@@ -7,7 +7,9 @@ members = ["app1", "db1"]
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 
 from remus_agent.errors import ConfigError
@@ -38,6 +40,18 @@ def parse(sections: object) -> Groups:
                     f"groups.{name}: {member} is a member of {seen[member]} as well", hint="leave it in one of the two"
                 )
     return Groups(groups)
+
+
+def of_file(path: Path) -> Groups:
+    """The groups of an agent's configuration, for who needs nothing else of it; none where there is no such file. Raises
+    ConfigError."""
+    try:
+        data = tomllib.loads(path.read_bytes().decode())
+    except FileNotFoundError:
+        return Groups()
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    return parse(data.get("groups", {}))
 
 
 def check_disks(groups: Groups, owners: Iterable[str]) -> None:

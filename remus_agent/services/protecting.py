@@ -101,6 +101,8 @@ class Protecting:
                 if not force:
                     raise refuse_on_backup(name)
                 await self._backup.discard(name)
+            elif service is None:
+                self._taken.refuse_member(name, "unprotect")
             return
         if service.state not in NOT_OURS:
             await service.require_local_disks()

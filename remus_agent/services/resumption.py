@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from remus_agent.errors import DomainNotFound
-from remus_agent.protocol.groups import Groups
+from remus_agent.protocol.groups import Groups, member_working_name
 from remus_agent.services.primaries import Primaries
 from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.roles import Roles
@@ -55,7 +55,7 @@ class Resumption:
         for error in loaded.damaged:
             log.error("%s", error)
             self._ports.events.note(error.domain or "?", "record-damaged", reason=str(error))
-        starting = frozenset(record.starting for record in loaded.records if record.starting)
+        starting = frozenset(name for record in loaded.records for name in _starting(record))
         records = []
         for each in loaded.records:
             if self._is_another(each):
@@ -126,6 +126,13 @@ class Resumption:
             f"a copy may be on {record.peer}, or the guest is paused there because this host owns it: that is older than what"
             " clients know, and nothing lets it go on by itself"
         )
+
+
+def _starting(record: GuestRecord) -> Sequence[str]:
+    """What it is called that was about to run: also its members by themselves, should their group not be known any more."""
+    if not record.starting:
+        return ()
+    return (record.starting, *(member_working_name(member, record.starting) for member in record.members))
 
 
 def _said(members: Sequence[str]) -> str:

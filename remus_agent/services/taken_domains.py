@@ -70,9 +70,13 @@ class TakenDomains:
         group = self._groups.of_guest(guest)
         return (guest,) if group is None else (guest, group)
 
+    def group_of(self, name: str) -> str | None:
+        """The group that a guest is a member of."""
+        return self._groups.of_guest(name)
+
     def refuse_member(self, name: str, operation: str) -> None:
         """Raises RefusedError for a guest that is protected with others or not at all."""
-        group = self._groups.of_guest(name)
+        group = self.group_of(name)
         if group is not None:
             raise RefusedError(
                 f"it is a member of the group {group}, and is protected with the others or not at all",

@@ -276,6 +276,9 @@ def test_what_a_group_excludes_is_refused() -> None:
             await on(pair.alpha).reserve(APP, 10)
         with pytest.raises(RefusedError, match="a relay is of one guest"):
             await on(pair.alpha).reserve(GROUP, 10)
+        with pytest.raises(RefusedError, match="member of the group shop"):
+            await on(pair.alpha).unprotect(APP, force=True, timeout=5, progress=quiet)
+        assert (await on(pair.alpha).status(APP)).reason == "a member of the group shop, which is protected"
         found = await on(pair.alpha).probe(APP, "beta")
         assert [reason["code"] for reason in found["reasons"]] == ["refused"]
 

@@ -16,7 +16,7 @@ import pytest
 from remus_agent.adapters.sim.witness import SimWitness
 from remus_agent.faults import VARIABLE, FaultName
 from remus_agent.machines.authority import Ownership
-from remus_agent.protocol.groups import group_uuid
+from remus_agent.protocol.groups import Groups, group_uuid
 from tests.model.group_pair import ANSWERS, APP, DB, GROUP, MEMBERS, OTHERS, OWN, REQUESTS, GroupPair, number
 from tests.model.loop import run
 from tests.model.pair import DEAD, on, until
@@ -199,6 +199,30 @@ def test_a_new_owner_whose_agent_dies_runs_all_members_or_none(moment: int) -> N
         else:
             await asyncio.sleep(30)
             assert pair.moved() == {}
+
+    run(story())
+
+
+def test_members_that_were_about_to_run_wait_for_the_right_configuration() -> None:
+    """They may be all there is of the group: an agent that does not know it leaves them as they are."""
+
+    async def story() -> None:
+        _, pair = _witnessed()
+        for host in (pair.alpha, pair.beta):
+            await on(host).resume()
+        await pair.protect()
+        await pair.run(1.0)
+        pair.beta.xen.step = lambda: 1.0
+        await pair.kill_host()
+        await until(lambda: bool(pair.beta.disk.guests.get(GROUP) and pair.beta.disk.guests[GROUP].starting), "noted")
+        pair.beta.groups = Groups()
+        await _lose_agent_of_beta(pair)
+        await asyncio.sleep(60)
+        assert len(pair.beta.xen.guests) == 2
+        assert pair.moved() == {}
+        pair.beta.groups = Groups({GROUP: MEMBERS})
+        await _lose_agent_of_beta(pair)
+        await until(lambda: sorted(pair.moved()) == sorted(MEMBERS), "both run")
 
     run(story())
 

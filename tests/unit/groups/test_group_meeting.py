@@ -128,8 +128,10 @@ async def test_a_member_that_fails_lets_all_run_on(
 ) -> None:
     app = ThreadedSource("app1")
     db = make(app.was_down)
+    started = time.monotonic()
     with pytest.raises(GuestEnded):
-        await group(app, db).checkpoint(4, nothing, LONG, stay_down=stay_down)
+        await group(app, db).checkpoint(4, nothing, 8 * LONG, stay_down=stay_down)
+    assert time.monotonic() - started < LONG, "the other one was told, and did not wait in vain"
     assert (app.down, db.down) == (False, False)
 
 
