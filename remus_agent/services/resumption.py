@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from remus_agent.errors import DomainNotFound
+from remus_agent.errors import DomainNotFound, RefusedError
 from remus_agent.protocol.groups import Groups, member_working_name
 from remus_agent.services.primaries import Primaries
 from remus_agent.services.primary_ports import PrimaryPorts
@@ -64,7 +64,7 @@ class Resumption:
                 records.append(record)
         for record in records:
             if await self._resume(record):
-                kept.add(record.name)
+                kept.update((record.name, *record.members))
         return OnRecord(tuple(records), frozenset(kept), starting)
 
     async def again(self, name: str) -> None:
@@ -104,6 +104,10 @@ class Resumption:
             log.warning("%s: no longer runs here; its protection is forgotten: %s; %s", record.name, error, left)
             await self._ports.store.remove(record.name)
             return False
+        except RefusedError as error:
+            log.error("%s", error)
+            self._ports.events.note(record.name, "group-changed", reason=str(error))
+            return True
         if overridden and self._roles is not None:
             self._roles.resume_override(record)
         elif record.peer not in self._peers:

@@ -263,6 +263,22 @@ def test_a_group_with_other_members_in_the_configuration_is_left_alone() -> None
     run(story())
 
 
+def test_a_guest_that_took_the_groups_name_meanwhile_keeps_no_agent_from_starting() -> None:
+    async def story() -> None:
+        pair = GroupPair({DB: ["xvda"]})
+        await pair.protect()
+        await pair.run(0.5)
+        await pair.kill_agent(pair.alpha)
+        await pair.network.drop_all()
+        pair.alpha.xen.create(GROUP, "7b0b2a1e-0d6c-4f7a-9d51-0c6f3f3f00ff")
+        await pair.boot(pair.alpha).resume()
+        assert (GROUP, "group-changed") in pair.alpha.events.noted
+        assert GROUP in pair.alpha.disk.guests
+        assert pair.volume(DB, "xvda").map_id is not None, "its tap stays"
+
+    run(story())
+
+
 def test_what_a_group_excludes_is_refused() -> None:
     async def story() -> None:
         pair = GroupPair()

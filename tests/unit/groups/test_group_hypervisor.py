@@ -78,6 +78,14 @@ async def test_what_is_asked_is_done_to_all_also_to_one_that_was_started_anew(
     assert not await xen.destroy("shop")
 
 
+async def test_what_is_asked_is_done_to_one_that_came_later_as_well(inner: SimHypervisor, xen: GroupHypervisor) -> None:
+    db = inner.guests.pop("db1")
+    shop = await xen.domain("shop")
+    inner.guests["db1"] = db
+    await xen.pause(shop)
+    assert [inner.guests[name].running for name in ("app1", "db1")] == [False, False]
+
+
 async def test_one_that_runs_means_that_the_group_has_begun_to_run(inner: SimHypervisor, xen: GroupHypervisor) -> None:
     shop = await xen.domain("shop")
     inner.guests["app1"].running = False
