@@ -70,6 +70,7 @@ class Protecting:
             self._taken.refuse_member(name, "protect")
             self._taken.refuse_what_is_taken(name, "protect")
             self._taken.refuse_copies(name, "protect")
+            self._taken.refuse_copies_of_members(name, "protect")
             self._watchdog.require(name)
             domain = await self._ports.hypervisor.domain(name)
             record = GuestRecord(

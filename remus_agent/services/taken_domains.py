@@ -124,17 +124,26 @@ class TakenDomains:
             )
 
     def refuse_copies(self, name: str, operation: str) -> None:
-        """Raises RefusedError where this host is its backup, or that of one of its members."""
-        for each in (name, *self._groups.get(name, ())):
-            copy = self._backup.copy_of(each)
-            if copy is not None and copy.state.value in ("receiving", "ready", "orphaned", "stale", "activating"):
-                raise RefusedError(
-                    f"this host holds a copy of {'it' if each == name else each} as backup",
-                    operation=operation,
-                    domain=name,
-                    left="nothing was changed",
-                    hint=f"{operation} it on the host where it runs",
-                )
+        """Raises RefusedError where this host is its backup."""
+        copy = self._backup.copy_of(name)
+        if copy is not None and copy.state.value in ("receiving", "ready", "orphaned", "stale", "activating"):
+            raise RefusedError(
+                "this host holds a copy of it as backup",
+                operation=operation,
+                domain=name,
+                left="nothing was changed",
+                hint=f"{operation} it on the host where it runs",
+            )
+
+    def refuse_copies_of_members(self, group: str, operation: str) -> None:
+        """Raises RefusedError where this host is the backup of a member alone."""
+        for member in self._groups.get(group, ()):
+            try:
+                self.refuse_copies(member, operation)
+            except RefusedError as error:
+                error.message = f"of its member {member}: {error.message}"
+                error.domain = group
+                raise
 
 
 def _as(guest: str, unit: str) -> str:

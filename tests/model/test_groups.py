@@ -318,6 +318,20 @@ def test_a_member_that_is_protected_alone_keeps_the_group_from_beginning() -> No
     run(story())
 
 
+def test_a_host_that_is_the_backup_of_a_member_alone_does_not_protect_the_group() -> None:
+    async def story() -> None:
+        pair = GroupPair(groups={"alpha": Groups(), "beta": Groups()})
+        await pair.protect(DB)
+        await pair.crash_backup()
+        pair.beta.groups = Groups({GROUP: MEMBERS})
+        pair.boot(pair.beta)
+        await until(lambda: on(pair.alpha)._primaries[DB].state.value == "protected", "db1 goes on alone")
+        with pytest.raises(RefusedError, match="of its member db1: this host holds a copy of it as backup"):
+            await pair.protect(host=pair.beta)
+
+    run(story())
+
+
 @pytest.mark.parametrize(
     ("theirs", "why"),
     [
