@@ -48,6 +48,10 @@ options:
         description: Only passed on.
         type: list
         elements: dict
+      members:
+        description: Of a consistency group, the guests that it consists of, each with its C(name). It runs where they run.
+        type: list
+        elements: dict
   hosts:
     description:
       - What each host said, by its name in the inventory. C(agent_name) is its name among the agents, C(error) why it or its
@@ -146,20 +150,43 @@ def holders(statuses):
     return primaries, copies, taken
 
 
+def domains_of(guest):
+    """What the toolstacks know of it: itself, or the members of a group."""
+    return [member.get("name") for member in guest.get("members") or []] or [guest["name"]]
+
+
+def apart(guest, running):
+    """Members of a group that run on different hosts. running: names by host."""
+    if not guest.get("members") or len(running) < 2:
+        return None
+    shown = "; ".join(f"{', '.join(sorted(names))} on {host}" for host, names in sorted(running.items()))
+    return (
+        f"the members of group {guest['name']} run on different hosts ({shown}). Next: bring them together on one host, "
+        "with 'xl migrate' or by starting them there"
+    )
+
+
 def find_owner(guest, hosts, statuses, problems):
     """The one host where the guest runs, or None with the reason added to problems."""
     name = guest["name"]
     primaries, copies, taken = holders(statuses)
+    running = {}
+    for host in guest["hosts"]:
+        there = {domain.get("name") for domain in hosts.get(host, {}).get("running") or []}.intersection(
+            domains_of(guest)
+        )
+        if there and host not in copies:
+            running[host] = there
     runs = [
         host
         for host in guest["hosts"]
-        if host not in copies
-        and (
-            statuses.get(host, {}).get("state") in ("unprotected", "paused")
-            or any(domain.get("name") == name for domain in hosts.get(host, {}).get("running") or [])
-        )
+        if host in running or (host not in copies and statuses.get(host, {}).get("state") in ("unprotected", "paused"))
     ]
     claims = sorted(set(primaries + taken + runs))
+    divided = apart(guest, running)
+    if divided and not primaries and not taken:
+        problems.append(divided)
+        return None
     if len(claims) > 1:
         problems.append(
             "{0} is claimed by {1} at once. Next: find out which of them clients reach, pause the other with "
@@ -291,6 +318,7 @@ def main():
                     "interval_ms": {"type": "int"},
                     "output_limit_bytes": {"type": "int"},
                     "disks": {"type": "list", "elements": "dict"},
+                    "members": {"type": "list", "elements": "dict"},
                 },
             },
             "hosts": {"type": "dict", "required": True},

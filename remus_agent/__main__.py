@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from remus_agent import __version__, config, disk_config, faults
+from remus_agent import __version__, config, disk_config, faults, group_config
 from remus_agent.adapters import memory, release, systemd, turns
 from remus_agent.adapters.clock import SystemClock
 from remus_agent.adapters.disk.layers import DiskMapping
@@ -40,6 +40,9 @@ from remus_agent.observe.events import EventLog
 from remus_agent.services.agent import AgentService
 from remus_agent.services.backup import BackupService
 from remus_agent.services.backup_ports import BackupPorts
+from remus_agent.services.group_disks import GroupReplicas, GroupTaps
+from remus_agent.services.group_hypervisor import GroupHypervisor
+from remus_agent.services.group_outputs import GroupOutputs
 from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.requests import handlers
 from remus_agent.services.settings import Settings
@@ -75,7 +78,7 @@ async def _run(settings: Config) -> None:
         if encryption is not None:
             encryption.warn()
         clock = SystemClock()
-        hypervisor = XenHypervisor(settings.paths.supervisor_socket)
+        hypervisor = GroupHypervisor(XenHypervisor(settings.paths.supervisor_socket), settings.groups)
         service = _compose(settings, events, encryption, hypervisor, clock)
         replication = settings.replication
         listeners = [(replication.listen, replication.peer_ips, service.backup.on_connection)]
@@ -117,7 +120,7 @@ async def _serve_http(
     settings: Config,
     where: config.Http,
     service: AgentService,
-    hypervisor: XenHypervisor,
+    hypervisor: GroupHypervisor,
     clock: SystemClock,
     encryption: tls.MutualTls | None,
 ) -> None:
@@ -149,7 +152,7 @@ def _compose(
     settings: Config,
     events: EventLog,
     encryption: tls.MutualTls | None,
-    hypervisor: XenHypervisor,
+    hypervisor: GroupHypervisor,
     clock: SystemClock,
 ) -> AgentService:
     numbers = Settings(
@@ -169,8 +172,10 @@ def _compose(
         automatic_solo=settings.automatic.solo,
         automatic_reprotect=settings.automatic.reprotect,
         watchdog_seconds=settings.watchdog.seconds,
+        groups=settings.groups,
     )
     disks = disk_config.load(disk_config.DEFAULT_PATH, settings.paths.state)
+    group_config.check_disks(settings.groups, [disk.domain for disk in disks])
     if disks:
         memory.lock()
     peers = {name: str(address) for name, address in settings.replication.peers.items()}
@@ -185,7 +190,7 @@ def _compose(
             announcer=announcer,
             events=events,
             clock=clock,
-            replicas=FileReplicas(disks, DiskMapping(disks, settings.paths.state)),
+            replicas=GroupReplicas(FileReplicas(disks, DiskMapping(disks, settings.paths.state)), settings.groups),
         ),
         numbers,
     )
@@ -195,7 +200,7 @@ def _compose(
         store=GuestFiles(settings.paths.state / "guests"),
         events=events,
         clock=clock,
-        taps=DiskTaps(disks, settings.paths.run, TapLimits()),
+        taps=GroupTaps(DiskTaps(disks, settings.paths.run, TapLimits()), settings.groups),
         announcer=announcer,
         witness=_witness(settings),
         second=_second(settings, encryption),
@@ -205,7 +210,7 @@ def _compose(
         watchdog=XenWatchdog(Control(libs.load()), settings.paths.run / "watchdog.json"),
     )
     paths = {name: str(address) for name, address in settings.replication.second_paths.items()}
-    return AgentService(numbers, peers, ports, PlugOutputBuffers(), backup, paths, release.running())
+    return AgentService(numbers, peers, ports, GroupOutputs(PlugOutputBuffers()), backup, paths, release.running())
 
 
 def _second(settings: Config, encryption: tls.MutualTls | None) -> tcp.TcpConnector | None:

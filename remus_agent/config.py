@@ -14,6 +14,7 @@ a default.
     [fencing.NAME]                                                 (see `fence_config`)
     [watchdog]     seconds                     (0: off; needs [witness])
     [http]         listen                      (metrics and health; without the section: nothing listens)
+    [groups.NAME]  members                     (names of guests that are protected together, see `protocol.groups`)
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ from typing import Any, Final
 
 import msgspec
 
-from remus_agent import fence_config
+from remus_agent import fence_config, group_config
 from remus_agent.addresses import Address, parse_address
 from remus_agent.config_rules import check
 from remus_agent.errors import ConfigError
 from remus_agent.fence_config import FenceAgent
+from remus_agent.protocol.groups import Groups
 
 DEFAULT_PATH: Final = Path("/etc/remus/agent.toml")
 _NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -197,6 +199,7 @@ class Config:
     fencing: Mapping[str, FenceAgent] = field(default_factory=lambda: MappingProxyType({}))
     """By the name of the peer that is switched off."""
     http: Http | None = None
+    groups: Groups = field(default_factory=Groups)
 
 
 _SECTIONS: Final[Mapping[str, type[Any]]] = MappingProxyType(
@@ -257,8 +260,8 @@ def parse(text: str) -> Config:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not valid TOML: {error}") from error
-    _known("the file", data, (*_SECTIONS, "fencing"), "section")
-    fencing = data.pop("fencing", {})
+    _known("the file", data, (*_SECTIONS, "fencing", "groups"), "section")
+    fencing, groups = data.pop("fencing", {}), data.pop("groups", {})
     for name, section in data.items():
         if not isinstance(section, dict):
             raise ConfigError(f"{name} must be a section", hint=f"write [{name}] on a line of its own")
@@ -280,6 +283,7 @@ def parse(text: str) -> Config:
         watchdog=_convert("watchdog", data.get("watchdog", {}), Watchdog),
         fencing=fence_config.parse(fencing, replication.peers),
         http=_http(data["http"]) if "http" in data else None,
+        groups=group_config.parse(groups),
     )
     check(config)
     return config

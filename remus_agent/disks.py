@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from remus_agent import config, disk_config
+from remus_agent import config, disk_config, group_config
 from remus_agent.adapters.disk import host, mapper
 from remus_agent.cli import render
 from remus_agent.disk_config import Disk
@@ -231,6 +231,7 @@ async def _release(options: argparse.Namespace, disks: tuple[Disk, ...], state: 
     # Imported here: numpy takes longer to load than what every boot waits for takes to run.
     from remus_agent.adapters.disk import release  # noqa: PLC0415
 
+    groups = group_config.of_file(options.config)
     known = {disk.name: disk for disk in disks}
     wrong = [name for name in options.names if name not in known]
     if wrong:
@@ -242,7 +243,7 @@ async def _release(options: argparse.Namespace, disks: tuple[Disk, ...], state: 
     copies: list[Copy] = []
     for name in dict.fromkeys(options.names):
         try:
-            found = await release.find(known[name], state)
+            found = await release.find(known[name], state, groups.of_guest(known[name].domain))
         except RemusError as error:
             code = code or error.exit_code
             done.append({"name": name, "action": "failed", "error": error.as_dict()})

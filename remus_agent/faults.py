@@ -25,6 +25,7 @@ The environment variable REMUS_SEEDED_FAULT names them, separated by commas. Thi
     session-unasked          an agent that has just started takes sessions in without having read the record
     word-never-old           a word that a host may run a guest is acted on however late, also by a host that was frozen
     override-unrecorded      what an operator's word has activated is not written into the record in the witness
+    members-apart            the barrier of a consistency group is taken while only one of its members is down, and nobody waits
     pause-at:<phase>         the primary's agent stops itself (SIGSTOP), once, when an epoch is in that phase, so
                              that a test can kill it exactly there; the phases are those of `Phase`;
                              `pause-at:<phase>:<n>` does so when it gets there for the n-th time
@@ -72,6 +73,7 @@ class FaultName(Enum):
     SESSION_UNASKED = "session-unasked"
     WORD_NEVER_OLD = "word-never-old"
     OVERRIDE_UNRECORDED = "override-unrecorded"
+    MEMBERS_APART = "members-apart"
 
 
 class Phase(StrEnum):

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from remus_agent.protocol.replication.frames import Buffer as Buffer  # noqa: PLC0414 - for implementers of ports
 from remus_agent.protocol.replication.frames import Frame
@@ -59,7 +59,9 @@ class Vbd:
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A domain as the hypervisor shows it now. memory_kib: populated memory. taps: emulated twins of its vifs."""
+    """A domain as the hypervisor shows it now. memory_kib: populated memory. taps: emulated twins of its vifs. members: of a
+    consistency group, which is shown as one domain with the memory and devices of all (`services.group_hypervisor`); its domid
+    and guest_type are those of the first."""
 
     name: str
     domid: int
@@ -69,6 +71,12 @@ class Domain:
     vifs: tuple[Vif, ...]
     disks: tuple[Vbd, ...] = ()
     taps: tuple[Vif, ...] = ()
+    members: tuple[Domain, ...] = ()
+
+    @property
+    def guests(self) -> tuple[Domain, ...]:
+        """The domains that Xen has: a group's members, or this one."""
+        return self.members or (self,)
 
     @property
     def outputs(self) -> tuple[Vif, ...]:
@@ -117,12 +125,20 @@ class Checkpoint:
     records of the epoch (PAGE_DATA... TSC_INFO HVM_CONTEXT HVM_PARAMS CHECKPOINT; a PV guest's have SHARED_INFO and
     X86_PV_VCPU_... instead of the HVM_... ones) and libxl's CHECKPOINT_END, in groups:
     each group is one or more whole records of at most 8 MiB together, ready to be the payload of a STREAM frame. The
-    buffers are valid until the next checkpoint of the same source is asked for."""
+    buffers are valid until the next checkpoint of the same source is asked for.
+
+    members: of a consistency group, one of each; pages is their sum then, records has none, timing the longest of each step."""
 
     epoch: int
     pages: int
     records: Sequence[Sequence[Buffer]]
     timing: Timing
+    members: Sequence[Checkpoint] = ()
+
+    @property
+    def guests(self) -> Sequence[Checkpoint]:
+        """Of each guest: a group's members, or this one."""
+        return self.members or (self,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,21 +146,37 @@ class SeedRound:
     """A piece of seeding: pages copied while the guest runs, as one group of whole PAGE_DATA records (see Checkpoint).
 
     pages: with content, in this piece. done/total: pages of memory, for progress. The buffers are valid until the next
-    piece is asked for."""
+    piece is asked for. member: of a consistency group, whose memory it is."""
 
     records: Sequence[Buffer]
     pages: int
     done: int
     total: int
+    member: int = 0
+
+
+class AtBarrier(Protocol):
+    """What ends an epoch while a guest is down. Called in the thread that has it down, once; raises what is to be raised."""
+
+    def __call__(self) -> None: ...
+
+
+@runtime_checkable
+class Meeting(AtBarrier, Protocol):
+    """One for several guests, which returns to each when all are down and the epoch has ended for all
+    (`services.meeting`). Called, it blocks; a source without a thread of its own waits with `arrive` instead."""
+
+    async def arrive(self) -> None: ...
 
 
 class Source(Protocol):
     """Takes checkpoints of one running domain. One user at a time."""
 
     @property
-    def preamble(self) -> bytes:
-        """Everything before memory: xl header and configuration, libxl header, LIBXC_CONTEXT, libxc headers, CPUID and MSR
-        policy, STATIC_DATA_END. The configuration names the domain by its real name. Known from `begin` on."""
+    def preambles(self) -> Sequence[bytes]:
+        """Of each guest (one, or those of a group) everything before memory: xl header and configuration, libxl header,
+        LIBXC_CONTEXT, libxc headers, CPUID and MSR policy, STATIC_DATA_END. The configuration names the domain by its real name.
+        Known from `begin` on."""
         ...
 
     async def begin(self) -> None:
@@ -156,7 +188,7 @@ class Source(Protocol):
         ...
 
     async def checkpoint(
-        self, epoch: int, at_barrier: Callable[[], None], timeout: float, *, stay_down: bool = False
+        self, epoch: int, at_barrier: AtBarrier, timeout: float, *, stay_down: bool = False
     ) -> Checkpoint:
         """Suspend the guest, call at_barrier() once it is down, copy, resume. The guest runs again when this returns *or
         raises* (unless GuestEnded). at_barrier runs in the adapter's thread; if it raises, the guest is resumed and
@@ -179,7 +211,7 @@ class Target(Protocol):
 
     @property
     def may_have_run(self) -> bool:
-        """Whether the domain was unpaused, or that was tried. Settled once `activate` has returned, or then `abort`."""
+        """Whether the domain was unpaused, or that was tried. Settled once `run` has returned, or then `abort`."""
         ...
 
     @property
@@ -197,8 +229,12 @@ class Target(Protocol):
         else none. Once it is built, nothing more is done."""
         ...
 
-    async def activate(self, name: str) -> Domain:
-        """Give the domain that was built its real name, then unpause it: in this order, and nothing else."""
+    async def rename(self, name: str) -> None:
+        """Give the domain that was built its real name. It stays paused."""
+        ...
+
+    async def run(self) -> Domain:
+        """Unpause the domain that has its name, and nothing else."""
         ...
 
     async def abort(self) -> None:

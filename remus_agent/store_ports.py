@@ -49,7 +49,8 @@ class GuestRecord:
     output stays held until a new commit. override: an operator's proof by which it runs here, as long as the record in the
     witness does not say so. handed: session in which a primary has handed it over, or was about to: the guest is not resumed
     before somebody knows. starting: the working name under which it was built here, whole and paused, when it was about to run
-    from a copy; empty once it runs (`services.unfinished`)."""
+    from a copy; empty once it runs (`services.unfinished`). members: of a consistency group, so that
+    another configuration is noticed."""
 
     name: str
     uuid: str
@@ -62,6 +63,7 @@ class GuestRecord:
     override: str = ""
     handed: str | None = None
     starting: str = ""
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,8 @@ async def serve(address: str, supervisor: Path) -> None:
                     await write(writer, b"ACK_")
                 elif kind == b"ACTI":
                     await target.build(tail, [])
-                    domain = await target.activate(body.decode())
+                    await target.rename(body.decode())
+                    domain = await target.run()
                     say(activated=domain.name, seconds=round(time.monotonic() - started, 3))
                     await write(writer, b"ACK_")
                     target = None

@@ -14,7 +14,10 @@ from ansible.module_utils.remus.inventory_hosts import agent_name
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+:@=-]{0,126}")
 """As the agents accept it: it becomes part of file names."""
 EXAMPLE = "see inventories/example/group_vars/all.yml"
-KEYS = ("name", "hosts", "interval_ms", "output_limit_bytes", "disks")
+KEYS = ("name", "hosts", "interval_ms", "output_limit_bytes", "disks", "members")
+MEMBER_KEYS = ("name", "disks")
+MOST_MEMBERS = 8
+"""As the agents accept them."""
 DISK_KEYS = ("vdev", "device", "metadata", "journal", "journal_bytes", "per_host")
 PER_HOST_KEYS = ("device", "metadata", "journal", "journal_bytes")
 
@@ -42,10 +45,19 @@ def guest_reasons(guests, domain, hosts):
         reasons += pair_reasons(label, guest.get("hosts"), hosts)
         reasons += number_reasons(guest, f"guest {label}", {"interval_ms": 0, "output_limit_bytes": 1})
         reasons += disk_reasons(label, guest)
+        reasons += member_reasons(label, guest)
+        names += member_names(guest)
     for name in sorted({name for name in names if name and names.count(name) > 1}):
         reasons.append(f"guest {name}: a guest is twice in remus_guests. Next: remove one of the two")
-    if domain and domain not in names:
-        known = ", ".join(name for name in names if name) or "empty"
+    units = [str(guest.get("name") or "") for guest in guests if isinstance(guest, dict)]
+    if domain and domain in names and domain not in units:
+        group = next(guest["name"] for guest in guests if isinstance(guest, dict) and domain in member_names(guest))
+        reasons.append(
+            f"remus_domain is {domain}, a member of the group {group}: it is protected with the others or not at all. "
+            f"Next: use remus_domain={group}"
+        )
+    elif domain and domain not in units:
+        known = ", ".join(name for name in units if name) or "empty"
         reasons.append(
             f"remus_domain is {domain}, which is not in remus_guests ({known}). "
             "Next: correct the name, or add the guest to the inventory"
@@ -102,6 +114,38 @@ def pair_reasons(label, pair, hosts):
                     f"remus_agent_peers of {one} does not name {agent_name(other, hosts)}, which is the other host of "
                     f"guest {label}. Next: add it, or leave remus_agent_peers out"
                 )
+    return reasons
+
+
+def member_names(guest):
+    """Of a consistency group, as far as they are names."""
+    members = guest.get("members")
+    if not isinstance(members, list):
+        return []
+    return [str(member["name"]) for member in members if isinstance(member, dict) and member.get("name")]
+
+
+def member_reasons(label, guest):
+    """Of the members of a consistency group."""
+    members = guest.get("members")
+    if members is None:
+        return []
+    if not isinstance(members, list) or not all(isinstance(member, dict) for member in members):
+        return [f"members of guest {label} is not a list of dictionaries. Next: {EXAMPLE}"]
+    reasons = []
+    if not 2 <= len(members) <= MOST_MEMBERS:
+        reasons.append(
+            f"group {label} has {len(members)} members; 2 to {MOST_MEMBERS} are possible. Next: correct its members"
+        )
+    if guest.get("disks"):
+        reasons.append(f"group {label} has disks of its own. Next: write them to the members that they belong to")
+    for number, member in enumerate(members, 1):
+        name = str(member.get("name") or "")
+        what = f"member {name or number} of group {label}"
+        if not NAME.fullmatch(name):
+            reasons.append(f"{what} has no name that an agent accepts. Next: name it as xl list shows it")
+        reasons += unknown_keys(member, MEMBER_KEYS, what)
+        reasons += disk_reasons(name or str(number), {"disks": member.get("disks"), "hosts": guest.get("hosts")})
     return reasons
 
 

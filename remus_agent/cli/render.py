@@ -135,7 +135,16 @@ def status(one: Mapping[str, Any]) -> str:
                 ),
                 *((f"disk {text(disk.get('vdev'))}", _disk(disk)) for disk in one.get("disks") or ()),
             ]
+        pairs += [(f"member {text(guest.get('domain'))}", _member(guest, one)) for guest in one.get("members") or ()]
     return facts(pairs)
+
+
+def _member(guest: Mapping[str, Any], group: Mapping[str, Any]) -> str:
+    """One guest of a group; figures where its checkpoints are taken."""
+    memory = size((guest.get("memory_kib") or 0) * _KIB)
+    if group.get("role") != "primary":
+        return memory
+    return f"{memory}, last checkpoint {guest.get('pages_last')} pages, down {guest.get('down_ms_last') or 0:.1f} ms"
 
 
 def agent(answer: Mapping[str, Any]) -> str:

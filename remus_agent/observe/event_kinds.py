@@ -63,6 +63,9 @@ PROBLEMS: Final[Mapping[str, Problem]] = MappingProxyType(
         "guest-gone": Problem("the guest does not run here any more, though it should", "a-guest-is-gone"),
         "record-damaged": Problem("what was noted of a protection cannot be read", "a-protection-was-not-resumed"),
         "peer-unknown": Problem("its backup is not configured any more", "a-protection-was-not-resumed"),
+        "group-changed": Problem(
+            "its group is another one, or none, in the configuration", "a-protection-was-not-resumed"
+        ),
         "sweep-failed": Problem(
             "what an earlier agent left could not be cleared up", "after-a-crash-of-the-backups-agent"
         ),

@@ -48,7 +48,13 @@ class _Page(Collector):
 
 def families(view: HostView) -> Iterator[Metric]:
     """Every family of this host; one without a series is left out."""
-    for family in (*_of_host(view), *_of_guests(view.guests), *_of_disks(view.guests), *_of_epochs(view.guests)):
+    for family in (
+        *_of_host(view),
+        *_of_guests(view.guests),
+        *_of_disks(view.guests),
+        *_of_members(view.guests),
+        *_of_epochs(view.guests),
+    ):
         if family.samples:
             yield family
 
@@ -219,6 +225,21 @@ def _of_disks(guests: Iterable[GuestView]) -> Iterator[Metric]:
             sent.add_metric(series, disk.sent)
             problem.add_metric(series, disk.problem is not None)
     yield from (size, sent, problem)
+
+
+def _of_members(guests: Iterable[GuestView]) -> Iterator[Metric]:
+    labels = ("domain", "member")
+    memory = GaugeMetricFamily("remus_member_memory_bytes", "Memory of one guest of a group.", labels=labels)
+    down = GaugeMetricFamily(
+        "remus_member_down_seconds", "For how long the group's last checkpoint had it suspended.", labels=labels
+    )
+    for guest in guests:
+        for member in guest.status.members:
+            series = (guest.status.domain, member.domain)
+            memory.add_metric(series, member.memory_kib * 1024)
+            if guest.status.role == "primary":
+                down.add_metric(series, member.down_ms_last / 1000)
+    yield from (memory, down)
 
 
 def _of_epochs(guests: Iterable[GuestView]) -> Iterator[Metric]:

@@ -87,6 +87,15 @@ class DiskStatus(msgspec.Struct, frozen=True, kw_only=True):
     problem: str | None = None
 
 
+class MemberStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One guest of a group. memory_kib: its memory. pages_last, down_ms_last: of the group's last checkpoint, on its primary."""
+
+    domain: str
+    memory_kib: int
+    pages_last: int = 0
+    down_ms_last: float = 0.0
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """One domain on one host.
 
@@ -94,7 +103,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     committed. held_*: guest output that waits for an acknowledgement; dropped_packets: lost because the
     buffer was full. last_ack_age: seconds since the last acknowledgement. interval_ms: wanted time between
     checkpoints. pages_last, bytes_last (of memory), down_ms_last: of the last checkpoint. since: seconds in this state. reason:
-    why it failed or is silent. disks: those that are protected with it, on its primary.
+    why it failed or is silent. disks: those that are protected with it, on its primary. members: of a consistency group.
     """
 
     domain: str
@@ -118,6 +127,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     since: float = 0.0
     reason: str | None = None
     disks: tuple[DiskStatus, ...] = ()
+    members: tuple[MemberStatus, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
         """As the control socket sends it; every field is there, null where nothing is known."""

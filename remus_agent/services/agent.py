@@ -77,13 +77,13 @@ class AgentService:
         self._watchdog = watchdog = WatchdogKeeper(
             ports.watchdog, seconds, clock, ports.events, primaries.under_authority
         )
-        self._taken = taken = TakenDomains(settings.host, hypervisor, primaries, backup, clock)
+        self._taken = taken = TakenDomains(settings, hypervisor, primaries, backup, clock)
         self._protecting = Protecting(settings, peers, ports, backup, primaries, taken, roles, watchdog)
         self._probing = Probing(settings, peers, ports, primaries, taken, watchdog)
         self._pauses = Pauses(ports.pauses, clock, ports.events, settings.retry, self._protecting)
         self._statuses = Statuses(hypervisor, clock, primaries, backup, taken, self._pauses, roles, watchdog)
         self._forgetting = Forgetting(settings.host, ports, backup, primaries.of_guest)
-        self._resumption = Resumption(peers, ports, primaries, roles)
+        self._resumption = Resumption(peers, settings.groups, ports, primaries, roles)
         self._defects = Defects(self._resumption, clock, settings.retry)
         primaries.after_defect = self._defects.after
         self._pausing: asyncio.Task[None] | None = None

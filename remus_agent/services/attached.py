@@ -18,6 +18,7 @@ from typing import Final
 from remus_agent.errors import DiskError, OutputBufferError, RemusError
 from remus_agent.faults import FaultName, active
 from remus_agent.ports import Clock, Domain, Hypervisor, OutputBuffer, Vbd, Vif
+from remus_agent.protocol.groups import disk_place
 from remus_agent.services.session import PrimarySession
 
 log = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ class DeviceWatch:
         name = now.name
         what = [f"{vbd} was attached, and nobody replicates it" for vbd in sorted(attached, key=str)]
         what += [f"{vbd} was detached" for vbd in sorted(detached, key=str)]
-        steps = [f"detach it (xl block-detach {name} {vbd.vdev})" for vbd in sorted(attached, key=str)]
+        steps = [f"detach it (xl block-detach {_xl(name, vbd)})" for vbd in sorted(attached, key=str)]
         steps += [f"attach {vbd} again" for vbd in sorted(detached, key=str)]
         raise DiskError(
             f"its disks changed after its protection began: {'; '.join(what)}",
@@ -134,6 +135,11 @@ class DeviceWatch:
 def _replicated(domain: Domain) -> frozenset[Vbd]:
     """CD images and read-only disks pass through: they may come and go."""
     return frozenset(vbd for vbd in domain.disks if vbd.writable and not vbd.cdrom)
+
+
+def _xl(domain: str, vbd: Vbd) -> str:
+    """The guest and its disk, as xl wants them."""
+    return " ".join(disk_place(domain, vbd.vdev))
 
 
 def _names(vifs: tuple[Vif, ...]) -> str:

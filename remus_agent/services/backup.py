@@ -38,7 +38,7 @@ from remus_agent.services.copies import IN_SESSION, LEFT, Copies
 from remus_agent.services.copy import Copy
 from remus_agent.services.copy_disks import CopyDisks
 from remus_agent.services.disk_feed import Older
-from remus_agent.services.examine import OVERHEAD_KIB, examine
+from remus_agent.services.examine import OVERHEAD_KIB, examine, needed_kib
 from remus_agent.services.fencing import check_proof
 from remus_agent.services.greeting import answer, check_identity, first_of_connection, what_begins
 from remus_agent.services.hand_over import HandOvers
@@ -96,6 +96,10 @@ class BackupService:
         """What the domains of all copies are called."""
         return frozenset(copy.working_name for copy in self._copies.all())
 
+    def holds(self, domain: str) -> bool:
+        """Whether this host has a copy of it that is not discarded and does not run."""
+        return any(copy.state not in (State.DISCARDED, State.ACTIVE) for copy in self._copies.of(domain))
+
     def require_copy(self, domain: str) -> Copy:
         """The copy that counts. Raises DomainNotFound when there is none."""
         copy = self.copy_of(domain)
@@ -113,14 +117,23 @@ class BackupService:
     async def examine(self, hello: Hello) -> tuple[list[Reason], int]:
         """Every reason against taking this domain in, and the free memory in KiB. Changes nothing."""
         replaceable = sum(
-            copy.hello.memory_kib + OVERHEAD_KIB
+            needed_kib(copy.hello)
             for copy in self._copies.of(hello.domain)
             if copy.state in (*IN_SESSION, *LEFT) and copy.hello.uuid == hello.uuid
         )
         stale = self.gives_way(hello)
         if stale is not None:
-            replaceable += stale.memory_kib + OVERHEAD_KIB
-        return await examine(hello, self._ports, self._settings.host, replaceable, stale, witnessed=self.witnessed)
+            replaceable += stale.memory_kib + OVERHEAD_KIB * len(stale.guests)
+        return await examine(
+            hello,
+            self._ports,
+            self._settings.host,
+            replaceable,
+            stale,
+            witnessed=self.witnessed,
+            groups=self._settings.groups,
+            held=self.holds,
+        )
 
     async def on_connection(self, connection: Connection) -> None:
         """A peer has connected: hear what it wants and serve it to the end. Never raises RemusError."""

@@ -62,6 +62,7 @@ class Copy:
         self._image = CopyImage(
             hello,
             ports.hypervisor,
+            self.working_name,
             journal,
             disks,
             settings,
@@ -168,28 +169,26 @@ class Copy:
     @property
     def may_have_run(self) -> bool:
         """Whether the guest was made to run from this copy, or that was tried. Settled when an activation has ended."""
-        target = self._image.target
-        return target is not None and target.may_have_run
+        return self._image.targets.may_have_run
 
     @property
     def built(self) -> bool:
         """Whether an activation got as far as a whole domain, which holds the guest's disks."""
-        target = self._image.target
-        return target is not None and target.built
+        return self._image.targets.built
 
     async def _activate(self, operation: str, before_run: Callable[[], Awaitable[None]]) -> Domain:
-        target = self._image.need_target()
+        targets = self._image.need_targets()
         with self._standing():
             await self._disks.hand_over(self._image.commit)
         try:
-            await self._image.build(target, operation)
+            await self._image.build(operation)
         except Exception:  # a defect, too, must not leave it for ever in the state of one that is about to run
             await self._activation_failed()
             raise
         with self._standing():
             await before_run()
         try:
-            self.running = await target.activate(self.hello.domain)
+            self.running = await targets.activate()
         except Exception:
             await self._activation_failed()
             raise
@@ -242,7 +241,7 @@ class Copy:
     async def _take(self, frame: Frame) -> None:
         match frame.type:
             case FrameType.PREAMBLE:
-                await self._image.preamble(frame, self.working_name)
+                await self._image.preamble(frame)
             case FrameType.STREAM:
                 await self._image.stream(frame)
             case FrameType.EPOCH_END:
@@ -355,12 +354,11 @@ class Copy:
         self._image.forget()
         await self._disks.stop()
         await self._disks.leave()
-        if self._image.target is not None:
-            try:
-                await self._image.target.abort()
-            except RemusError as error:
-                self.reason = str(error)
-                log.error("%s: %s", self.hello.domain, error)
+        try:
+            await self._image.targets.abort()
+        except RemusError as error:
+            self.reason = str(error)
+            log.error("%s: %s", self.hello.domain, error)
 
     def _advance(self, event: Event) -> tuple[Effect, ...]:
         row = TABLE.step(self.state, event)

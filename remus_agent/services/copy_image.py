@@ -13,12 +13,13 @@ from typing import Final
 
 from remus_agent.errors import HypervisorError, PeerError, ProtocolError, ReplicationError
 from remus_agent.faults import FaultName, active
-from remus_agent.ports import GuestType, Hypervisor, Target
+from remus_agent.ports import GuestType, Hypervisor
 from remus_agent.protocol.replication.digest import EpochDigest, commit_digest
-from remus_agent.protocol.replication.frames import Buffer, Frame
+from remus_agent.protocol.replication.frames import Frame
 from remus_agent.protocol.replication.messages import EpochEnd, Hello, MemoryAck
 from remus_agent.protocol.stream.epoch import EpochParser
 from remus_agent.services.copy_disks import CopyDisks
+from remus_agent.services.copy_targets import CopyTargets, GuestState
 from remus_agent.services.settings import Settings
 from remus_agent.store_ports import CommitRecord, Journal
 
@@ -27,13 +28,15 @@ LARGEST_PFN: Final = 1 << 36
 
 
 class CopyImage:
-    """Of one copy. first_commit: called when the first epoch is durable, before anybody hears of it. committed: called when an
+    """Of one copy, of a guest or of all members of a group. first_commit: called when the first epoch is durable, before
+    anybody hears of it. committed: called when an
     epoch is, before it is acknowledged. acknowledge: returns the error when the primary is gone."""
 
     def __init__(
         self,
         hello: Hello,
         hypervisor: Hypervisor,
+        working_name: str,
         journal: Journal,
         disks: CopyDisks,
         settings: Settings,
@@ -48,52 +51,55 @@ class CopyImage:
         self.whole = True
         """Whether memory is at the committed epoch: not from a commit on until the domain has been given its pages."""
         self.commit: CommitRecord | None = None
-        self.target: Target | None = None
+        self.targets = CopyTargets(hello, hypervisor, working_name)
         self._hello = hello
-        self._hypervisor = hypervisor
         self._journal = journal
         self._disks = disks
         self._settings = settings
         self._first_commit = first_commit
         self._committed = committed
         self._acknowledge = acknowledge
-        self._tail: list[Buffer] = []
-        self._emulator: list[Buffer] = []
-        self._guest = GuestType(hello.guest_type)
-        self._staged = EpochParser(LARGEST_PFN, self._guest)
+        self._states: list[GuestState] = []
+        self._guests = [GuestType(guest.guest_type) for guest in hello.guests]
+        self._staged = self._parsers()
         self._digest = EpochDigest()
 
-    def need_target(self) -> Target:
-        """The domain. Raises ReplicationError before there is one."""
-        if self.target is None:
+    def need_targets(self) -> CopyTargets:
+        """The domains. Raises ReplicationError before all are there."""
+        if not self.targets.complete:
             raise self.broken("records before PREAMBLE")
-        return self.target
+        return self.targets
 
-    async def preamble(self, frame: Frame, working_name: str) -> None:
-        """Begin to build the domain. Raises RemusError."""
-        if self.target is not None:
+    async def preamble(self, frame: Frame) -> None:
+        """Begin to build a domain. Raises RemusError."""
+        if frame.member >= len(self._guests):
+            raise self.broken(f"PREAMBLE of member {frame.member}, and there are {len(self._guests)}")
+        if frame.member in self.targets:
             raise self.broken("second PREAMBLE in one session")
         payload = frame.joined()
         self._digest.update(payload)
-        self.target = await self._hypervisor.open_target(payload, working_name)
+        await self.targets.open(frame.member, payload)
 
     async def stream(self, frame: Frame) -> None:
         """Stage records of the open epoch. Raises RemusError."""
-        target = self.need_target()
+        targets = self.need_targets()
         self._refuse_after_last()
+        if frame.member >= len(self._guests):
+            raise self.broken(f"records of member {frame.member}, and there are {len(self._guests)}")
         if frame.epoch != self.epoch + 1:
             raise self.broken(f"records of epoch {frame.epoch} while {self.epoch + 1} is open")
         payload = frame.payload[0]
         self._digest.update(payload)
-        self._staged.feed(payload)
+        staged = self._staged[frame.member]
+        staged.feed(payload)
         if self.epoch == 0 or active(FaultName.FEED_BEFORE_COMMIT):
-            await target.feed(self._staged.take_pages())
+            await targets.feed_one(frame.member, staged.take_pages())
         elif self._digest.stream_bytes > self._hello.memory_kib * 1024 + self._settings.staging_bytes:
             raise self.broken("the epoch is larger than the guest's memory")
 
     async def epoch_end(self, end: EpochEnd) -> None:
         """Commit and apply the open epoch. Raises RemusError, PeerError also when it is committed and applied."""
-        target = self.need_target()
+        targets = self.need_targets()
         self._refuse_after_last()
         if end.epoch != self.epoch + 1:
             raise self.broken(f"end of epoch {end.epoch} while {self.epoch + 1} is open")
@@ -103,9 +109,10 @@ class CopyImage:
             raise self.broken(
                 f"epoch {end.epoch} arrived damaged ({self._digest.stream_bytes} bytes, {end.stream_bytes} were sent)"
             )
-        staged = self._staged.finish()
-        if staged.pages != end.pages:
-            raise self.broken(f"epoch {end.epoch} has {staged.pages} pages instead of {end.pages}")
+        staged = [guest.finish() for guest in self._staged]
+        pages = sum(guest.pages for guest in staged)
+        if pages != end.pages:
+            raise self.broken(f"epoch {end.epoch} has {pages} pages instead of {end.pages}")
         disks = await self._disks.staged(end.epoch)
         record = CommitRecord(self._hello.session, self._hello.generation, end.epoch, commit_digest(digest, disks))
         await self._journal.commit(record)
@@ -115,14 +122,16 @@ class CopyImage:
         if self.epoch == 0:
             # Before anybody hears of this commit: an older copy must not outlive this one, should what follows fail.
             self._first_commit()
-        self._tail = [bytes(part) for part in staged.tail]
-        self._emulator = [bytes(part) for part in staged.emulator]
+        self._states = [
+            GuestState([bytes(part) for part in guest.tail], [bytes(part) for part in guest.emulator])
+            for guest in staged
+        ]
         self.epoch = end.epoch
         self.last = end.last
         self._committed()
         lost = await self._acknowledge(MemoryAck(epoch=end.epoch, digest=digest))
         self.drop_staged()
-        await target.feed(staged.page_records)
+        await targets.feed([guest.page_records for guest in staged])
         self.whole = True
         await self._disks.apply()
         if lost is not None:
@@ -130,14 +139,14 @@ class CopyImage:
 
     def drop_staged(self) -> None:
         """Forget what has arrived of the open epoch."""
-        self._staged = EpochParser(LARGEST_PFN, self._guest)
+        self._staged = self._parsers()
         self._digest = EpochDigest()
 
-    async def build(self, target: Target, operation: str) -> None:
-        """Make the domain of the committed epoch whole, which takes most of the time of an activation. Raises RemusError."""
+    async def build(self, operation: str) -> None:
+        """Make the domains of the committed epoch whole, which takes most of the time of an activation. Raises RemusError."""
         try:
             async with asyncio.timeout(self._settings.activate):
-                await target.build(self._tail, self._emulator)
+                await self.targets.build(self._states)
         except TimeoutError:
             raise HypervisorError(
                 f"the toolstack did not finish the domain within {self._settings.activate:g} s",
@@ -150,7 +159,7 @@ class CopyImage:
     def forget(self) -> None:
         """It is never activated: drop all that the domain does not hold yet."""
         self.drop_staged()
-        self._tail, self._emulator = [], []
+        self._states = []
 
     def broken(self, message: str) -> ProtocolError:
         """The error for a primary that does not keep to the protocol."""
@@ -161,6 +170,9 @@ class CopyImage:
             epoch=self.epoch + 1,
             left=f"the copy stands at epoch {self.epoch}" if self.epoch else "nothing was committed",
         )
+
+    def _parsers(self) -> list[EpochParser]:
+        return [EpochParser(LARGEST_PFN, guest) for guest in self._guests]
 
     def _refuse_after_last(self) -> None:
         if self.last:

@@ -135,8 +135,9 @@ class EpochLoop:
 
     async def _ship(self, session: PrimarySession, checkpoint: Checkpoint, seeded_pages: int, *, last: bool) -> int:
         sent = 0
-        for group in checkpoint.records:
-            sent += await session.send_records(checkpoint.epoch, group)
+        for member, guest in enumerate(checkpoint.guests):
+            for group in guest.records:
+                sent += await session.send_records(checkpoint.epoch, group, member)
         pause_at("sending")
         await session.end_epoch(checkpoint.epoch, checkpoint.pages + seeded_pages, last=last)
         return sent

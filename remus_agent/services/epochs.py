@@ -19,12 +19,21 @@ class DiskFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberRecord:
+    """One guest of a group in one epoch."""
+
+    pages: int
+    down_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class EpochRecord:
     """Figures of one epoch on its primary; durations in nanoseconds, see `ports.Timing` for the first seven.
 
     started: clock when the guest was asked to suspend, in seconds. bytes: stream bytes sent after the guest ran again.
     send_ns: encoding and sending. ack_ns: waiting for the acknowledgement. period_ns: since the start of the epoch before.
     disk_bytes, disk_extents: of all its disks. disk_ack_ns: from the end of sending until the last disk was acknowledged.
+    members: of a consistency group, in the order of their names; durations are the longest of theirs then.
     """
 
     epoch: int
@@ -44,6 +53,7 @@ class EpochRecord:
     disk_bytes: int = 0
     disk_extents: int = 0
     disk_ack_ns: int = 0
+    members: tuple[MemberRecord, ...] = ()
 
     @classmethod
     def of(
@@ -76,6 +86,7 @@ class EpochRecord:
             disk_bytes=disks.data_bytes,
             disk_extents=disks.extents,
             disk_ack_ns=round(disks.ack * 1e9),
+            members=tuple(MemberRecord(one.pages, one.timing.down) for one in checkpoint.members),
         )
 
     def add_to(self, figures: EpochFigures) -> None:

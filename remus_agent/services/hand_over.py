@@ -242,6 +242,7 @@ def active_record(copy: Copy, *, starting: str = "", override: str = "") -> Gues
         output_limit_bytes=0,
         override=override,
         starting=starting,
+        members=copy.hello.member_names,
     )
 
 

@@ -15,7 +15,7 @@ from remus_agent.ports import EventSink
 from remus_agent.protocol.replication.messages import Hello
 from remus_agent.services.copies import LEFT, Copies
 from remus_agent.services.copy import Copy
-from remus_agent.services.examine import OVERHEAD_KIB
+from remus_agent.services.examine import needed_kib
 from remus_agent.services.replica_set import DomainReplicas, facts_of
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class OlderCopies:
 
     async def make_room(self, hello: Hello, free_kib: int, replicas: DomainReplicas) -> None:
         """Give up what the new session has no room beside. free_kib: of memory."""
-        if free_kib < hello.memory_kib + OVERHEAD_KIB:
+        if free_kib < needed_kib(hello):
             await self.give_up(hello, "memory does not suffice for two", free_kib=free_kib)
         elif replicas.differ(facts_of(hello.disks)):
             await self.give_up(hello, "a disk has another size now")

@@ -6,10 +6,12 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from msgspec import UNSET
+
 from remus_agent.disk_ports import Taps
 from remus_agent.fence_ports import Fencing, Watchdog
 from remus_agent.ports import Announcer, Clock, Connector, Domain, EventSink, HostFacts, Hypervisor
-from remus_agent.protocol.replication.messages import Hello, HelloDisk
+from remus_agent.protocol.replication.messages import Hello, HelloDisk, HelloMember
 from remus_agent.store_ports import GuestStore, PauseStore
 from remus_agent.witness_ports import Witness
 
@@ -46,7 +48,17 @@ def hello_for(
     purpose: str,
     disks: Sequence[HelloDisk] = (),
 ) -> Hello:
-    """The HELLO of a new session for this domain."""
+    """The HELLO of a new session for this domain, which may be a consistency group."""
+    members = tuple(
+        HelloMember(
+            name=member.name,
+            uuid=member.uuid,
+            guest_type=member.guest_type.value,
+            memory_kib=member.memory_kib,
+            cpu_policy=facts.policy_for(member.guest_type),
+        )
+        for member in domain.members
+    )
     return Hello(
         purpose="probe" if purpose == "probe" else "protect",
         session=str(uuid.uuid4()),
@@ -59,4 +71,5 @@ def hello_for(
         cpu_policy=facts.policy_for(domain.guest_type),
         host=host,
         disks=tuple(disks),
+        members=members or UNSET,
     )

@@ -38,6 +38,7 @@ class Probing:
             domain = await self.ports.hypervisor.domain(name)
             alone = self.primaries.alone(name, peer)
             if alone is None:
+                self.taken.refuse_member(name, "probe")
                 self.taken.refuse_what_is_taken(name, "probe")
             if self.watchdog.problem is not None:
                 raise self.watchdog.problem

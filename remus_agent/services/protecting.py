@@ -67,8 +67,10 @@ class Protecting:
             await self._look_for_backup(alone, wait=wait, timeout=timeout, progress=progress)
             return
         async with self._taken.lock:
+            self._taken.refuse_member(name, "protect")
             self._taken.refuse_what_is_taken(name, "protect")
             self._taken.refuse_copies(name, "protect")
+            self._taken.refuse_copies_of_members(name, "protect")
             self._watchdog.require(name)
             domain = await self._ports.hypervisor.domain(name)
             record = GuestRecord(
@@ -80,6 +82,7 @@ class Protecting:
                 committed=False,
                 interval_ms=interval_ms,
                 output_limit_bytes=output_limit_bytes,
+                members=self._settings.groups.get(name, ()),
             )
             source = await self._ports.hypervisor.open_source(domain)
             await source.close()
@@ -99,6 +102,8 @@ class Protecting:
                 if not force:
                     raise refuse_on_backup(name)
                 await self._backup.discard(name)
+            elif service is None:
+                self._taken.refuse_member(name, "unprotect")
             return
         if service.state not in NOT_OURS:
             await service.require_local_disks()

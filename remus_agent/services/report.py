@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from remus_agent.errors import OutputBufferError, RemusError
 from remus_agent.machines import backup, primary
-from remus_agent.observe.status import Role, State, Status
-from remus_agent.ports import BufferState
+from remus_agent.observe.status import MemberStatus, Role, State, Status
+from remus_agent.ports import BufferState, Domain
 from remus_agent.services.copy import Copy
+from remus_agent.services.epochs import EpochRecord
 from remus_agent.services.primary import PrimaryService, is_over
 
 _PRIMARY: dict[primary.State, State] = {
@@ -93,6 +94,7 @@ async def primary_status(service: PrimaryService, now: float, watchdog: RemusErr
         since=round(now - service.since, 3),
         reason=reason,
         disks=service.disks,
+        members=_members(service.domain, last),
     )
 
 
@@ -112,6 +114,24 @@ def copy_status(copy: Copy, now: float, override: str | None = None) -> Status:
         last_ack_age=round(now - copy.last_heard, 3),
         since=round(now - copy.since, 3),
         reason=override or copy.reason,
+        members=tuple(
+            MemberStatus(domain=guest.name, memory_kib=guest.memory_kib)
+            for guest in (copy.hello.guests if copy.hello.grouped else ())
+        ),
+    )
+
+
+def _members(group: Domain, last: EpochRecord | None) -> tuple[MemberStatus, ...]:
+    """Of a group. A member that was started since the group was looked at has no figures."""
+    figures = last.members if last is not None and len(last.members) == len(group.members) else None
+    return tuple(
+        MemberStatus(
+            domain=member.name,
+            memory_kib=member.memory_kib,
+            pages_last=figures[number].pages if figures else 0,
+            down_ms_last=round(figures[number].down_ns / 1e6, 3) if figures else 0.0,
+        )
+        for number, member in enumerate(group.members)
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from remus_agent.errors import DomainNotFound
+from remus_agent.errors import DomainNotFound, RefusedError
+from remus_agent.protocol.groups import Groups, member_working_name
 from remus_agent.services.primaries import Primaries
 from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.roles import Roles
@@ -27,16 +28,18 @@ class OnRecord:
 
 
 class Resumption:
-    """Of one host. peers: their addresses. roles: None without a witness."""
+    """Of one host. peers: their addresses. groups: those that are configured. roles: None without a witness."""
 
     def __init__(
         self,
         peers: Mapping[str, str],
+        groups: Groups,
         ports: PrimaryPorts,
         primaries: Primaries,
         roles: Roles | None,
     ) -> None:
         self._peers = peers
+        self._groups = groups
         self._ports = ports
         self._primaries = primaries
         self._roles = roles
@@ -52,19 +55,39 @@ class Resumption:
         for error in loaded.damaged:
             log.error("%s", error)
             self._ports.events.note(error.domain or "?", "record-damaged", reason=str(error))
-        records = [record for each in loaded.records if (record := await self._unfinished.settle(each)) is not None]
-        starting = frozenset(record.starting for record in loaded.records if record.starting)
+        starting = frozenset(name for record in loaded.records for name in _starting(record))
+        records = []
+        for each in loaded.records:
+            if self._is_another(each):
+                kept.update((each.name, *each.members))
+            elif (record := await self._unfinished.settle(each)) is not None:
+                records.append(record)
         for record in records:
             if await self._resume(record):
-                kept.add(record.name)
+                kept.update((record.name, *record.members))
         return OnRecord(tuple(records), frozenset(kept), starting)
 
     async def again(self, name: str) -> None:
         """Go on with one guest whose protection has ended here although it is on record. Raises RemusError."""
         loaded = await self._ports.store.load_all()
         for each in loaded.records:
-            if each.name == name and (record := await self._unfinished.settle(each)) is not None:
+            if (
+                each.name == name
+                and not self._is_another(each)
+                and (record := await self._unfinished.settle(each)) is not None
+            ):
                 await self._resume(record)
+
+    def _is_another(self, record: GuestRecord) -> bool:
+        """Whether the configuration knows another group of this name, or none: then nothing is done for any of its members. What
+        they send stays held, and they keep their taps."""
+        mine = self._groups.get(record.name, ())
+        if sorted(mine) == sorted(record.members):
+            return False
+        reason = f"it was protected as {_said(record.members)}, and is {_said(mine)} in the configuration"
+        log.error("%s: %s", record.name, reason)
+        self._ports.events.note(record.name, "group-changed", reason=reason)
+        return True
 
     async def _resume(self, record: GuestRecord) -> bool:
         """Whether its guest is here, and was protected or run by an operator's word."""
@@ -81,6 +104,10 @@ class Resumption:
             log.warning("%s: no longer runs here; its protection is forgotten: %s; %s", record.name, error, left)
             await self._ports.store.remove(record.name)
             return False
+        except RefusedError as error:
+            log.error("%s", error)
+            self._ports.events.note(record.name, "group-changed", reason=str(error))
+            return True
         if overridden and self._roles is not None:
             self._roles.resume_override(record)
         elif record.peer not in self._peers:
@@ -103,3 +130,14 @@ class Resumption:
             f"a copy may be on {record.peer}, or the guest is paused there because this host owns it: that is older than what"
             " clients know, and nothing lets it go on by itself"
         )
+
+
+def _starting(record: GuestRecord) -> Sequence[str]:
+    """What it is called that was about to run: also its members by themselves, should their group not be known any more."""
+    if not record.starting:
+        return ()
+    return (record.starting, *(member_working_name(member, record.starting) for member in record.members))
+
+
+def _said(members: Sequence[str]) -> str:
+    return f"the group of {', '.join(members)}" if members else "no group"

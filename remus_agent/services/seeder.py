@@ -61,11 +61,12 @@ class Seeder:
             if asked is not None:
                 return asked
             await source.begin()
-            await session.send_preamble(source.preamble)
+            for member, preamble in enumerate(source.preambles):
+                await session.send_preamble(preamble, member)
             pages = 0
             meter = CopyMeter(self._clock, "pages")
             async for piece in source.seed():
-                await session.send_records(1, piece.records)
+                await session.send_records(1, piece.records, piece.member)
                 pages += piece.pages
                 self._memory = meter.at(piece.done, piece.total)
                 asked = self._asked.next()

@@ -55,16 +55,16 @@ class PrimarySession:
             asyncio.create_task(self._heartbeat(), name=f"heartbeat {self._domain}"),
         ]
 
-    async def send_preamble(self, preamble: bytes) -> None:
-        """Send what precedes memory; it counts into the digest of epoch 1."""
+    async def send_preamble(self, preamble: bytes, member: int = 0) -> None:
+        """Send what precedes memory; it counts into the digest of epoch 1. member: of a consistency group, whose it is."""
         self._digest.update(preamble)
-        await self._send(Frame(FrameType.PREAMBLE, 1, 0, (preamble,)))
+        await self._send(Frame(FrameType.PREAMBLE, 1, 0, (preamble,), member))
 
-    async def send_records(self, epoch: int, group: Sequence[Buffer]) -> int:
-        """Send one group of whole stream records of an epoch. Returns its bytes."""
+    async def send_records(self, epoch: int, group: Sequence[Buffer], member: int = 0) -> int:
+        """Send one group of whole stream records of an epoch. Returns its bytes. member: see `send_preamble`."""
         before = self._digest.stream_bytes
         self._digest.update_all(group)
-        await self._send(Frame(FrameType.STREAM, epoch, 0, tuple(group)))
+        await self._send(Frame(FrameType.STREAM, epoch, 0, tuple(group), member))
         return self._digest.stream_bytes - before
 
     async def end_epoch(self, epoch: int, pages: int, *, last: bool = False) -> None:

@@ -1,8 +1,10 @@
-"""The numbers that services work with; the configuration file fills them."""
+"""What services work with of the configuration file: its numbers, and the groups of guests."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from remus_agent.protocol.groups import Groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,8 @@ class Settings:
     drift: by how much of itself the rate of one host's clock may differ from the true one.
     automatic_failover, automatic_solo, automatic_reprotect: whether an agent does these by itself.
     watchdog_seconds: after which a host that holds authority is reset when its agent does not come back; 0: never.
+
+    groups: guests that are protected together.
     """
 
     host: str
@@ -44,6 +48,7 @@ class Settings:
     automatic_solo: bool = True
     automatic_reprotect: bool = True
     watchdog_seconds: int = 0
+    groups: Groups = field(default_factory=Groups)
 
     @property
     def sure(self) -> float:

@@ -135,8 +135,9 @@ class StandDown:
 
 
 async def destroy_stale(domain: Domain, hypervisor: Hypervisor, outputs: OutputBuffers) -> None:
-    """Destroy the guest and drop what its plugs hold, never the other way round: a plug that is gone holds nothing back. Dom0
-    cannot finish with the guest's devices before the frames are dropped, so both go on side by side. Raises RemusError."""
+    """Destroy the guest, of a group all members, and drop what the plugs hold, never the other way round: a plug that is gone
+    holds nothing back. Dom0 cannot finish with a guest's devices before the frames are dropped, so both go on side by side.
+    Raises RemusError."""
     try:
         there = await hypervisor.domain(domain.name)
     except DomainNotFound:

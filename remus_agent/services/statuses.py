@@ -65,7 +65,15 @@ class Statuses:
         domain = await self._hypervisor.domain(name)
         override = self._overrides().get(name)
         relayed = "left to a relay of its checkpoints" if self._taken.is_reserved(name) else None
-        return none_status(domain.name, override or relayed)
+        return none_status(domain.name, override or relayed or self._as_member(name))
+
+    def _as_member(self, name: str) -> str | None:
+        """Who looks after a guest that is not asked for by its own name."""
+        group = self._taken.group_of(name)
+        if group is None:
+            return None
+        protected = self._primaries.protects(group)
+        return f"a member of the group {group}, which {'is protected' if protected else 'nobody protects'}"
 
     def _overrides(self) -> Mapping[str, str]:
         """See `Roles.overrides`."""

@@ -15,17 +15,19 @@ from remus_agent.ports import Clock, Hypervisor
 from remus_agent.relay_ports import Reserved
 from remus_agent.services.backup import BackupService
 from remus_agent.services.primaries import Primaries
+from remus_agent.services.settings import Settings
 
 
 class TakenDomains:
     """Of one host."""
 
     def __init__(
-        self, host: str, hypervisor: Hypervisor, primaries: Primaries, backup: BackupService, clock: Clock
+        self, settings: Settings, hypervisor: Hypervisor, primaries: Primaries, backup: BackupService, clock: Clock
     ) -> None:
         self.lock = asyncio.Lock()
         """For whoever begins to protect a domain, or needs that nobody does."""
-        self._host = host
+        self._host = settings.host
+        self._groups = settings.groups
         self._hypervisor = hypervisor
         self._primaries = primaries
         self._backup = backup
@@ -37,15 +39,18 @@ class TakenDomains:
         """Leave a domain to a relay of checkpoints that somebody else takes, for so many seconds from now on (0: it is over).
         The domain need not run here: a relay can send what was taken earlier."""
         async with self.lock:
-            if self._primaries.protects(name):
-                raise AlreadyProtected(
-                    f"this host's agent protects it, to {self._primaries[name].record.peer}",
-                    operation="relay",
-                    domain=name,
-                    left="nothing was changed",
-                    hint=f"only one may take its checkpoints; first: remusctl unprotect {name}",
-                )
-            self.refuse_copies(name, "relay")
+            if name in self._groups:
+                raise RefusedError("a relay is of one guest, and this is a group", operation="relay", domain=name)
+            for unit in self._units(name):
+                if self._primaries.protects(unit):
+                    raise AlreadyProtected(
+                        f"this host's agent protects it{_as(name, unit)}, to {self._primaries[unit].record.peer}",
+                        operation="relay",
+                        domain=name,
+                        left="nothing was changed",
+                        hint=f"only one may take its checkpoints; first: remusctl unprotect {unit}",
+                    )
+                self.refuse_copies(unit, "relay")
             if seconds > 0:
                 self._reserved[name] = self._clock.now() + seconds
             else:
@@ -61,8 +66,41 @@ class TakenDomains:
         copy = self._backup.copy_of(name)
         return copy.generation if copy is not None else 1
 
+    def _units(self, guest: str) -> tuple[str, ...]:
+        """Under which names a guest can be protected: its own, and its group's."""
+        group = self._groups.of_guest(guest)
+        return (guest,) if group is None else (guest, group)
+
+    def group_of(self, name: str) -> str | None:
+        """The group that a guest is a member of."""
+        return self._groups.of_guest(name)
+
+    def refuse_member(self, name: str, operation: str) -> None:
+        """Raises RefusedError for a guest that is protected with others or not at all."""
+        group = self.group_of(name)
+        if group is not None:
+            raise RefusedError(
+                f"it is a member of the group {group}, and is protected with the others or not at all",
+                operation=operation,
+                domain=name,
+                left="nothing was changed",
+                hint=f"name the group instead: {group}",
+            )
+
     def refuse_what_is_taken(self, name: str, operation: str) -> None:
-        """Raises RefusedError (AlreadyProtected) where the agent or a relay takes its checkpoints."""
+        """Raises RefusedError (AlreadyProtected) where the agent or a relay takes its checkpoints, or those of one of its
+        members."""
+        self._refuse_taken(name, operation)
+        for member in self._groups.get(name, ()):
+            try:
+                self._refuse_taken(member, operation)
+            except RefusedError as error:
+                error.message = f"its member {member} is taken: {error.message}"
+                error.domain = name
+                error.hint = error.hint or f"end that first: remusctl unprotect {member}"
+                raise
+
+    def _refuse_taken(self, name: str, operation: str) -> None:
         if self._primaries.protects(name):
             service = self._primaries[name]
             peer = service.record.peer
@@ -107,3 +145,17 @@ class TakenDomains:
                 left="nothing was changed",
                 hint=f"{operation} it on the host where it runs",
             )
+
+    def refuse_copies_of_members(self, group: str, operation: str) -> None:
+        """Raises RefusedError where this host is the backup of a member alone."""
+        for member in self._groups.get(group, ()):
+            try:
+                self.refuse_copies(member, operation)
+            except RefusedError as error:
+                error.message = f"of its member {member}: {error.message}"
+                error.domain = group
+                raise
+
+
+def _as(guest: str, unit: str) -> str:
+    return "" if unit == guest else f" as a member of {unit}"

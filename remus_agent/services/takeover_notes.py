@@ -50,6 +50,7 @@ class TakeoverNotes:
             committed=False,
             interval_ms=self._interval_ms,
             output_limit_bytes=self._limit,
+            members=copy.hello.member_names,
         )
 
     async def asks(self, copy: Copy) -> None:

@@ -61,6 +61,7 @@ class Unfinished:
         if domain is None:
             return record
         if not await self._hypervisor.is_paused(domain):
+            await self._hypervisor.unpause(domain)  # of a group the members that its agent had not come to
             return await self._runs(record)
         if record.role == "primary":
             return record
@@ -77,7 +78,7 @@ class Unfinished:
 
     async def _find(self, record: GuestRecord) -> Domain | None:
         """The domain under its real name, which it is given here if it has not got it yet."""
-        for name in (record.name, record.starting):
+        for name in (record.starting, record.name):  # of a group some members may be called as copies are, others not
             try:
                 domain = await self._hypervisor.domain(name)
             except DomainNotFound:

@@ -56,6 +56,7 @@ UNSEEN = {
     FaultName.DISK_APPLY_ON_RECEIPT: "disks are not in the model",
     FaultName.DISK_ACK_IGNORED: "disks are not in the model",
     FaultName.DEVICES_UNCOMPARED: "what a guest consists of is not in the model",
+    FaultName.MEMBERS_APART: "a group is one guest in the model",
     FaultName.NOBODY_RESUMES: "in the model a guest is never suspended",
     FaultName.ERROR_LEAVES_SUSPENDED: "in the model a guest is never suspended",
 }

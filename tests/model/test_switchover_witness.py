@@ -73,7 +73,7 @@ def test_the_record_changes_with_the_host_and_nobody_is_fenced() -> None:
 @pytest.mark.parametrize(
     ("broken", "error"),
     [
-        ((SimTarget, "activate"), HypervisorError("the toolstack fails")),
+        ((SimTarget, "run"), HypervisorError("the toolstack fails")),
         ((CopyDisks, "hand_over"), DiskError("it cannot be handed over")),
     ],
     ids=["copy lost", "copy whole"],

@@ -58,6 +58,23 @@ def reasons(run_module: RunModule, change: Change | None = None) -> list[str]:
 
 def test_a_good_inventory_has_no_reasons(run_module: RunModule) -> None:
     assert reasons(run_module) == []
+
+
+MEMBERS = [{"name": "app1"}, {"name": "db1", "disks": [{"vdev": "xvda", "device": "/dev/c"}]}]
+
+
+def group(members: Any, **more: Any) -> Change:
+    """A consistency group beside the guest."""
+    entry = {"name": "shop", "hosts": ["alpha", "beta"], "members": members, **more}
+    return lambda inventory: inventory["guests"].append(entry)
+
+
+def test_a_group_has_no_reasons(run_module: RunModule) -> None:
+    def change(inventory: dict[str, Any]) -> None:
+        group(MEMBERS)(inventory)
+        inventory["domain"] = "shop"
+
+    assert reasons(run_module, change) == []
     assert reasons(run_module, lambda inventory: inventory.update(guests=[], witnesses={})) == []
 
 
@@ -181,6 +198,24 @@ WRONG: list[tuple[str, Change, str]] = [
     ("entry", guests("web1"), "entry 1 of remus_guests is not a dictionary"),
     ("twice", guests(*[{"name": "web1", "hosts": ["alpha", "beta"]}] * 2), "a guest is twice in remus_guests"),
     ("of its own", host("beta", remus_guests=[]), "remus_guests of beta is not the list that the controller sees"),
+    ("members", guest(members={"app1": {}}), "members of guest web1 is not a list of dictionaries"),
+    ("member", group(["app1", "db1"]), "members of guest shop is not a list of dictionaries"),
+    ("one member", group([{"name": "app1"}]), "group shop has 1 members; 2 to 8 are possible"),
+    ("no member's name", group([{"name": "app1"}, {}]), "member 2 of group shop has no name"),
+    ("member's key", group([{"name": "app1"}, {"name": "db1", "hosts": []}]), "member db1 of group shop has hosts"),
+    ("member's disk", group([{"name": "app1"}, {"name": "db1", "disks": [{}]}]), "disk 1 of guest db1 has no vdev"),
+    (
+        "disks of a group",
+        group(MEMBERS, disks=[{"vdev": "xvda", "device": "/dev/c"}]),
+        "group shop has disks of its own",
+    ),
+    ("member alone", group([{"name": "app1"}, {"name": "web1"}]), "guest web1: a guest is twice in remus_guests"),
+    ("named as its member", group([{"name": "app1"}, {"name": "shop"}]), "guest shop: a guest is twice"),
+    (
+        "member asked for",
+        lambda inventory: (group(MEMBERS)(inventory), inventory.update(domain="db1")),
+        "remus_domain is db1, a member of the group shop: it is protected with the others or not at all",
+    ),
     (
         "unknown guest",
         lambda inventory: inventory.update(domain="web2"),

@@ -83,6 +83,39 @@ def test_topology(run_module: RunModule, alpha: Any, beta: Any, expected: dict[s
     assert entry["verdict"].startswith("web1: ")
 
 
+SHOP = {"name": "shop", "hosts": ["alpha", "beta"], "members": [{"name": "app1"}, {"name": "db1", "disks": []}]}
+APP, DB = ({"name": name, "id": number, "paused": False} for number, name in enumerate(("app1", "db1"), 3))
+
+
+@pytest.mark.parametrize(
+    ("alpha", "beta", "owner", "problem"),
+    [
+        ([APP, DB], [], "alpha", ""),
+        ([], [DB, APP], "beta", ""),
+        ([DB], [], "alpha", ""),
+        ([APP], [DB], None, "the members of group shop run on different hosts (app1 on alpha; db1 on beta)"),
+        ([], [], None, "shop runs on neither alpha nor beta"),
+    ],
+)
+def test_a_group_runs_where_its_members_do(
+    run_module: RunModule, alpha: list[Any], beta: list[Any], owner: str | None, problem: str
+) -> None:
+    hosts = {"alpha": host(running=alpha), "beta": host(running=beta)}
+    entry = run_module("remus_topology", guests=[SHOP], hosts=hosts)["guests"][0]
+    assert entry["owner"] == owner
+    assert problem in " ".join(entry["problems"])
+    assert bool(entry["problems"]) is bool(problem)
+
+
+def test_a_group_that_is_protected_runs_where_it_is_protected(run_module: RunModule) -> None:
+    mine, copy = status() | {"domain": "shop"}, AS_COPY | {"domain": "shop"}
+    hosts = {"alpha": host([mine], [APP, DB]), "beta": host([copy])}
+    for name, said in hosts.items():
+        said["agent_name"] = name
+    entry = run_module("remus_topology", guests=[SHOP], hosts=hosts)["guests"][0]
+    assert (entry["owner"], entry["holder"], entry["protected"], entry["problems"]) == ("alpha", "beta", True, [])
+
+
 def test_topology_names_the_peer_as_the_agents_do(run_module: RunModule) -> None:
     hosts = {"a": host(running=RUNS, agent_name="alpha"), "b": host(agent_name="beta")}
     entry = run_module("remus_topology", guests=[{"name": "web1", "hosts": ["a", "b"]}], hosts=hosts)["guests"][0]

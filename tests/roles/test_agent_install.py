@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ import yaml
 
 from remus_agent import config
 from remus_agent.addresses import Address
+from remus_agent.protocol.groups import Groups
 from tests.modules.conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
@@ -54,6 +56,7 @@ def render(values: dict[str, object]) -> str:
             "remus_agent_tls": False,
             "remus_agent_tls_dir": "/etc/remus/tls",
             "remus_agent_fencing": {},
+            "remus_agent_groups": {},
             "remus_agent_witness": False,
             "remus_agent_second_address": "",
             "remus_agent_second_paths": {},
@@ -98,6 +101,22 @@ def test_the_agent_accepts_its_configuration(tmp_path: Path, address: str, liste
     assert loaded.automatic == config.Automatic(reprotect=False)
     assert loaded.watchdog == config.Watchdog(240)
     assert loaded.http == config.Http(Address("198.51.100.1", 7791))
+
+
+def test_the_agent_accepts_its_groups() -> None:
+    """Those of the inventory's guests that have this host, by their members' names."""
+    guests = [
+        {"name": "web1", "hosts": ["alpha", "beta"]},
+        {"name": "shop", "hosts": ["alpha", "beta"], "members": [{"name": "db1", "disks": []}, {"name": "app1"}]},
+        {"name": "far", "hosts": ["beta", "gamma"], "members": [{"name": "db2"}, {"name": "app2"}]},
+    ]
+    text = yaml.safe_load((ROLE / "vars/main.yml").read_text())["__remus_agent_guest_groups"]
+    template = jinja2.Environment(autoescape=False).from_string(text)  # noqa: S701  no HTML
+    found = template.render(remus_guests=guests, inventory_hostname="alpha")
+    groups = ast.literal_eval(found.strip())
+    assert groups == {"shop": ["app1", "db1"]}
+    assert config.parse(render({"remus_agent_groups": groups, "remus_agent_peers": {}})).groups == Groups(groups)
+    assert config.parse(render({"remus_agent_peers": {}})).groups == Groups()
 
 
 @pytest.mark.parametrize("secrets", [True, False])

@@ -85,6 +85,14 @@ def test_each_host_looks_at_the_disks_of_its_guests(tmp_path: Path) -> None:
             ],
         },
         {"name": "plain", "hosts": ["xen1", "xen2"]},
+        {
+            "name": "shop",
+            "hosts": ["xen2", "xen3"],
+            "members": [
+                {"name": "app2"},
+                {"name": "db2", "disks": [{"vdev": "xvda", "device": "/dev/none/db2"}]},
+            ],
+        },
     ]
     local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     inventory = {
@@ -124,5 +132,6 @@ def test_each_host_looks_at_the_disks_of_its_guests(tmp_path: Path) -> None:
         "xen2": [
             "device of remus-db1-xvda, /dev/other/db1, does not exist",
             "device of remus-db1-xvdb, /dev/none/db1, does not exist",
+            "device of remus-db2-xvda, /dev/none/db2, does not exist",
         ],
     }, done.stdout

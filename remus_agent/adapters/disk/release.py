@@ -30,9 +30,9 @@ class Copy:
     committed: CommitRecord | None
 
 
-async def find(disk: Disk, state: Path) -> Copy | None:
-    """The copy of a disk that this host holds and nobody uses; None when the disk is this host's own. Changes nothing. Raises
-    RefusedError, DiskError, JournalError."""
+async def find(disk: Disk, state: Path, group: str | None = None) -> Copy | None:
+    """The copy of a disk that this host holds and nobody uses; None when the disk is this host's own. Changes nothing. group:
+    that its guest is a member of, and is committed with. Raises RefusedError, DiskError, JournalError."""
     seen = await host.look(disk, state)
     if not seen.backup and seen.target != "error":
         return None
@@ -40,7 +40,7 @@ async def find(disk: Disk, state: Path) -> Copy | None:
         raise _refused(disk, "a guest or a program on this host has it open", f"`fuser -v {disk.mapper}` shows who")
     await asyncio.to_thread(_require_unheld, disk)
     size, block = await asyncio.to_thread(geometry, disk.device, disk.domain)
-    return Copy(disk, DiskFacts(disk.vdev, seen.mapped or size, block), await _committed(disk, state))
+    return Copy(disk, DiskFacts(disk.vdev, seen.mapped or size, block), await _committed(disk, state, group))
 
 
 async def release(copy: Copy, state: Path) -> str | None:
@@ -82,11 +82,15 @@ def _require_unheld(disk: Disk) -> None:
             ) from error
 
 
-async def _committed(disk: Disk, state: Path) -> CommitRecord | None:
+async def _committed(disk: Disk, state: Path, group: str | None) -> CommitRecord | None:
+    """Of its group; of the guest alone where the group has committed nothing here."""
     folder = state / "journal"
-    if not await asyncio.to_thread((folder / disk.domain).exists):
+    for unit in filter(None, (group, disk.domain)):
+        if await asyncio.to_thread((folder / unit).exists):
+            break
+    else:
         return None
-    journal = await FileJournals(folder).open(disk.domain)
+    journal = await FileJournals(folder).open(unit)
     try:
         return await journal.last()
     finally:

@@ -84,7 +84,10 @@ class GuestFiles:
 
     def _save(self, record: GuestRecord) -> None:
         path = self._path(record.name)
-        data = msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+        plain = msgspec.to_builtins(record)
+        if not record.members:
+            del plain["members"]  # so that a release without groups reads what it knows
+        data = msgspec.json.format(msgspec.json.encode(plain), indent=2) + b"\n"
         with self._lock:
             try:
                 directory.make(self._directory)

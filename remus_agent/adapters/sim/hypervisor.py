@@ -12,10 +12,12 @@ import numpy as np
 
 from remus_agent.errors import DomainNotFound, GuestEnded, HypervisorError
 from remus_agent.ports import (
+    AtBarrier,
     Checkpoint,
     Domain,
     GuestType,
     HostFacts,
+    Meeting,
     SeedRound,
     Timing,
     Vbd,
@@ -86,7 +88,15 @@ class SimHypervisor:
         self.guests: dict[str, SimGuest] = {}
         self.host = HostFacts(xen, cpu_policy, free_memory_kib)
         self.toolstack_fails = False
+        self.broken: set[str] = set()
+        """Names of copies that the toolstack cannot finish."""
+        self.stuck: set[str] = set()
+        """Names of guests that cannot be unpaused."""
+        self.history: list[tuple[str, str]] = []
+        """Renames and unpauses, in order, with the name that the guest has then."""
         self.in_window: Callable[[], None] = lambda: None
+        self.suspends: Callable[[str], float] = lambda _: 0.0
+        """Seconds that a guest of this name takes to go down."""
         self.step: Callable[[], float] = lambda: 0.0
         """Seconds that the toolstack's work takes at the end of a stream, and each step of what follows."""
         self._next_domid = 1
@@ -102,7 +112,7 @@ class SimHypervisor:
         """Start a guest, as `xl create` does."""
         domid = self._next_domid
         self._next_domid += 1
-        vif = Vif(0, f"vif{domid}.0", "00:16:3e:00:00:01", "br0")
+        vif = Vif(0, f"vif{domid}.0", f"00:16:3e:00:00:{domid:02x}", "br0")
         vbds = tuple(Vbd(vdev, f"/dev/mapper/remus-{name}-{vdev}") for vdev in disks)
         domain = Domain(name, domid, uuid, guest_type, pages * 4, (vif,), vbds)
         guest = SimGuest(domain, bytearray(pages * PAGE))
@@ -150,6 +160,7 @@ class SimHypervisor:
             raise HypervisorError(f"another domain is called {name} on this host", operation="rename", domain=name)
         guest.domain = replace(domain, name=name)
         self.guests[name] = self.guests.pop(domain.name)
+        self.history.append(("rename", name))
         return guest.domain
 
     async def destroy(self, name: str) -> bool:
@@ -178,7 +189,10 @@ class SimHypervisor:
 
     async def unpause(self, domain: Domain) -> None:
         guest = self._same(domain)
+        if domain.name in self.stuck:
+            raise HypervisorError("it cannot be unpaused", operation="unpause", domain=domain.name)
         guest.running, guest.paused_copy = True, False
+        self.history.append(("unpause", domain.name))
 
     def _same(self, domain: Domain) -> SimGuest:
         guest = self.guests.get(domain.name)
@@ -198,7 +212,7 @@ class SimSource:
         self._guest = guest
 
     @property
-    def preamble(self) -> bytes:
+    def preambles(self) -> Sequence[bytes]:
         config = {
             "c_info": {
                 "type": self._guest.domain.guest_type.value,
@@ -208,7 +222,7 @@ class SimSource:
             "b_info": {"pages": len(self._guest.memory) // PAGE},
         }
         preamble = writer.preamble(json.dumps(config), (4, 20), b"\0" * 24, b"\0" * 16)
-        return _as_pv(preamble) if self._pv else preamble
+        return (_as_pv(preamble) if self._pv else preamble,)
 
     @property
     def _pv(self) -> bool:
@@ -231,17 +245,17 @@ class SimSource:
     async def checkpoint(
         self,
         epoch: int,
-        at_barrier: Callable[[], None],
+        at_barrier: AtBarrier,
         timeout: float,  # noqa: ARG002 - the port's signature
         *,
         stay_down: bool = False,
     ) -> Checkpoint:
-        await asyncio.sleep(0)
+        await asyncio.sleep(self._host.suspends(self._guest.domain.name))
         if self._guest.ended:
             raise GuestEnded("the guest has powered off", domain=self._guest.domain.name, epoch=epoch)
         self._guest.suspended = True
         try:
-            at_barrier()
+            await _end_epoch(at_barrier)
             self._host.in_window()
             dirty, self._guest.dirty = sorted(self._guest.dirty), set()
             groups = self._pages(dirty)
@@ -270,6 +284,14 @@ class SimSource:
     def _pages(self, pfns: Sequence[int]) -> list[list[Buffer]]:
         content = b"".join(bytes(self._guest.memory[pfn * PAGE : (pfn + 1) * PAGE]) for pfn in pfns)
         return [list(group) for group in writer.page_data(np.array(pfns, dtype=np.uint64), memoryview(content))]
+
+
+async def _end_epoch(at_barrier: AtBarrier) -> None:
+    """This source has no thread that could wait for others."""
+    if isinstance(at_barrier, Meeting):
+        await at_barrier.arrive()
+    else:
+        at_barrier()
 
 
 def _as_pv(preamble: bytes) -> bytes:
@@ -301,6 +323,7 @@ class SimTarget:
         self._guest = guest
         self.may_have_run = False
         self.built = False
+        self._renamed = False
 
     async def feed(self, buffers: Sequence[Buffer]) -> None:
         if self._host.toolstack_fails:
@@ -322,7 +345,7 @@ class SimTarget:
             return
         domain = self._guest.domain
         await asyncio.sleep(self._host.step())
-        if self._host.toolstack_fails:
+        if self._host.toolstack_fails or domain.name in self._host.broken:
             raise HypervisorError("the toolstack could not finish the domain", operation="build", domain=domain.name)
         if len(tail) != 3:
             raise AssertionError("the tail has three records")
@@ -331,14 +354,19 @@ class SimTarget:
         self._guest.emulator = tuple(emulator)
         self.built = self._guest.built = True
 
-    async def activate(self, name: str) -> Domain:
+    async def rename(self, name: str) -> None:
         if not self.built:
             raise AssertionError("only a domain that is built can run")
         await asyncio.sleep(self._host.step())
-        domain = await self._host.rename(self._guest.domain, name)
+        await self._host.rename(self._guest.domain, name)
+        self._renamed = True
+
+    async def run(self) -> Domain:
+        if not self._renamed:
+            raise AssertionError("a copy that has not got its name must not run")
         await asyncio.sleep(self._host.step())
         self.may_have_run = True
-        await self._host.unpause(domain)
+        await self._host.unpause(self._guest.domain)
         return self._guest.domain
 
     async def abort(self) -> None:

@@ -39,7 +39,8 @@ class SimStore:
 
 @dataclass
 class SimStores:
-    """The disks of a backup's host, which outlive its agent. fails: operations that fail. delay: how long one takes."""
+    """The disks of a backup's host, which outlive its agent. fails: operations that fail. delay: how long one takes.
+    committed_as: of guests that are members of a group, the group that they are committed with."""
 
     journals: SimDisk
     capacity: int = 1 << 20
@@ -47,6 +48,7 @@ class SimStores:
     fails: set[str] = field(default_factory=set)
     delay: Callable[[], float] = lambda: 0.0
     violations: list[str] = field(default_factory=list)
+    committed_as: dict[str, str] = field(default_factory=dict)
 
     def content(self, domain: str, vdev: str) -> bytes:
         """What stands on a disk now."""
@@ -123,7 +125,8 @@ class SimReplica:
         await self._operation("apply")
         self._refuse_if(self._staged != epoch, f"has not staged epoch {epoch}")
         session, number, extents = self._store.slots[epoch % 2]
-        last = await self._stores.journals.journals[self._domain].last()
+        owner = self._stores.committed_as.get(self._domain, self._domain)
+        last = await self._stores.journals.journals[owner].last()
         covered = last is not None and (last.session, last.epoch) == (session, epoch)
         self._stores.must(covered and number == epoch, f"epoch {epoch} applied before its commit")
         await self._write(extents)

@@ -29,7 +29,7 @@ from remus_agent.adapters.xen.structs import PAGE_SIZE
 from remus_agent.adapters.xen.suspend import Suspender
 from remus_agent.errors import GuestEnded, HypervisorError
 from remus_agent.faults import Phase, pause_at
-from remus_agent.ports import Buffer, Checkpoint, Domain, SeedRound, Timing
+from remus_agent.ports import AtBarrier, Buffer, Checkpoint, Domain, SeedRound, Timing
 from remus_agent.protocol.replication.frames import FrameType, payload_limit
 from remus_agent.protocol.save_helper import Callback
 from remus_agent.protocol.stream import headers, writer
@@ -145,7 +145,7 @@ class HelperSource(SourceThread):
             self._expect_whole()
         return record
 
-    def _take(self, epoch: int, at_barrier: Callable[[], None], timeout: float, suspender: Suspender) -> Checkpoint:
+    def _take(self, epoch: int, at_barrier: AtBarrier, timeout: float, suspender: Suspender) -> Checkpoint:
         self._stream.reset()
         if self._helper.waiting is Callback.CHECKPOINT:
             self._incomplete = f"epoch {epoch} was broken off"
@@ -153,9 +153,7 @@ class HelperSource(SourceThread):
             self._incomplete = None
         return self._suspended(epoch, at_barrier, timeout, suspender)
 
-    def _suspended(
-        self, epoch: int, at_barrier: Callable[[], None], timeout: float, suspender: Suspender
-    ) -> Checkpoint:
+    def _suspended(self, epoch: int, at_barrier: AtBarrier, timeout: float, suspender: Suspender) -> Checkpoint:
         clock = time.monotonic_ns
         asked = clock()
         info = suspender.suspend(timeout)

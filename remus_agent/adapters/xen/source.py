@@ -32,7 +32,7 @@ from remus_agent.adapters.xen.structs import PAGE_SIZE
 from remus_agent.adapters.xen.suspend import Suspender
 from remus_agent.errors import GuestEnded, HypervisorError
 from remus_agent.faults import FaultName, Phase, active, pause_at
-from remus_agent.ports import Buffer, Checkpoint, Domain, GuestType, SeedRound, Timing
+from remus_agent.ports import AtBarrier, Buffer, Checkpoint, Domain, GuestType, SeedRound, Timing
 from remus_agent.protocol.replication.frames import FrameType, payload_limit
 from remus_agent.protocol.stream import writer
 from remus_agent.protocol.stream.zero_pages import zero_pages
@@ -168,7 +168,7 @@ class XenSource(SourceThread):
         self._memory.gather(rows, pages)
         return pages
 
-    def _take(self, epoch: int, at_barrier: Callable[[], None], timeout: float, suspender: Suspender) -> Checkpoint:
+    def _take(self, epoch: int, at_barrier: AtBarrier, timeout: float, suspender: Suspender) -> Checkpoint:
         self._staging.trim()
         model = self._device_model
         with nullcontext() if model is None else model.line():
@@ -176,9 +176,7 @@ class XenSource(SourceThread):
                 model.prepare()
             return self._suspended(epoch, at_barrier, timeout, suspender)
 
-    def _suspended(
-        self, epoch: int, at_barrier: Callable[[], None], timeout: float, suspender: Suspender
-    ) -> Checkpoint:
+    def _suspended(self, epoch: int, at_barrier: AtBarrier, timeout: float, suspender: Suspender) -> Checkpoint:
         clock, model = time.monotonic_ns, self._device_model
         emulator = b""
         asked = clock()

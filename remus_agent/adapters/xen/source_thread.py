@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -21,7 +21,7 @@ from remus_agent.adapters.xen.libs import Libraries
 from remus_agent.adapters.xen.suspend import Suspender
 from remus_agent.adapters.xen.xenstore import XenStore
 from remus_agent.errors import GuestEnded, HypervisorError, RemusError
-from remus_agent.ports import Checkpoint, Domain, SeedRound
+from remus_agent.ports import AtBarrier, Checkpoint, Domain, SeedRound
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,15 @@ class SourceThread(ABC):
         """The checkpoint that is taken is the last one: the guest is not resumed after it."""
         self._left_down = False
 
+    @property
+    @abstractmethod
+    def preamble(self) -> bytes:
+        """The only one of `preambles`."""
+
+    @property
+    def preambles(self) -> Sequence[bytes]:
+        return (self.preamble,)
+
     async def begin(self) -> None:
         await self._run(self._begin)
 
@@ -55,7 +64,7 @@ class SourceThread(ABC):
             yield piece
 
     async def checkpoint(
-        self, epoch: int, at_barrier: Callable[[], None], timeout: float, *, stay_down: bool = False
+        self, epoch: int, at_barrier: AtBarrier, timeout: float, *, stay_down: bool = False
     ) -> Checkpoint:
         return await self._run(self._checkpoint, epoch, at_barrier, timeout, stay_down)
 
@@ -90,7 +99,7 @@ class SourceThread(ABC):
         """As `ports.Source.seed`. Sets `_incomplete` to None once it is through."""
 
     @abstractmethod
-    def _take(self, epoch: int, at_barrier: Callable[[], None], timeout: float, suspender: Suspender) -> Checkpoint:
+    def _take(self, epoch: int, at_barrier: AtBarrier, timeout: float, suspender: Suspender) -> Checkpoint:
         """As `ports.Source.checkpoint`; the guest was seeded and the supervisor looks after it. Sets `_incomplete` before the
         bitmap is cleaned, and to None once the pages that it named are in the checkpoint."""
 
@@ -115,9 +124,7 @@ class SourceThread(ABC):
         stack.callback(suspender.close)
         suspender.open()
 
-    def _checkpoint(
-        self, epoch: int, at_barrier: Callable[[], None], timeout: float, stay_down: bool = False
-    ) -> Checkpoint:
+    def _checkpoint(self, epoch: int, at_barrier: AtBarrier, timeout: float, stay_down: bool = False) -> Checkpoint:
         self._stay_down = stay_down
         try:
             if self._incomplete is not None or self._suspender is None:

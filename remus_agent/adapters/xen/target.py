@@ -64,13 +64,17 @@ class XenTarget:
             await self._run(self._build, tail, emulator)
             self.built = True
 
-    async def activate(self, name: str) -> Domain:
-        """As the port says. A caller that is cancelled meanwhile must `abort`: then the domain does not
-        run."""
+    async def rename(self, name: str) -> None:
+        """As the port says. A caller that is cancelled meanwhile must `abort`."""
         if not self.built:
             raise HypervisorError("the copy was not built", domain=self._name)
+        await self._run(self._rename, name)
+
+    async def run(self) -> Domain:
+        """As the port says. A caller that is cancelled meanwhile must `abort`: then the domain does not
+        run."""
         try:
-            domain = await self._run(self._activate, name)
+            domain = await self._run(self._unpause)
         except asyncio.CancelledError:
             self._revoked.set()
             raise
@@ -127,9 +131,8 @@ class XenTarget:
         feeder.finish(FINISH)
         log.info("%s: built; xl took %.0f ms", self._name, (time.monotonic() - started) * 1000)
 
-    def _activate(self, name: str) -> Domain:
-        started = time.monotonic()
-        control, store = Control(self._libs), XenStore(self._libs)
+    def _rename(self, name: str) -> None:
+        store = XenStore(self._libs)
         try:
             found = domains.named(store, self._name)
             if len(found) != 1:
@@ -138,10 +141,22 @@ class XenTarget:
                 raise HypervisorError("the activation was given up", domain=self._name)
             domains.rename(store, found[0], self._name, name)
             self._renamed = (found[0], name)
+        finally:
+            store.close()
+
+    def _unpause(self) -> Domain:
+        if self._renamed is None:
+            raise HypervisorError("the copy has not got its name", domain=self._name)
+        domid, name = self._renamed
+        started = time.monotonic()
+        control, store = Control(self._libs), XenStore(self._libs)
+        try:
+            if self._revoked.is_set():
+                raise HypervisorError("the activation was given up", domain=self._name)
             self.may_have_run = True
-            control.unpause(found[0])
-            log.info("%s: running; name and unpause took %.0f ms", name, (time.monotonic() - started) * 1000)
-            return domains.describe(control, store, found[0])
+            control.unpause(domid)
+            log.info("%s: running; unpause took %.0f ms", name, (time.monotonic() - started) * 1000)
+            return domains.describe(control, store, domid)
         finally:
             store.close()
             control.close()

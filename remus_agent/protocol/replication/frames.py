@@ -2,7 +2,9 @@
 
 A frame is a 24-byte little-endian header and a payload:
 
-    magic "RMUS" | type u8 | flags u8 | reserved u16 = 0 | epoch u64 | payload length u32 | check u32
+    magic "RMUS" | type u8 | flags u8 | member u16 | epoch u64 | payload length u32 | check u32
+
+member: whose PREAMBLE or STREAM it is, counted from 0 in the order of HELLO; 0 for a guest alone and in all other frames.
 
 check = crc32(first 20 bytes of the header), and for every type but STREAM and DISK_DATA xor crc32(payload). The
 payload of those two is covered by the digest of its epoch (`digest.py`), so its bytes are not read twice.
@@ -74,6 +76,7 @@ _LIMITS: Final = {
 }
 _COVERED_BY_DIGEST: Final = frozenset({FrameType.STREAM, FrameType.DISK_DATA})
 _FLAGS: Final = {FrameType.EPOCH_END: FLAG_LAST}
+_OF_MEMBERS: Final = frozenset({FrameType.PREAMBLE, FrameType.STREAM})
 
 
 def payload_limit(kind: FrameType) -> int:
@@ -84,12 +87,13 @@ def payload_limit(kind: FrameType) -> int:
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One frame. epoch: 0 where the type has none. payload: buffers to send one after the other; a received
-    frame has exactly one read-only memoryview, or none when its payload is empty."""
+    frame has exactly one read-only memoryview, or none when its payload is empty. member: of a group, whose stream it is."""
 
     type: FrameType
     epoch: int = 0
     flags: int = 0
     payload: Sequence[Buffer] = ()
+    member: int = 0
 
     @property
     def payload_bytes(self) -> int:
@@ -121,6 +125,8 @@ def encode(frame: Frame) -> list[Buffer]:
         raise ReplicationError(f"epoch {frame.epoch} does not fit a frame", operation="encode frame")
     if frame.flags & ~_FLAGS.get(kind, 0):
         raise ReplicationError(f"{kind.name} has no flags {frame.flags:#x}", operation="encode frame")
+    if frame.member and kind not in _OF_MEMBERS:
+        raise ReplicationError(f"{kind.name} is of no member, not of {frame.member}", operation="encode frame")
     parts: list[Buffer] = [_flat(part) for part in frame.payload]
     length = sum(_bytes_in(part) for part in parts)
     if length > payload_limit(kind):
@@ -129,7 +135,7 @@ def encode(frame: Frame) -> list[Buffer]:
             operation="encode frame",
             epoch=frame.epoch,
         )
-    header = bytearray(HEADER.pack(MAGIC, kind, frame.flags, 0, frame.epoch, length, 0))
+    header = bytearray(HEADER.pack(MAGIC, kind, frame.flags, frame.member, frame.epoch, length, 0))
     check = crc32(header[:CHECKED_BYTES])
     if kind not in _COVERED_BY_DIGEST:
         check ^= _payload_crc(parts)
@@ -163,7 +169,7 @@ class FrameDecoder(InPlaceDecoder[Frame, ReplicationError]):
         self._scratch = bytearray(_SCRATCH_BYTES)
         self._scratch_view = memoryview(self._scratch)
         self._held = 0  # bytes of an incomplete header at the start of the scratch
-        self._header: tuple[FrameType, int, int, int] | None = None  # type, flags, epoch, check still to be met
+        self._header: tuple[FrameType, int, int, int, int] | None = None  # type, flags, member, epoch, check to be met
         self._payload = memoryview(b"")
         self._filled = 0
 
@@ -202,15 +208,15 @@ class FrameDecoder(InPlaceDecoder[Frame, ReplicationError]):
             self._scratch[: self._held] = self._scratch[start:end]
 
     def _open(self, start: int) -> int:
-        magic, kind_number, flags, reserved, epoch, length, check = HEADER.unpack_from(self._scratch, start)
+        magic, kind_number, flags, member, epoch, length, check = HEADER.unpack_from(self._scratch, start)
         if magic != MAGIC:
             raise _bad(f"frame starts with {magic.hex()} instead of {MAGIC.hex()}")
         try:
             kind = FrameType(kind_number)
         except ValueError:
             raise _bad(f"unknown frame type {kind_number}") from None
-        if reserved:
-            raise _bad(f"reserved field of {kind.name} is {reserved:#x}", epoch)
+        if member and kind not in _OF_MEMBERS:
+            raise _bad(f"{kind.name} is of no member, not of {member:#x}", epoch)
         if flags & ~_FLAGS.get(kind, 0):
             raise _bad(f"{kind.name} has unknown flags {flags:#x}", epoch)
         limit = payload_limit(kind)
@@ -219,7 +225,7 @@ class FrameDecoder(InPlaceDecoder[Frame, ReplicationError]):
         check ^= crc32(self._scratch_view[start : start + CHECKED_BYTES])
         if kind in _COVERED_BY_DIGEST and check:
             raise _bad(f"header check of {kind.name} does not match", epoch)
-        self._header = (kind, flags, epoch, check)
+        self._header = (kind, flags, member, epoch, check)
         self._payload = memoryview(bytearray(length))
         self._filled = 0
         return int(length)
@@ -227,10 +233,11 @@ class FrameDecoder(InPlaceDecoder[Frame, ReplicationError]):
     def _finish_payload(self, frames: list[Frame]) -> bool:
         if self._header is None or self._filled < len(self._payload):
             return False
-        kind, flags, epoch, check = self._header
+        kind, flags, member, epoch, check = self._header
         if kind not in _COVERED_BY_DIGEST and crc32(self._payload) != check:
             raise _bad(f"check of {kind.name} does not match its bytes", epoch)
-        frames.append(Frame(kind, epoch, flags, (self._payload.toreadonly(),) if len(self._payload) else ()))
+        payload = (self._payload.toreadonly(),) if len(self._payload) else ()
+        frames.append(Frame(kind, epoch, flags, payload, member))
         self._header = None
         self._payload = memoryview(b"")
         self._filled = 0

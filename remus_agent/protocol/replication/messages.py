@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import msgspec
 
 from remus_agent.errors import ReplicationError
+from remus_agent.protocol.groups import MAX_MEMBERS, MIN_MEMBERS, disk_place, group_uuid
 from remus_agent.protocol.replication.digest import DIGEST_BYTES
 from remus_agent.protocol.replication.frames import FLAG_LAST, Frame, FrameType
 
@@ -22,6 +23,7 @@ EPOCH_END: Final = struct.Struct("<QI16s")
 DISK_END: Final = struct.Struct("<QQ16s")
 DISK_ASK: Final = struct.Struct("<QQ")
 MAX_DISKS: Final = 16
+"""Of one guest."""
 MAX_REASONS: Final = 32
 MAX_GUESTS: Final = 1024
 MAX_ASKED_BYTES: Final = 1 << 32
@@ -34,8 +36,8 @@ DomainName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9_.+:@
 ShortText = Annotated[str, msgspec.Meta(max_length=256)]
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-Vdev = Annotated[str, msgspec.Meta(pattern=r"\A[a-z][a-z0-9]{0,31}\Z")]
-"""A disk's name in its guest (`xvda`). It becomes part of file names as well."""
+Vdev = Annotated[str, msgspec.Meta(pattern=r"\A([A-Za-z0-9_][A-Za-z0-9_.+:@=-]{0,126}/)?[a-z][a-z0-9]{0,31}\Z")]
+"""A disk's name in its guest (`xvda`); of a group's member with the guest before it (`db1/xvda`, see `protocol.groups`)."""
 DiskBytes = Annotated[int, msgspec.Meta(ge=512, le=2**63 - 512, multiple_of=512)]
 Sector = Annotated[int, msgspec.Meta(ge=512, le=65536, multiple_of=512)]
 
@@ -48,10 +50,21 @@ class HelloDisk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     block: Sector
 
 
+class HelloMember(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One guest of a group. The fields are those of `Hello`."""
+
+    name: DomainName
+    uuid: Uuid
+    guest_type: Literal["pvh", "hvm", "pv"]
+    memory_kib: Count
+    cpu_policy: ShortText
+
+
 class Hello(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """First frame from a primary: what it wants to protect, or only asks about. memory_kib: populated memory.
     cpu_policy: hex digest of its host's CPUID and MSR policy. generation: token of ownership. disks: those that are
-    replicated with it, each on a connection of its own."""
+    replicated with it, each on a connection of its own. members: of a group, in the order in which frames count them; not
+    there for a guest alone. Of a group memory_kib is that of all members, guest_type and cpu_policy are the first one's."""
 
     protocol: int = PROTOCOL
     purpose: Literal["protect", "probe"]
@@ -64,7 +77,34 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     xen_version: ShortText
     cpu_policy: ShortText
     host: ShortText
-    disks: Annotated[tuple[HelloDisk, ...], msgspec.Meta(max_length=MAX_DISKS)] = ()
+    disks: Annotated[tuple[HelloDisk, ...], msgspec.Meta(max_length=MAX_DISKS * MAX_MEMBERS)] = ()
+    members: Annotated[tuple[HelloMember, ...], msgspec.Meta(max_length=MAX_MEMBERS)] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
+
+    @property
+    def guests(self) -> tuple[HelloMember, ...]:
+        """Whose streams the session carries: a group's members, or the guest alone."""
+        if self.members is not msgspec.UNSET:
+            return self.members
+        alone = HelloMember(
+            name=self.domain,
+            uuid=self.uuid,
+            guest_type=self.guest_type,
+            memory_kib=self.memory_kib,
+            cpu_policy=self.cpu_policy,
+        )
+        return (alone,)
+
+    @property
+    def member_names(self) -> tuple[str, ...]:
+        """Of a group; none for a guest alone."""
+        return tuple(guest.name for guest in self.guests) if self.grouped else ()
+
+    @property
+    def grouped(self) -> bool:
+        """Whether it is for a group."""
+        return self.members is not msgspec.UNSET
 
 
 class Welcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -355,9 +395,27 @@ def _decode_json(kind: FrameType, payload: bytes) -> _Json:
         message = _DECODERS[kind].decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise _bad(f"{kind.name}: {error}") from error
-    if isinstance(message, Hello) and len({disk.vdev for disk in message.disks}) != len(message.disks):
-        raise _bad("HELLO: it names a disk twice")
+    if isinstance(message, Hello):
+        _check_hello(message)
     return message
+
+
+def _check_hello(hello: Hello) -> None:
+    if len({disk.vdev for disk in hello.disks}) != len(hello.disks):
+        raise _bad("HELLO: it names a disk twice")
+    names = [guest.name for guest in hello.guests]
+    if hello.grouped:
+        if len(names) < MIN_MEMBERS or len(set(names)) != len(names) or hello.domain in names:
+            raise _bad("HELLO: a group has at least two members, each once, and a name of its own")
+        if hello.uuid != group_uuid(hello.domain, names):
+            raise _bad("HELLO: the UUID is not that of a group of this name with these members")
+    for disk in hello.disks:
+        guest, vdev = disk_place(hello.domain, disk.vdev)
+        if guest not in names or hello.grouped != (vdev != disk.vdev):
+            raise _bad(f"HELLO: disk {disk.vdev} is of no guest that it names")
+    owners = [disk_place(hello.domain, disk.vdev)[0] for disk in hello.disks]
+    if any(owners.count(name) > MAX_DISKS for name in names):
+        raise _bad(f"HELLO: a guest has more than {MAX_DISKS} disks")
 
 
 def _bad(message: str, epoch: int | None = None) -> ReplicationError:

@@ -68,6 +68,21 @@ def test_disks_in_words(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) ->
     assert shown.endswith("disk xvdc: tracking, 1.0 GiB")
 
 
+def test_members_in_words(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    members = [
+        {"domain": "app1", "memory_kib": 131072, "pages_last": 12, "down_ms_last": 1.5},
+        {"domain": "db1", "memory_kib": 262144, "pages_last": 90, "down_ms_last": 2.25},
+    ]
+    agent.answers = lambda request: [control.encode_result(request.id, STATUS | {"members": members})]
+    assert cli.main(["status", "redis1"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "member app1: 128.0 MiB, last checkpoint 12 pages, down 1.5 ms" in shown
+    assert shown.endswith("member db1: 256.0 MiB, last checkpoint 90 pages, down 2.2 ms")
+    agent.answers = lambda request: [control.encode_result(request.id, STATUS | {"role": "backup", "members": members})]
+    assert cli.main(["status", "redis1"]) == 0
+    assert " ".join(capsys.readouterr().out.split()).endswith("member db1: 256.0 MiB")
+
+
 def test_protect_shows_progress_and_then_the_status(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
     agent.answers = lambda r: [
         control.encode_progress(r.id, Progress(phase="seeding", done=1, total=4, unit="pages", elapsed=0.5)),

@@ -130,8 +130,8 @@ def test_a_witness_without_second_paths_never_fails_over_by_itself() -> None:
         (MINIMAL + "[timeouts]\nconect = 1\n", r"\[timeouts\] has no key 'conect'; allowed: ack, activate, connect"),
         (
             MINIMAL + "[time]\n",
-            "no section 'time'; allowed: automatic, fencing, host, http, output, pacing, paths, replication, timeouts, tls,"
-            " watchdog, witness",
+            "no section 'time'; allowed: automatic, fencing, groups, host, http, output, pacing, paths, replication, timeouts,"
+            " tls, watchdog, witness",
         ),
         (MINIMAL + "[replication.extra]\n", r"\[replication\] has no key 'extra'; allowed: listen, peers"),
         ("", "host.name is missing"),

@@ -13,7 +13,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 
 from remus_agent.observe import metrics
 from remus_agent.observe.figures import PHASES, Distribution
-from remus_agent.observe.status import DiskStatus, Seeding, State
+from remus_agent.observe.status import DiskStatus, MemberStatus, Seeding, State
 from remus_agent.observe.view import CertificateView, HostView, WatchdogView, WitnessView
 
 FULL = host(
@@ -150,6 +150,15 @@ def test_a_disk() -> None:
     found = read(FULL)
     expected = {"remus_disk_size_bytes": 1 << 30, "remus_disk_sent_bytes_total": 4096, "remus_disk_problem": 1}
     assert {name: value(found, name, domain="web1", vdev="xvda") for name in expected} == expected
+
+
+def test_a_member_of_a_group() -> None:
+    members = (MemberStatus(domain="app1", memory_kib=2048, down_ms_last=12.5),)
+    found = read(host(guest(name="shop", members=members), guest("ready", "backup", "shop2", members=members)))
+    assert value(found, "remus_member_memory_bytes", domain="shop", member="app1") == 2 << 20
+    assert value(found, "remus_member_down_seconds", domain="shop", member="app1") == 0.0125
+    assert value(found, "remus_member_memory_bytes", domain="shop2", member="app1") == 2 << 20
+    assert value(found, "remus_member_down_seconds", domain="shop2", member="app1") is None
 
 
 def test_phases() -> None:

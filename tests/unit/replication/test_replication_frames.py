@@ -19,8 +19,8 @@ from remus_agent.protocol.replication.frames import (
 )
 
 
-def header(kind: int, length: int, *, flags: int = 0, reserved: int = 0, epoch: int = 0, payload: bytes = b"") -> bytes:
-    start = struct.pack("<4sBBHQI", b"RMUS", kind, flags, reserved, epoch, length)
+def header(kind: int, length: int, *, flags: int = 0, member: int = 0, epoch: int = 0, payload: bytes = b"") -> bytes:
+    start = struct.pack("<4sBBHQI", b"RMUS", kind, flags, member, epoch, length)
     return start + struct.pack(
         "<I", crc32(start) ^ (crc32(payload) if kind not in {FrameType.STREAM, FrameType.DISK_DATA} else 0)
     )
@@ -96,7 +96,8 @@ def test_limits() -> None:
         (b"HTTP" + bytes(20), "starts with 48545450"),
         (header(22, 0), "unknown frame type 22"),
         (header(0, 0), "unknown frame type 0"),
-        (header(9, 0, reserved=1), "reserved field"),
+        (header(9, 0, member=1), "HEARTBEAT is of no member"),
+        (header(6, 1, member=1), "EPOCH_END is of no member"),
         (header(9, 0, flags=1), "unknown flags"),
         (header(6, 0, flags=2), "unknown flags"),
         (header(9, 2, payload=b"ab") + b"ac", "check of HEARTBEAT"),

@@ -48,20 +48,21 @@ def disk(host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dis
 def run(disk: Disk, host: FakeHost, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     def call(*arguments: str) -> tuple[int, str, str]:
         common = ["--state", str(host.state), "--disks", str(tmp_path / "disks.toml")]
+        common += ["--config", str(tmp_path / "agent.toml")]
         code = disks.main(["release", NAME, *arguments, *common])
         return code, *capsys.readouterr()
 
     return call
 
 
-async def held(disk: Disk, host: FakeHost, *, commit: bool) -> None:
+async def held(disk: Disk, host: FakeHost, *, commit: bool, unit: str = "db1") -> None:
     """This host is the backup; its agent died after staging epoch 1, or while seeding."""
     replica = await FileReplicas([disk], DiskMapping([disk], host.state)).open("db1", FACTS, None)
     await replica.begin(MAP, SESSION)
     await replica.seed([Extent(Op.WRITE, 0, 512, b"s" * 512)])
     if commit:
         await replica.stage(1, [Extent(Op.WRITE, 512, 512, b"c" * 512)])
-        journal = await FileJournals(host.state / "journal").open("db1")
+        journal = await FileJournals(host.state / "journal").open(unit)
         await journal.commit(COMMIT)
         await journal.close()
     await replica.close()
@@ -84,6 +85,23 @@ def test_a_committed_copy_is_made_whole_and_used(run: Run, disk: Disk, host: Fak
     assert state_of(disk, host) == (False, "linear")
     assert disk.device.read_bytes()[:1536] == b"s" * 512 + b"c" * 512 + b"o" * 512
     assert run("--yes") == (0, f"{NAME}: nothing to do, it is this host's own disk\n", "")
+
+
+def test_what_was_committed_with_a_group_is_made_whole(run: Run, disk: Disk, host: FakeHost, tmp_path: Path) -> None:
+    """Also where its guest was protected alone before."""
+
+    async def alone_before() -> None:
+        journal = await FileJournals(host.state / "journal").open("db1")
+        await journal.commit(CommitRecord("7b0b2a1e-0d6c-4f7a-9d51-0c6f3f3f0002", 1, 9, bytes(16)))
+        await journal.close()
+
+    (tmp_path / "agent.toml").write_text('[groups.shop]\nmembers = ["app1", "db1"]\n')
+    asyncio.run(alone_before())
+    asyncio.run(held(disk, host, commit=True, unit="shop"))
+    code, out, err = run("--yes", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["disks"] == [{"name": NAME, "action": "released", "note": f"leads to {disk.device}"}]
+    assert disk.device.read_bytes()[:1536] == b"s" * 512 + b"c" * 512 + b"o" * 512
 
 
 def test_what_is_released_is_never_taken_for_a_copy_again(run: Run, disk: Disk, host: FakeHost) -> None:

@@ -136,7 +136,8 @@ async def test_a_copy_is_built_whole_and_then_runs_under_its_name(xl: Script, em
     assert xen.count("xc_domain_unpause") == 0
     assert not target.may_have_run
     await target.build([b"tail"], emulator)  # asked for once more: it stands
-    domain = await target.activate("web1")
+    await target.rename("web1")
+    domain = await target.run()
     end = writer.end_of_libxc() + b"".join(emulator) + writer.end_of_libxl()
     assert (folder / "fed").read_bytes() == b"preamble" + pages(1) + b"tail" + end
     assert (domain.name, domain.domid, xen.store["/vm/u/name"]) == ("web1", DOMID, "web1")
@@ -153,7 +154,7 @@ async def test_nothing_runs_that_was_not_built(xl: Script) -> None:
     target = XenTarget(xen.libs, "web1--incoming")
     await target.start(b"preamble")
     with pytest.raises(HypervisorError, match="was not built"):
-        await target.activate("web1")
+        await target.rename("web1")
     assert xen.count("xc_domain_unpause") == 0
     await target.abort()
 
@@ -173,7 +174,8 @@ async def test_the_name_comes_before_the_first_moment(xl: Script) -> None:
     target = XenTarget(xen.libs, "web1--incoming")
     await target.start(b"preamble")
     await target.build([], [])
-    await target.activate("web1")
+    await target.rename("web1")
+    await target.run()
     assert names == ["web1"]
 
 
@@ -198,7 +200,7 @@ async def test_a_name_in_use_is_not_taken(xl: Script) -> None:
     await target.start(b"preamble")
     await target.build([b"tail"], [])
     with pytest.raises(HypervisorError, match="another domain is called web1"):
-        await target.activate("web1")
+        await target.rename("web1")
     assert xen.count("xc_domain_unpause") == 0
     assert not target.may_have_run
     await target.abort()
@@ -232,7 +234,8 @@ async def test_an_activation_that_is_given_up_leaves_no_guest_running(xl: Script
     target = XenTarget(xen.libs, "web1--incoming")
     await target.start(b"preamble")
     await target.build([], [])
-    activation = asyncio.create_task(target.activate("web1"))
+    await target.rename("web1")
+    activation = asyncio.create_task(target.run())
     assert await asyncio.to_thread(reached.wait, 10)
     activation.cancel()
     with pytest.raises(asyncio.CancelledError):
