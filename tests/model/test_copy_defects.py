@@ -81,7 +81,7 @@ def test_a_copy_that_was_given_half_an_epoch_is_not_kept(monkeypatch: pytest.Mon
     run(story())
 
 
-@pytest.mark.parametrize("method", ["build", "activate"])
+@pytest.mark.parametrize("method", ["build", "rename", "run"])
 def test_an_activation_that_fails_so_is_over(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     armed = failing_once(monkeypatch, SimTarget, method)
 
