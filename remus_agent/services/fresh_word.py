@@ -22,10 +22,10 @@ class FreshWord:
     """One word, given now."""
 
     def __init__(self, clock: Clock, settings: Settings) -> None:
-        self._given = clock.now()
+        self._awake = Awake(clock, settings.detect)
+        self._given = clock.now()  # not before: awake since later than that means that it was away
         self._clock = clock
         self._settings = settings
-        self._awake = Awake(clock, settings.detect)
 
     def require(self, domain: str, operation: str, hint: str) -> None:
         """Right before it is acted on. Raises AuthorityError when it is too old, or this host was away since."""
