@@ -4,7 +4,6 @@ A finished folder holds ``disk.img`` (a sparse raw file), ``packages.txt`` (what
 What only a lab needs of such a host is in its ``/etc/default/grub.d/lab.cfg`` and in the service that gives it its identity.
 """
 
-import os
 import shutil
 from pathlib import Path
 
@@ -12,11 +11,10 @@ from lab import boot_disk
 from lab.chroot import chroot
 from lab.command import run
 from lab.debian import bootstrap, install_packages, lay_over
-from lab.errors import LabError
 from lab.progress import Progress
 from lab.recipe import Recipe
 from lab.spec import Paths
-from lab.store import build_once
+from lab.store import ensure_built, require_root
 
 IMAGE = "disk.img"
 FILE_SYSTEM = "7e3b5d0a-6f1c-4d0e-9c55-72656d757362"
@@ -34,13 +32,9 @@ def bare_folder(paths: Paths, recipe: Recipe) -> Path:
 
 def ensure_bare(paths: Paths, recipe: Recipe, say: Progress) -> bool:
     """Build the bare hosts' image unless it is cached; True when it was built now."""
-    if os.geteuid() != 0:
-        raise LabError("building an image needs root")
-    folder = bare_folder(paths, recipe)
-    changed = build_once(folder, lambda new: build(new, recipe, say), say)
-    if not changed:
-        say(f"bare image of Debian {recipe.debian}: cached as {folder.name}")
-    return changed
+    require_root("an image")
+    what = f"bare image of Debian {recipe.debian}"
+    return ensure_built(bare_folder(paths, recipe), what, lambda new: build(new, recipe, say), say)
 
 
 def build(folder: Path, recipe: Recipe, say: Progress) -> None:

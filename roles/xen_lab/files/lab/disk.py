@@ -4,18 +4,16 @@ A finished folder holds ``disk.img`` (a sparse raw file without partitions), ``p
 and ``build.log``. The guest's initramfs mounts it and starts PostgreSQL out of it; nothing else in it is ever started.
 """
 
-import os
 import shutil
 from pathlib import Path
 
 from lab.chroot import chroot
 from lab.command import run
 from lab.debian import bootstrap, install_packages
-from lab.errors import LabError
 from lab.progress import Progress
 from lab.recipe import Recipe
 from lab.spec import Paths
-from lab.store import build_once
+from lab.store import ensure_built, require_root
 
 IMAGE = "disk.img"
 STAGED = "remus-lab"
@@ -29,13 +27,8 @@ def disk_folder(paths: Paths, recipe: Recipe) -> Path:
 
 def ensure_disk(paths: Paths, recipe: Recipe, say: Progress) -> bool:
     """Build the guest's disk unless it is cached; True when it was built now."""
-    if os.geteuid() != 0:
-        raise LabError("building the guest's disk needs root")
-    folder = disk_folder(paths, recipe)
-    changed = build_once(folder, lambda new: build(new, recipe, say), say)
-    if not changed:
-        say(f"the guest's disk: cached as {folder.name}")
-    return changed
+    require_root("the guest's disk")
+    return ensure_built(disk_folder(paths, recipe), "the guest's disk", lambda new: build(new, recipe, say), say)
 
 
 def build(folder: Path, recipe: Recipe, say: Progress) -> None:

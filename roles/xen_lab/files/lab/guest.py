@@ -13,7 +13,7 @@ from lab.initramfs import install, pack
 from lab.progress import Progress
 from lab.recipe import MODULES, Recipe
 from lab.spec import Paths
-from lab.store import build_once
+from lab.store import ensure_built
 
 DISK_MIB = 128
 FOLDERS = (
@@ -68,10 +68,7 @@ def ensure_guest(paths: Paths, recipe: Recipe, say: Progress) -> bool:
         run(["mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-L", "remus-guest", "-d", str(files), str(disk)])
         shutil.rmtree(root)
 
-    changed = build_once(folder, build, say)
-    if not changed:
-        say(f"guest: cached as {folder.name}")
-    return changed
+    return ensure_built(folder, "guest", build, say)
 
 
 def configuration(recipe: Recipe, kind: str, disk: str | None = None) -> str:

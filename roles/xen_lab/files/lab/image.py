@@ -5,7 +5,6 @@ guest is made of) and ``packages.txt`` (what was installed, with versions).
 """
 
 import gzip
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from lab.initramfs import copy_modules, install, pack
 from lab.progress import Progress
 from lab.recipe import Recipe
 from lab.spec import WITH_SHADOW, Paths
-from lab.store import build_once
+from lab.store import ensure_built, require_root
 
 PARTS = "parts"
 GUEST_BINARIES = ("usr/bin/redis-server", "usr/bin/perl")
@@ -33,13 +32,9 @@ def image_folder(paths: Paths, recipe: Recipe) -> Path:
 
 def ensure_image(paths: Paths, recipe: Recipe, say: Progress) -> bool:
     """Build the image for RECIPE unless it is cached; True when it was built now."""
-    if os.geteuid() != 0:
-        raise LabError("building an image needs root")
-    folder = image_folder(paths, recipe)
-    changed = build_once(folder, lambda new: Builder(new, recipe, say).build(), say)
-    if not changed:
-        say(f"image of Debian {recipe.debian}: cached as {folder.name}")
-    return changed
+    require_root("an image")
+    what = f"image of Debian {recipe.debian}"
+    return ensure_built(image_folder(paths, recipe), what, lambda new: Builder(new, recipe, say).build(), say)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,22 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from lab.errors import LabError
 from lab.progress import Progress
+
+
+def require_root(what: str) -> None:
+    """Raise LabError for who is not root, and so cannot build it."""
+    if os.geteuid() != 0:
+        raise LabError(f"building {what} needs root")
+
+
+def ensure_built(folder: Path, what: str, build: Callable[[Path], None], say: Progress) -> bool:
+    """Make FOLDER with BUILD unless it exists, and say so where it does; True when it was built now."""
+    changed = build_once(folder, build, say)
+    if not changed:
+        say(f"{what}: cached as {folder.name}")
+    return changed
 
 
 def build_once(folder: Path, build: Callable[[Path], None], say: Progress) -> bool:
