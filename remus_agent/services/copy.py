@@ -17,7 +17,7 @@ from remus_agent.ports import Connection, Domain
 from remus_agent.protocol.replication.frames import Frame, FrameType
 from remus_agent.protocol.replication.messages import DiskHello, EpochEnd, Hello, MemoryAck, Plain, decode, encode
 from remus_agent.services.announcing import announce
-from remus_agent.services.awake import PATIENCE, too_busy
+from remus_agent.services.awake import Waiting
 from remus_agent.services.backup_ports import BackupPorts
 from remus_agent.services.copy_disks import CopyDisks
 from remus_agent.services.copy_image import CopyImage
@@ -312,17 +312,13 @@ class Copy:
         """Wait until a connection that should be dead has shown it, by silence for so many seconds (three heartbeats, unless
         told otherwise); then end it, if that is wanted."""
         quiet = quiet or 3 * self._settings.heartbeat
-        asked_at = self._clock.now()
+        waiting = Waiting(self._clock, self.hello.host, self.hello.domain, quiet)
         while self.state in (State.RECEIVING, State.READY):
-            silent_for = self._hearing.silent_for
-            if silent_for >= quiet:
+            if self._hearing.silent_for >= quiet:
                 if end:
                     await self.disconnect()
                 return
-            waited = self._clock.now() - asked_at
-            if waited > PATIENCE * quiet and self.last_heard < asked_at:
-                raise too_busy(self.hello.host, self.hello.domain)
-            if waited > 2 * quiet and self.last_heard >= asked_at:
+            if waiting.is_heard(self.last_heard):
                 raise AuthorityError(
                     f"the primary is alive: {self.hello.host} was heard {self._clock.now() - self.last_heard:.1f} s ago",
                     operation="failover",

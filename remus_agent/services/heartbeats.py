@@ -11,7 +11,7 @@ from collections.abc import Callable
 from remus_agent.errors import AuthorityError, PeerError, ReplicationError
 from remus_agent.ports import Clock, Connection, Connector
 from remus_agent.protocol.replication.messages import MAX_GUESTS, Beat, decode, encode
-from remus_agent.services.awake import LATE, PATIENCE, Awake, too_busy
+from remus_agent.services.awake import LATE, Awake, Waiting
 from remus_agent.services.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -99,14 +99,12 @@ class HeardBeats:
     async def expect_silence(self, host: str, quiet: float, domain: str) -> None:
         """Return when nothing came from this host for so many seconds in which this one listened. Raises AuthorityError when it
         goes on. domain: for which it is asked."""
-        asked_at = self._clock.now()
+        waiting = Waiting(self._clock, host, domain, quiet)
         while True:
             awake, now, heard = self._awake.since(), self._clock.now(), self._hosts.get(host)
             if heard is None or now - max(heard, awake) >= quiet:
                 return
-            if now - asked_at > PATIENCE * quiet and heard < asked_at:
-                raise too_busy(host, domain)
-            if now - asked_at > 2 * quiet and heard >= asked_at:
+            if waiting.is_heard(heard):
                 raise AuthorityError(
                     f"{host} is on: its agent was heard over the second path {now - heard:.1f} s ago",
                     operation="failover",

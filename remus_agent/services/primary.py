@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from remus_agent.errors import RemusError
 from remus_agent.machines.epoch import OutputCommit
@@ -233,7 +234,7 @@ class PrimaryService:
         """Live until a terminal state. On cancellation (the agent stops) the guest runs on with its output held as it is."""
         effects: tuple[Effect, ...]
         self.state, effects = self._begin
-        devices = lambda: self._parts.devices.run(lambda: self._parts.session, lambda: self.state in HELD)  # noqa: E731
+        devices = partial(self._parts.devices.run, lambda: self._parts.session, lambda: self.state in HELD)
         watching = asyncio.create_task(self._lasting(devices, "the look at its devices"))
         try:
             while effects:
