@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,27 +39,77 @@ CELLS = (
     Cell("write-4k-16", "randwrite", "4k", 16),
 )
 WRITES = tuple(cell for cell in CELLS if cell.writes)
+READS = tuple(cell for cell in CELLS if not cell.writes)
+RAMP = 1.0
+"""Seconds of each pattern that do not count."""
 
 
 def job_file(target: str, cells: Sequence[Cell], seconds: float, size_mib: int, engine: str = "libaio") -> str:
     """All cells one after the other in one run of fio. target: a device, or the URI of an nbd server."""
     where = f"uri={target}" if engine == "nbd" else f"filename={target}"
-    lines = ["[global]", f"ioengine={engine}", where, f"size={size_mib}m", "direct=1", "thread", "norandommap"]
-    lines += ["time_based", f"runtime={seconds:g}", "ramp_time=1", "clocksource=clock_gettime", "group_reporting"]
-    for cell in cells:
-        lines += ["", f"[{cell.name}]", "stonewall", f"rw={cell.kind}", f"bs={cell.block}", f"iodepth={cell.depth}"]
+    return "\n".join(
+        [*_global(seconds, size_mib, engine), where, *(line for cell in cells for line in _job(cell.name, cell)), ""]
+    )
+
+
+def turns_file(devices: Mapping[str, str], turns: int, seconds: float, size_mib: int) -> str:
+    """Reads of several devices in turns, in one run of fio: of each cell every device once, then the other way round, and so on.
+    What the machine does beside it, and what drifts, meets all of them alike. devices: by the name of a target."""
+    lines = _global(seconds, size_mib, "libaio")
+    for cell, turn, target in _turns(list(devices), turns):
+        lines += [*_job(_turn_name(cell, turn, target), cell), f"filename={devices[target]}"]
     return "\n".join([*lines, ""])
+
+
+def _turns(targets: Sequence[str], turns: int) -> Iterator[tuple[Cell, int, str]]:
+    for cell in READS:
+        for turn in range(1, turns + 1):
+            for target in targets if turn % 2 else targets[::-1]:
+                yield cell, turn, target
+
+
+def _turn_name(cell: Cell, turn: int, target: str) -> str:
+    return f"{cell.name}/{turn}/{target}"
+
+
+def _global(seconds: float, size_mib: int, engine: str) -> list[str]:
+    lines = ["[global]", f"ioengine={engine}", f"size={size_mib}m", "direct=1", "thread", "norandommap"]
+    return [
+        *lines,
+        "time_based",
+        f"runtime={seconds:g}",
+        f"ramp_time={RAMP:g}",
+        "clocksource=clock_gettime",
+        "group_reporting",
+    ]
+
+
+def _job(name: str, cell: Cell) -> list[str]:
+    return ["", f"[{name}]", "stonewall", f"rw={cell.kind}", f"bs={cell.block}", f"iodepth={cell.depth}"]
 
 
 def figures(said: str, cells: Sequence[Cell]) -> dict[str, dict[str, float]]:
     """Of each cell: requests and bytes a second, and latencies in milliseconds. said: fio's JSON, with what its engines
     print in front of it. Raises FiguresError for a cell that is not there or has failed."""
+    jobs = _jobs(said)
+    return {cell.name: _of(jobs.get(cell.name), cell) for cell in cells}
+
+
+def turn_figures(said: str, targets: Sequence[str], turns: int) -> dict[tuple[str, int], dict[str, dict[str, float]]]:
+    """The same of a run of `turns_file`, by target and turn. Raises FiguresError as `figures` does."""
+    jobs = _jobs(said)
+    found: dict[tuple[str, int], dict[str, dict[str, float]]] = {}
+    for cell, turn, target in _turns(targets, turns):
+        found.setdefault((target, turn), {})[cell.name] = _of(jobs.get(_turn_name(cell, turn, target)), cell)
+    return found
+
+
+def _jobs(said: str) -> dict[str, dict[str, Any]]:
     start = said.find("{")
     try:
-        jobs = {job["jobname"]: job for job in json.loads(said[start:])["jobs"]} if start >= 0 else {}
+        return {job["jobname"]: job for job in json.loads(said[start:])["jobs"]} if start >= 0 else {}
     except (ValueError, KeyError) as error:
         raise FiguresError(f"fio's report cannot be read: {error}") from error
-    return {cell.name: _of(jobs.get(cell.name), cell) for cell in cells}
 
 
 def _of(job: dict[str, Any] | None, cell: Cell) -> dict[str, float]:

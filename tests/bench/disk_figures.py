@@ -35,7 +35,8 @@ PAIRS = (
 )
 """What is divided by what."""
 READS_AT_LEAST = 0.9
-"""Of the bare device's reads. Beside a guest that is protected as well: its checkpoints take the same processor."""
+"""Of the bare device's reads, in turns with them. Beside a guest that is protected as well: its checkpoints take the same
+processor."""
 WRITES_AT_LEAST = 1 / 3
 """Of DRBD's writes; less is a defect."""
 
@@ -59,12 +60,13 @@ def table(raws: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, fl
 
 
 def ratios(raws: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Ratios of the pairs that were measured, each within one round; median, lowest and highest over the rounds."""
+    """Ratios of the pairs that were measured, each within one round, or within one turn of a round; median, lowest and highest
+    over all of them."""
     found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    rounds: dict[int, dict[str, Mapping[str, Any]]] = defaultdict(dict)
+    moments: dict[tuple[int, int | None], dict[str, Mapping[str, Any]]] = defaultdict(dict)
     for raw in raws:
-        rounds[raw["round"]][raw["target"]] = raw["cells"]
-    for one in rounds.values():
+        moments[raw["round"], raw.get("turn")][raw["target"]] = raw["cells"]
+    for one in moments.values():
         for ours, theirs in PAIRS:
             for cell in CELLS:
                 if cell.name in one.get(ours, {}) and cell.name in one.get(theirs, {}):
@@ -94,15 +96,18 @@ def summary(raws: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             verdicts.append(
                 {"pair": pair, "cell": cell.name, "ratio": ratio, "at_least": least, "kept": ratio >= least}
             )
-    protected = [raw for raw in raws if raw["target"] in (PROTECTED, GUEST_PROTECTED)]
+    held: dict[tuple[int, str, bool], bool] = defaultdict(lambda: True)
+    for raw in raws:
+        if raw["target"] in (PROTECTED, GUEST_PROTECTED):
+            held[raw["round"], raw["target"], "turn" in raw] &= raw["session_held"]
     return {
         "rounds": len({raw["round"] for raw in raws}),
         "table": table(raws),
         "ratios": quotients,
         "verdicts": verdicts,
         "kept": all(verdict["kept"] for verdict in verdicts),
-        "sessions_lost": sum(not raw["session_held"] for raw in protected),
-        "protected_runs": len(protected),
+        "sessions_lost": list(held.values()).count(False),
+        "protected_runs": len(held),
     }
 
 
@@ -114,7 +119,7 @@ def as_text(found: Mapping[str, Any]) -> str:
     for target, title in TITLES.items():
         if target in found["table"]:
             lines.append(f"{title:52}" + "".join(_shown(found["table"][target], cell, 1) for cell in CELLS))
-    lines += ["", "ratios within a round", head]
+    lines += ["", "ratios within a round, of reads within a turn", head]
     for ours, theirs in PAIRS:
         pair = f"{ours} / {theirs}"
         if pair in found["ratios"]:

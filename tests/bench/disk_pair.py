@@ -9,8 +9,8 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from pair.volumes import Volume, volumes
 from pair.wait import until
 
 from bench import disk_figures as names
-from bench.disk_cells import CELLS, WRITES, figures, job_file
+from bench.disk_cells import CELLS, READS, WRITES, figures, job_file, turn_figures, turns_file
 from bench.figures import FiguresError
 
 HERE = Path(__file__).parent
@@ -35,6 +35,7 @@ IN_GUEST = "/second/fio"
 TESTED = "xvdd"
 """The disk that the guest itself leaves alone."""
 MIB = 64
+TURNS = 6
 VOLUMES = (Volume(NAME, "xvda", 512), Volume(NAME, "xvdb", 128), Volume(NAME, TESTED, MIB))
 BOOT = f"(until [ -b /dev/{TESTED} ]; do sleep 0.1; done; chmod 666 /dev/{TESTED}) &\n"
 """PostgreSQL, which starts fio there, is not root."""
@@ -51,27 +52,34 @@ class Pair:
     bare: str
     seconds: float
     log: Callable[[str], None]
-    raws: list[dict[str, Any]] = field(default_factory=list)
 
     def measure(self, target: str, number: int) -> dict[str, Any]:
-        """Raw figures of one target."""
+        """Raw figures of one target; of a device on a host only what it writes, for `reads` has the rest."""
         self.log(f"round {number}: {names.TITLES[target]}")
-        inside = target in (names.GUEST, names.GUEST_PROTECTED)
         before = agent.status(HOSTS[0], NAME)
         if target == names.TAP_HERE:
             cells = self._tap_here()
         elif target == names.TAP:
             cells = self._tap_alone()
-        elif inside:
+        elif target in (names.GUEST, names.GUEST_PROTECTED):
             cells = self._in_guest()
         else:
-            cells = self._on_host(self._device(target))
+            job = job_file(self._device(target), WRITES, self.seconds, MIB)
+            cells = figures(self._on_host(job, len(WRITES)), WRITES)
         raw: dict[str, Any] = {"round": number, "target": target, "cells": cells}
-        if target in (names.BESIDE, names.PROTECTED, names.GUEST_PROTECTED):
-            after = agent.status(HOSTS[0], NAME)
-            raw["session_held"] = agent.protected(after) and agent.session(before) == agent.session(after)
-            raw["epochs"] = [before.get("committed_epoch"), after.get("committed_epoch")]
-        return raw
+        return raw | (_since(before) if target in (names.PROTECTED, names.GUEST_PROTECTED) else {})
+
+    def reads(self, targets: Sequence[str], number: int) -> list[dict[str, Any]]:
+        """Raw figures of what several devices read in turns."""
+        self.log(f"round {number}: reads in {TURNS} turns: {', '.join(names.TITLES[target] for target in targets)}")
+        before = agent.status(HOSTS[0], NAME)
+        job = turns_file({target: self._device(target) for target in targets}, TURNS, self.seconds / 2, MIB)
+        said = self._on_host(job, len(READS) * TURNS * len(targets))
+        held = _since(before) if names.PROTECTED in targets else {}
+        return [
+            {"round": number, "turn": turn, "target": target, "cells": cells} | held
+            for (target, turn), cells in turn_figures(said, targets, TURNS).items()
+        ]
 
     def protect(self) -> None:
         """The guest is protected to the other host."""
@@ -91,13 +99,12 @@ class Pair:
             return self.bare
         return drbd.DEVICE if target == names.DRBD else VOLUMES[-1].mapper
 
-    def _limit(self) -> float:
-        return 120 + len(CELLS) * (self.seconds + 30)
+    def _limit(self, runs: int = len(CELLS)) -> float:
+        return 120 + runs * (self.seconds + 30)
 
-    def _on_host(self, device: str) -> dict[str, dict[str, float]]:
+    def _on_host(self, job: str, runs: int) -> str:
         fio = f"{bundle.command(FOLDER, FIO)} --output-format=json -"
-        said = on(HOSTS[0], fio, stdin=job_file(device, CELLS, self.seconds, MIB), timeout=self._limit())
-        return figures(said, CELLS)
+        return on(HOSTS[0], fio, stdin=job, timeout=self._limit(runs))
 
     def _in_guest(self) -> dict[str, dict[str, float]]:
         job = job_file(f"/dev/{TESTED}", CELLS, self.seconds, MIB).replace("\n", "\\n")
@@ -143,6 +150,15 @@ class Pair:
                 if json.loads(left)["overflowed"]:
                     raise FiguresError("the tap's log has overflowed")
         return figures(said, WRITES)
+
+
+def _since(before: agent.Status) -> dict[str, Any]:
+    """What became of the session that the guest had before a run."""
+    after = agent.status(HOSTS[0], NAME)
+    return {
+        "session_held": agent.protected(after) and agent.session(before) == agent.session(after),
+        "epochs": [before.get("committed_epoch"), after.get("committed_epoch")],
+    }
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """How fast a guest's disk is, unprotected and protected, against the bare device and against DRBD's protocol C on the same
-pair: fio in the guest, in dom0, and at the write tap alone, all in one run, alternating.
+pair: fio in the guest, in dom0, and at the write tap alone, all in one run, alternating; reads of devices in short turns.
 
     disk_speed.py [--rounds 2] [--seconds 3] [--results results/disks-...]
     disk_speed.py --report FOLDER
@@ -33,8 +33,11 @@ from bench.run import end_in_order, report, say
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BEFORE = (names.TAP_HERE, names.BARE, names.DRBD, names.TAP, names.LINEAR, names.GUEST)
-WHILE = (names.PROTECTED, names.BESIDE, names.GUEST_PROTECTED)
+WHILE = (names.PROTECTED, names.GUEST_PROTECTED)
 """Targets that are measured without protection, and with."""
+READ_BEFORE = (names.BARE, names.LINEAR, names.DRBD)
+READ_WHILE = (names.BESIDE, names.PROTECTED)
+"""Devices whose reads are measured in turns: first, since writes are still under way to the other host when they are answered."""
 
 
 def main() -> int:
@@ -60,15 +63,19 @@ def main() -> int:
 
 
 def _round(pair: Pair, number: int, folder: Path) -> None:
-    """One of everything; every other round the other way round, so that what drifts favours nobody."""
-    ways = (BEFORE, WHILE) if number % 2 else (BEFORE[::-1], WHILE[::-1])
-    for targets, protected in zip(ways, (False, True), strict=True):
+    """One of everything; writes every other round the other way round, so that what drifts favours nobody."""
+    for read, written, protected in ((READ_BEFORE, BEFORE, False), (READ_WHILE, WHILE, True)):
         if protected:
             pair.protect()
-        for target in targets:
-            raw = pair.measure(target, number)
-            (folder / f"raw-{number:02}-{target}.json").write_text(json.dumps(raw, indent=2) + "\n")
+        for raw in pair.reads(read, number):
+            _keep(raw, folder / f"raw-{number:02}-{raw['turn']}-{raw['target']}.json")
+        for target in written if number % 2 else written[::-1]:
+            _keep(pair.measure(target, number), folder / f"raw-{number:02}-{target}.json")
     pair.unprotect()
+
+
+def _keep(raw: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(raw, indent=2) + "\n")
 
 
 def _environment(options: argparse.Namespace) -> dict[str, Any]:

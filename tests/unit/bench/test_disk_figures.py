@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from bench.disk_cells import CELLS, WRITES, figures, job_file
+from bench.disk_cells import CELLS, READS, WRITES, Cell, figures, job_file, turn_figures, turns_file
 from bench.disk_figures import BARE, BESIDE, DRBD, LINEAR, PROTECTED, as_text, summary
 from bench.disk_speed import main
 from bench.figures import FiguresError
@@ -103,6 +104,39 @@ def test_a_session_that_ended_under_the_load_is_told() -> None:
     raws = measured()
     next(one for one in raws if one["target"] == PROTECTED)["session_held"] = False
     assert "sessions that ended under the load: 1 of 3" in as_text(summary(raws))
+
+
+def test_reads_are_compared_turn_by_turn() -> None:
+    """The machine is at its slowest in some turns; both devices have it."""
+
+    def some(cells: Sequence[Cell], iops: float) -> dict[str, Any]:
+        return {cell.name: figures(report(iops), CELLS)[cell.name] for cell in cells}
+
+    raws = [one for one in measured() if one["target"] not in (BESIDE, PROTECTED)]
+    raws.append({"round": 1, "target": PROTECTED, "cells": some(WRITES, 50), "session_held": True})
+    for turn, mood in enumerate((1.0, 0.1, 3.0, 1.0, 0.5), start=1):
+        for target, iops in ((BESIDE, 100), (PROTECTED, 93)):
+            one = {"round": 1, "turn": turn, "target": target, "cells": some(READS, iops * mood)}
+            raws.append(one | ({"session_held": turn < 5} if target == PROTECTED else {}))
+    found = summary(raws)
+    ratio = found["ratios"]["protected / bare-beside"]["read-seq"]
+    assert ratio == pytest.approx({"median": 0.93, "low": 0.93, "high": 0.93})
+    assert (found["sessions_lost"], found["protected_runs"]) == (1, 2), "turns are one run"
+
+
+def test_devices_read_in_turns_there_and_back() -> None:
+    text = turns_file({"a": "/dev/a", "b": "/dev/b"}, 2, 1.5, 64)
+    jobs = [line for line in text.splitlines() if line.startswith(("[r", "filename"))]
+    assert jobs[:8] == [
+        "[read-seq/1/a]", "filename=/dev/a", "[read-seq/1/b]", "filename=/dev/b",
+        "[read-seq/2/b]", "filename=/dev/b", "[read-seq/2/a]", "filename=/dev/a",
+    ]  # fmt: skip
+    assert text.count("stonewall") == 2 * 2 * len(READS)
+
+
+def test_a_turn_that_is_missing_is_refused() -> None:
+    with pytest.raises(FiguresError, match="read-seq: not in the report"):
+        turn_figures(report(), ["a", "b"], 2)
 
 
 def test_the_report_is_written_from_raw_figures(tmp_path, monkeypatch, capsys) -> None:
