@@ -100,11 +100,22 @@ class NbdTap:
         process, session = self._opened(), self._session
         if self._same_base and not self._taken_back:
             digests = None  # what is marked was written to
+        asked: asyncio.Task[bytes | None] | None = None
         try:
-            while (run := await process.next_run(session)).length:
-                theirs = await digests(run.offset, run.length) if digests is not None else None
+            run = await process.next_run(session)
+            asked = _ask(digests, run)
+            while run.length:
+                theirs = await asked
+                # The backup reads the next run while the tap reads this one. Its digests may be older than writes that are made
+                # meanwhile: what a write has changed is in the log, and the plan knows that it is newer.
+                ahead = await process.next_run(session)
+                asked = _ask(digests, ahead)
                 self._note(await process.copy(say.CopyRun(session, run.offset, run.length, theirs)))
+                run = ahead
         finally:
+            if asked is not None:
+                asked.cancel()
+                await asyncio.gather(asked, return_exceptions=True)
             process.rest()
         self._taken_back = False
 
@@ -262,6 +273,15 @@ class NbdTap:
         if self._process is None:
             raise DiskError("the tap is not open", operation="protect a disk", domain=self._disk.domain)
         return self._process
+
+
+def _ask(digests: Digests | None, run: say.Run) -> asyncio.Task[bytes | None]:
+    """Ask what the backup's disk holds there: nothing where nobody is asked, or behind the last run."""
+
+    async def answer() -> bytes | None:
+        return await digests(run.offset, run.length) if digests is not None and run.length else None
+
+    return asyncio.create_task(answer(), name="digests of a run")
 
 
 def _map_path(run: Path, disk: Disk) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from fake_kernel import FakeKernel
 from xxhash import xxh3_128_digest
 
-from remus_agent.adapters.disk import nbd_device
+from remus_agent.adapters.disk import nbd_device, tap_worker
 from remus_agent.adapters.disk.tap import NbdTap
 from remus_agent.disk_ports import DiskData, DiskEnd
 from remus_agent.errors import DiskError
@@ -63,6 +64,66 @@ async def test_regions_that_are_equal_do_not_travel(make: Make, kernel: FakeKern
     assert theirs == kernel.content
     tap.committed(1)
     await deadline.until(lambda: not len(kernel.worker._map.marked))
+
+
+async def test_the_backup_reads_ahead_and_what_is_written_meanwhile_travels(
+    make: Make, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is read here of a run before the backup was asked for the next one. That one's digests are old when they are
+    compared: of one region the guest has written a part since, of another all of it, with what it had before."""
+    monkeypatch.setattr(tap_worker, "_COPY_BYTES", 8 * REGION)
+    tap = make()
+    await tap.open()
+    filled(kernel)
+    theirs = bytearray(kernel.content)
+    theirs[12 * REGION] ^= 1
+    ahead = threading.Event()
+
+    async def digests(offset: int, length: int) -> bytes:
+        found = b"".join(xxh3_128_digest(theirs[at : at + REGION]) for at in range(offset, offset + length, REGION))
+        if offset:
+            for at, data in ((9 * REGION, b"n" * 512), (10 * REGION, bytes(kernel.content[10 * REGION : 11 * REGION]))):
+                kernel.content[at : at + len(data)] = data
+                kernel.client.write(at, data)
+            ahead.set()
+        return found
+
+    def read(offset: int, length: int) -> memoryview:
+        assert ahead.wait(deadline.SECONDS), "the backup was not asked for the next run meanwhile"
+        return whole(offset, length)
+
+    whole = kernel.read
+    monkeypatch.setattr(kernel, "read", read)
+    await tap.begin(same_base=False)
+    await tap.copy(digests)
+    assert kernel.reads == [(0, 8 * REGION), (8 * REGION, 8 * REGION)]
+    assert tap.progress.sent == 2 * REGION - 512, "the changed region, and of the written one what was not written"
+    tap.barrier(1)
+    await received(tap, theirs)
+    assert theirs == kernel.content
+
+
+async def test_a_copy_that_fails_asks_nobody_any_more(
+    make: Make, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tap_worker, "_COPY_BYTES", 8 * REGION)
+    tap = make()
+    await tap.open()
+    ended: list[int] = []
+
+    async def digests(offset: int, length: int) -> bytes:
+        try:
+            if offset:
+                tap.end()
+                await asyncio.Event().wait()
+            return xxh3_128_digest(b"") * (length // REGION)
+        finally:
+            ended.append(offset)
+
+    await tap.begin(same_base=False)
+    with pytest.raises(DiskError, match="session"):
+        await tap.copy(digests)
+    assert ended == [0, 8 * REGION]
 
 
 async def test_only_what_the_map_names_is_copied_and_never_over_newer_writes(make: Make, kernel: FakeKernel) -> None:
