@@ -21,11 +21,12 @@ from remus_agent.adapters.xen import helper_source, helper_stream
 from remus_agent.adapters.xen import structs as s
 from remus_agent.adapters.xen.helper_source import HelperSource
 from remus_agent.errors import GuestEnded, HypervisorError, RefusedError, StreamError
-from remus_agent.ports import Checkpoint, Domain, GuestType
+from remus_agent.ports import Domain, GuestType
 from remus_agent.protocol.stream.constants import DomainType
 from remus_agent.protocol.stream.epoch import parse_epoch
 from remus_agent.protocol.stream.preamble import parse_preamble
 from remus_agent.protocol.stream.reader import StreamReader
+from remus_agent.source_ports import Checkpoint
 
 CONFIG = json.dumps({"c_info": {"type": "pv", "name": NAME}})
 FAKE = Path(__file__).with_name("fake_save_helper.py")

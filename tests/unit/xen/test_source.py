@@ -18,12 +18,13 @@ from remus_agent.adapters.xen import structs as s
 from remus_agent.adapters.xen.device_model import DeviceModel, socket_of
 from remus_agent.adapters.xen.source import XenSource
 from remus_agent.errors import GuestEnded, HypervisorError, OutputBufferError, RefusedError
-from remus_agent.ports import Checkpoint, Domain, GuestType
+from remus_agent.ports import Domain, GuestType
 from remus_agent.protocol.stream import constants as c
 from remus_agent.protocol.stream.bodies import parse_emulator_context
 from remus_agent.protocol.stream.epoch import parse_epoch
 from remus_agent.protocol.stream.reader import iter_records
 from remus_agent.protocol.stream.records import parse_page_data
+from remus_agent.source_ports import Checkpoint
 
 
 @pytest.fixture
