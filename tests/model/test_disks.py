@@ -11,7 +11,8 @@ from remus_agent.adapters.sim.hypervisor import SimTarget
 from remus_agent.errors import AuthorityError, DiskError, DomainNotFound, HypervisorError, PeerRefused
 from remus_agent.machines.backup import State
 from remus_agent.protocol.replication.frames import Frame, FrameType
-from remus_agent.protocol.replication.messages import DiskAsk, DiskHello, Refuse, encode, expect
+from remus_agent.protocol.replication.message_frames import encode, expect
+from remus_agent.protocol.replication.messages import DiskAsk, DiskHello, Refuse
 from remus_agent.services.copy import Copy
 from tests.model.loop import run
 from tests.model.pair import DEAD, DISK_BYTES, Pair, on, quiet, until

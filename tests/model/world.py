@@ -23,7 +23,7 @@ from remus_agent.errors import ConnectionLost, PeerTimeout
 from remus_agent.machines.authority import Ownership
 from remus_agent.machines.backup import State
 from remus_agent.protocol.replication.frames import Frame, FrameType
-from remus_agent.protocol.replication.messages import decode
+from remus_agent.protocol.replication.message_frames import decode
 from remus_agent.services.agent import AgentService
 from remus_agent.services.backup import BackupService
 from remus_agent.services.backup_ports import BackupPorts
