@@ -173,6 +173,13 @@ def on(host: Host) -> AgentService:
     return host.agent
 
 
+def committed(pair: Pair) -> int:
+    """The newest epoch of web1 that beta holds."""
+    copy = on(pair.beta).backup.copy_of("web1")
+    assert copy is not None
+    return copy.committed_epoch
+
+
 def quiet(phase: str, done: int = 0, total: int = 0, unit: str = "", message: str = "") -> None:
     """Progress that nobody watches."""
 
