@@ -8,7 +8,8 @@ import sys
 from typing import Any
 
 import pytest
-from fake_agent import STATUS, Answers, FakeAgent, Terminal
+from fake_agent import STATUS, Answers, FakeAgent
+from terminal import TerminalText
 
 from remus_agent.cli import main as cli
 from remus_agent.errors import FenceTimeout, SwitchoverError, SwitchoverInDoubt, WitnessUnknown
@@ -59,7 +60,7 @@ def test_failover_with_yes_asks_nothing(agent: FakeAgent) -> None:
 def test_a_loss_is_accepted_only_where_that_is_said_and_confirmed(
     agent: FakeAgent, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", Terminal("yes\n"))
+    monkeypatch.setattr(sys, "stdin", TerminalText("yes\n"))
     assert cli.main(failover("--accept-loss")) == 0
     assert agent.requests[1].params["accept_loss"] is True
     assert "you accept that loss" in capsys.readouterr().err
@@ -68,7 +69,7 @@ def test_a_loss_is_accepted_only_where_that_is_said_and_confirmed(
 def test_failover_carries_out_what_was_confirmed(
     agent: FakeAgent, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", Terminal("yes\n"))
+    monkeypatch.setattr(sys, "stdin", TerminalText("yes\n"))
     assert cli.main(failover()) == 0
     assert [r.method for r in agent.requests] == ["status", "failover"]
     assert agent.requests[1].params["expected_generation"] == STATUS["generation"]
@@ -80,7 +81,7 @@ def test_failover_carries_out_what_was_confirmed(
 def test_anything_but_yes_changes_nothing(
     agent: FakeAgent, monkeypatch: pytest.MonkeyPatch, answer: str, exit_code: int
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+    monkeypatch.setattr(sys, "stdin", TerminalText(answer))
     assert cli.main(failover()) == exit_code
     assert cli.main(["unprotect", "redis1", "--force"]) == exit_code
     assert {r.method for r in agent.requests} == {"status"}
@@ -159,7 +160,7 @@ def test_forget_removes_what_was_confirmed(
     agent: FakeAgent, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     agent.answers = forgets(RECORD | {"reason": "\x1b[2J", "backup": None})
-    monkeypatch.setattr(sys, "stdin", Terminal("yes\nyes\n"))
+    monkeypatch.setattr(sys, "stdin", TerminalText("yes\nyes\n"))
     assert cli.main(["forget", UUID]) == 0
     out, err = capsys.readouterr()
     assert "web1 is owned by alpha (generation 5, protected: ?[2J)" in err
@@ -175,7 +176,7 @@ def test_forget_removes_what_was_confirmed(
     ]
 
 
-@pytest.mark.parametrize(("stdin", "exit_code"), [(Terminal("n\n"), 3), (io.StringIO("yes\n"), 2)])
+@pytest.mark.parametrize(("stdin", "exit_code"), [(TerminalText("n\n"), 3), (io.StringIO("yes\n"), 2)])
 def test_forget_that_nobody_confirms_changes_nothing(
     agent: FakeAgent, monkeypatch: pytest.MonkeyPatch, stdin: io.StringIO, exit_code: int
 ) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 
 import pytest
-from fake_agent import Terminal
+from terminal import TerminalText
 
 from remus_agent.cli import progress, render
 from remus_agent.protocol.control import Progress
 
 
 def test_progress_on_a_terminal_is_one_line_a_phase() -> None:
-    stream = Terminal()
+    stream = TerminalText()
     lines = progress.ProgressLines(stream)
     lines(Progress(phase="connecting", elapsed=0.1))
     lines(Progress(phase="seeding", done=1, total=2, elapsed=1))

@@ -14,6 +14,7 @@ import pytest
 from stream_runs import CHECKPOINTED, EPOCHS, names, remusctl, run
 from streams import builder, meaning
 from streams.builder import Epoch
+from terminal import TerminalText
 
 from remus_agent.cli import files
 
@@ -87,17 +88,12 @@ def test_a_link_is_followed_and_a_fifo_is_written_to(saved: Path, tmp_path: Path
     assert (tmp_path / "fifo").is_fifo()
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
 def test_progress_is_shown_on_a_terminal_only(
     saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(files, "_PATIENCE", 0.0)
     monkeypatch.setattr(files, "_MIB", 1024)
-    terminal = Terminal()
+    terminal = TerminalText()
     monkeypatch.setattr(sys, "stderr", terminal)
     assert run("cut", saved, saved.with_name("cut"), "--epoch", "1") == 0
     assert "cutting 100% (" in terminal.getvalue()
