@@ -11,7 +11,8 @@ import pytest
 from remus_agent.adapters.sim.hypervisor import SimTarget
 from remus_agent.adapters.sim.local import SimAnnouncer
 from remus_agent.store_ports import TAKING, GuestRecord
-from tests.model.world import Machine, World
+from tests.model.hosts import Machine
+from tests.model.world import World
 
 Work = Callable[..., Awaitable[Any]]
 Loss = Callable[[World, Machine], None]

@@ -10,8 +10,9 @@ from typing import Final
 from remus_agent.errors import RemusError
 from remus_agent.machines.primary import State
 from remus_agent.services.agent import AgentService
+from tests.model.hosts import Machine
 from tests.model.plans import KILL_STARTING, PAUSE, Fault
-from tests.model.world import GUEST, TIMES, Machine, World
+from tests.model.world import GUEST, TIMES, World
 
 PATIENCE: Final = 40.0
 """Seconds after which an operator takes his request back."""
