@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.modules.conftest import ROOT, FakeAgent, serve
+from tests.modules.conftest import ROOT, ScriptedAgent, serve
 from tests.modules.test_protection import status
 from tests.roles.local_play import ansible_playbook
 
@@ -25,7 +25,7 @@ class Pair:
     """Two fake agents, what they say about web1, and the folder that inventory and results are in."""
 
     folder: Path
-    agents: dict[str, FakeAgent]
+    agents: dict[str, ScriptedAgent]
     said: dict[str, dict[str, Any]]
     facts: dict[str, dict[str, Any]]
 
@@ -130,7 +130,7 @@ def two_agents(folder: Path) -> Iterator[Pair]:
         listener.bind(str(run / "agent.sock"))
         listener.listen(4)
         listeners.append(listener)
-        made.agents[host] = FakeAgent(str(run / "agent.sock"))
+        made.agents[host] = ScriptedAgent(str(run / "agent.sock"))
         made.agents[host].answers = answers(made, host)
         made.facts[host] = {
             "ansible_connection": "local",
