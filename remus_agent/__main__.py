@@ -24,7 +24,7 @@ from remus_agent.adapters.journal.file import FileJournals
 from remus_agent.adapters.journal.guests import GuestFiles
 from remus_agent.adapters.journal.pauses import PauseFiles
 from remus_agent.adapters.net.announce import BridgeAnnouncer
-from remus_agent.adapters.net.output_buffer import PlugOutputBuffers
+from remus_agent.adapters.net.output_buffers import PlugOutputBuffers
 from remus_agent.adapters.transport import tcp, tls
 from remus_agent.adapters.transport.control_server import ControlServer
 from remus_agent.adapters.witness.etcd import EtcdWitness

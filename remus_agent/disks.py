@@ -19,7 +19,7 @@ from remus_agent.disk_config import Disk
 from remus_agent.errors import ConfigError, RefusedError, RemusError
 
 if TYPE_CHECKING:
-    from remus_agent.adapters.disk.release import Copy
+    from remus_agent.adapters.disk.release import Releasable
 
 INTERRUPTED: Final = 130
 DANGER: Final = (
@@ -240,7 +240,7 @@ async def _release(options: argparse.Namespace, disks: tuple[Disk, ...], state: 
         )
     code = 0
     done: list[dict[str, Any]] = []
-    copies: list[Copy] = []
+    copies: list[Releasable] = []
     for name in dict.fromkeys(options.names):
         try:
             found = await release.find(known[name], state, groups.of_guest(known[name].domain))
@@ -276,7 +276,7 @@ async def _release(options: argparse.Namespace, disks: tuple[Disk, ...], state: 
     return code
 
 
-def _describe(copy: Copy) -> str:
+def _describe(copy: Releasable) -> str:
     commit = copy.committed
     when = "nothing of it was committed here" if commit is None else f"last commit: epoch {commit.epoch}"
     return f"{copy.disk.name} on {copy.disk.device}: {when}{f', session {commit.session}' if commit else ''}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import socket
 import threading
 from collections.abc import Callable
@@ -67,13 +66,6 @@ class FakeAgent:
     def close(self) -> None:
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-
-
-class Terminal(io.StringIO):
-    """Standard input that counts as a terminal."""
-
-    def isatty(self) -> bool:
-        return True
 
 
 def fails(**facts: Any) -> Answers:

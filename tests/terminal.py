@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import re
@@ -18,6 +19,13 @@ _CODES = re.compile(r"\x1b\[(\??[\d;]*)([A-Za-z])")
 
 PATIENCE = 120.0
 """Seconds for what comes at once on a machine that is not busy."""
+
+
+class TerminalText(io.StringIO):
+    """Standard input or output that counts as a terminal, and is none."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 class Terminal:

@@ -20,8 +20,6 @@ from remus_agent.machines.backup import Event as Copied
 
 _MOST: Final = 10_000
 """As many events as the agent gives at once; it keeps fewer."""
-_BEGINS: Final = frozenset({"suspect", "failover-asked", "taking"})
-"""Kinds with which this host begins to take a guest over."""
 _ALONE: Final = frozenset({"solo", "seeking", "reprotecting"})
 
 

@@ -22,14 +22,14 @@ async def first_of(*works: Work) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class Pause:
-    """A pause between two attempts that an operator may end early."""
+class Lull:
+    """The time between two attempts, which an operator may end early."""
 
     def __init__(self) -> None:
         self._over = asyncio.Event()
 
     def end(self) -> None:
-        """End the pause that is going on, or the next one."""
+        """End the one that is going on, or the next one."""
         self._over.set()
 
     async def wait(self, due: Work | None) -> None:

@@ -21,6 +21,7 @@ from remus_agent.errors import (
 from remus_agent.machines.backup import Event, State
 from remus_agent.ports import Connection, Domain
 from remus_agent.protocol.replication.frames import FrameType
+from remus_agent.protocol.replication.message_frames import decode
 from remus_agent.protocol.replication.messages import (
     AskOutcome,
     Beat,
@@ -31,7 +32,6 @@ from remus_agent.protocol.replication.messages import (
     Reason,
     Refuse,
     Welcome,
-    decode,
 )
 from remus_agent.services.backup_ports import BackupPorts
 from remus_agent.services.copies import IN_SESSION, LEFT, Copies

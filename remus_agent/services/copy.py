@@ -15,7 +15,8 @@ from remus_agent.errors import AuthorityError, HypervisorError, PeerError, Refus
 from remus_agent.machines.backup import TABLE, Effect, Event, State
 from remus_agent.ports import Connection, Domain
 from remus_agent.protocol.replication.frames import Frame, FrameType
-from remus_agent.protocol.replication.messages import DiskHello, EpochEnd, Hello, MemoryAck, Plain, decode, encode
+from remus_agent.protocol.replication.message_frames import decode, encode
+from remus_agent.protocol.replication.messages import DiskHello, EpochEnd, Hello, MemoryAck, Plain
 from remus_agent.services.announcing import announce
 from remus_agent.services.awake import Waiting
 from remus_agent.services.backup_ports import BackupPorts

@@ -13,6 +13,7 @@ from remus_agent.disk_ports import DiskData, DiskEnd, WriteTap
 from remus_agent.errors import ConnectionLost, PeerTimeout, RemusError
 from remus_agent.ports import Clock, Connection, Connector
 from remus_agent.protocol.replication.frames import Frame, FrameType
+from remus_agent.protocol.replication.message_frames import decode, encode
 from remus_agent.protocol.replication.messages import (
     DiskAck,
     DiskAsk,
@@ -22,8 +23,6 @@ from remus_agent.protocol.replication.messages import (
     DiskWelcome,
     Plain,
     Refuse,
-    decode,
-    encode,
 )
 from remus_agent.services.deadlines import receive_within, send_within
 from remus_agent.services.session import refused_by_peer

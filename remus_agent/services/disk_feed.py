@@ -29,6 +29,7 @@ from remus_agent.protocol.disk.extents import ExtentMap
 from remus_agent.protocol.disk.operations import Extent
 from remus_agent.protocol.replication.digest import EpochDigest
 from remus_agent.protocol.replication.frames import Frame, FrameType
+from remus_agent.protocol.replication.message_frames import decode, encode
 from remus_agent.protocol.replication.messages import (
     DiskAck,
     DiskAsk,
@@ -37,8 +38,6 @@ from remus_agent.protocol.replication.messages import (
     DiskHello,
     DiskWelcome,
     Plain,
-    decode,
-    encode,
 )
 from remus_agent.services.deadlines import receive_within
 from remus_agent.services.refusing import refuse

@@ -14,7 +14,7 @@ from remus_agent.faults import FaultName, active, pause_at
 from remus_agent.machines.epoch import OutputCommit
 from remus_agent.machines.primary import Event
 from remus_agent.observe.figures import EpochFigures
-from remus_agent.ports import Checkpoint, OutputBuffer
+from remus_agent.ports import OutputBuffer
 from remus_agent.services.asking import Asked
 from remus_agent.services.disks import DiskSet
 from remus_agent.services.epochs import EpochRecord
@@ -26,6 +26,7 @@ from remus_agent.services.session_parts import SessionParts
 from remus_agent.services.settings import Settings
 from remus_agent.services.switchover import SwitchoverRequest
 from remus_agent.services.trouble import Trouble
+from remus_agent.source_ports import Checkpoint
 
 KEPT_EPOCHS: Final = 4096
 

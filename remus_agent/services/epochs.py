@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from remus_agent.observe.figures import PHASES, EpochFigures
-from remus_agent.ports import Checkpoint
 from remus_agent.protocol.stream.constants import PAGE_SIZE
+from remus_agent.source_ports import Checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class MemberRecord:
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """Figures of one epoch on its primary; durations in nanoseconds, see `ports.Timing` for the first seven.
+    """Figures of one epoch on its primary; durations in nanoseconds, see `source_ports.Timing` for the first seven.
 
     started: clock when the guest was asked to suspend, in seconds. bytes: stream bytes sent after the guest ran again.
     send_ns: encoding and sending. ack_ns: waiting for the acknowledgement. period_ns: since the start of the epoch before.

@@ -7,6 +7,7 @@ import logging
 
 from remus_agent.errors import PeerError, RefusedError, ReplicationError
 from remus_agent.ports import Connection
+from remus_agent.protocol.replication.message_frames import encode
 from remus_agent.protocol.replication.messages import (
     AskOutcome,
     Beat,
@@ -17,7 +18,6 @@ from remus_agent.protocol.replication.messages import (
     Plain,
     Refuse,
     Welcome,
-    encode,
 )
 
 log = logging.getLogger(__name__)

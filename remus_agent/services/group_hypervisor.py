@@ -12,10 +12,11 @@ from dataclasses import replace
 from typing import TypeVar
 
 from remus_agent.errors import DomainNotFound, RefusedError, RemusError
-from remus_agent.ports import Domain, HostFacts, Hypervisor, Source, Target
+from remus_agent.ports import Domain, HostFacts, Hypervisor, Target
 from remus_agent.protocol.groups import Groups, disk_name, group_uuid, member_working_name
 from remus_agent.services.group_source import GroupSource
 from remus_agent.services.together import all_done
+from remus_agent.source_ports import Source
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""Takes the checkpoints of a consistency group: `ports.Source` over the sources of its members."""
+"""Takes the checkpoints of a consistency group: `source_ports.Source` over the sources of its members."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import fields, replace
 
-from remus_agent.ports import AtBarrier, Checkpoint, Domain, SeedRound, Source, Timing
+from remus_agent.ports import Domain
 from remus_agent.protocol.stream.constants import PAGE_SIZE
 from remus_agent.services.meeting import BrokenOffError, EpochMeeting
 from remus_agent.services.together import all_done
+from remus_agent.source_ports import AtBarrier, Checkpoint, SeedRound, Source, Timing
 
 
 class GroupSource:
-    """`ports.Source`. members: in the order in which frames count them, with the source of each."""
+    """`source_ports.Source`. members: in the order in which frames count them, with the source of each."""
 
     def __init__(self, members: Sequence[tuple[Domain, Source]]) -> None:
         self._names = [domain.name for domain, _ in members]

@@ -19,7 +19,8 @@ from remus_agent.errors import DomainNotFound, HypervisorError, JournalError, Pe
 from remus_agent.machines.backup import State
 from remus_agent.ports import Clock, Connection, Hypervisor
 from remus_agent.protocol.replication.frames import FrameType
-from remus_agent.protocol.replication.messages import AskOutcome, Outcome, Plain, encode
+from remus_agent.protocol.replication.message_frames import encode
+from remus_agent.protocol.replication.messages import AskOutcome, Outcome, Plain
 from remus_agent.services.copy import Copy
 from remus_agent.services.fresh_word import LOOK_AGAIN, FreshWord, fresh_word
 from remus_agent.services.settings import Settings

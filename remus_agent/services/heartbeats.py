@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from remus_agent.errors import AuthorityError, PeerError, ReplicationError
 from remus_agent.ports import Clock, Connection, Connector
-from remus_agent.protocol.replication.messages import MAX_GUESTS, Beat, decode, encode
+from remus_agent.protocol.replication.message_frames import decode, encode
+from remus_agent.protocol.replication.messages import MAX_GUESTS, Beat
 from remus_agent.services.awake import LATE, Awake, Waiting
 from remus_agent.services.settings import Settings
 

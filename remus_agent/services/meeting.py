@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from remus_agent.errors import HypervisorError
 from remus_agent.faults import FaultName, active
-from remus_agent.ports import AtBarrier
+from remus_agent.source_ports import AtBarrier
 
 
 class BrokenOffError(HypervisorError):
@@ -113,7 +113,7 @@ class EpochMeeting:
 
 
 class MembersMeeting:
-    """ports.Meeting of one member."""
+    """source_ports.Meeting of one member."""
 
     def __init__(self, meeting: EpochMeeting, member: str) -> None:
         self._meeting = meeting

@@ -29,7 +29,7 @@ from remus_agent.observe.figures import EpochFigures
 from remus_agent.observe.status import DiskStatus, Seeding
 from remus_agent.ports import BufferState, Domain, OutputBuffer
 from remus_agent.services.announcing import announce
-from remus_agent.services.asking import Asked, Pause
+from remus_agent.services.asking import Asked, Lull
 from remus_agent.services.departure import Departure
 from remus_agent.services.epoch_loop import EpochLoop
 from remus_agent.services.epochs import EpochRecord
@@ -80,7 +80,7 @@ class PrimaryService:
         self.finished = False
         self.defect: str | None = None
         """What ended `run` although nobody has foreseen it."""
-        self.pause = Pause()
+        self.lull = Lull()
         self.switchover = SwitchoverRequest()
         self._output = output
         self._ports = ports
@@ -299,7 +299,7 @@ class PrimaryService:
             await self._parts.devices.hold()
         manual = self.state is State.SOLO and not self._settings.automatic_reprotect
         due = None if manual else self._retry
-        asked = await self._asked.interrupts(self.pause.wait(due))
+        asked = await self._asked.interrupts(self.lull.wait(due))
         if asked is not None:
             return asked
         alone = self.state is State.SILENT and self.ownership.solo_due(self._parts.heard_at)

@@ -194,7 +194,7 @@ class Protecting:
     ) -> None:
         """Try now. With wait, return when it is protected; raises when this attempt failed."""
         tried = service.state is not State.SOLO
-        service.pause.end()
+        service.lull.end()
 
         def settled() -> bool:
             nonlocal tried

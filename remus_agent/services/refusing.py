@@ -7,7 +7,8 @@ import logging
 
 from remus_agent.errors import PeerError, RemusError
 from remus_agent.ports import Connection
-from remus_agent.protocol.replication.messages import Reason, Refuse, encode
+from remus_agent.protocol.replication.message_frames import encode
+from remus_agent.protocol.replication.messages import Reason, Refuse
 
 log = logging.getLogger(__name__)
 

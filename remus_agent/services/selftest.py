@@ -14,7 +14,8 @@ from remus_agent.errors import ConnectionLost, PeerTimeout, RemusError
 from remus_agent.observe.event_kinds import PROBLEMS
 from remus_agent.observe.status import Status
 from remus_agent.ports import Connector
-from remus_agent.protocol.replication.messages import Beat, Refuse, decode, encode
+from remus_agent.protocol.replication.message_frames import decode, encode
+from remus_agent.protocol.replication.messages import Beat, Refuse
 from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.session import refused_by_peer
 from remus_agent.services.settings import Settings

@@ -14,17 +14,8 @@ from remus_agent.errors import ConnectionLost, PeerError, PeerRefused, PeerTimeo
 from remus_agent.ports import Clock, Connection, Connector
 from remus_agent.protocol.replication.digest import EpochDigest
 from remus_agent.protocol.replication.frames import Buffer, Frame, FrameType
-from remus_agent.protocol.replication.messages import (
-    EpochEnd,
-    Hello,
-    MemoryAck,
-    Outcome,
-    Plain,
-    Refuse,
-    Welcome,
-    decode,
-    encode,
-)
+from remus_agent.protocol.replication.message_frames import decode, encode
+from remus_agent.protocol.replication.messages import EpochEnd, Hello, MemoryAck, Outcome, Plain, Refuse, Welcome
 from remus_agent.services.deadlines import receive_within, send_within
 from remus_agent.services.settings import Settings
 

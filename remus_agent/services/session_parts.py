@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 
 from remus_agent.errors import GuestEnded, RefusedError, RemusError
-from remus_agent.ports import Domain, OutputBuffer, Source
+from remus_agent.ports import Domain, OutputBuffer
 from remus_agent.services.attached import DeviceWatch
 from remus_agent.services.disks import DiskSet
 from remus_agent.services.kept_record import KeptRecord
@@ -17,6 +17,7 @@ from remus_agent.services.ownership import PrimaryRights
 from remus_agent.services.primary_ports import PrimaryPorts, hello_for
 from remus_agent.services.session import PrimarySession, open_session
 from remus_agent.services.settings import Settings
+from remus_agent.source_ports import Source
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from remus_agent.errors import DomainNotFound, RefusedError, RemusError, Switcho
 from remus_agent.machines.primary import NOT_OURS, State
 from remus_agent.ports import Connector, Domain, EventSink, Hypervisor
 from remus_agent.protocol.replication.frames import FrameType
-from remus_agent.protocol.replication.messages import AskOutcome, Outcome, Plain, Refuse, decode, encode
+from remus_agent.protocol.replication.message_frames import decode, encode
+from remus_agent.protocol.replication.messages import AskOutcome, Outcome, Plain, Refuse
 from remus_agent.services.asking import Work, first_of
 from remus_agent.services.session import refused_by_peer
 from remus_agent.services.settings import Settings

@@ -1,6 +1,6 @@
 """What the code does in the simulation is something that the model of authority can do; with a fault seeded into it, it is not.
 
-The seeds are those of `tests/model/simulate.py`; `python -m tests.model.traces --seeds 0:1000` takes more.
+The seeds are those of `tests/model/plans.py`; `python -m tests.model.traces --seeds 0:1000` takes more.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pytest
 
 from remus_agent.faults import VARIABLE, FaultName
 from tests.formal.trace import Action
-from tests.model.simulate import KINDS, PAUSE, Fault, Plan, moved_plan_of, plan_of, starting_plan_of
+from tests.model.plans import KINDS, PAUSE, Fault, Plan, moved_plan_of, plan_of, starting_plan_of
 from tests.model.test_giving_back import PLANS
 from tests.model.traces import NOT_MODELLED, first_rejection, modelled, rejection, trace_of
 

@@ -16,7 +16,8 @@ from ipaddress import ip_address
 from typing import Any
 
 from remus_agent.adapters.net.announce import BridgeAnnouncer
-from remus_agent.adapters.net.output_buffer import PlugOutputBuffer, PlugOutputBuffers
+from remus_agent.adapters.net.output_buffer import PlugOutputBuffer
+from remus_agent.adapters.net.output_buffers import PlugOutputBuffers
 from remus_agent.errors import RemusError
 from remus_agent.ports import Domain, GuestType, Vif
 

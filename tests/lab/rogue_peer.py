@@ -16,8 +16,8 @@ import uuid
 from peer_socket import CONFIG, PeerSocket, dial
 
 from remus_agent.protocol.replication.frames import FrameDecoder, encode
+from remus_agent.protocol.replication.message_frames import encode as frame_of
 from remus_agent.protocol.replication.messages import Hello
-from remus_agent.protocol.replication.messages import encode as frame_of
 
 PATIENCE = 60.0
 

@@ -22,16 +22,8 @@ from peer_socket import CONFIG, PeerSocket, accept
 from remus_agent.protocol.replication.digest import EpochDigest
 from remus_agent.protocol.replication.frames import Frame, FrameDecoder, FrameType
 from remus_agent.protocol.replication.frames import encode as bytes_of
-from remus_agent.protocol.replication.messages import (
-    EpochEnd,
-    Hello,
-    MemoryAck,
-    Message,
-    Plain,
-    Welcome,
-    encode,
-    expect,
-)
+from remus_agent.protocol.replication.message_frames import encode, expect
+from remus_agent.protocol.replication.messages import EpochEnd, Hello, MemoryAck, Message, Plain, Welcome
 
 HEARTBEAT = 1.0
 PATIENCE = 600.0

@@ -116,10 +116,10 @@ def stack(lab: dict[str, Any], host: Host, package: str) -> Iterator[Stack]:
 
 
 @pytest.fixture
-def mirrored(stack: Stack) -> Iterator[Stack]:
+def mirrored(stack: Stack) -> Iterator[None]:
     """With DRBD above the stage."""
     with drbd.mirror({HOSTS[0]: stack.lower[HOSTS[0]], HOSTS[1]: stack.stage.first}):
-        yield stack
+        yield
 
 
 def misplaced(writes: list[list[int]], arrived: list[list[int]]) -> tuple[int, int]:
@@ -142,6 +142,7 @@ def not_at_a_boundary(blocks: list[bytes], writes: list[list[int]], committed: i
     return [at for at, tag in enumerate(blocks) if int.from_bytes(tag[:8], "little") not in allowed[at]]
 
 
+@pytest.mark.usefixtures("mirrored")
 @pytest.mark.parametrize(("protocol", "mode"), [("C", "wait"), ("C", "go-on"), ("A", "wait")])
 def test_markers_cut_the_stream_and_drbd_does_not_know_what_was_dropped(stack: Stack, protocol: str, mode: str) -> None:
     drbd.speak(protocol)

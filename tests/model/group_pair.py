@@ -28,7 +28,7 @@ from remus_agent.services.group_outputs import GroupOutputs
 from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.settings import Settings
 from remus_agent.witness_ports import Witness
-from tests.model.pair import DISK_BYTES, Host, _refuse, on, quiet, until
+from tests.model.pair import DISK_BYTES, Host, TwoHosts, on, until
 
 APP, DB = "app1", "db1"
 GROUP = "shop"
@@ -60,7 +60,7 @@ class GroupHost(Host):
     witness: Witness | None = None
 
 
-class GroupPair:
+class GroupPair(TwoHosts[GroupHost]):
     """alpha and beta, each with an agent; alpha runs both guests. disks: names of the disks of each."""
 
     def __init__(
@@ -121,16 +121,7 @@ class GroupPair:
 
     async def protect(self, name: str = GROUP, host: GroupHost | None = None) -> Status:
         """Protect the group from alpha to beta, or from the host where it runs to the other one."""
-        host = host or self.alpha
-        return await on(host).protect(
-            name,
-            "beta" if host is self.alpha else "alpha",
-            interval_ms=40,
-            output_limit_bytes=1 << 20,
-            wait=True,
-            timeout=100,
-            progress=quiet,
-        )
+        return await self._protect(name, host or self.alpha)
 
     async def status(self, host: GroupHost | None = None) -> Status:
         """Of the group."""
@@ -181,20 +172,6 @@ class GroupPair:
 
     # What happens to hosts
 
-    async def kill_agent(self, host: GroupHost) -> None:
-        """SIGKILL: see `Pair.kill_agent`."""
-        agent = on(host)
-        if host.taps is not None:
-            host.taps.kill()
-        tasks = [*agent._primaries.tasks.values(), *((agent._pausing,) if agent._pausing is not None else ())]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if agent._roles is not None:
-            await agent._roles.close()
-        host.xen.revive()
-        host.agent = None
-
     async def kill_host(self) -> None:
         """alpha loses power."""
         await self.kill_agent(self.alpha)
@@ -206,18 +183,6 @@ class GroupPair:
         """alpha loses power, and beta has noticed."""
         await self.kill_host()
         await until(lambda: on(self.beta).backup.copy_of(GROUP).state.value == "orphaned", "orphaned")  # type: ignore[union-attr]
-
-    async def crash_backup(self) -> None:
-        """beta's agent dies, and with it the copies that it holds in memory."""
-        assert self.beta.replicas is not None
-        self.beta.replicas.kill()
-        self.beta.agent = None
-        self.network.listen("beta:1", _refuse)
-        await self.network.drop_all()
-        await asyncio.sleep(0.1)
-        self.beta.xen.lose_agent()
-        for journal in self.beta.disk.journals.values():
-            journal.is_open = False
 
     def moved(self) -> dict[str, SimGuest]:
         """The members that run on beta."""

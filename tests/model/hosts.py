@@ -1,17 +1,21 @@
-"""The parts of a simulated host that tell of what takes effect on it: frames that leave, commits, what becomes of a guest."""
+"""A simulated host, of parts that tell of what takes effect on it: frames that leave, commits, what becomes of a guest."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from remus_agent.adapters.sim.hypervisor import SimGuest, SimHypervisor
-from remus_agent.adapters.sim.local import SimDisk, SimEvents, SimJournal, SimOutput, SimOutputs
+from remus_agent.adapters.sim.local import SimDisk, SimEvents, SimJournal, SimOutput, SimOutputs, SimPauses
+from remus_agent.adapters.sim.net import SimConnection
+from remus_agent.adapters.sim.watchdog import SimWatchdog
 from remus_agent.ports import Domain
+from remus_agent.services.agent import AgentService
 from remus_agent.store_ports import CommitRecord, GuestRecord
 from tests.formal.trace import Action
-from tests.model.scheduler import Scheduler
+from tests.model.scheduler import Node, Scheduler
 
 Tells = Callable[[Action], None]
 """Called with what takes effect, right before it does."""
@@ -168,3 +172,26 @@ class Hypervisor(SimHypervisor):
         elif not guest.running:
             self._tells(Action.RESUME)
         await super().unpause(domain)
+
+
+@dataclass
+class Machine:
+    """A host: what outlives its agent, and the node that runs it. up: it has power."""
+
+    name: str
+    peer: str
+    clock: HostClock
+    xen: Hypervisor
+    outputs: Outputs
+    disk: Disk
+    events: Events
+    node: Node
+    watchdog: SimWatchdog = field(default_factory=SimWatchdog)
+    pauses: SimPauses = field(init=False)
+    up: bool = True
+    agent: AgentService | None = None
+    starting: asyncio.Task[None] | None = None
+    connections: list[SimConnection] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.pauses = SimPauses(self.disk)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from remus_agent.adapters.sim.disk import SimTaps, SimVolume
 from remus_agent.adapters.sim.hypervisor import SimHypervisor
@@ -46,7 +47,55 @@ class Host:
         self.pauses = SimPauses(self.disk)
 
 
-class Pair:
+AnyHost = TypeVar("AnyHost", bound=Host)
+
+
+class TwoHosts(Generic[AnyHost]):
+    """alpha and beta, each with an agent, and a link between them."""
+
+    network: SimNetwork
+    alpha: AnyHost
+    beta: AnyHost
+
+    async def _protect(self, name: str, host: AnyHost) -> Status:
+        return await on(host).protect(
+            name,
+            "beta" if host is self.alpha else "alpha",
+            interval_ms=40,
+            output_limit_bytes=1 << 20,
+            wait=True,
+            timeout=100,
+            progress=quiet,
+        )
+
+    async def kill_agent(self, host: AnyHost) -> None:
+        """SIGKILL: no clean-up of the agent's own runs. Its connections end; guests and plugs stay as they are."""
+        agent = on(host)
+        if host.taps is not None:
+            host.taps.kill()
+        tasks = [*agent._primaries.tasks.values(), *((agent._pausing,) if agent._pausing is not None else ())]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if agent._roles is not None:
+            await agent._roles.close()
+        host.xen.revive()
+        host.agent = None
+
+    async def crash_backup(self) -> None:
+        """beta's agent dies, and with it the copies that it holds in memory; its disks stay as they are."""
+        assert self.beta.replicas is not None
+        self.beta.replicas.kill()
+        self.beta.agent = None
+        self.network.listen("beta:1", _refuse)
+        await self.network.drop_all()
+        await asyncio.sleep(0.1)
+        self.beta.xen.lose_agent()
+        for journal in self.beta.disk.journals.values():
+            journal.is_open = False
+
+
+class Pair(TwoHosts[Host]):
     """alpha and beta, each with an agent; alpha runs web1. disks: names of the disks that it has."""
 
     def __init__(self, disks: tuple[str, ...] = (), **timeouts: float) -> None:
@@ -92,39 +141,7 @@ class Pair:
 
     async def protect(self, host: Host | None = None) -> Status:
         """Protect web1 from alpha to beta, or from the host where it runs to the other one."""
-        host = host or self.alpha
-        return await on(host).protect(
-            "web1",
-            "beta" if host is self.alpha else "alpha",
-            interval_ms=40,
-            output_limit_bytes=1 << 20,
-            wait=True,
-            timeout=100,
-            progress=quiet,
-        )
-
-    async def kill_agent(self, host: Host) -> None:
-        """SIGKILL: no clean-up of the agent's own runs. Its connections end; guests and plugs stay as they are."""
-        agent = on(host)
-        if host.taps is not None:
-            host.taps.kill()
-        for task in (*agent._primaries.tasks.values(), *((agent._pausing,) if agent._pausing is not None else ())):
-            task.cancel()
-        await asyncio.gather(*agent._primaries.tasks.values(), return_exceptions=True)
-        host.xen.revive()
-        host.agent = None
-
-    async def crash_backup(self) -> None:
-        """beta's agent dies, and with it the copy that it holds in memory; its disks stay as they are."""
-        assert self.beta.replicas is not None
-        self.beta.replicas.kill()
-        self.beta.agent = None
-        self.network.listen("beta:1", _refuse)
-        await self.network.drop_all()
-        await asyncio.sleep(0.1)
-        self.beta.xen.lose_agent()
-        for journal in self.beta.disk.journals.values():
-            journal.is_open = False
+        return await self._protect("web1", host or self.alpha)
 
     def volume(self, vdev: str) -> SimVolume:
         """A disk of web1 on alpha."""
@@ -154,6 +171,13 @@ def on(host: Host) -> AgentService:
     """The agent that runs on a host."""
     assert host.agent is not None
     return host.agent
+
+
+def committed(pair: Pair) -> int:
+    """The newest epoch of web1 that beta holds."""
+    copy = on(pair.beta).backup.copy_of("web1")
+    assert copy is not None
+    return copy.committed_epoch
 
 
 def quiet(phase: str, done: int = 0, total: int = 0, unit: str = "", message: str = "") -> None:

@@ -22,286 +22,24 @@ import random
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
-from remus_agent.errors import RemusError
 from remus_agent.faults import VARIABLE, FaultName
-from remus_agent.machines.primary import State
-from remus_agent.services.agent import AgentService
+from tests.model.plans import KILL_STARTING, Plan, moved_plan_of, plan_of, starting_plan_of
 from tests.model.recorder import Recorder
 from tests.model.scheduler import Scheduler, run_scheduled
-from tests.model.world import GUEST, TIMES, Machine, Violated, World
+from tests.model.strikes import move, strike
+from tests.model.world import TIMES, Violated, World
 
 SERVED_WITHIN: Final = 25.0
 """Seconds after the last fault within which the guest has to be served again."""
-PATIENCE: Final = 40.0
-"""Seconds after which an operator takes his request back."""
 PORTION: Final = 20
 """Seeds that a process takes at a time."""
 PROGRESS: Final = 15.0
 """Seconds between two lines of progress."""
-KILL_STARTING: Final = "kill-starting"
-"""A kind of fault that only `starting_plan_of` draws."""
-PAUSE: Final = "pause"
-"""An operator pauses the protection, on a host that may be its primary, for so many seconds."""
-PAUSED: Final = 0.2
-"""Of all plans."""
-LONGEST_WAIT: Final = 20.0
-"""Seconds for which that waits for a host that makes a guest run."""
 TICK: Final = 0.3
 """Seconds between two frames of the guest to its clients."""
-TOGETHER: Final = 0.1
-"""Of all plans, in which both hosts ask the witness at the same time; by chance that is rarer than one in a thousand."""
-KINDS: Final = (
-    *("cut",) * 4,
-    *("freeze",) * 3,
-    *("power-off",) * 2,
-    *("kill-agent",) * 2,
-    "slow",
-    "witness-down",
-    "witness-cut",
-    *("witness-slow",) * 3,
-    "answer-lost",
-    "answer-late",
-    *("set-clock",) * 2,
-    *("damage",) * 2,
-    *("toolstack-fails",) * 2,
-    "override",
-)
-
-
-@dataclass(frozen=True)
-class Fault:
-    """at: when, in true seconds. seconds: how long. paths, both: for cuts. amount: what the kind takes."""
-
-    at: float
-    kind: str
-    host: str
-    seconds: float
-    paths: tuple[str, ...] = ()
-    both: bool = True
-    amount: float = 0.0
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that is drawn, but the order in which hosts run and the delays: these are drawn from the seed as well."""
-
-    seed: int
-    rates: tuple[float, float]
-    faults: tuple[Fault, ...]
-    solo: float = TIMES["solo"]
-    """Seconds; near `detect` both hosts ask for the record at the same time."""
-    switchovers: tuple[float, ...] = ()
-    """When an operator moves the guest, from wherever it is protected then."""
-
-
-def _both_ask_at_once(at: float) -> list[Fault]:
-    """Neither host hears the other, and the witness is slow: both have read the record before one of them changes it."""
-    cut = Fault(at, "cut", "alpha", 12.0, ("channel", "second"))
-    return [cut, Fault(at, "witness-slow", "alpha", 12.0)]
-
-
-def plan_of(seed: int) -> Plan:
-    """The plan of a seed."""
-    rng = random.Random(seed)
-    faults = []
-    for _ in range(rng.randint(1, 4)):
-        at = rng.uniform(0.5, 8.0)
-        kind = rng.choice(KINDS)
-        lasts = kind not in ("answer-lost", "answer-late", "damage")
-        paths = rng.choice([("channel",), ("second",), ("channel", "second"), ("channel", "second")])
-        faults.append(
-            Fault(
-                at=round(at, 3),
-                kind=kind,
-                host=rng.choice(["alpha", "alpha", "beta"]),
-                seconds=round(rng.choice([0.5, 2, 4, 6, 9, 12]) * rng.uniform(0.8, 1.2), 3) if lasts else 0.0,
-                paths=paths,
-                both=rng.random() < 0.6,
-                amount=round(rng.choice([-1, 1]) * rng.choice([2.0, 30.0, 3600.0]), 1),
-            )
-        )
-    rates = (round(rng.uniform(0.93, 1.07), 3), round(rng.uniform(0.93, 1.07), 3))
-    solo = rng.choice([TIMES["detect"] + 0.5, TIMES["solo"]])
-    if rng.random() < TOGETHER:
-        faults += _both_ask_at_once(round(rng.uniform(0.5, 8.0), 3))
-        solo = TIMES["detect"] + 0.5
-    if rng.random() < PAUSED:
-        at, seconds = round(rng.uniform(0.5, 8.0), 3), round(rng.choice([0.5, 4.0, 10.0]) * rng.uniform(0.8, 1.2), 3)
-        faults.append(Fault(at, PAUSE, rng.choice(["alpha", "alpha", "beta"]), seconds))
-    return Plan(seed, rates, tuple(sorted(faults, key=lambda fault: fault.at)), solo)
-
-
-def moved_plan_of(seed: int) -> Plan:
-    """The same faults, and switchovers among them, one of them right before or after a fault."""
-    plan = plan_of(seed)
-    rng = random.Random(seed + 1_000_003)
-    near = rng.choice(plan.faults).at + rng.choice([-0.4, -0.2, -0.1, -0.05, 0.05])
-    times = [max(0.6, near), *(rng.uniform(1.0, 9.0) for _ in range(rng.randint(0, 2)))]
-    return replace(plan, switchovers=tuple(round(at, 3) for at in sorted(times)))
-
-
-def starting_plan_of(seed: int) -> Plan:
-    """One of the same faults, and a takeover whose new owner's agent is killed within it."""
-    plan = plan_of(seed)
-    rng = random.Random(seed + 2_000_003)
-    at = round(rng.uniform(1.0, 4.0), 3)
-    causes = (
-        Fault(at, "power-off", "alpha", 15.0),
-        Fault(at, "cut", "alpha", 12.0, ("channel", "second")),
-        Fault(at, "freeze", "alpha", 12.0),
-    )
-    kill = Fault(0.5, KILL_STARTING, "beta", rng.choice([0.5, 2.0, 6.0]), amount=round(rng.uniform(0.0, 0.8), 3))
-    switchovers = (at,) if rng.random() < 0.3 else ()
-    cause = () if switchovers else (rng.choice(causes),)
-    more = tuple(fault for fault in rng.sample(plan.faults, 1) if rng.random() < 0.5)
-    faults = tuple(sorted((*cause, *more, kill), key=lambda fault: fault.at))
-    return replace(plan, faults=faults, switchovers=switchovers)
-
-
-async def _kill_starting(world: World, fault: Fault) -> None:
-    """Kill the agent of the next host that makes a guest run, so many seconds after it has begun; start it again."""
-    begun: asyncio.Future[Machine] = asyncio.get_running_loop().create_future()
-
-    def watched(host: Machine, step: Callable[[], float]) -> Callable[[], float]:
-        def taken() -> float:
-            if not begun.done():
-                begun.set_result(host)
-            return step()
-
-        return taken
-
-    for host in world.hosts.values():
-        host.xen.step = watched(host, host.xen.step)
-    await asyncio.wait({begun}, timeout=LONGEST_WAIT)
-    if begun.done():
-        await asyncio.sleep(fault.amount)
-        world.kill_agent(begun.result())
-        await asyncio.sleep(fault.seconds)
-        world.start_agent(begun.result())
-
-
-async def _move(world: World, at: float) -> None:
-    await asyncio.sleep(at)
-    for host in world.hosts.values():
-        service = host.agent._primaries.get(GUEST) if host.agent is not None else None
-        if host.agent is not None and service is not None and service.state is State.PROTECTED:
-            host.node.spawn(_switchover(host.agent))
-
-
-async def _switchover(agent: AgentService) -> None:
-    with contextlib.suppress(RemusError):
-        await agent.switchover(GUEST, timeout=3, dry_run=False, generation=None, progress=lambda *_, **__: None)
-
-
-async def _pause(agent: AgentService, seconds: float) -> None:
-    with contextlib.suppress(RemusError):
-        await agent.pause(GUEST, seconds=seconds, reason="upgrade", timeout=3, progress=lambda *_, **__: None)
-
-
-async def _strike(world: World, fault: Fault) -> None:  # noqa: PLR0912 - one branch a kind
-    await asyncio.sleep(fault.at)
-    host = world.hosts[fault.host]
-    once = [True]
-
-    def first(name: str) -> bool:
-        return bool(name == fault.host and once and once.pop())
-
-    match fault.kind:
-        case "cut":
-            directions = {(path, fault.host) for path in fault.paths}
-            if fault.both:
-                directions |= {(path, host.peer) for path in fault.paths}
-            world.cut |= directions
-            await asyncio.sleep(fault.seconds)
-            world.heal(directions)
-        case "freeze":
-            node = host.node
-            node.stopped = True
-            await asyncio.sleep(fault.seconds)
-            if host.node is node and host.agent is not None:
-                node.stopped = False
-        case "power-off":
-            world.power_off(host)
-            await asyncio.sleep(fault.seconds)
-            world.power_on(host)
-        case "kill-agent":
-            world.kill_agent(host)
-            await asyncio.sleep(fault.seconds)
-            world.start_agent(host)
-        case "slow":
-            for path in fault.paths:
-                world.delay[path, fault.host] = 3.0
-            await asyncio.sleep(fault.seconds)
-            for path in fault.paths:
-                world.delay.pop((path, fault.host), None)
-        case "witness-down":
-            world.witness.down = True
-            await asyncio.sleep(fault.seconds)
-            world.witness.down = False
-        case "witness-cut":
-            world.witness.cut.add(fault.host)
-            await asyncio.sleep(fault.seconds)
-            world.witness.cut.discard(fault.host)
-        case "witness-slow":
-            world.witness_delay = 2.0
-            await asyncio.sleep(fault.seconds)
-            world.witness_delay = 0.1
-        case "answer-lost":
-            world.witness.lose_answer = first
-        case "answer-late":
-            world.witness.late = lambda name: 4.0 if first(name) else None
-        case kind if kind == PAUSE:
-            if host.agent is not None:
-                world.paused.add(host.name)
-                host.node.spawn(_pause(host.agent, fault.seconds))
-            await asyncio.sleep(fault.seconds)
-        case kind if kind == KILL_STARTING:
-            await _kill_starting(world, fault)
-        case "set-clock":
-            # One step, and then a time service that makes the clock run fast.
-            host.clock.set_by += fault.amount
-            for _ in range(round(fault.seconds / 0.1)):
-                host.clock.set_by += 0.23
-                await asyncio.sleep(0.1)
-        case "toolstack-fails":
-            host.xen.toolstack_fails = True
-            await asyncio.sleep(fault.seconds)
-            host.xen.toolstack_fails = False
-        case "override":
-            await _override(world, host, fault.seconds)
-        case "damage":
-            world.damage += 3
-        case _:
-            raise ValueError(fault.kind)
-
-
-async def _override(world: World, dead: Machine, seconds: float) -> None:
-    """An operator, rightly sure that a host is off, has the other one run the guest, though the witness can't be asked."""
-    there = world.hosts[dead.peer]
-    world.witness.down = True
-    world.power_off(dead)
-    await asyncio.sleep(TIMES["detect"])
-    agent = there.agent
-    if agent is not None:
-        fenced = {"host": dead.name, "method": "power", "evidence": "the socket is switched off"}
-        failover = agent.failover(GUEST, generation=None, session=None, fenced=fenced, accept_loss=True)
-        world.overriding = there.name
-        asking = there.node.spawn(failover)
-        # As long as it may still be done (its host may be frozen) the word has to be true: the other host stays off.
-        gives_up = world.loop.time() + PATIENCE
-        while not asking.done() and there.agent is agent:
-            if world.loop.time() > gives_up:
-                asking.cancel()
-            await asyncio.wait({asking}, timeout=1)
-        world.overriding = None
-        if asking.done() and not asking.cancelled() and not isinstance(asking.exception(), RemusError | None):
-            asking.result()  # a defect
-    await asyncio.sleep(seconds)
-    world.witness.down = False
-    world.power_on(dead)
 
 
 async def _work(world: World) -> None:
@@ -324,8 +62,8 @@ async def _play(loop: Scheduler, plan: Plan, world: World) -> None:
     loop.set_exception_handler(lambda _, context: failed.append(context.get("exception") or RuntimeError(str(context))))
     working = loop.create_task(_work(world))
     await world.begin()
-    strikes = [loop.create_task(_strike(world, fault)) for fault in plan.faults]
-    strikes += [loop.create_task(_move(world, at)) for at in plan.switchovers]
+    strikes = [loop.create_task(strike(world, fault)) for fault in plan.faults]
+    strikes += [loop.create_task(move(world, at)) for at in plan.switchovers]
 
     async def until(when: float) -> None:
         while loop.time() < when:
@@ -343,7 +81,7 @@ async def _play(loop: Scheduler, plan: Plan, world: World) -> None:
                 raise Violated.noted[0]
 
     await until(max((fault.at + fault.seconds for fault in plan.faults), default=0.0) + 1)
-    while not all(strike.done() for strike in strikes):
+    while not all(each.done() for each in strikes):
         await until(loop.time() + 1)
     before = {inc.number: inc.seen for inc in world.incarnations}
     deadline = loop.time() + SERVED_WITHIN

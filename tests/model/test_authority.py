@@ -100,6 +100,19 @@ async def status(world: World, host: str) -> str:
     return str(shown.state)
 
 
+def protect(agent: Any, to: str = "alpha", *, wait: bool = True, timeout: float = 30) -> Any:
+    """What `remusctl protect` asks for."""
+    return agent.protect(
+        GUEST,
+        to,
+        interval_ms=700,
+        output_limit_bytes=1 << 20,
+        wait=wait,
+        timeout=timeout,
+        progress=lambda *_, **__: None,
+    )
+
+
 def test_a_backup_takes_over_by_itself_and_protects_again_when_the_other_returns() -> None:
     async def story(world: World) -> None:
         world.power_off(world.hosts["alpha"])
@@ -126,31 +139,18 @@ def test_events_tell_where_the_time_of_a_takeover_went() -> None:
     play(story)
 
 
-def protect_again(agent: Any) -> Any:
-    """What `remusctl protect` asks for."""
-    return agent.protect(
-        GUEST,
-        "alpha",
-        interval_ms=700,
-        output_limit_bytes=1 << 20,
-        wait=True,
-        timeout=30,
-        progress=lambda *_, **__: None,
-    )
-
-
 def test_protection_again_can_be_left_to_an_operator() -> None:
     async def story(world: World) -> None:
         world.power_off(world.hosts["alpha"])
         await until(world, lambda: [inc.host for inc in world.running()] == ["beta"], 8)
         with pytest.raises(PeerError):
-            await ask(world, "beta", protect_again)
+            await ask(world, "beta", protect)
         assert await status(world, "beta") == "solo"
         world.power_on(world.hosts["alpha"])
         await asyncio.sleep(20)
         assert standing(world) == ("beta", 3, "solo", None)
         assert (await ask(world, "beta", lambda agent: agent.probe(GUEST, "alpha")))["ok"]
-        shown = await ask(world, "beta", protect_again)
+        shown = await ask(world, "beta", protect)
         assert shown.state == "protected"
         await until(world, lambda: standing(world) == ("beta", 4, "protected", "alpha"), 5)
 
@@ -163,13 +163,7 @@ def test_a_guest_that_runs_alone_is_not_protected_by_somebody_else() -> None:
         await until(world, lambda: [inc.host for inc in world.running()] == ["beta"], 8)
         world.hosts["beta"].agent.peers["gamma"] = "gamma/channel"  # type: ignore[union-attr]
         with pytest.raises(AlreadyProtected, match="runs on alone; its backup is alpha"):
-            await ask(
-                world,
-                "beta",
-                lambda agent: agent.protect(
-                    GUEST, "gamma", interval_ms=0, output_limit_bytes=1 << 20, wait=False, timeout=5, progress=print
-                ),
-            )
+            await ask(world, "beta", lambda agent: protect(agent, "gamma", wait=False))
 
     play(story)
 
@@ -307,17 +301,8 @@ def test_a_record_of_another_owner_refuses_a_protection() -> None:
         await until(world, lambda: GUEST not in alpha.disk.guests, 5)
         alpha.xen.create(GUEST, UUID, 4)
         alpha.xen.guests[GUEST].running = False
-        protect = lambda agent: agent.protect(  # noqa: E731
-            GUEST,
-            "beta",
-            interval_ms=500,
-            output_limit_bytes=1 << 20,
-            wait=True,
-            timeout=5,
-            progress=lambda *_, **__: None,
-        )
         with pytest.raises(RemusError, match="beta owns it"):
-            await ask(world, "alpha", protect)
+            await ask(world, "alpha", lambda agent: protect(agent, "beta", timeout=5))
 
     play(story)
 

@@ -3,68 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
-from remus_agent.adapters.sim.hypervisor import SimTarget
-from remus_agent.errors import AuthorityError, DiskError, DomainNotFound, HypervisorError, PeerRefused
+from remus_agent.errors import DiskError
 from remus_agent.machines.backup import State
 from remus_agent.protocol.replication.frames import Frame, FrameType
-from remus_agent.protocol.replication.messages import DiskAsk, DiskHello, Refuse, encode, expect
-from remus_agent.services.copy import Copy
+from tests.model.disk_pair import DISKS, copy_of, dropping, later, protected, protected_again, same
 from tests.model.loop import run
-from tests.model.pair import DEAD, DISK_BYTES, Pair, on, quiet, until
-
-DISKS = ("xvda", "xvdb")
-
-
-async def protected(**timeouts: float) -> Pair:
-    """web1 with two disks that have content, protected."""
-    pair = Pair(DISKS, **timeouts)
-    for vdev in DISKS:
-        pair.volume(vdev).write(8192, f"before {vdev}".encode())
-    await pair.protect()
-    return pair
-
-
-def copy_of(pair: Pair) -> Copy:
-    copy = on(pair.beta).backup.copy_of("web1")
-    assert copy is not None
-    return copy
-
-
-async def later(pair: Pair, epochs: int = 2) -> None:
-    """So many epochs are committed from now on."""
-    reached = copy_of(pair).committed_epoch + epochs
-    await until(lambda: copy_of(pair).committed_epoch >= reached, "committed")
-
-
-async def protected_again(pair: Pair) -> None:
-    await until(lambda: on(pair.alpha)._primaries["web1"].state.value == "protected", "protected again")
-
-
-def same(pair: Pair) -> bool:
-    return all(pair.copied(vdev) == bytes(pair.volume(vdev).content) for vdev in DISKS)
-
-
-def dropping(kind: FrameType, vdev: str, pair: Pair) -> None:
-    """Lose frames of this type on the connection of one disk."""
-    connections = [
-        connection
-        for connection in pair.network.connections
-        if any(frame.type is FrameType.DISK_HELLO for frame in connection.sent)
-    ]
-    channel = connections[-len(DISKS) :][DISKS.index(vdev)]
-    assert channel.other is not None
-    other = channel.other
-    send = other.send
-
-    async def lossy(frame: Frame) -> None:
-        if frame.type is not kind:
-            await send(frame)
-
-    other.send = lossy  # type: ignore[method-assign]
+from tests.model.pair import DEAD, DISK_BYTES, on, quiet, until
 
 
 def test_a_guest_takes_its_disks_along() -> None:
@@ -253,67 +200,6 @@ def test_a_disk_that_was_replaced_is_copied_whole_even_if_the_first_session_ends
     run(story())
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"session": "0d4a3c1e-8b61-4a70-9a5b-3f1d2c4e5f60"}, "there is no session"),
-        ({"vdev": "xvdz"}, "no such disk xvdz"),
-        ({"size": 512}, "no such disk xvda"),
-        ({}, "has a connection already"),
-        ({"domain": "web2"}, "there is no session"),
-    ],
-)
-def test_a_disk_that_belongs_to_no_session_is_refused(change: dict[str, Any], message: str) -> None:
-    async def story() -> None:
-        pair = await protected()
-        hello = copy_of(pair).hello
-        facts: dict[str, Any] = {"session": hello.session, "domain": "web1", "vdev": "xvda", "size": DISK_BYTES}
-        facts |= {"block": 512, "map_id": pair.volume("xvda").map_id} | change
-        connection = await pair.network.connect("beta:1", 10)
-        await connection.send(encode(DiskHello(**facts)))
-        refused = expect(await connection.receive(), Refuse)
-        assert message in refused.reasons[0].message
-        await later(pair)
-        assert copy_of(pair).hello.session == hello.session, "the session goes on"
-
-    run(story())
-
-
-def test_a_disk_of_another_host_than_the_session_s_is_refused() -> None:
-    async def story() -> None:
-        pair = await protected()
-        hello = copy_of(pair).hello
-        pair.network.identity = "gamma"
-        connection = await pair.network.connect("beta:1", 10)
-        await connection.send(
-            encode(
-                DiskHello(
-                    session=hello.session,
-                    domain="web1",
-                    vdev="xvda",
-                    size=DISK_BYTES,
-                    block=512,
-                    map_id=pair.volume("xvda").map_id,
-                )
-            )
-        )
-        refused = expect(await connection.receive(), Refuse)
-        assert "has proven to be gamma and speaks for alpha" in refused.reasons[0].message
-
-    run(story())
-
-
-def test_a_connection_that_begins_with_something_else_is_refused() -> None:
-    async def story() -> None:
-        pair = await protected()
-        connection = await pair.network.connect("beta:1", 10)
-        await connection.send(encode(DiskAsk(offset=0, length=4096)))
-        refused = expect(await connection.receive(), Refuse)
-        assert "expected HELLO or DISK_HELLO" in refused.reasons[0].message
-
-    run(story())
-
-
 def test_a_log_that_overflows_ends_the_session_and_not_the_guest() -> None:
     async def story() -> None:
         pair = await protected()
@@ -343,154 +229,6 @@ def test_a_disk_that_fails_on_the_backup_is_named_on_the_primary() -> None:
         await until(lambda: service.state.value == "silent", "the session ends")
         assert "has failed" in (service.reason or "")
         pair.beta.stores.fails.clear()
-        await protected_again(pair)
-        await later(pair)
-        assert same(pair)
-
-    run(story())
-
-
-def test_an_apply_that_failed_is_made_up_for_before_activation() -> None:
-    async def story() -> None:
-        pair = await protected()
-        await later(pair)
-        pair.beta.stores.fails.add("apply")
-        pair.volume("xvda").write(0, b"committed")
-        await until(lambda: copy_of(pair).state is State.ORPHANED, "the session ends")
-        await pair.kill_host()
-        with pytest.raises(AssertionError):
-            assert pair.copied("xvda").startswith(b"committed")
-        pair.beta.stores.fails.clear()
-        await asyncio.sleep(40)
-        await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
-        assert same(pair)
-
-    run(story())
-
-
-@pytest.mark.parametrize(("operation", "message"), [("hand_over", "has failed"), ("lead", "is busy")])
-def test_nothing_is_activated_when_a_disk_cannot_be_handed_over(operation: str, message: str) -> None:
-    async def story() -> None:
-        pair = await protected()
-        pair.volume("xvda").write(0, b"last")
-        await later(pair)
-        await pair.kill_host()
-        await until(lambda: copy_of(pair).state is State.ORPHANED, "orphaned")
-        pair.beta.stores.fails.add(operation)
-        with pytest.raises(DiskError, match=message) as caught:
-            await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
-        assert caught.value.left == "nothing was activated, the copy stands"
-        assert [guest.paused_copy for guest in pair.beta.xen.guests.values()] == [True]
-        pair.beta.stores.fails.clear()
-        await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
-        assert pair.beta.xen.guests["web1"].running
-        assert same(pair)
-
-    run(story())
-
-
-def test_a_primary_that_lives_is_not_taken_for_silent_while_the_backup_is_busy() -> None:
-    async def story() -> None:
-        pair = await protected()
-        await later(pair)
-        pair.beta.stores.delay = lambda: 15.0
-        await asyncio.sleep(1)
-        with pytest.raises(AuthorityError, match="the primary is alive"):
-            await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
-        assert "web1" not in pair.beta.xen.guests
-        pair.beta.stores.delay = lambda: 0.0
-        await later(pair)
-
-    run(story())
-
-
-def hold_memory(pair: Pair) -> None:
-    """New sessions get no further than their disks: no end of an epoch of memory arrives."""
-    pair.network.mangler = lambda frame, data: b"" if frame.type is FrameType.EPOCH_END else data
-
-
-def test_an_older_copy_is_activated_while_a_newer_session_stages() -> None:
-    async def story() -> None:
-        pair = await protected()
-        pair.volume("xvda").write(0, b"old")
-        await later(pair)
-        then = bytes(pair.volume("xvda").content)
-        first = copy_of(pair)
-        await pair.network.drop_all()
-        hold_memory(pair)
-        pair.volume("xvda").write(0, b"new")
-        await until(lambda: pair.beta.stores.by_disk["web1", "xvda"].slots.get(1, ("", 0, ()))[1] == 1, "staged", 60)
-        backup = on(pair.beta).backup
-        assert [copy.state for copy in backup.copies_of("web1")] == [State.ORPHANED, State.RECEIVING]
-        assert copy_of(pair) is first
-        with pytest.raises(AuthorityError, match="the primary is alive"):
-            await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
-        assert copy_of(pair) is first
-        pair.network.cut()
-        await pair.kill_agent(pair.alpha)
-        await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
-        assert first.state is State.ACTIVE
-        assert pair.copied("xvda") == then
-        assert [copy.state for copy in backup.copies_of("web1")] == [State.ACTIVE, State.DISCARDED]
-        assert not pair.beta.stores.violations
-
-    run(story())
-
-
-def test_an_older_copy_is_not_activated_once_a_newer_one_has_committed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even when the newer one breaks right after its first commit: what the guest sent in it has left its host."""
-
-    async def story() -> None:
-        pair = await protected()
-        await later(pair)
-        first = copy_of(pair)
-        feed = SimTarget.feed
-
-        async def break_down(self: SimTarget, buffers: Any) -> None:
-            newest = on(pair.beta).backup.copies_of("web1")[-1]
-            if newest is not first and newest.committed_epoch == 1:
-                raise HypervisorError("the toolstack process ended", operation="feed")
-            await feed(self, buffers)
-
-        states: list[State] = []
-
-        def at_the_acknowledgement(frame: Frame, data: bytes) -> bytes:
-            if frame.type is FrameType.MEMORY_ACK and frame.epoch == 1:
-                states.append(first.state)
-            return data
-
-        monkeypatch.setattr(SimTarget, "feed", break_down)
-        pair.network.mangler = at_the_acknowledgement
-        await pair.network.drop_all()
-        pair.output.emit("reply of the first epoch of the new session")
-        await until(lambda: "reply of the first epoch of the new session" in pair.output.out, "released", 100)
-        pair.network.cut()
-        await pair.kill_host()
-        await asyncio.sleep(40)
-        with pytest.raises(DomainNotFound):
-            await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
-        assert first.state is State.DISCARDED
-        assert states[0] is State.DISCARDED, "the commit was heard of while the older copy could still be activated"
-
-    run(story())
-
-
-def test_a_first_epoch_that_does_not_fit_gives_up_the_older_copy() -> None:
-    async def story() -> None:
-        pair = await protected()
-        await later(pair)
-        await pair.network.drop_all()
-        pair.beta.stores.capacity = 8192
-        hold_memory(pair)
-        pair.volume("xvda").write(0, b"q" * 16384)
-        await until(lambda: ("web1", "older-copy-given-up") in pair.beta.events.noted, "given up", 60)
-        backup = on(pair.beta).backup
-        await until(lambda: pair.beta.stores.by_disk["web1", "xvda"].seeding, "seeded")
-        assert {copy.state for copy in backup.copies_of("web1")} == {State.DISCARDED, State.RECEIVING}
-        with pytest.raises(AuthorityError):
-            await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
-        pair.network.mangler = None
-        pair.beta.stores.capacity = 1 << 20
         await protected_again(pair)
         await later(pair)
         assert same(pair)
@@ -549,20 +287,6 @@ def test_a_guest_that_powers_off_leaves_linear_disks() -> None:
         pair = await protected()
         pair.guest.ended = True
         await until(lambda: not pair.alpha.disk.guests, "forgotten")
-        assert not any(pair.volume(vdev).map_id for vdev in DISKS)
-
-    run(story())
-
-
-def test_a_backup_names_the_disks_that_it_cannot_hold() -> None:
-    async def story() -> None:
-        pair = Pair(DISKS)
-        await pair.beta.replicas.open("web1", pair.volume("xvda").facts, None)  # type: ignore[union-attr]
-        pair.beta.stores.by_disk["web1", "xvda"].content = bytearray(512)
-        probed = await on(pair.alpha).probe("web1", "beta")
-        assert [reason["code"] for reason in probed["reasons"]] == ["disk"]
-        with pytest.raises(PeerRefused, match="xvda has 512 bytes"):
-            await pair.protect()
         assert not any(pair.volume(vdev).map_id for vdev in DISKS)
 
     run(story())

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from remus_agent.faults import VARIABLE, FaultName
-from tests.model.simulate import Fault, Plan, simulate
+from tests.model.plans import Fault, Plan
+from tests.model.simulate import simulate
 from tests.model.test_authority import BOTH, answered, play, standing, status, until
 from tests.model.world import GUEST, TIMES, World
 

@@ -117,6 +117,16 @@ def _witnessed() -> tuple[SimWitness, GroupPair]:
     return witness, pair
 
 
+async def _protected() -> tuple[SimWitness, GroupPair]:
+    """The group has been protected for a second."""
+    witness, pair = _witnessed()
+    for host in (pair.alpha, pair.beta):
+        await on(host).resume()
+    await pair.protect()
+    await pair.run(1.0)
+    return witness, pair
+
+
 def _record(witness: SimWitness) -> Ownership:
     return witness.records[UUID].ownership
 
@@ -125,14 +135,10 @@ def test_one_record_decides_for_all_members() -> None:
     """The witness gives the group to the backup, or to nobody: both members go over together, by themselves."""
 
     async def story() -> None:
-        witness, pair = _witnessed()
-        for host in (pair.alpha, pair.beta):
-            await on(host).resume()
-        await pair.protect()
+        witness, pair = await _protected()
         await until(lambda: _record(witness).state == "protected", "the record names the backup")
         assert [*witness.records] == [UUID]
         assert _record(witness).name == GROUP
-        await pair.run(1.0)
         await pair.kill_host()
         await until(lambda: sorted(pair.moved()) == sorted(MEMBERS), "both run on beta")
         assert _record(witness).owner == "beta"
@@ -143,11 +149,7 @@ def test_one_record_decides_for_all_members() -> None:
 
 def test_a_host_that_is_cut_off_gives_all_members_up() -> None:
     async def story() -> None:
-        witness, pair = _witnessed()
-        for host in (pair.alpha, pair.beta):
-            await on(host).resume()
-        await pair.protect()
-        await pair.run(1.0)
+        witness, pair = await _protected()
         witness.cut.add("alpha")
         pair.network.cut()
         await until(lambda: sorted(pair.moved()) == sorted(MEMBERS), "both run on beta")
@@ -182,11 +184,7 @@ def test_a_new_owner_whose_agent_dies_runs_all_members_or_none(moment: int) -> N
     """Each step of each member's activation takes its time, and beta's agent is killed in between."""
 
     async def story() -> None:
-        witness, pair = _witnessed()
-        for host in (pair.alpha, pair.beta):
-            await on(host).resume()
-        await pair.protect()
-        await pair.run(1.0)
+        witness, pair = await _protected()
         rng = random.Random(moment)
         pair.beta.xen.step = rng.random
         await pair.kill_host()
@@ -207,11 +205,7 @@ def test_members_that_were_about_to_run_wait_for_the_right_configuration() -> No
     """They may be all there is of the group: an agent that does not know it leaves them as they are."""
 
     async def story() -> None:
-        _, pair = _witnessed()
-        for host in (pair.alpha, pair.beta):
-            await on(host).resume()
-        await pair.protect()
-        await pair.run(1.0)
+        _, pair = await _protected()
         pair.beta.xen.step = lambda: 1.0
         await pair.kill_host()
         await until(lambda: bool(pair.beta.disk.guests.get(GROUP) and pair.beta.disk.guests[GROUP].starting), "noted")

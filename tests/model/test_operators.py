@@ -13,7 +13,7 @@ from remus_agent.ports import Domain
 from remus_agent.services.primaries import Primaries
 from remus_agent.services.primary import PrimaryService
 from remus_agent.store_ports import GuestRecord
-from tests.model.test_authority import ask, play, standing, status, until
+from tests.model.test_authority import ask, play, protect, standing, status, until
 from tests.model.world import GUEST, World
 
 Request = Callable[[Any], Awaitable[Any]]
@@ -183,22 +183,10 @@ def test_who_protects_a_guest_that_was_taken_over_just_now(monkeypatch: pytest.M
         world.power_off(world.hosts["alpha"])
         await until(world, noting.is_set, 20)
         with pytest.raises(RefusedError, match="taken over here"):
-            await ask(world, "beta", protect)
+            await ask(world, "beta", lambda agent: protect(agent, wait=False))
         await until(world, lambda: bool(begun), 10)
         world.power_on(world.hosts["alpha"])
         await one_runs(world, "beta")
         assert begun == [GUEST]
 
     play(story)
-
-
-def protect(agent: Any) -> Any:
-    return agent.protect(
-        GUEST,
-        "alpha",
-        interval_ms=700,
-        output_limit_bytes=1 << 20,
-        wait=False,
-        timeout=5,
-        progress=lambda *_, **__: None,
-    )

@@ -12,7 +12,8 @@ from remus_agent.faults import VARIABLE, FaultName
 from remus_agent.services.copy import Copy
 from remus_agent.services.takeover import Takeover
 from remus_agent.store_ports import TAKING, GuestRecord
-from tests.model.simulate import Fault, Plan, simulate
+from tests.model.plans import Fault, Plan
+from tests.model.simulate import simulate
 from tests.model.test_authority import BOTH, FENCED, ask, override, play, standing, status, until
 from tests.model.world import GUEST, World
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from remus_agent.faults import VARIABLE, FaultName
-from tests.model.simulate import Fault, Plan, first_failure, plan_of, shrink, simulate, starting_plan_of
+from tests.model.plans import Fault, Plan, plan_of, starting_plan_of
+from tests.model.simulate import first_failure, shrink, simulate
 
 SEEDS = 60
 """Of each run of the fast tests; `make test` takes 10,000 beside the lab (`python -m tests.model.simulate`)."""

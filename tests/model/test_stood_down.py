@@ -11,7 +11,7 @@ import pytest
 from remus_agent.errors import OwnershipLost, RefusedError, RemusError
 from remus_agent.faults import VARIABLE, FaultName
 from remus_agent.services.session import PrimarySession
-from tests.model.test_authority import BOTH, ask, play, protect_again, standing, status, until
+from tests.model.test_authority import BOTH, ask, play, protect, standing, status, until
 from tests.model.world import GUEST, World
 
 
@@ -86,7 +86,7 @@ def test_what_is_paused_here_is_in_nobodys_way() -> None:
         assert (await ask(world, "beta", probe_alpha))["reasons"] == []
         xen.host = free
         assert paused_on_alpha(world), "to ask is not to open a session"
-        shown = await ask(world, "beta", protect_again)
+        shown = await ask(world, "beta", protect)
         assert shown.state == "protected"
         assert not paused_on_alpha(world)
 

@@ -19,8 +19,9 @@ from typing import Final
 
 from remus_agent.faults import FaultName
 from tests.formal.trace import Event, TraceRejectedError, check
+from tests.model.plans import PAUSE, Plan, plan_of
 from tests.model.recorder import Recorder
-from tests.model.simulate import PAUSE, Plan, add_draws, again, draw_of, plan_of, quietly, seed_range, simulate
+from tests.model.simulate import add_draws, again, draw_of, quietly, seed_range, simulate
 
 NOT_MODELLED: Final = {
     "override": "an operator's word activates a copy whatever the record says; in the model that is a mutation, which breaks"

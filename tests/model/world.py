@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 from remus_agent.adapters.sim.disk import SimTaps
 from remus_agent.adapters.sim.fencing import SimFencing
 from remus_agent.adapters.sim.hypervisor import SimGuest
-from remus_agent.adapters.sim.local import SimAnnouncer, SimPauses
+from remus_agent.adapters.sim.local import SimAnnouncer
 from remus_agent.adapters.sim.net import SimConnection
 from remus_agent.adapters.sim.replica import SimReplicas, SimStores
-from remus_agent.adapters.sim.watchdog import SimWatchdog
 from remus_agent.adapters.sim.witness import SimWitness
-from remus_agent.errors import ConnectionLost, PeerTimeout
 from remus_agent.machines.authority import Ownership
 from remus_agent.machines.backup import State
-from remus_agent.protocol.replication.frames import Frame, FrameType
-from remus_agent.protocol.replication.messages import decode
 from remus_agent.services.agent import AgentService
 from remus_agent.services.backup import BackupService
 from remus_agent.services.backup_ports import BackupPorts
@@ -31,7 +27,8 @@ from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.settings import Settings
 from remus_agent.store_ports import CommitRecord
 from tests.formal.trace import Action
-from tests.model.hosts import Disk, Events, HostClock, Hypervisor, Outputs
+from tests.model.hosts import Disk, Events, HostClock, Hypervisor, Machine, Outputs
+from tests.model.links import Connector
 from tests.model.recorder import Recorder
 from tests.model.scheduler import OUTSIDE, Node, Scheduler
 
@@ -65,29 +62,6 @@ class Violated(AssertionError):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.noted.append(self)
-
-
-@dataclass
-class Machine:
-    """A host: what outlives its agent, and the node that runs it. up: it has power."""
-
-    name: str
-    peer: str
-    clock: HostClock
-    xen: Hypervisor
-    outputs: Outputs
-    disk: Disk
-    events: Events
-    node: Node
-    watchdog: SimWatchdog = field(default_factory=SimWatchdog)
-    pauses: SimPauses = field(init=False)
-    up: bool = True
-    agent: AgentService | None = None
-    starting: asyncio.Task[None] | None = None
-    connections: list[SimConnection] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.pauses = SimPauses(self.disk)
 
 
 @dataclass
@@ -444,56 +418,3 @@ class World:
         held, self.held = self.held, []
         for each in held:
             self._arrive(*each)
-
-
-class Wire:
-    """What a SimConnection takes for its network."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def mangle(self, frame: Frame, data: bytes) -> bytes:
-        """Damage one bit of memory on its way, when that is planned. What opens a session is recorded."""
-        if frame.type in (FrameType.HELLO, FrameType.WELCOME):
-            self._world.recorder.said(decode(frame))
-        if self._world.damage and frame.type is FrameType.STREAM and len(data) > 4200:
-            self._world.damage -= 1
-            return data[:-4000] + bytes([data[-4000] ^ 1]) + data[-3999:]
-        return data
-
-    def deliver(self, to: SimConnection, data: bytes) -> None:
-        """Carry bytes."""
-        self._world.put(to, data)
-
-    def end(self, to: SimConnection) -> None:
-        """Carry the end."""
-        self._world.put(to, None)
-
-
-class Connector:
-    """ports.Connector of one agent."""
-
-    def __init__(self, world: World, host: Machine, node: Node) -> None:
-        self._world = world
-        self._host = host
-        self._node = node
-
-    async def connect(self, address: str, timeout: float) -> SimConnection:
-        world = self._world
-        name, path = address.split("/")
-        there = world.hosts[name]
-        if {(path, name), (path, self._host.name)} & world.cut or not there.up:
-            await asyncio.sleep(timeout)
-            raise PeerTimeout(f"{address} does not answer", operation="connect")
-        await asyncio.sleep(0.005)
-        if there.agent is None:
-            raise ConnectionLost(f"{address} refuses the connection", operation="connect")
-        wire: Any = Wire(world)
-        near, far = SimConnection(wire, name), SimConnection(wire, self._host.name)
-        near.other, far.other = far, near
-        world.ends[near] = (self._host, self._node, path)
-        world.ends[far] = (there, there.node, path)
-        self._host.connections.append(near)
-        there.connections.append(far)
-        there.node.spawn(there.agent.backup.on_connection(far))
-        return near

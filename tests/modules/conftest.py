@@ -36,7 +36,7 @@ def load(name: str) -> ModuleType:
 
 
 @dataclass
-class FakeAgent:
+class ScriptedAgent:
     """Answers by method: a value, an exception's dict under `error`, or a function of the parameters."""
 
     path: str
@@ -71,7 +71,7 @@ def line(message: dict[str, Any]) -> bytes:
     return json.dumps(message).encode() + b"\n"
 
 
-def serve(agent: FakeAgent, listener: socket.socket) -> None:
+def serve(agent: ScriptedAgent, listener: socket.socket) -> None:
     """One connection after the other until the listener is closed."""
     while True:
         try:
@@ -90,14 +90,14 @@ def serve(agent: FakeAgent, listener: socket.socket) -> None:
 
 
 @pytest.fixture
-def agent() -> Iterator[FakeAgent]:
+def agent() -> Iterator[ScriptedAgent]:
     """A running fake agent."""
     with tempfile.TemporaryDirectory(prefix="remus-") as folder:
         path = str(Path(folder, "agent.sock"))
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(path)
         listener.listen(4)
-        fake = FakeAgent(path)
+        fake = ScriptedAgent(path)
         thread = threading.Thread(target=serve, args=(fake, listener), daemon=True)
         thread.start()
         yield fake
@@ -118,9 +118,8 @@ class Finished(Exception):
 RunModule = Callable[..., dict[str, Any]]
 
 
-@pytest.fixture
-def run_module(monkeypatch: pytest.MonkeyPatch) -> RunModule:
-    """run_module(module, check=False, **options) -> the module's result, with `failed` set on failure."""
+def results_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that ends raises Finished, instead of printing its result and leaving."""
 
     def finish(self: Any, **result: Any) -> None:
         raise Finished(result)
@@ -131,9 +130,20 @@ def run_module(monkeypatch: pytest.MonkeyPatch) -> RunModule:
     monkeypatch.setattr(basic.AnsibleModule, "exit_json", finish)
     monkeypatch.setattr(basic.AnsibleModule, "fail_json", fail)
 
+
+def result_of(module: ModuleType, **options: Any) -> dict[str, Any]:
+    """What a module gives Ansible."""
+    with patch_module_args(options), pytest.raises(Finished) as finished:
+        module.main()
+    return finished.value.result
+
+
+@pytest.fixture
+def run_module(monkeypatch: pytest.MonkeyPatch) -> RunModule:
+    """run_module(module, check=False, **options) -> the module's result, with `failed` set on failure."""
+    results_are_raised(monkeypatch)
+
     def run(module: str, /, check: bool = False, **options: Any) -> dict[str, Any]:
-        with patch_module_args({**options, "_ansible_check_mode": check}), pytest.raises(Finished) as finished:
-            load(module).main()
-        return finished.value.result
+        return result_of(load(module), **options, _ansible_check_mode=check)
 
     return run

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.modules.conftest import FakeAgent, RunModule
+from tests.modules.conftest import RunModule, ScriptedAgent
 from tests.modules.test_protection import NONE, UNKNOWN, status
 
 COPY = status("backup", "orphaned", "alpha")
@@ -15,7 +15,7 @@ PROOF = {"host": "alpha", "method": "status-command", "evidence": "printed off"}
 
 
 @pytest.mark.parametrize("check", [False, True])
-def test_takes_over(agent: FakeAgent, run_module: RunModule, check: bool) -> None:
+def test_takes_over(agent: ScriptedAgent, run_module: RunModule, check: bool) -> None:
     agent.answers = {"status": [COPY, ACTIVE], "failover": ACTIVE}
     result = run_module(
         "remus_failover", check=check, name="web1", fenced=PROOF, expected_generation=3, socket=agent.path
@@ -34,7 +34,7 @@ def test_takes_over(agent: FakeAgent, run_module: RunModule, check: bool) -> Non
         assert result["protection"]["generation"] == 4
 
 
-def test_check_mode_is_refused_where_the_agent_would_refuse(agent: FakeAgent, run_module: RunModule) -> None:
+def test_check_mode_is_refused_where_the_agent_would_refuse(agent: ScriptedAgent, run_module: RunModule) -> None:
     agent.answers = {"status": COPY, "failover": {"error": {"code": "authority", "message": "the primary is alive"}}}
     result = run_module("remus_failover", check=True, name="web1", fenced=PROOF, socket=agent.path)
     assert result["failed"]
@@ -42,13 +42,13 @@ def test_check_mode_is_refused_where_the_agent_would_refuse(agent: FakeAgent, ru
     assert agent.mutating == []
 
 
-def test_a_loss_is_accepted_only_where_that_is_said(agent: FakeAgent, run_module: RunModule) -> None:
+def test_a_loss_is_accepted_only_where_that_is_said(agent: ScriptedAgent, run_module: RunModule) -> None:
     agent.answers = {"status": [COPY, ACTIVE], "failover": ACTIVE}
     run_module("remus_failover", name="web1", fenced=PROOF, accept_loss=True, socket=agent.path)
     assert agent.requests[1][1]["accept_loss"] is True
 
 
-def test_second_run_is_unchanged(agent: FakeAgent, run_module: RunModule) -> None:
+def test_second_run_is_unchanged(agent: ScriptedAgent, run_module: RunModule) -> None:
     agent.answers = {"status": [COPY, ACTIVE], "failover": ACTIVE}
     options: dict[str, Any] = {"name": "web1", "fenced": PROOF, "expected_generation": 3, "socket": agent.path}
     first = run_module("remus_failover", **options)
@@ -57,7 +57,7 @@ def test_second_run_is_unchanged(agent: FakeAgent, run_module: RunModule) -> Non
     assert agent.mutating == ["failover"]
 
 
-def test_a_host_that_was_faster_by_its_witness_needs_nothing(agent: FakeAgent, run_module: RunModule) -> None:
+def test_a_host_that_was_faster_by_its_witness_needs_nothing(agent: ScriptedAgent, run_module: RunModule) -> None:
     agent.answers = {"status": status("primary", "solo", "alpha", generation=3)}
     result = run_module("remus_failover", name="web1", fenced=PROOF, socket=agent.path)
     assert (result["changed"], result["already_active"]) == (False, True)
@@ -81,7 +81,7 @@ def test_a_host_that_was_faster_by_its_witness_needs_nothing(agent: FakeAgent, r
 )
 @pytest.mark.parametrize("check", [False, True])
 def test_refuses(
-    agent: FakeAgent, run_module: RunModule, now: Any, options: dict[str, Any], code: str, check: bool
+    agent: ScriptedAgent, run_module: RunModule, now: Any, options: dict[str, Any], code: str, check: bool
 ) -> None:
     agent.answers = {"status": now, "failover": ACTIVE}
     result = run_module(
@@ -101,7 +101,7 @@ def test_proof_is_demanded(run_module: RunModule, part: str) -> None:
     assert part in result["msg"]
 
 
-def test_the_agents_refusal_is_told(agent: FakeAgent, run_module: RunModule) -> None:
+def test_the_agents_refusal_is_told(agent: ScriptedAgent, run_module: RunModule) -> None:
     agent.answers = {"status": COPY, "failover": {"error": {
         "code": "authority", "message": "the primary's connection lives", "left": "nothing changed", "hint": "fence alpha",
     }}}  # fmt: skip
@@ -111,7 +111,7 @@ def test_the_agents_refusal_is_told(agent: FakeAgent, run_module: RunModule) -> 
     assert result["error"]["operation"] == "failover"
 
 
-def test_timeout_says_that_it_may_go_on(agent: FakeAgent, run_module: RunModule) -> None:
+def test_timeout_says_that_it_may_go_on(agent: ScriptedAgent, run_module: RunModule) -> None:
     agent.answers = {"status": COPY, "failover": b"HANG"}
     result = run_module("remus_failover", name="web1", fenced=PROOF, timeout=0, socket=agent.path)
     assert result["error"]["code"] == "agent-timeout"

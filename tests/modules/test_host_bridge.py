@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils import basic
-from ansible.module_utils.testing import patch_module_args
 
-from tests.modules.conftest import load
+from tests.modules.conftest import load, result_of, results_are_raised
 
 MAIN = """\
 # The loopback network interface
@@ -57,18 +55,6 @@ iface eno2 inet manual
 """
 
 
-class Finished(Exception):
-    """The module ended; result is what Ansible gets."""
-
-    def __init__(self, result: dict[str, Any]) -> None:
-        super().__init__(result)
-        self.result = result
-
-
-def finish(module: Any, **result: Any) -> None:
-    raise Finished(result)
-
-
 class Host:
     """/etc/network and the kernel's interfaces in a folder, with stand-ins for what the trial runs."""
 
@@ -89,10 +75,7 @@ class Host:
         monkeypatch.setattr(self.module, "RUN", str(self.run))
         monkeypatch.setattr(self.module, "addressed", lambda port: self.addressed)
         monkeypatch.setattr(self.module.Trial, "begin", lambda trial, script: self.begun.append(script))
-        monkeypatch.setattr(basic.AnsibleModule, "exit_json", finish)
-        monkeypatch.setattr(
-            basic.AnsibleModule, "fail_json", lambda module, **result: finish(module, failed=True, **result)
-        )
+        results_are_raised(monkeypatch)
 
     def write(self, text: str, name: str = "") -> None:
         """The main file, or one of interfaces.d, in which paths are of this folder."""
@@ -110,10 +93,8 @@ class Host:
 
     def ask(self, check: bool = False, **options: Any) -> dict[str, Any]:
         """The module's result for xenbr0 over eno1."""
-        words = {"bridge": "xenbr0", "port": "eno1", **options, "_ansible_check_mode": check}
-        with patch_module_args(words), pytest.raises(Finished) as finished:
-            self.module.main()
-        return finished.value.result
+        words = {"bridge": "xenbr0", "port": "eno1", **options}
+        return result_of(self.module, **words, _ansible_check_mode=check)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.modules.conftest import FakeAgent, RunModule
+from tests.modules.conftest import RunModule, ScriptedAgent
 
 
 def status(role: str = "primary", state: str = "protected", peer: str | None = "beta", **more: Any) -> dict[str, Any]:
@@ -37,7 +37,7 @@ NO = {"ok": False, "facts": {}, "reasons": [
     ],
 )
 @pytest.mark.parametrize("check", [False, True])
-def test_present(agent: FakeAgent, run_module: RunModule, now: Any, changed: bool, check: bool) -> None:
+def test_present(agent: ScriptedAgent, run_module: RunModule, now: Any, changed: bool, check: bool) -> None:
     agent.answers = {"status": [now, status()] if changed else now, "probe": YES, "protect": status()}
     result = run_module("remus_protection", check=check, name="web1", peer="beta", socket=agent.path)
     assert not result.get("failed"), result
@@ -49,7 +49,7 @@ def test_present(agent: FakeAgent, run_module: RunModule, now: Any, changed: boo
         assert result["diff"]["after"]["state"] == "protected"
 
 
-def test_second_run_is_unchanged(agent: FakeAgent, run_module: RunModule) -> None:
+def test_second_run_is_unchanged(agent: ScriptedAgent, run_module: RunModule) -> None:
     agent.answers = {"status": [NONE, status()], "probe": YES, "protect": status()}
     first = run_module("remus_protection", name="web1", peer="beta", socket=agent.path)
     second = run_module("remus_protection", name="web1", peer="beta", socket=agent.path)
@@ -59,7 +59,7 @@ def test_second_run_is_unchanged(agent: FakeAgent, run_module: RunModule) -> Non
     assert first["progress"]["phase"] == "seeding"
 
 
-def test_options_are_passed_only_where_given(agent: FakeAgent, run_module: RunModule) -> None:
+def test_options_are_passed_only_where_given(agent: ScriptedAgent, run_module: RunModule) -> None:
     agent.answers = {"status": [NONE, status(), NONE, status()], "probe": YES, "protect": status()}
     run_module("remus_protection", name="web1", peer="beta", socket=agent.path)
     run_module(
@@ -89,7 +89,7 @@ def test_options_are_passed_only_where_given(agent: FakeAgent, run_module: RunMo
 )
 @pytest.mark.parametrize("check", [False, True])
 def test_present_refuses(
-    agent: FakeAgent, run_module: RunModule, now: Any, options: dict[str, Any], code: str, words: str, check: bool
+    agent: ScriptedAgent, run_module: RunModule, now: Any, options: dict[str, Any], code: str, words: str, check: bool
 ) -> None:
     agent.answers = {"status": now, "probe": YES, "protect": status()}
     result = run_module("remus_protection", check=check, name="web1", peer="beta", socket=agent.path, **options)
@@ -100,7 +100,7 @@ def test_present_refuses(
     assert agent.mutating == []
 
 
-def test_every_reason_of_a_probe_is_told(agent: FakeAgent, run_module: RunModule) -> None:
+def test_every_reason_of_a_probe_is_told(agent: ScriptedAgent, run_module: RunModule) -> None:
     agent.answers = {"status": NONE, "probe": NO}
     result = run_module("remus_protection", name="web1", peer="beta", socket=agent.path)
     assert result["failed"]
@@ -109,28 +109,28 @@ def test_every_reason_of_a_probe_is_told(agent: FakeAgent, run_module: RunModule
     assert agent.mutating == []
 
 
-def test_silent_protection_is_waited_for(agent: FakeAgent, run_module: RunModule) -> None:
+def test_silent_protection_is_waited_for(agent: ScriptedAgent, run_module: RunModule) -> None:
     agent.answers = {"status": [status(state="silent"), status(state="silent"), status()]}
     result = run_module("remus_protection", name="web1", peer="beta", socket=agent.path)
     assert result["changed"] is False
     assert result["protection"]["state"] == "protected"
 
 
-def test_silent_protection_in_time(agent: FakeAgent, run_module: RunModule) -> None:
+def test_silent_protection_in_time(agent: ScriptedAgent, run_module: RunModule) -> None:
     agent.answers = {"status": status(state="silent", reason="link down")}
     result = run_module("remus_protection", name="web1", peer="beta", timeout=0, socket=agent.path)
     assert result["failed"]
     assert "its state is 'silent' (link down)" in result["msg"]
 
 
-def test_failure_after_protect_names_the_reason(agent: FakeAgent, run_module: RunModule) -> None:
+def test_failure_after_protect_names_the_reason(agent: ScriptedAgent, run_module: RunModule) -> None:
     agent.answers = {"status": [NONE, status(state="failed", reason="peer full")], "probe": YES, "protect": status()}
     result = run_module("remus_protection", name="web1", peer="beta", socket=agent.path)
     assert result["failed"]
     assert "peer full" in result["msg"]
 
 
-def test_a_rival_with_the_same_wish_is_no_error(agent: FakeAgent, run_module: RunModule) -> None:
+def test_a_rival_with_the_same_wish_is_no_error(agent: ScriptedAgent, run_module: RunModule) -> None:
     agent.answers = {
         "status": [NONE, status()], "probe": YES,
         "protect": {"error": {"code": "already-protected", "message": "web1 is protected by beta"}},
@@ -153,7 +153,7 @@ def test_a_rival_with_the_same_wish_is_no_error(agent: FakeAgent, run_module: Ru
     ],
 )
 @pytest.mark.parametrize("check", [False, True])
-def test_absent(agent: FakeAgent, run_module: RunModule, now: Any, force: bool, changed: bool, check: bool) -> None:
+def test_absent(agent: ScriptedAgent, run_module: RunModule, now: Any, force: bool, changed: bool, check: bool) -> None:
     agent.answers = {"status": [now, NONE] if changed else now, "unprotect": NONE}
     result = run_module("remus_protection", check=check, name="web1", state="absent", force=force, socket=agent.path)
     assert not result.get("failed"), result
@@ -162,7 +162,7 @@ def test_absent(agent: FakeAgent, run_module: RunModule, now: Any, force: bool, 
 
 
 @pytest.mark.parametrize("check", [False, True])
-def test_absent_never_loses_a_copy_unasked(agent: FakeAgent, run_module: RunModule, check: bool) -> None:
+def test_absent_never_loses_a_copy_unasked(agent: ScriptedAgent, run_module: RunModule, check: bool) -> None:
     agent.answers = {"status": status("backup", "receiving", "alpha")}
     result = run_module("remus_protection", check=check, name="web1", state="absent", socket=agent.path)
     assert result["failed"]
@@ -181,7 +181,7 @@ def test_absent_never_loses_a_copy_unasked(agent: FakeAgent, run_module: RunModu
          "hypervisor", "xc failed. State left: the guest runs. Next: see xl dmesg."),
     ],
 )  # fmt: skip
-def test_bad_answers_are_told(agent: FakeAgent, run_module: RunModule, answer: Any, code: str, words: str) -> None:
+def test_bad_answers_are_told(agent: ScriptedAgent, run_module: RunModule, answer: Any, code: str, words: str) -> None:
     agent.answers = {"status": answer}
     result = run_module("remus_protection", name="web1", peer="beta", socket=agent.path)
     assert result["failed"]

@@ -6,25 +6,25 @@ from typing import Any
 
 import pytest
 
-from tests.modules.conftest import FakeAgent, RunModule, load
+from tests.modules.conftest import RunModule, ScriptedAgent, load
 from tests.modules.test_protection import UNKNOWN, status
 
 AGENT = {"host": "alpha", "version": "0.1.0", "xen_version": "4.20", "peers": {"beta": {"address": "192.0.2.2:7789"}}}
 
 
-def test_info_of_one(agent: FakeAgent, run_module: RunModule) -> None:
+def test_info_of_one(agent: ScriptedAgent, run_module: RunModule) -> None:
     agent.answers = {"agent": AGENT, "status": status(), "events": {"events": [{"id": 1}]}}
     result = run_module("remus_protection_info", name="web1", events=5, socket=agent.path)
     assert result == {"changed": False, "agent": AGENT, "domains": [status()], "events": [{"id": 1}]}
     assert agent.mutating == []
 
 
-def test_info_of_an_unknown_guest_is_empty(agent: FakeAgent, run_module: RunModule) -> None:
+def test_info_of_an_unknown_guest_is_empty(agent: ScriptedAgent, run_module: RunModule) -> None:
     agent.answers = {"agent": AGENT, "status": UNKNOWN}
     assert run_module("remus_protection_info", name="web1", socket=agent.path)["domains"] == []
 
 
-def test_info_of_all(agent: FakeAgent, run_module: RunModule) -> None:
+def test_info_of_all(agent: ScriptedAgent, run_module: RunModule) -> None:
     agent.answers = {"agent": AGENT, "list": {"domains": [status()]}}
     assert run_module("remus_protection_info", socket=agent.path)["domains"] == [status()]
 

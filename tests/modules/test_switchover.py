@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.modules.conftest import FakeAgent, RunModule
+from tests.modules.conftest import RunModule, ScriptedAgent
 from tests.modules.test_protection import NONE, UNKNOWN, status
 
 HERE = {"host": "alpha"}
@@ -14,7 +14,7 @@ DONE = {"domain": "web1", "to": "beta", "status": {"role": "none", "state": "han
 
 
 @pytest.mark.parametrize("check", [False, True])
-def test_moves_it(agent: FakeAgent, run_module: RunModule, check: bool) -> None:
+def test_moves_it(agent: ScriptedAgent, run_module: RunModule, check: bool) -> None:
     agent.answers = {"status": status(), "agent": HERE, "switchover": DONE}
     result = run_module(
         "remus_switchover", check=check, name="web1", to="beta", expected_generation=3, socket=agent.path
@@ -32,7 +32,7 @@ def test_moves_it(agent: FakeAgent, run_module: RunModule, check: bool) -> None:
 @pytest.mark.parametrize(
     "now", [status(), status("primary", "active", "beta"), NONE], ids=["primary", "active", "none"]
 )
-def test_left_alone_where_it_shall_run(agent: FakeAgent, run_module: RunModule, now: Any) -> None:
+def test_left_alone_where_it_shall_run(agent: ScriptedAgent, run_module: RunModule, now: Any) -> None:
     agent.answers = {"status": now, "agent": HERE}
     result = run_module("remus_switchover", name="web1", to="alpha", socket=agent.path)
     assert (result["changed"], result["already_there"]) == (False, True)
@@ -52,7 +52,7 @@ def test_left_alone_where_it_shall_run(agent: FakeAgent, run_module: RunModule, 
 )
 @pytest.mark.parametrize("check", [False, True])
 def test_refuses(
-    agent: FakeAgent, run_module: RunModule, now: Any, options: dict[str, Any], code: str, check: bool
+    agent: ScriptedAgent, run_module: RunModule, now: Any, options: dict[str, Any], code: str, check: bool
 ) -> None:
     agent.answers = {"status": now, "agent": HERE, "switchover": DONE}
     result = run_module(
@@ -64,7 +64,7 @@ def test_refuses(
     assert agent.mutating == []
 
 
-def test_the_agents_word_is_told(agent: FakeAgent, run_module: RunModule) -> None:
+def test_the_agents_word_is_told(agent: ScriptedAgent, run_module: RunModule) -> None:
     error = {"code": "switchover-in-doubt", "message": "it was handed over", "left": "down here"}
     agent.answers = {"status": status(), "agent": HERE, "switchover": {"error": error}}
     result = run_module("remus_switchover", name="web1", to="beta", socket=agent.path)

@@ -5,22 +5,21 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shlex
 from collections.abc import Iterator, Sequence
 
-from pair import agent
 from pair.guest import WITH_DISK
-from pair.hosts import PROJECT, CommandFailed, on, on_both
+from pair.hosts import CommandFailed, on, on_both
+from pair.made_guests import forget, initial_file_system, start_up
 from pair.volumes import Volume
 
 NAME = "redis2"
-ADDRESS = "10.77.0.102"
+LAST = "102"
+ADDRESS = f"10.77.0.{LAST}"
 MAC = "00:16:3e:77:00:66"
 VOLUMES = (Volume(NAME, "xvda", 320), Volume(NAME, "xvdb", 64))
 READ_ONLY = "/dev/vdb"
 FOLDER = "/var/lib/remus-test-guest"
 CONFIGURATION = f"{FOLDER}/{NAME}.cfg"
-ASSETS = PROJECT / "roles" / "xen_lab" / "files" / "assets" / "guest"
 OWN_DISK = "/dev/vdc"
 """The lab guest's, which no guest may use while it is copied."""
 
@@ -47,17 +46,13 @@ def _configuration(text: str, volumes: Sequence[Volume]) -> str:
 
 
 def _start(host: str, volumes: Sequence[Volume], fill: str, boot: str) -> None:
-    start = (ASSETS / "rcS").read_text().replace("10.77.0.100", ADDRESS).replace("fd77::100", "fd77::102") + boot
     script = f"""
-    mkdir -p {FOLDER}/new/etc && cd {FOLDER}/new
-    cat >etc/rcS && chmod 755 etc/rcS
-    cat /var/lib/remus-lab/guest/initrd.img >../initrd.img && truncate -s %4 ../initrd.img
-    echo etc/rcS | cpio --quiet -o -H newc >>../initrd.img
+    {initial_file_system(FOLDER)}
     dd if={OWN_DISK} of={volumes[0].mapper} bs=1M oflag=direct conv=nocreat,sparse status=none
     mkfs.ext4 -q {volumes[1].mapper}
     {fill}
     """
-    on(host, f"set -e; {script}", stdin=start, timeout=600)
+    on(host, f"set -e; {script}", stdin=start_up(LAST) + boot, timeout=600)
     on(host, f"cat >{CONFIGURATION}", stdin=_configuration(on(host, f"cat {WITH_DISK}"), volumes))
     on(host, f"xl create -q {CONFIGURATION}", timeout=300)
 
@@ -73,13 +68,4 @@ def second_guest(host: str, volumes: Sequence[Volume] = VOLUMES, *, fill: str = 
         _start(host, volumes, fill, boot)
         yield
     finally:
-        on_both(_forget)
-
-
-def _forget(host: str) -> None:
-    with contextlib.suppress(agent.AgentError, CommandFailed):
-        agent.ask(host, "unprotect", timeout=120, domain=NAME, force=True)
-    on(host, "systemctl stop remus-agent.service", timeout=180)
-    on(host, f"xl list | awk '$1 ~ /{shlex.quote(NAME)}/ {{print $2}}' | xargs -r -n 1 xl destroy; rm -rf {FOLDER}")
-    on(host, f"rm -rf /var/lib/remus/guests/{NAME}.json /var/lib/remus/journal/{NAME}*")
-    on(host, "systemctl start remus-agent.service", timeout=180)
+        on_both(lambda host: forget(host, NAME, [NAME], FOLDER))

@@ -7,18 +7,14 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pair import agent
-from pair.guest import STATE
-from pair.hosts import HOSTS, PROJECT, CommandFailed, on, on_both
+from pair.hosts import HOSTS, on, on_both
+from pair.made_guests import IMAGE, forget, initial_file_system, start_up
 
 PREFIX = "small"
 MEMORY_MIB = 96
 FOLDER = "/var/lib/remus-small-guests"
-IMAGE = "/var/lib/remus-lab/guest"
-"""The lab guest's kernel and initial file system."""
-START = PROJECT / "roles" / "xen_lab" / "files" / "assets" / "guest" / "rcS"
 OWN_ADDRESS = "$(sed -n 's/.*remus_test_guest=\\([0-9]*\\).*/\\1/p' /proc/cmdline)"
-"""The last part of it, as the guest's start-up finds it."""
+"""The last part of it, which the guest's start-up takes from the kernel's command line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,34 +67,10 @@ def small_guests(count: int) -> Iterator[Sequence[SmallGuest]]:
     guests = [SmallGuest(number, HOSTS[number % 2]) for number in range(count)]
     try:
         for host in HOSTS:
-            _prepare(host)
+            on(host, f"set -e; {initial_file_system(FOLDER)}", stdin=start_up(OWN_ADDRESS), timeout=300)
         for guest in guests:
             made = f"sed {shlex.quote(guest.edits())} {IMAGE}/redis1-pvh.cfg >{guest.configuration}"
             on(guest.home, f"set -e; {made}; xl create -q {guest.configuration}", timeout=300)
         yield guests
     finally:
-        on_both(lambda host: _forget(host, guests))
-
-
-def _prepare(host: str) -> None:
-    """The start-up that asks the kernel's command line for its address."""
-    start = (
-        START.read_text().replace("10.77.0.100", f"10.77.0.{OWN_ADDRESS}").replace("fd77::100", f"fd77::{OWN_ADDRESS}")
-    )
-    script = f"""
-    mkdir -p {FOLDER}/new/etc && cd {FOLDER}/new
-    cat >etc/rcS && chmod 755 etc/rcS
-    cat {IMAGE}/initrd.img >../initrd.img && truncate -s %4 ../initrd.img
-    echo etc/rcS | cpio --quiet -o -H newc >>../initrd.img
-    """
-    on(host, f"set -e; {script}", stdin=start, timeout=300)
-
-
-def _forget(host: str, guests: Sequence[SmallGuest]) -> None:
-    for guest in guests:
-        with contextlib.suppress(agent.AgentError, CommandFailed):
-            agent.ask(host, "unprotect", timeout=120, domain=guest.name, force=True)
-    on(host, "systemctl stop remus-agent.service", timeout=180)
-    on(host, f"xl list | awk '$1 ~ /{PREFIX}/ {{print $2}}' | xargs -r -n 1 xl destroy", timeout=300)
-    on(host, f"rm -rf {FOLDER} {STATE}/guests/{PREFIX}*.json {STATE}/journal/{PREFIX}*")
-    on(host, "systemctl start remus-agent.service", timeout=180)
+        on_both(lambda host: forget(host, PREFIX, [guest.name for guest in guests], FOLDER))

@@ -34,15 +34,26 @@ def _run(
     folder: Path, inventory: dict[str, Any], path: Path, *options: str, variables: dict[str, Any] | None = None
 ) -> tuple[int, str]:
     hosts = {"all": {**inventory, "vars": VARIABLES | (variables or {})}}
-    (folder / "hosts.yml").write_text(yaml.safe_dump(hosts))
-    playbook = str(Path(sys.executable).with_name("ansible-playbook"))
+    return ansible_playbook(folder, hosts, path, *options)
+
+
+def ansible_playbook(
+    folder: Path, inventory: dict[str, Any], path: Path, *options: str, **settings: str
+) -> tuple[int, str]:
+    """Exit code and output of any playbook. inventory: as a file has it. settings: what else its environment has."""
+    (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
     done = subprocess.run(
-        [playbook, "-i", str(folder / "hosts.yml"), str(path), *options],
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", folder / "hosts.yml", path, *options],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
         timeout=SECONDS,
-        env=dict(os.environ, ANSIBLE_LOCAL_TEMP=str(folder / "tmp"), ANSIBLE_ROLES_PATH=str(ROOT / "roles")),
+        env={
+            **os.environ,
+            "ANSIBLE_LOCAL_TEMP": str(folder / "tmp"),
+            "ANSIBLE_ROLES_PATH": str(ROOT / "roles"),
+            **settings,
+        },
     )
     return done.returncode, done.stdout + done.stderr

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import configparser
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import yaml
 
 from remus_agent import disk_config
 from tests.modules.conftest import ROOT
+from tests.roles.local_play import ansible_playbook
 
 ROLE = ROOT / "roles/remus_storage"
 STATE = Path("/var/lib/remus")
@@ -103,24 +102,11 @@ def test_each_host_looks_at_the_disks_of_its_guests(tmp_path: Path) -> None:
     }
     role = {"name": "remus_storage", "tasks_from": "preflight.yml"}
     book = [{"hosts": "remus_hosts", "gather_facts": False, "tasks": [{"ansible.builtin.include_role": role}]}]
-    (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
     (tmp_path / "book.yml").write_text(yaml.safe_dump(book))
-    done = subprocess.run(
-        [
-            Path(sys.executable).with_name("ansible-playbook"),
-            "-i",
-            tmp_path / "hosts.yml",
-            tmp_path / "book.yml",
-            "--check",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-        env=dict(os.environ, ANSIBLE_LOCAL_TEMP=str(tmp_path / "tmp"), ANSIBLE_CALLBACK_RESULT_FORMAT="json"),
+    _, text = ansible_playbook(
+        tmp_path, inventory, tmp_path / "book.yml", "--check", ANSIBLE_CALLBACK_RESULT_FORMAT="json"
     )
-    said = re.findall(r'fatal: \[(\w+)\]: FAILED! => .*"msg": "The disks of (.*?)"\}', done.stdout + done.stderr)
+    said = re.findall(r'fatal: \[(\w+)\]: FAILED! => .*"msg": "The disks of (.*?)"\}', text)
     reasons = {host: re.findall(r"\\n\d+\. (.*?)\. Next", text) for host, text in said}
     assert reasons == {
         "xen1": [
@@ -134,4 +120,4 @@ def test_each_host_looks_at_the_disks_of_its_guests(tmp_path: Path) -> None:
             "device of remus-db1-xvdb, /dev/none/db1, does not exist",
             "device of remus-db2-xvda, /dev/none/db2, does not exist",
         ],
-    }, done.stdout
+    }, text

@@ -22,7 +22,7 @@ from remus_agent.store_ports import CommitRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
+class Releasable:
     """A copy that can be released. committed: the last commit of its domain on this host, None when there is none."""
 
     disk: Disk
@@ -30,7 +30,7 @@ class Copy:
     committed: CommitRecord | None
 
 
-async def find(disk: Disk, state: Path, group: str | None = None) -> Copy | None:
+async def find(disk: Disk, state: Path, group: str | None = None) -> Releasable | None:
     """The copy of a disk that this host holds and nobody uses; None when the disk is this host's own. Changes nothing. group:
     that its guest is a member of, and is committed with. Raises RefusedError, DiskError, JournalError."""
     seen = await host.look(disk, state)
@@ -40,10 +40,10 @@ async def find(disk: Disk, state: Path, group: str | None = None) -> Copy | None
         raise _refused(disk, "a guest or a program on this host has it open", f"`fuser -v {disk.mapper}` shows who")
     await asyncio.to_thread(_require_unheld, disk)
     size, block = await asyncio.to_thread(geometry, disk.device, disk.domain)
-    return Copy(disk, DiskFacts(disk.vdev, seen.mapped or size, block), await _committed(disk, state, group))
+    return Releasable(disk, DiskFacts(disk.vdev, seen.mapped or size, block), await _committed(disk, state, group))
 
 
-async def release(copy: Copy, state: Path) -> str | None:
+async def release(copy: Releasable, state: Path) -> str | None:
     """Apply what was committed, forget that the disk is a copy, and lead its mapper device to it. Returns why the content is
     not whole, None when it is. Raises DiskError, JournalError; calling it again finishes what was begun."""
     disk = copy.disk

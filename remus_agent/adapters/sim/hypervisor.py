@@ -11,18 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from remus_agent.errors import DomainNotFound, GuestEnded, HypervisorError
-from remus_agent.ports import (
-    AtBarrier,
-    Checkpoint,
-    Domain,
-    GuestType,
-    HostFacts,
-    Meeting,
-    SeedRound,
-    Timing,
-    Vbd,
-    Vif,
-)
+from remus_agent.ports import Domain, GuestType, HostFacts, Vbd, Vif
 from remus_agent.protocol.replication.frames import Buffer
 from remus_agent.protocol.stream import headers, writer
 from remus_agent.protocol.stream.constants import VCPU_BASIC_SIZES, DomainType, LibxcRecordType
@@ -30,6 +19,7 @@ from remus_agent.protocol.stream.framing import pack_record
 from remus_agent.protocol.stream.preamble import parse_preamble
 from remus_agent.protocol.stream.reader import iter_records
 from remus_agent.protocol.stream.records import parse_page_data
+from remus_agent.source_ports import AtBarrier, Checkpoint, Meeting, SeedRound, Timing
 
 PAGE = 4096
 _NO_TIME = Timing(0, 0, 0, 0, 0, 0, 0)
@@ -205,7 +195,7 @@ class SimHypervisor:
 
 
 class SimSource:
-    """ports.Source"""
+    """source_ports.Source"""
 
     def __init__(self, host: SimHypervisor, guest: SimGuest) -> None:
         self._host = host

@@ -1,4 +1,4 @@
-"""Takes checkpoints of one running PV guest through Xen's own save helper: `ports.Source`.
+"""Takes checkpoints of one running PV guest through Xen's own save helper: `source_ports.Source`.
 
 A PV guest's page tables hold machine addresses, so its pages must be rewritten as they are read; the helper does that, as
 it does for `xl remus`. What is different from there: while the guest is down the helper writes into the buffer of a
@@ -29,12 +29,13 @@ from remus_agent.adapters.xen.structs import PAGE_SIZE
 from remus_agent.adapters.xen.suspend import Suspender
 from remus_agent.errors import GuestEnded, HypervisorError
 from remus_agent.faults import Phase, pause_at
-from remus_agent.ports import AtBarrier, Buffer, Checkpoint, Domain, SeedRound, Timing
+from remus_agent.ports import Buffer, Domain
 from remus_agent.protocol.replication.frames import FrameType, payload_limit
 from remus_agent.protocol.save_helper import Callback
 from remus_agent.protocol.stream import headers, writer
 from remus_agent.protocol.stream.constants import LibxcRecordType as Xc
 from remus_agent.protocol.stream.preamble import parse_preamble
+from remus_agent.source_ports import AtBarrier, Checkpoint, SeedRound, Timing
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +56,8 @@ _T = TypeVar("_T")
 
 
 class HelperSource(SourceThread):
-    """`ports.Source` of one domain. config: its configuration as JSON. supervisor: the socket of the supervisor, which must be
-    there. helper: the program."""
+    """`source_ports.Source` of one domain. config: its configuration as JSON. supervisor: the socket of the supervisor, which
+    must be there. helper: the program."""
 
     def __init__(self, libs: Libraries, domain: Domain, config: str, supervisor: Path, helper: Path) -> None:
         super().__init__(libs, domain, supervisor)

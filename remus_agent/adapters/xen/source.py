@@ -1,4 +1,4 @@
-"""Takes checkpoints of one running PVH or HVM guest: `ports.Source`.
+"""Takes checkpoints of one running PVH or HVM guest: `source_ports.Source`.
 
 While the guest is down only what must be is done: the barrier, taking the dirty bitmap, copying the dirty
 pages into staging, reading the context, resuming. Records are made afterwards, around the copied pages.
@@ -32,10 +32,11 @@ from remus_agent.adapters.xen.structs import PAGE_SIZE
 from remus_agent.adapters.xen.suspend import Suspender
 from remus_agent.errors import GuestEnded, HypervisorError
 from remus_agent.faults import FaultName, Phase, active, pause_at
-from remus_agent.ports import AtBarrier, Buffer, Checkpoint, Domain, GuestType, SeedRound, Timing
+from remus_agent.ports import Buffer, Domain, GuestType
 from remus_agent.protocol.replication.frames import FrameType, payload_limit
 from remus_agent.protocol.stream import writer
 from remus_agent.protocol.stream.zero_pages import zero_pages
+from remus_agent.source_ports import AtBarrier, Checkpoint, SeedRound, Timing
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class Staging:
 
 
 class XenSource(SourceThread):
-    """`ports.Source` of one domain. supervisor: the socket of the supervisor, which must be there. device_model:
+    """`source_ports.Source` of one domain. supervisor: the socket of the supervisor, which must be there. device_model:
     makes what talks to an HVM guest's QEMU."""
 
     def __init__(

@@ -21,7 +21,8 @@ from remus_agent.adapters.xen.libs import Libraries
 from remus_agent.adapters.xen.suspend import Suspender
 from remus_agent.adapters.xen.xenstore import XenStore
 from remus_agent.errors import GuestEnded, HypervisorError, RemusError
-from remus_agent.ports import AtBarrier, Checkpoint, Domain, SeedRound
+from remus_agent.ports import Domain
+from remus_agent.source_ports import AtBarrier, Checkpoint, SeedRound
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ _T = TypeVar("_T")
 
 
 class SourceThread(ABC):
-    """`ports.Source` of one domain, except for the preamble and an engine's own work. supervisor: the socket of the
+    """`source_ports.Source` of one domain, except for the preamble and an engine's own work. supervisor: the socket of the
     supervisor, which must be there."""
 
     def __init__(self, libs: Libraries, domain: Domain, supervisor: Path) -> None:
@@ -96,12 +97,12 @@ class SourceThread(ABC):
 
     @abstractmethod
     def _seed(self) -> Iterator[SeedRound]:
-        """As `ports.Source.seed`. Sets `_incomplete` to None once it is through."""
+        """As `source_ports.Source.seed`. Sets `_incomplete` to None once it is through."""
 
     @abstractmethod
     def _take(self, epoch: int, at_barrier: AtBarrier, timeout: float, suspender: Suspender) -> Checkpoint:
-        """As `ports.Source.checkpoint`; the guest was seeded and the supervisor looks after it. Sets `_incomplete` before the
-        bitmap is cleaned, and to None once the pages that it named are in the checkpoint."""
+        """As `source_ports.Source.checkpoint`; the guest was seeded and the supervisor looks after it. Sets `_incomplete` before
+        the bitmap is cleaned, and to None once the pages that it named are in the checkpoint."""
 
     # In the thread: what goes around it
 

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from remus_agent.errors import ReplicationError
-from remus_agent.protocol.replication import messages
+from remus_agent.protocol.replication import message_frames, messages
 from remus_agent.protocol.replication.digest import EpochDigest
 from remus_agent.protocol.replication.frames import (
     FLAG_LAST,
@@ -160,10 +160,10 @@ def test_the_digest_does_not_depend_on_how_bytes_are_cut(parts: list[bytes], siz
 def test_any_payload_is_a_message_or_an_error(kind: FrameType, payload: bytes) -> None:
     frame = Frame(kind, 1, 0, (memoryview(payload),) if payload else ())
     try:
-        message = messages.decode(frame)
+        message = message_frames.decode(frame)
     except ReplicationError:
         return
-    assert messages.encode(message).joined() == payload
+    assert message_frames.encode(message).joined() == payload
 
 
 vdevs = st.from_regex(r"[a-z][a-z0-9]{0,31}", fullmatch=True)
@@ -196,6 +196,6 @@ disk_messages = st.one_of(
 
 @given(st.lists(disk_messages, max_size=6), chunk_sizes)
 def test_messages_of_disks_survive_any_chunking(sent: list[messages.Message], sizes: list[int]) -> None:
-    found, decoder = decode(wire([messages.encode(message) for message in sent]), sizes)
+    found, decoder = decode(wire([message_frames.encode(message) for message in sent]), sizes)
     assert decoder.failed is None
-    assert [messages.decode(frame) for frame in found] == sent
+    assert [message_frames.decode(frame) for frame in found] == sent

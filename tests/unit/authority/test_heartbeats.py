@@ -9,7 +9,8 @@ import pytest
 
 from remus_agent.adapters.sim.net import SimConnection
 from remus_agent.errors import AuthorityError, ConnectionLost
-from remus_agent.protocol.replication.messages import Beat, MemoryAck, Message, encode
+from remus_agent.protocol.replication.message_frames import encode
+from remus_agent.protocol.replication.messages import Beat, MemoryAck, Message
 from tests.model.loop import VirtualLoop, run
 from tests.model.pair import UUID, Pair
 

@@ -1,58 +1,23 @@
-"""`remusctl stream`: results, exit codes, files, and that nothing is left behind."""
+"""`remusctl stream`: results and exit codes."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
+from stream_runs import CHECKPOINTED, DAMAGED, EPOCHS, PLAIN, facts, names, run
 from streams import builder, meaning
 from streams.builder import Epoch
 from xxhash import xxh3_128_hexdigest
 
 from remus_agent.cli import files
 from remus_agent.cli import main as cli
-from remus_agent.protocol.stream import writer
-
-EPOCHS = [Epoch({1: 1, 2: 0}), Epoch({2: 2}, zeros=[1], rip=0x2000), Epoch({7: 7}, nsec=9)]
-CHECKPOINTED = builder.checkpointed(EPOCHS)
-PLAIN = builder.plain(EPOCHS[:1])
-DAMAGED = CHECKPOINTED + writer.end_of_libxc()
-
-
-@pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    path = tmp_path / "redis1.saved"
-    path.write_bytes(CHECKPOINTED)
-    return path
-
-
-def run(*arguments: str | Path) -> int:
-    return cli.main(["stream", *map(str, arguments)])
-
-
-def facts(capsys: pytest.CaptureFixture[str]) -> Any:
-    return json.loads(capsys.readouterr().out)
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-def remusctl(*arguments: str | Path, **more: Any) -> subprocess.Popen[bytes]:
-    """A process that heeds signals also where the tests run in the background of a shell, which ignores SIGINT there."""
-    heed = ["env", "--default-signal=INT,HUP,TERM"]
-    command = [*heed, sys.executable, "-m", "remus_agent.cli.main", "stream", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
 
 
 def test_verify_says_what_a_stream_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -297,75 +262,6 @@ def test_many_ranges_are_not_all_shown(saved: Path, tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("verify", "{}"), "cannot read {}: Is a directory"),
-        (("verify", "{}/missing"), "cannot read {}/missing: No such file or directory"),
-        (("convert", "{}/redis1.saved", "{}"), "cannot write {}: Is a directory"),
-        (("convert", "{}/redis1.saved", "{}/no/plain"), "cannot write {}/no/plain: No such file or directory"),
-        (("convert", "{}/redis1.saved", "/dev/full"), "cannot write /dev/full: No space left on device"),
-        (("cut", "{}/redis1.saved", "/dev/full", "--epoch", "1"), "cannot write /dev/full: No space left on device"),
-    ],
-)
-def test_files_that_cannot_be_used(
-    saved: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
-) -> None:
-    assert run(*(argument.format(saved.parent) for argument in arguments)) == 13
-    assert capsys.readouterr().err.startswith(f"remusctl: {message.format(saved.parent)}\n")
-    assert names(saved.parent) == ["redis1.saved"]
-
-
-def test_a_disk_that_fills_up_leaves_nothing(
-    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    real = os.writev
-    calls = 0
-
-    def writev(fd: int, buffers: list[memoryview]) -> int:
-        nonlocal calls
-        calls += 1
-        if calls > 3:
-            raise OSError(28, "No space left on device")
-        return real(fd, [buffers[0][: max(1, len(buffers[0]) // 2)]])
-
-    monkeypatch.setattr(os, "writev", writev)
-    assert run("convert", saved, tmp_path / "plain") == 13
-    assert names(tmp_path) == ["redis1.saved"]
-    assert "state left: nothing was left behind" in capsys.readouterr().err
-
-
-def test_a_file_without_permission(
-    saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(files.io, "FileIO", refuse)
-    assert run("inspect", saved) == 13
-    assert "Permission denied" in capsys.readouterr().err
-
-
-def test_the_file_that_is_read_is_not_written(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "link").symlink_to(saved)
-    assert run("convert", saved, tmp_path / "link") == 2
-    assert saved.read_bytes() == CHECKPOINTED
-    assert "is the file that is being read" in capsys.readouterr().err
-
-
-def test_a_link_is_followed_and_a_fifo_is_written_to(saved: Path, tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(tmp_path / "plain")
-    assert run("convert", saved, tmp_path / "link") == 0
-    assert (tmp_path / "link").is_symlink()
-    assert (tmp_path / "plain").is_file()
-    os.mkfifo(tmp_path / "fifo")
-    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
-    assert run("convert", saved, tmp_path / "fifo") == 0
-    assert os.read(reader, 1 << 20) == (tmp_path / "plain").read_bytes()
-    os.close(reader)
-    assert (tmp_path / "fifo").is_fifo()
-
-
-@pytest.mark.parametrize(
     "arguments",
     [["stream"], ["stream", "verify"], ["stream", "cut", "a", "b"], ["stream", "convert", "a", "b", "--epoch", "0"]],
 )
@@ -381,78 +277,3 @@ def test_help_tells_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
             cli.main(arguments)
         assert "15 the stream ends between epochs" in " ".join(capsys.readouterr().out.split())
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_progress_is_shown_on_a_terminal_only(
-    saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(files, "_PATIENCE", 0.0)
-    monkeypatch.setattr(files, "_MIB", 1024)
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    assert run("cut", saved, saved.with_name("cut"), "--epoch", "1") == 0
-    assert "cutting 100% (" in terminal.getvalue()
-    assert terminal.getvalue().endswith(" MiB)\n")
-    plain = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", plain)
-    assert run("cut", saved, saved.with_name("cut"), "--epoch", "1") == 0
-    assert plain.getvalue() == ""
-
-
-def test_terminals_are_neither_read_nor_written(
-    saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(os, "isatty", lambda fd: True)
-    assert run("verify", "-") == 2
-    assert run("convert", saved, "-") == 2
-    assert capsys.readouterr().err.count("is a terminal") == 2
-
-
-def test_standard_input_and_output_are_pipes(tmp_path: Path) -> None:
-    with remusctl("convert", "-", "-", stdin=subprocess.PIPE) as process:
-        out, err = process.communicate(CHECKPOINTED)
-    assert (process.returncode, err) == (0, b"")
-    assert meaning.of_plain(out) == meaning.of_epochs(EPOCHS)
-
-
-def test_a_reader_that_goes_away(saved: Path, tmp_path: Path) -> None:
-    saved.write_bytes(builder.checkpointed([Epoch(dict.fromkeys(range(300), 1))]))
-    with remusctl("convert", saved, "-", "--epoch", "1") as process:
-        assert process.stdout is not None
-        process.stdout.close()
-        assert process.stderr is not None
-        err = process.stderr.read()
-    assert process.returncode == 13
-    assert err.startswith(b"remusctl: cannot write standard output: its reader has closed it\n")
-
-
-def test_a_result_that_cannot_be_printed(saved: Path) -> None:
-    with Path("/dev/full").open("wb") as full:
-        command = [sys.executable, "-m", "remus_agent.cli.main", "stream", "inspect", str(saved)]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
-    assert done.returncode == 13
-    assert b"remusctl: cannot write the result: No space left on device\n" in done.stderr
-    assert b"Traceback" not in done.stderr
-    assert b"Exception" not in done.stderr
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_conversion_leaves_nothing(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    with remusctl("convert", "-", tmp_path / "plain", stdin=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        process.stdin.write(CHECKPOINTED)
-        process.stdin.flush()
-        deadline = time.monotonic() + 30
-        while not any(path.stat().st_size > 8192 for path in tmp_path.iterdir()):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        process.send_signal(number)
-        assert process.wait(30) == code
-        assert process.stderr is not None
-        assert process.stderr.read() == b""
-    assert names(tmp_path) == []

@@ -8,7 +8,8 @@ import sys
 from typing import Any
 
 import pytest
-from fake_agent import STATUS, FakeAgent, Terminal, gives
+from fake_agent import STATUS, FakeAgent, gives
+from terminal import TerminalText
 
 from remus_agent.cli import main as cli
 
@@ -40,7 +41,7 @@ def test_without_a_yes_nothing_is_changed(
     agent: FakeAgent, monkeypatch: pytest.MonkeyPatch, command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     agent.answers = gives(**ANSWER)
-    monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
+    monkeypatch.setattr(sys, "stdin", TerminalText("n\n"))
     assert cli.main(command) == 3
     assert "Continue? [y/N]" in capsys.readouterr().err
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
@@ -52,7 +53,7 @@ def test_without_a_yes_nothing_is_changed(
 @pytest.mark.parametrize("command", DESTRUCTIVE.values(), ids=DESTRUCTIVE)
 def test_with_a_yes_it_is_done_once(agent: FakeAgent, monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
     agent.answers = gives(**ANSWER)
-    monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
+    monkeypatch.setattr(sys, "stdin", TerminalText("y\n"))
     assert cli.main(command) == 0
     assert [r.method for r in agent.requests if r.method == command[0] and not r.params.get("dry_run")] == [command[0]]
 
@@ -75,7 +76,7 @@ def test_a_trial_asks_nobody_and_changes_nothing(
 
 def test_what_is_moved_is_what_was_confirmed(agent: FakeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     agent.answers = gives(domain="redis1", to="beta", generation=7)
-    monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
+    monkeypatch.setattr(sys, "stdin", TerminalText("y\n"))
     assert cli.main(["switchover", "redis1"]) == 0
     assert [(r.params["dry_run"], r.params.get("expected_generation")) for r in agent.requests] == [
         (True, None),

@@ -13,7 +13,6 @@ from remus_agent.protocol.disk.wire import HEADER_BYTES, MAX_LENGTH
 
 BLOCK = 8
 BLOCKS = 48
-UNTOUCHED = np.uint8(0)  # operation of a byte in the model
 
 changes = st.lists(st.tuples(st.sampled_from(Op), st.integers(0, BLOCKS - 1), st.integers(1, 20)), max_size=40)
 

@@ -12,9 +12,10 @@ import pytest
 
 from remus_agent.errors import GuestEnded, HypervisorError, OutputBufferError
 from remus_agent.faults import VARIABLE, FaultName
-from remus_agent.ports import AtBarrier, Checkpoint, Domain, GuestType, SeedRound, Timing
+from remus_agent.ports import Domain, GuestType
 from remus_agent.services.group_source import GroupSource
 from remus_agent.services.meeting import BrokenOffError, EpochMeeting, MembersMeeting
+from remus_agent.source_ports import AtBarrier, Checkpoint, SeedRound, Timing
 
 NAMES = ("app1", "db1")
 LONG = 5.0
@@ -26,8 +27,8 @@ def nothing() -> None:
 
 
 class ThreadedSource:
-    """ports.Source of one guest that goes down in a thread of its own. after: what it waits for. fails: instead of going down.
-    breaks: while it is copied."""
+    """source_ports.Source of one guest that goes down in a thread of its own. after: what it waits for. fails: instead of going
+    down. breaks: while it is copied."""
 
     def __init__(
         self,

@@ -10,8 +10,9 @@ from remus_agent.errors import ConfigError, ReplicationError
 from remus_agent.group_config import check_disks, parse
 from remus_agent.protocol.groups import Groups, disk_name, disk_place, group_uuid, member_working_name
 from remus_agent.protocol.replication.frames import Frame, FrameDecoder, FrameType, encode
-from remus_agent.protocol.replication.messages import Hello, HelloDisk, HelloMember, decode
-from remus_agent.protocol.replication.messages import encode as encode_message
+from remus_agent.protocol.replication.message_frames import decode
+from remus_agent.protocol.replication.message_frames import encode as encode_message
+from remus_agent.protocol.replication.messages import Hello, HelloDisk, HelloMember
 from remus_agent.services.working_names import is_working_name, working_name
 
 GROUPS = Groups({"shop": ("db1", "app1")})

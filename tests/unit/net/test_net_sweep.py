@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from remus_agent.adapters.net import plumbing
-from remus_agent.adapters.net.output_buffer import PlugOutputBuffers
+from remus_agent.adapters.net.output_buffers import PlugOutputBuffers
 from remus_agent.adapters.net.plumbing import owner_of
 from remus_agent.errors import OutputBufferError
 from remus_agent.ports import Vif

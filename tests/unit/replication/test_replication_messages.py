@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from remus_agent.errors import ReplicationError
-from remus_agent.protocol.replication import messages
+from remus_agent.protocol.replication import message_frames, messages
 from remus_agent.protocol.replication.frames import FLAG_LAST, Frame, FrameType
 from remus_agent.protocol.replication.messages import (
     AskOutcome,
@@ -83,26 +83,26 @@ EVERY: list[messages.Message] = [
 
 @pytest.mark.parametrize("message", EVERY, ids=lambda m: type(m).__name__)
 def test_there_and_back(message: messages.Message) -> None:
-    frame = messages.encode(message)
-    assert messages.decode(frame) == message
-    assert messages.expect(frame, type(message)) == message
+    frame = message_frames.encode(message)
+    assert message_frames.decode(frame) == message
+    assert message_frames.expect(frame, type(message)) == message
 
 
 def test_the_bytes_of_epoch_end() -> None:
-    frame = messages.encode(EpochEnd(epoch=1, stream_bytes=3, pages=2, digest=b"d" * 16, last=True))
+    frame = message_frames.encode(EpochEnd(epoch=1, stream_bytes=3, pages=2, digest=b"d" * 16, last=True))
     assert frame.joined() == bytes([3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0]) + b"d" * 16
     assert (frame.epoch, frame.flags) == (1, FLAG_LAST)
 
 
 def test_another_kind_than_expected() -> None:
     with pytest.raises(ReplicationError, match="expected Welcome, received HELLO"):
-        messages.expect(messages.encode(hello()), Welcome)
+        message_frames.expect(message_frames.encode(hello()), Welcome)
 
 
 def test_another_protocol_version_is_named_also_when_its_fields_differ() -> None:
     frame = Frame(FrameType.HELLO, 0, 0, (b'{"protocol":3,"new":true}',))
     with pytest.raises(ReplicationError, match="speaks protocol 3, this one speaks 2") as caught:
-        messages.decode(frame)
+        message_frames.decode(frame)
     assert caught.value.hint is not None
 
 
@@ -132,12 +132,12 @@ def test_another_protocol_version_is_named_also_when_its_fields_differ() -> None
     ids=str,
 )
 def test_a_hello_that_breaks_the_rules(change: dict[str, Any]) -> None:
-    fields = json.loads(messages.encode(hello()).joined()) | change
+    fields = json.loads(message_frames.encode(hello()).joined()) | change
     with pytest.raises(ReplicationError, match="HELLO"):
-        messages.decode(Frame(FrameType.HELLO, 0, 0, (json.dumps(fields).encode(),)))
+        message_frames.decode(Frame(FrameType.HELLO, 0, 0, (json.dumps(fields).encode(),)))
     if "extra" not in change and "disks" not in change:
         with pytest.raises(ReplicationError, match="HELLO"):
-            messages.encode(hello(**change))
+            message_frames.encode(hello(**change))
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_hello_that_breaks_the_rules(change: dict[str, Any]) -> None:
 )
 def test_what_must_not_be_sent(message: messages.Message) -> None:
     with pytest.raises(ReplicationError):
-        messages.encode(message)
+        message_frames.encode(message)
 
 
 @pytest.mark.parametrize(
@@ -190,4 +190,4 @@ def test_what_must_not_be_sent(message: messages.Message) -> None:
 )
 def test_what_is_not_a_message(frame: Frame) -> None:
     with pytest.raises(ReplicationError):
-        messages.decode(frame)
+        message_frames.decode(frame)

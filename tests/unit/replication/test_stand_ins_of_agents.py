@@ -26,7 +26,8 @@ from remus_agent.config import Tls
 from remus_agent.errors import ConnectionLost, ReplicationError
 from remus_agent.protocol.replication.digest import EpochDigest
 from remus_agent.protocol.replication.frames import Frame, FrameType
-from remus_agent.protocol.replication.messages import EpochEnd, Hello, MemoryAck, Welcome, decode, encode, expect
+from remus_agent.protocol.replication.message_frames import decode, encode, expect
+from remus_agent.protocol.replication.messages import EpochEnd, Hello, MemoryAck, Welcome
 from tests.lab.peer_socket import PeerSocket
 
 LOCAL = "127.0.0.1"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from fake_host import FakeHost
+from terminal import TerminalText
 
 from remus_agent import disks
 from remus_agent.adapters.disk import marker
@@ -142,18 +143,14 @@ def test_an_agent_that_has_it_open_keeps_it(run: Run, disk: Disk, host: FakeHost
 def test_it_asks_first(run: Run, disk: Disk, host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(held(disk, host, commit=True))
 
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     assert run()[0] == 2
-    monkeypatch.setattr("sys.stdin", Terminal("\n"))
+    monkeypatch.setattr("sys.stdin", TerminalText("\n"))
     code, _, err = run()
     assert code == 3
     assert "may be older than what the guest has on the other host" in err
     assert state_of(disk, host) == (True, "error")
-    monkeypatch.setattr("sys.stdin", Terminal("y\n"))
+    monkeypatch.setattr("sys.stdin", TerminalText("y\n"))
     assert run()[0] == 0
     assert state_of(disk, host) == (False, "linear")
 

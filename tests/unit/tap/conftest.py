@@ -4,12 +4,13 @@ Coroutine tests run in an event loop of their own."""
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_kernel import FakeKernel
+from tap_steps import SIZE, Make
 
 from remus_agent.adapters.disk import mapper, nbd_device, tap_worker
 from remus_agent.adapters.disk import tap as tap_module
@@ -17,8 +18,6 @@ from remus_agent.adapters.disk.tap import NbdTap, TapLimits
 from remus_agent.disk_config import Disk
 from remus_agent.disk_ports import DiskFacts
 from tests import deadline
-
-SIZE = 16 * 64 * 1024
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -42,7 +41,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
 
 
 @pytest.fixture
-def make(kernel: FakeKernel, tmp_path: Path) -> Iterator[Callable[..., NbdTap]]:
+def make(kernel: FakeKernel, tmp_path: Path) -> Iterator[Make]:
     """make(**limits): a tap, as an agent that has just started makes it."""
     made: list[NbdTap] = []
 

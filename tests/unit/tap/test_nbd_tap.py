@@ -5,66 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_kernel import FakeKernel
+from tap_steps import BLOCK, SIZE, Make, begun, block, epoch, marked, parsed, written
 
-from remus_agent.adapters.disk import catching_up, tap_server
-from remus_agent.adapters.disk import tap as tap_module
-from remus_agent.adapters.disk.tap import DiskTaps, NbdTap, TapLimits
-from remus_agent.disk_config import Disk
+from remus_agent.adapters.disk import tap_server
 from remus_agent.disk_ports import DiskData, DiskEnd
 from remus_agent.errors import DiskError
-from remus_agent.ports import Domain, GuestType, Vbd
 from remus_agent.protocol.disk import wire
 from remus_agent.protocol.disk.operations import Extent, Op
 from remus_agent.protocol.disk.tap_log import TapLog
 from remus_agent.protocol.replication.frames import Buffer
 from tests import deadline, nbd_client
 from tests.nbd_client import EIO, ENOSPC, FLUSH, FUA, NO_HOLE, READ, TRIM, WRITE_ZEROES, request
-
-ROOT = Path(__file__).resolve().parents[3]
-SIZE = 16 * 64 * 1024
-BLOCK = 512
-Make = Callable[..., NbdTap]
-
-
-def block(fill: int, count: int = 1) -> bytes:
-    return bytes([fill]) * BLOCK * count
-
-
-async def begun(kernel: FakeKernel, tap: NbdTap) -> NbdTap:
-    """Open, in a session that has nothing to copy."""
-    await tap.open()
-    kernel.worker._map.clear(kernel.worker._map.marked)
-    await tap.begin(same_base=True)
-    return tap
-
-
-def parsed(piece: DiskData) -> list[Extent]:
-    return wire.parse(b"".join(piece.payload), size=SIZE, block=BLOCK)
-
-
-async def epoch(tap: NbdTap, number: int) -> list[Extent]:
-    """End an epoch; what it holds."""
-    tap.barrier(number)
-    extents: list[Extent] = []
-    while isinstance(piece := await tap.next(), DiskData):
-        assert piece.epoch == number
-        extents += parsed(piece)
-    assert (piece.epoch, piece.extents) == (number, len(extents))
-    return extents
-
-
-def written(extents: list[Extent]) -> list[tuple[Op, int, int]]:
-    return [(extent.op, extent.offset, extent.length) for extent in extents]
-
-
-def marked(kernel: FakeKernel) -> list[int]:
-    return [int(region) for region in kernel.worker._map.marked]
 
 
 async def test_a_write_is_answered_once_it_is_logged(make: Make, kernel: FakeKernel) -> None:
@@ -152,99 +107,6 @@ async def test_without_a_session_writes_are_only_tracked(make: Make, kernel: Fak
     assert kernel.worker._log.waiting == 0
     with pytest.raises(DiskError, match="no session"):
         await tap.next()
-
-
-async def test_a_client_that_is_gone_ends_the_session_and_open_takes_the_tap_back(
-    make: Make, kernel: FakeKernel
-) -> None:
-    tap = await begun(kernel, make())
-    waiting = asyncio.create_task(tap.next())
-    await asyncio.sleep(0)
-    name = tap.map_id
-    kernel.client.close()
-    with pytest.raises(DiskError, match="let go of the tap"):
-        await waiting
-    await tap.begin(same_base=True)
-    with pytest.raises(DiskError, match="let go of the tap"):
-        await tap.next()
-    await tap.open()
-    assert tap.map_id == name
-    assert len(kernel.devices) == 1, "the old device was disconnected"
-    await tap.begin(same_base=True)
-    kernel.client.write(0, block(3))
-    assert written(await epoch(tap, 1)) == [(Op.WRITE, 0, BLOCK)]
-
-
-@pytest.mark.parametrize("what", ["connect", "protect"])
-async def test_a_tap_that_could_not_be_taken_back_is_not_open(make: Make, kernel: FakeKernel, what: str) -> None:
-    tap = await begun(kernel, make())
-    kernel.client.close()
-    await deadline.until(lambda: kernel.worker._leg_lost)
-    kernel.fails = {what}
-    for _ in range(2):
-        with pytest.raises(DiskError, match=f"{what} has failed"):
-            await tap.open()
-        assert tap.is_open, "its mirror is there, with the size that it has"
-    assert kernel.kind == "raid", "md goes on noting what changes"
-    kernel.fails.clear()
-    await tap.open()
-    kernel.client.write(0, block(1))
-
-
-async def test_a_leg_that_md_dropped_is_taken_back(make: Make, kernel: FakeKernel) -> None:
-    tap = await begun(kernel, make())
-    kernel.state = "AD"
-    with pytest.raises(DiskError, match="let go of the tap"):
-        await tap.open()
-    first, kernel.state = kernel.client, "AA"
-    await tap.open()
-    assert kernel.client is not first
-    kernel.client.write(0, block(1))
-
-
-async def test_the_tap_stays_when_it_is_the_only_leg_that_works(make: Make, kernel: FakeKernel) -> None:
-    tap = await begun(kernel, make())
-    client, cycles, kernel.state = kernel.client, kernel.cycles, "DA"
-    for attempt in (tap.open(), tap.copy(None), tap.require_local()):
-        with pytest.raises(DiskError, match="the local device has failed"):
-            await attempt
-    assert (kernel.client, kernel.cycles) == (client, cycles), "md would take the failed leg back"
-    client.write(0, block(1))
-
-
-async def test_md_that_does_not_get_on_is_not_waited_for(
-    make: Make, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(catching_up, "STALLED_SECONDS", 0.01)
-    kernel.state, kernel.action = "Aa", "frozen"
-    tap = make()
-    with pytest.raises(DiskError, match=r"the tap of xvda up to date, and got no further.*`frozen`"):
-        await tap.open()
-    first, kernel.state, kernel.action = kernel.client, "AA", "idle"
-    await tap.open()
-    assert kernel.client is first, "md may have gone on: it was not taken from it"
-
-
-@pytest.mark.parametrize("what", ["connect", "protect", "accept"])
-async def test_a_disk_is_as_before_when_the_first_open_fails(make: Make, kernel: FakeKernel, what: str) -> None:
-    tap = make()
-    kernel.fails = {what}
-    with pytest.raises(DiskError, match=f"{what} has failed"):
-        await tap.open()
-    assert (kernel.kind, kernel.tap, kernel.devices) == ("linear", None, {})
-    assert not tap.is_open
-    kernel.fails.clear()
-    await tap.open()
-    assert kernel.kind == "raid"
-    assert len(marked(kernel)) == 16
-
-
-@pytest.mark.parametrize("kind", ["error", "", None])
-async def test_a_disk_that_leads_nowhere_is_refused(make: Make, kernel: FakeKernel, kind: str | None) -> None:
-    kernel.kind = kind
-    with pytest.raises(DiskError, match="remus-db1-xvda is"):
-        await make().open()
-    assert not kernel.devices
 
 
 async def test_a_refused_write_ends_the_connection(make: Make, kernel: FakeKernel) -> None:
@@ -366,38 +228,3 @@ async def test_sessions_that_end_under_writes_harm_nobody(make: Make, kernel: Fa
     ending.set()
     await task
     assert not kernel.worker._leg_lost
-
-
-async def test_close_leaves_a_linear_disk_and_no_map(make: Make, kernel: FakeKernel) -> None:
-    tap = await begun(kernel, make())
-    name, path = tap.map_id, tap._map_path
-    kernel.fails = {"linear"}
-    with pytest.raises(DiskError, match="linear has failed"):
-        await tap.close()
-    kernel.client.write(0, block(1))
-    kernel.fails.clear()
-    await tap.close()
-    await tap.close()
-    assert (kernel.kind, path.exists(), tap._socket.exists()) == ("linear", False, False)
-    with pytest.raises(DiskError, match="not open"):
-        _ = tap.map_id
-    await tap.open()
-    assert tap.map_id != name
-
-
-async def test_a_device_that_has_grown_is_protected_as_a_whole(
-    make: Make, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    sizes = {"now": SIZE}
-    monkeypatch.setattr(tap_module, "geometry", lambda device, domain: (sizes["now"], BLOCK))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    disk = Disk("db1", "xvda", Path("/dev/vg0/db1"), tmp_path / "x.md", tmp_path / "x.journal")
-    taps = DiskTaps([disk], tmp_path / "run", TapLimits())
-    domain = Domain("db1", 3, "", GuestType.PVH, 0, (), (Vbd("xvda", str(disk.mapper)),))
-    (tap,) = await taps.of(domain)
-    await tap.open()
-    sizes["now"] = 2 * SIZE
-    assert await taps.of(domain) == (tap,)  # while it is protected its mirror has the size that it has
-    await tap.close()
-    (tap,) = await taps.of(domain)
-    assert tap.facts.size == 2 * SIZE

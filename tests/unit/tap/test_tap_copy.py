@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fake_kernel import FakeKernel
+from tap_steps import SIZE, Make
 from xxhash import xxh3_128_digest
 
 from remus_agent.adapters.disk import nbd_device, tap_worker
@@ -20,8 +20,6 @@ from remus_agent.protocol.disk.operations import Extent
 from tests import deadline
 
 REGION = 64 * 1024
-SIZE = 16 * REGION
-Make = Callable[..., NbdTap]
 
 
 async def received(tap: NbdTap, theirs: bytearray) -> list[Extent]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fake_kernel import FakeKernel
+from tap_steps import ROOT, SIZE, Make
 
 from remus_agent.adapters.disk import tap_process
 from remus_agent.adapters.disk.map_file import open_map
@@ -22,10 +23,7 @@ from remus_agent.protocol.disk.operations import Extent
 from remus_agent.protocol.disk.tap_log import TapLog
 from tests import deadline
 
-ROOT = Path(__file__).resolve().parents[3]
 REGION = 64 * 1024
-SIZE = 16 * REGION
-Make = Callable[..., NbdTap]
 
 
 @pytest.fixture

@@ -4,72 +4,31 @@ wrong."""
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fake_xen import DOMID, NAME, UUID, FakeXen
+from fake_xen import DOMID, NAME, UUID
+from helper_setting import CONFIG, Setting
 from watcher import Watcher
 
 from remus_agent.adapters.xen import helper_source, helper_stream
 from remus_agent.adapters.xen import structs as s
 from remus_agent.adapters.xen.helper_source import HelperSource
 from remus_agent.errors import GuestEnded, HypervisorError, RefusedError, StreamError
-from remus_agent.ports import Checkpoint, Domain, GuestType
+from remus_agent.ports import Domain, GuestType
 from remus_agent.protocol.stream.constants import DomainType
 from remus_agent.protocol.stream.epoch import parse_epoch
 from remus_agent.protocol.stream.preamble import parse_preamble
 from remus_agent.protocol.stream.reader import StreamReader
-
-CONFIG = json.dumps({"c_info": {"type": "pv", "name": NAME}})
-FAKE = Path(__file__).with_name("fake_save_helper.py")
-
-
-class Setting:
-    """A guest, a supervisor and a helper with a plan."""
-
-    def __init__(self, folder: Path, watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.xen = FakeXen()
-        self.xen.logdirty = True  # what the helper has switched on
-        self.watcher = watcher
-        self.helper = folder / "libxl-save-helper"
-        self.helper.write_text(f'#!/bin/sh\nexec {sys.executable} -I {FAKE} "$@"\n')
-        self.helper.chmod(0o755)
-        self.cleaned, self.started = folder / "cleaned", folder / "started"
-        self._monkeypatch = monkeypatch
-        self.plan()
-
-    def plan(self, **plan: Any) -> None:
-        plan |= {"cleaned": str(self.cleaned), "started": str(self.started)}
-        self._monkeypatch.setenv("FAKE_HELPER", json.dumps(plan))
-
-    def source(self) -> HelperSource:
-        domain = Domain(NAME, DOMID, UUID, GuestType.PV, 4 * self.xen.tot_pages, ())
-        return HelperSource(self.xen.libs, domain, CONFIG, self.watcher.path, self.helper)
-
-    @asynccontextmanager
-    async def begun(self, *, seeded: bool = True) -> AsyncIterator[HelperSource]:
-        source = self.source()
-        try:
-            await source.begin()
-            if seeded:
-                async for _ in source.seed():
-                    pass
-            yield source
-        finally:
-            await source.close()
+from remus_agent.source_ports import Checkpoint
 
 
 @pytest.fixture
-def setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setting]:
-    with Watcher(tmp_path / "supervisor.sock") as watcher:
-        yield Setting(tmp_path, watcher, monkeypatch)
+def setting(tmp_path: Path, watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> Setting:
+    return Setting(tmp_path, watcher, monkeypatch)
 
 
 async def take(source: HelperSource, epoch: int = 1, at_barrier: Callable[[], None] = lambda: None) -> Checkpoint:

@@ -1,4 +1,4 @@
-"""Makes the project's `pair` package importable, and reaches the hosts through the lab's own ssh_config.
+"""For the tests of every scenario: the project's `pair` package is importable, the hosts are reached by the lab's own ssh_config.
 
 Testinfra reads an inventory without templating it, so the lab's cannot be used by it.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import testinfra
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from pair.hosts import HOSTS, ssh_config
 

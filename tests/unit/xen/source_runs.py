@@ -1,0 +1,36 @@
+"""A source of a faked guest, seeded and asked for a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fake_xen import DOMID, NAME, UUID, FakeXen
+from watcher import Watcher
+
+from remus_agent.adapters.xen.source import XenSource
+from remus_agent.ports import Domain, GuestType
+from remus_agent.source_ports import Checkpoint
+
+
+def source_of(xen: FakeXen, supervisor: Path) -> XenSource:
+    domain = Domain(NAME, DOMID, UUID, GuestType.PVH, 4 * len(xen.gfns), ())
+    return XenSource(xen.libs, domain, b"preamble", supervisor)
+
+
+@asynccontextmanager
+async def begun(xen: FakeXen, watcher: Watcher, *, seeded: bool = True) -> AsyncIterator[XenSource]:
+    source = source_of(xen, watcher.path)
+    await source.begin()
+    try:
+        if seeded:
+            async for _ in source.seed():
+                pass
+        yield source
+    finally:
+        await source.close()
+
+
+async def take(source: XenSource, at_barrier: Callable[[], None] = lambda: None) -> Checkpoint:
+    return await source.checkpoint(1, at_barrier, 0.2)
