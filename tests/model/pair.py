@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from remus_agent.adapters.sim.costs import SimCosts
 from remus_agent.adapters.sim.disk import SimTaps, SimVolume
 from remus_agent.adapters.sim.hypervisor import SimHypervisor
 from remus_agent.adapters.sim.local import LoopClock, SimAnnouncer, SimDisk, SimEvents, SimOutput, SimOutputs, SimPauses
@@ -38,6 +39,7 @@ class Host:
     volumes: dict[str, list[SimVolume]] = field(default_factory=dict)
     taps: SimTaps | None = None
     replicas: SimReplicas | None = None
+    costs: SimCosts | None = None
     stores: SimStores = field(init=False)
     pauses: SimPauses = field(init=False)
 
@@ -83,6 +85,7 @@ class Pair:
                 host.taps,
                 host.announcer,
                 pauses=host.pauses,
+                costs=host.costs,
             ),
             host.outputs,
             backup,
