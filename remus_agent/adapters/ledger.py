@@ -13,17 +13,23 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 from remus_agent.adapters.proc import Proc, Times
 from remus_agent.cost_ports import Cost, Part
 
 log = logging.getLogger(__name__)
 
+PATIENCE: Final = 2.0
+"""Seconds for the kernel to answer. It waits for a lock of the process that it is asked about, and that may wait for a disk."""
 FRESH_SECONDS: Final = 10.0
 """For how long the memory of a process is taken as read: the kernel goes through all of its pages for it, which takes some
 hundred microseconds for a tap."""
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +183,17 @@ class Entry:
 
 
 class Ledger:
-    """Of one agent. now: monotonic seconds."""
+    """Of one agent. now: monotonic seconds. patience: seconds for the kernel to answer."""
 
-    def __init__(self, proc: Proc | None = None, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, proc: Proc | None = None, now: Callable[[], float] = time.monotonic, patience: float = PATIENCE
+    ) -> None:
         self._proc = proc or Proc()
         self._now = now
+        self._patience = patience
+        # Its own: who commits to a journal must never wait for a thread that waits here.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._late: asyncio.Future[Any] | None = None
         self._lock = threading.Lock()
         self._open: dict[Entry, tuple[str, Part]] = {}
         self._ended: defaultdict[tuple[str, Part], Used] = defaultdict(Used)
@@ -205,13 +217,26 @@ class Ledger:
 
     async def of(self, guests: Collection[str]) -> Mapping[Part, Cost] | None:
         """As the port says."""
-        return await asyncio.to_thread(self._of, frozenset(guests))
+        return await self._ask(self._of, frozenset(guests))
 
     async def shared(self) -> Cost | None:
         """As the port says."""
-        return await asyncio.to_thread(self._beside)
+        return await self._ask(self._beside)
 
-    # In a thread: the kernel may have to wait for a lock of a process that it is asked about
+    async def _ask(self, question: Callable[_P, _T | None], *args: _P.args, **_: _P.kwargs) -> _T | None:
+        """None, too, while the thread does not get on."""
+        if self._late is not None and not self._late.done():
+            return None
+        asked = asyncio.get_running_loop().run_in_executor(self._thread, question, *args)
+        try:
+            async with asyncio.timeout(self._patience):
+                return await asyncio.shield(asked)
+        except TimeoutError:
+            self._late = asked
+            log.warning("what protections cost is not known: the kernel has not answered within %g s", self._patience)
+            return None
+
+    # In the thread
 
     def _of(self, guests: frozenset[str]) -> Mapping[Part, Cost] | None:
         found: defaultdict[Part, Cost] = defaultdict(Cost)

@@ -193,6 +193,35 @@ def test_what_cannot_be_read_is_not_known(
     assert of(ledger, "web1") == {"disks": Cost(1.0, 10 * KIB)}
 
 
+def test_a_kernel_that_does_not_answer_is_not_waited_for(
+    kernel: FakeProc, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor asked again before it has: a status says the rest, and says it at once."""
+    caplog.set_level(logging.WARNING)
+    kernel.process(TAP, 1.0, kib=10)
+    path = kernel.root / f"{TAP}/smaps_rollup"
+    path.unlink()
+    os.mkfifo(path)
+    ledger = Ledger(Proc(kernel.root), patience=0.2)
+    ledger.open("web1", "disks").process(TAP)
+
+    async def ask() -> None:
+        assert await ledger.of(["web1"]) is None
+        before = time.monotonic()
+        assert [await ledger.of(["web1"]), await ledger.shared()] == [None, None]
+        assert time.monotonic() - before < 0.1
+        assert len(caplog.records) == 1
+        path.write_text("Pss: 10 kB\n")  # the one who reads gets it, and goes on
+        path.unlink()
+        kernel.process(TAP, 1.0, kib=10)
+        async with asyncio.timeout(20):
+            while await ledger.of(["web1"]) is None:
+                await asyncio.sleep(0.01)
+        assert await ledger.of(["web1"]) == {"disks": Cost(1.0, 10 * KIB)}
+
+    asyncio.run(ask())
+
+
 def test_who_works_for_a_guest_does_not_depend_on_being_counted(
     kernel: FakeProc, ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
