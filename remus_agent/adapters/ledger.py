@@ -241,10 +241,11 @@ class Ledger:
     def _of(self, guests: frozenset[str]) -> Mapping[Part, Cost] | None:
         found: defaultdict[Part, Cost] = defaultdict(Cost)
         try:
-            for (guest, part), used in self._all(lambda guest: guest in guests):
+            for (_, part), used in self._all(lambda guest: guest in guests):
                 found[part] += Cost(used.threads + used.processes, used.held + used.process_bytes)
         except (OSError, ValueError) as error:
-            return self._unknown(error)
+            self._unknown(error)
+            return None
         self._failing = False
         return {part: found[part] for part in sorted(found)}
 
@@ -256,7 +257,8 @@ class Ledger:
                 raise ValueError("the agent does not find itself")
             resident = self._proc.resident()
         except (OSError, ValueError) as error:
-            return self._unknown(error)
+            self._unknown(error)
+            return None
         # Each of them is counted in whole ticks, so that their difference may seem to go back by some.
         with self._lock:
             self._shared = max(self._shared, times.own - inside.threads)

@@ -292,7 +292,7 @@ class DirtyBitmap:
         self.words[:] = 0
 
     @property
-    def bytes(self) -> int:
+    def held_bytes(self) -> int:
         """Of memory."""
         return self._pages * s.PAGE_SIZE
 

@@ -98,7 +98,7 @@ class HelperSource(SourceThread):
         self._open_suspender(stack)
         self._stream = stream = HelperStream(self._tot_pages * PAGE_SIZE, self._domain.name)
         stack.callback(self._stream.close)
-        self._entry.holds(lambda: stream.bytes)
+        self._entry.holds(lambda: stream.held_bytes)
         self._helper = SaveHelper(self._path, self._stream.helper_fd, self._domain.domid, self._domain.name)
         self._entry.process(self._helper.pid)
         stack.callback(self._stop_helper)

@@ -70,7 +70,7 @@ class HelperStream:
         return self._theirs.fileno()
 
     @property
-    def bytes(self) -> int:
+    def held_bytes(self) -> int:
         """Of memory that are there for it now; what is in the socket's buffer is the kernel's."""
         return max(self._touched, self._filled)
 
@@ -164,12 +164,12 @@ class HelperStream:
         if left and self._start < PIECE:
             return
         self._view[:left] = self._view[self._start : self._filled]
-        self._touched = self.bytes
+        self._touched = self.held_bytes
         self._start, self._filled = 0, left
 
     def reset(self) -> None:
         """Forget everything, and give unusually much memory back."""
-        touched = self.bytes
+        touched = self.held_bytes
         if touched > KEPT:
             give_back(self._area, KEPT, -(-touched // PAGE_SIZE) * PAGE_SIZE)
         self._touched = min(touched, KEPT)

@@ -63,7 +63,7 @@ class Staging:
         self._used = 0
 
     @property
-    def bytes(self) -> int:
+    def held_bytes(self) -> int:
         """Of memory that are behind it now."""
         return max(min(len(self.pages), STAGING_KEPT), self._used) * PAGE_SIZE
 
@@ -111,8 +111,8 @@ class XenSource(SourceThread):
         self._bitmap = DirtyBitmap(self._xen.control, self._memory.frames)
         stack.callback(self._bitmap.close)
         self._staging = staging = Staging(self._memory.total)
-        bitmap_bytes = self._bitmap.bytes
-        self._entry.holds(lambda: staging.bytes + bitmap_bytes)
+        bitmap_bytes = self._bitmap.held_bytes
+        self._entry.holds(lambda: staging.held_bytes + bitmap_bytes)
         self._xen.prepare_context()
         self._open_suspender(stack)
         stack.callback(self._logdirty_off)

@@ -38,9 +38,7 @@ class SourceThread(ABC):
         self._libs, self._domain = libs, domain
         self._guard = Guard(supervisor, domain.domid, domain.uuid, domain.name)
         self._entry = entry or Entry()
-        self._thread = ThreadPoolExecutor(
-            1, thread_name_prefix=f"source {domain.name}", initializer=self._entry.thread
-        )
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"source {domain.name}", initializer=self._entry.thread)
         self._cleanup = ExitStack()
         self._suspender: Suspender | None = None
         self._closed = False

@@ -166,7 +166,7 @@ def test_what_is_shared_is_the_rest(kernel: FakeProc, ledger: Ledger) -> None:
 
 
 def test_what_is_shared_never_goes_back(kernel: FakeProc, ledger: Ledger) -> None:
-    """Whole ticks of one thread may be counted before those of the process: a counter that went back would look like a restart."""
+    """Whole ticks of a thread may be counted before those of the process: a counter that went back would look like a restart."""
     number = threading.get_native_id()
     kernel.thread(number, 4.0)
     kernel.this(10.0, 100)
@@ -178,9 +178,7 @@ def test_what_is_shared_never_goes_back(kernel: FakeProc, ledger: Ledger) -> Non
     assert found.cpu_seconds == 6.0
 
 
-def test_what_cannot_be_read_is_not_known(
-    kernel: FakeProc, ledger: Ledger, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_cannot_be_read_is_not_known(kernel: FakeProc, ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     """And is said once, not every second."""
     caplog.set_level(logging.WARNING)
     kernel.process(TAP, 1.0, kib=10)
@@ -193,9 +191,7 @@ def test_what_cannot_be_read_is_not_known(
     assert of(ledger, "web1") == {"disks": Cost(1.0, 10 * KIB)}
 
 
-def test_a_kernel_that_does_not_answer_is_not_waited_for(
-    kernel: FakeProc, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_kernel_that_does_not_answer_is_not_waited_for(kernel: FakeProc, caplog: pytest.LogCaptureFixture) -> None:
     """Nor asked again before it has: a status says the rest, and says it at once."""
     caplog.set_level(logging.WARNING)
     kernel.process(TAP, 1.0, kib=10)
@@ -214,9 +210,9 @@ def test_a_kernel_that_does_not_answer_is_not_waited_for(
         path.write_text("Pss: 10 kB\n")  # the one who reads gets it, and goes on
         path.unlink()
         kernel.process(TAP, 1.0, kib=10)
-        async with asyncio.timeout(20):
-            while await ledger.of(["web1"]) is None:
-                await asyncio.sleep(0.01)
+        late = ledger._late
+        assert late is not None
+        await asyncio.wait([late], timeout=20)
         assert await ledger.of(["web1"]) == {"disks": Cost(1.0, 10 * KIB)}
 
     asyncio.run(ask())

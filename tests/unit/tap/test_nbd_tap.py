@@ -386,9 +386,7 @@ async def test_close_leaves_a_linear_disk_and_no_map(make: Make, kernel: FakeKer
     assert tap.map_id != name
 
 
-async def test_what_it_costs(
-    make: Make, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+async def test_what_it_costs(make: Make, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The process of the tap, for as long as it is there; the next one goes on with the same counter."""
     monkeypatch.setattr(tap_module, "geometry", lambda device, domain: (SIZE, BLOCK))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

@@ -424,7 +424,7 @@ async def test_what_it_costs(setting: Setting) -> None:
         pass
     await take(source)
     open_ = (await ledger.of([NAME]) or {})["checkpoints"]
-    assert open_.memory_bytes > source._stream.bytes + (1 << 20), "a Python is more than that"
+    assert open_.memory_bytes > source._stream.held_bytes + (1 << 20), "a Python is more than that"
     assert open_.cpu_seconds > 0
     await source.close()
     closed = (await ledger.of([NAME]) or {})["checkpoints"]
@@ -437,10 +437,10 @@ async def test_memory_for_an_epoch_is_given_back(setting: Setting) -> None:
     setting.plan(pages=40, dirty=6000)
     async with setting.begun() as source:
         assert (await take(source)).pages == 6000
-        assert source._stream.bytes > 6000 * s.PAGE_SIZE
+        assert source._stream.held_bytes > 6000 * s.PAGE_SIZE
         assert bytes([101]) * 16 == bytes(source._stream._view[20 << 20 : (20 << 20) + 16])
         source._stream.reset()
-        assert source._stream.bytes == helper_stream.KEPT
+        assert source._stream.held_bytes == helper_stream.KEPT
         assert bytes(16) == bytes(source._stream._view[20 << 20 : (20 << 20) + 16])
 
 

@@ -79,11 +79,12 @@ async def test_what_it_costs(xen: FakeXen, watcher: Watcher) -> None:
     await source.begin()
     async for _ in source.seed():
         pass
+    xen.touch(3, 4)
     await take(source)
     await source._run(burn, 0.1)
     open_ = (await ledger.of([NAME]) or {})["checkpoints"]
     assert open_.cpu_seconds >= 0.05
-    assert open_.memory_bytes == len(xen.gfns) * s.PAGE_SIZE + source._bitmap.bytes
+    assert open_.memory_bytes == len(xen.gfns) * s.PAGE_SIZE + source._bitmap.held_bytes
     await source.close()
     closed = (await ledger.of([NAME]) or {})["checkpoints"]
     assert closed.cpu_seconds >= open_.cpu_seconds
