@@ -39,7 +39,7 @@ class Host:
     volumes: dict[str, list[SimVolume]] = field(default_factory=dict)
     taps: SimTaps | None = None
     replicas: SimReplicas | None = None
-    costs: SimCosts | None = None
+    costs: SimCosts = field(default_factory=SimCosts)
     stores: SimStores = field(init=False)
     pauses: SimPauses = field(init=False)
 

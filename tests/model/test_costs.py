@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from remus_agent.adapters.sim.costs import SimCosts
 from remus_agent.adapters.sim.local import LoopClock
 from remus_agent.cost_ports import Cost
 from remus_agent.observe.status import PartCost, ProtectionCost, Status
 from remus_agent.services.monitoring import Monitoring, Probes
 from tests.model.loop import run
 from tests.model.pair import Host, Pair, on, quiet, until
-
-
-def counted(pair: Pair) -> tuple[SimCosts, SimCosts]:
-    """What the kernels of both hosts count, from their agents' next start on."""
-    pair.alpha.costs, pair.beta.costs = SimCosts(), SimCosts()
-    for host in (pair.alpha, pair.beta):
-        pair.boot(host)
-    return pair.alpha.costs, pair.beta.costs
 
 
 async def status(host: Host) -> Status:
@@ -28,7 +19,7 @@ async def status(host: Host) -> Status:
 def test_each_host_says_what_it_spends() -> None:
     async def story() -> None:
         pair = Pair()
-        alpha, beta = counted(pair)
+        alpha, beta = pair.alpha.costs, pair.beta.costs
         await pair.protect()
         alpha.by_guest["web1"] = {"checkpoints": Cost(3.0, 8192), "disks": Cost(1.25, 4096)}
         beta.by_guest["web1"] = {"copy": Cost(2.0, 1000)}
@@ -51,7 +42,6 @@ def test_an_epoch_counts_until_it_is_applied() -> None:
 
     async def story() -> None:
         pair = Pair()
-        _, beta = counted(pair)
         await pair.protect()
         copy = on(pair.beta).backup.copy_of("web1")
         assert copy is not None
@@ -66,7 +56,6 @@ def test_an_epoch_counts_until_it_is_applied() -> None:
         before = copy.committed_epoch
         pair.guest.write(1, b"changed")
         await until(lambda: copy.committed_epoch > before + 2, "some epochs")
-        assert beta.by_guest == {}
         kept = copy.held["copy"]
         assert max(seen) > kept + 4096
         await on(pair.alpha).unprotect("web1", force=False, timeout=60, progress=quiet)
@@ -78,8 +67,7 @@ def test_an_epoch_counts_until_it_is_applied() -> None:
 def test_no_protection_has_no_cost() -> None:
     async def story() -> None:
         pair = Pair()
-        alpha, _ = counted(pair)
-        alpha.by_guest["web1"] = {"checkpoints": Cost(3.0, 0)}
+        pair.alpha.costs.by_guest["web1"] = {"checkpoints": Cost(3.0, 0)}
         assert (await status(pair.alpha)).cost is None
         await pair.protect()
         assert (await status(pair.alpha)).cost is not None
@@ -92,9 +80,8 @@ def test_no_protection_has_no_cost() -> None:
 def test_what_is_not_known_is_null_and_the_rest_goes_on() -> None:
     async def story() -> None:
         pair = Pair()
-        alpha, _ = counted(pair)
         await pair.protect()
-        alpha.readable = False
+        pair.alpha.costs.readable = False
         found = await status(pair.alpha)
         assert (found.state, found.cost) == ("protected", None)
         assert (await on(pair.alpha).agent())["shared_cost"] is None
@@ -109,9 +96,8 @@ def test_what_is_shared() -> None:
 
     async def story() -> None:
         pair = Pair()
-        alpha, beta = counted(pair)
         await pair.protect()
-        alpha.rest = beta.rest = Cost(7.0, 1 << 20)
+        pair.alpha.costs.rest = pair.beta.costs.rest = Cost(7.0, 1 << 20)
         assert (await on(pair.alpha).agent())["shared_cost"] == {"cpu_seconds": 7.0, "memory_bytes": 1 << 20}
         copy = on(pair.beta).backup.copy_of("web1")
         assert copy is not None
@@ -128,7 +114,6 @@ def test_a_disks_epoch_counts_until_it_is_applied() -> None:
 
     async def story() -> None:
         pair = Pair(("xvda",))
-        counted(pair)
         await pair.protect()
         copy = on(pair.beta).backup.copy_of("web1")
         assert copy is not None
