@@ -81,13 +81,22 @@ agent:
     peers:
       description: Other agents by name, each with C(address) and where known C(reachable).
       type: dict
+    shared_cost:
+      description:
+        - What the agent's own process uses for all guests together, or for none, C(cpu_seconds) since it started and
+          C(memory_bytes) now; none where that is not known.
+      type: dict
     watchdog:
       description:
         - Of the host's watchdog, none where it is off. C(armed) and C(seconds); C(guests), for which it is armed; C(problem), why
           it is not as it should be, or none.
       type: dict
 domains:
-  description: Status of each guest; empty where the agent does not know O(name).
+  description:
+    - Status of each guest; empty where the agent does not know O(name).
+    - C(cost) is what this host spends on its protection alone, C(cpu_seconds) of dom0's processors since the agent started and
+      C(memory_bytes) of dom0 now, and in C(parts) the same of each C(part), which is C(checkpoints), C(copy) or C(disks); none
+      where nothing is protected. The event loop, which all guests share, is not in it but in RV(agent.shared_cost).
   returned: success
   type: list
   elements: dict

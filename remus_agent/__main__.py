@@ -23,6 +23,7 @@ from remus_agent.adapters.journal import directory
 from remus_agent.adapters.journal.file import FileJournals
 from remus_agent.adapters.journal.guests import GuestFiles
 from remus_agent.adapters.journal.pauses import PauseFiles
+from remus_agent.adapters.ledger import Ledger
 from remus_agent.adapters.net.announce import BridgeAnnouncer
 from remus_agent.adapters.net.output_buffers import PlugOutputBuffers
 from remus_agent.adapters.transport import tcp, tls
@@ -78,8 +79,9 @@ async def _run(settings: Config) -> None:
         if encryption is not None:
             encryption.warn()
         clock = SystemClock()
-        hypervisor = GroupHypervisor(XenHypervisor(settings.paths.supervisor_socket), settings.groups)
-        service = _compose(settings, events, encryption, hypervisor, clock)
+        ledger = Ledger()
+        hypervisor = GroupHypervisor(XenHypervisor(settings.paths.supervisor_socket, ledger), settings.groups)
+        service = _compose(settings, events, encryption, hypervisor, clock, ledger)
         replication = settings.replication
         listeners = [(replication.listen, replication.peer_ips, service.backup.on_connection)]
         if replication.second is not None:
@@ -154,6 +156,7 @@ def _compose(
     encryption: tls.MutualTls | None,
     hypervisor: GroupHypervisor,
     clock: SystemClock,
+    ledger: Ledger,
 ) -> AgentService:
     numbers = Settings(
         host=settings.host.name,
@@ -190,7 +193,9 @@ def _compose(
             announcer=announcer,
             events=events,
             clock=clock,
-            replicas=GroupReplicas(FileReplicas(disks, DiskMapping(disks, settings.paths.state)), settings.groups),
+            replicas=GroupReplicas(
+                FileReplicas(disks, DiskMapping(disks, settings.paths.state), ledger=ledger), settings.groups
+            ),
         ),
         numbers,
     )
@@ -200,7 +205,7 @@ def _compose(
         store=GuestFiles(settings.paths.state / "guests"),
         events=events,
         clock=clock,
-        taps=GroupTaps(DiskTaps(disks, settings.paths.run, TapLimits()), settings.groups),
+        taps=GroupTaps(DiskTaps(disks, settings.paths.run, TapLimits(), ledger), settings.groups),
         announcer=announcer,
         witness=_witness(settings),
         second=_second(settings, encryption),
@@ -208,6 +213,7 @@ def _compose(
         # Also where it is off now: an agent that was killed may have left it armed.
         pauses=PauseFiles(settings.paths.state / "paused"),
         watchdog=XenWatchdog(Control(libs.load()), settings.paths.run / "watchdog.json"),
+        costs=ledger,
     )
     paths = {name: str(address) for name, address in settings.replication.second_paths.items()}
     return AgentService(numbers, peers, ports, GroupOutputs(PlugOutputBuffers()), backup, paths, release.running())

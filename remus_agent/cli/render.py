@@ -136,7 +136,19 @@ def status(one: Mapping[str, Any]) -> str:
                 *((f"disk {text(disk.get('vdev'))}", _disk(disk)) for disk in one.get("disks") or ()),
             ]
         pairs += [(f"member {text(guest.get('domain'))}", _member(guest, one)) for guest in one.get("members") or ()]
+        if one.get("cost"):
+            pairs.append(("cost on this host", _cost(one["cost"])))
     return facts(pairs)
+
+
+def _cost(cost: Mapping[str, Any]) -> str:
+    """Processor time and memory, and what they are for."""
+    shown = f"{duration(cost.get('cpu_seconds') or 0)} of processor time, {size(cost.get('memory_bytes') or 0)}"
+    parts = [
+        f"{text(each.get('part'))} {duration(each.get('cpu_seconds') or 0)}, {size(each.get('memory_bytes') or 0)}"
+        for each in cost.get("parts") or ()
+    ]
+    return shown + (f" ({'; '.join(parts)})" if parts else "")
 
 
 def _member(guest: Mapping[str, Any], group: Mapping[str, Any]) -> str:
@@ -162,6 +174,8 @@ def agent(answer: Mapping[str, Any]) -> str:
         head += "\n" + facts([("TLS", _tls(answer["tls"]))])
     if "watchdog" in answer:
         head += "\n" + facts([("watchdog", _watchdog(answer["watchdog"]))])
+    if answer.get("shared_cost"):
+        head += "\n" + facts([("shared by all guests", _cost(answer["shared_cost"]))])
     peers = answer.get("peers") or {}
     if not peers:
         return head + "\nNo peers are configured."

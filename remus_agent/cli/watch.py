@@ -1,7 +1,7 @@
 """`remusctl watch`: all guests of this host, again and again: what they do now, and how fast.
 
-On a terminal it repaints one page, which has room in 80 columns; elsewhere it prints a line for each guest at each look, with
--o json an object, until it is interrupted.
+On a terminal it repaints one page, which has room in 80 columns and shows more in WIDE ones; elsewhere it prints a line for each
+guest at each look, with -o json an object, until it is interrupted.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ _WIDTHS: Final = (
     *(("SENT", 6), ("HELD", 6), ("ACK", 6)),
 )
 """Together 78 columns. Names are cut to it, figures never."""
+_COST_WIDTHS: Final = (("CPU", 6), ("MEM", 6))
+"""What a protection costs this host: of one processor, and memory."""
+WIDE: Final = 92
+"""Columns of a terminal that has room for these, too."""
 _TIMEOUT: Final = 10.0
 _UP: Final = (b"k", b"\x1b[A", b"\x1bOA")
 _DOWN: Final = (b"j", b"\x1b[B", b"\x1bOB")
@@ -62,10 +66,13 @@ def watch(client: Client, options: argparse.Namespace, _: ProgressLines) -> int:
 
 @dataclass
 class Rates:
-    """Epochs a second of each guest, from two looks at it. Times in seconds of one clock."""
+    """Epochs a second of each guest, and what part of one processor its protection takes, from two looks at it. Times in seconds
+    of one clock."""
 
     _last: dict[str, tuple[float, int, object]] = field(default_factory=dict)
     _rates: dict[str, float | None] = field(default_factory=dict)
+    _used: dict[str, tuple[float, float]] = field(default_factory=dict)
+    _busy: dict[str, float | None] = field(default_factory=dict)
 
     def take(self, guests: Sequence[Mapping[str, Any]], now: float) -> None:
         """A look at all of them."""
@@ -78,10 +85,24 @@ class Rates:
             if before is not None and session is not None and before[2] == session and now > before[0]:
                 self._rates[name] = (epoch - before[1]) / (now - before[0])
         self._last = seen
+        self._take_costs(guests, now)
+
+    def _take_costs(self, guests: Sequence[Mapping[str, Any]], now: float) -> None:
+        used = {str(one.get("domain")): (now, one["cost"]["cpu_seconds"]) for one in guests if one.get("cost")}
+        self._busy = {}
+        for name, (at, seconds) in used.items():
+            before = self._used.get(name)
+            if before is not None and at > before[0] and seconds >= before[1]:  # less: another agent has begun to count
+                self._busy[name] = (seconds - before[1]) / (at - before[0])
+        self._used = used
 
     def of(self, guest: Mapping[str, Any]) -> float | None:
         """Of one guest; None: not known yet."""
         return self._rates.get(str(guest.get("domain")))
+
+    def busy(self, guest: Mapping[str, Any]) -> float | None:
+        """Processors that its protection takes of this host; None: not known yet."""
+        return self._busy.get(str(guest.get("domain")))
 
 
 def _paint(client: Client, screen: Screen, interval: float) -> None:
@@ -126,11 +147,12 @@ def page(
     ]
     if problem:
         lines.append([Span(f"NO ANSWER, what follows is old: {text(problem)}", 31)])
-    lines.append([Span(_row([name for name, _ in _WIDTHS]).ljust(columns), _HEAD)])
+    wide = columns >= WIDE
+    lines.append([Span(_row([name for name, _ in _columns(wide=wide)]).ljust(columns), _HEAD)])
     foot: Line = [Span("q ends; up and down, k and j move" if first or len(guests) > 1 else "q ends", _DIM)]
     room = rows - len(lines) - 1
     for at, guest in enumerate(guests[first:], first):
-        shown = _guest(guest, rates)
+        shown = _guest(guest, rates, wide=wide)
         left = len(guests) - at
         if len(shown) > room - (left > 1):
             if room > 0:
@@ -143,9 +165,13 @@ def page(
     return [*lines, foot]
 
 
-def _guest(one: Mapping[str, Any], rates: Rates) -> list[Line]:
+def _columns(*, wide: bool) -> tuple[tuple[str, int], ...]:
+    return (*_WIDTHS, *_COST_WIDTHS) if wide else _WIDTHS
+
+
+def _guest(one: Mapping[str, Any], rates: Rates, *, wide: bool) -> list[Line]:
     state = text(one.get("state"))
-    cells = _cells(one, rates)
+    cells = _cells(one, rates, wide=wide)
     row = _row(cells)
     start = _WIDTHS[0][1] + 1
     lines: list[Line] = [
@@ -162,10 +188,10 @@ def _guest(one: Mapping[str, Any], rates: Rates) -> list[Line]:
     return lines
 
 
-def _cells(one: Mapping[str, Any], rates: Rates) -> list[str]:
+def _cells(one: Mapping[str, Any], rates: Rates, *, wide: bool) -> list[str]:
     rate, ack = rates.of(one), one.get("last_ack_age")
     primary = one.get("role") == "primary"
-    return [
+    cells = [
         text(one.get("domain")),
         text(one.get("state")),
         text(one.get("epoch")) if one.get("role") != "none" else "-",
@@ -175,6 +201,15 @@ def _cells(one: Mapping[str, Any], rates: Rates) -> list[str]:
         _short(one.get("bytes_last")) if primary else "-",
         _short(one.get("held_bytes")) if primary else "-",
         "-" if ack is None else duration(ack),
+    ]
+    return cells + _costs(one, rates) if wide else cells
+
+
+def _costs(one: Mapping[str, Any], rates: Rates) -> list[str]:
+    busy, cost = rates.busy(one), one.get("cost")
+    return [
+        "-" if busy is None else f"{100 * busy:.1f}%",
+        _short(cost.get("memory_bytes")) if cost else "-",
     ]
 
 
@@ -190,8 +225,9 @@ def _pause(milliseconds: float) -> str:
 
 def _row(cells: Sequence[str]) -> str:
     """Names and states to the left, figures to the right."""
-    left = [f"{cell:<{width}.{width}}" for cell, (_, width) in zip(cells[:2], _WIDTHS[:2], strict=True)]
-    right = [f"{cell:>{width}}" for cell, (_, width) in zip(cells[2:], _WIDTHS[2:], strict=True)]
+    widths = _columns(wide=len(cells) > len(_WIDTHS))
+    left = [f"{cell:<{width}.{width}}" for cell, (_, width) in zip(cells[:2], widths[:2], strict=True)]
+    right = [f"{cell:>{width}}" for cell, (_, width) in zip(cells[2:], widths[2:], strict=True)]
     return " ".join([*left, *right])
 
 
@@ -242,10 +278,11 @@ def _print(client: Client, options: argparse.Namespace) -> int:
         at = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         for one in guests:
             if options.output == "json":
-                print(entry({"time": at, "epochs_per_second": rates.of(one), **one}, "json"))
+                found = {"time": at, "epochs_per_second": rates.of(one), "processors": rates.busy(one), **one}
+                print(entry(found, "json"))
             else:
                 works = "".join(f"  {what} {rest.strip()}" for what, _, _, rest in _works(one))
-                print(f"{at} {_row(_cells(one, rates)).rstrip()}{works}")
+                print(f"{at} {_row(_cells(one, rates, wide=True)).rstrip()}{works}")
         sys.stdout.flush()
         if options.once:
             return 0

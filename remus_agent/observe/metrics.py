@@ -53,6 +53,7 @@ def families(view: HostView) -> Iterator[Metric]:
         *_of_guests(view.guests),
         *_of_disks(view.guests),
         *_of_members(view.guests),
+        *_of_costs(view),
         *_of_epochs(view.guests),
     ):
         if family.samples:
@@ -240,6 +241,37 @@ def _of_members(guests: Iterable[GuestView]) -> Iterator[Metric]:
             if guest.status.role == "primary":
                 down.add_metric(series, member.down_ms_last / 1000)
     yield from (memory, down)
+
+
+def _of_costs(view: HostView) -> Iterator[Metric]:
+    labels = ("domain", "part")
+    cpu = CounterMetricFamily(
+        "remus_protection_cpu_seconds",
+        "Processor time of dom0 for the protection of this guest alone, since the agent started.",
+        labels=labels,
+    )
+    memory = GaugeMetricFamily(
+        "remus_protection_memory_bytes", "Memory of dom0 for the protection of this guest alone.", labels=labels
+    )
+    for guest in view.guests:
+        for each in guest.status.cost.parts if guest.status.cost is not None else ():
+            series = (guest.status.domain, each.part)
+            cpu.add_metric(series, each.cpu_seconds)
+            memory.add_metric(series, each.memory_bytes)
+    yield from (cpu, memory)
+    shared = CounterMetricFamily(
+        "remus_shared_cpu_seconds",
+        "Processor time of the agent's process for all guests together, or for none.",
+        labels=(),
+    )
+    if view.shared_cpu_seconds is not None:
+        shared.add_metric((), view.shared_cpu_seconds)
+    yield shared
+    yield _single(
+        "remus_shared_memory_bytes",
+        "Memory of the agent's process for all guests together, or for none.",
+        view.shared_memory_bytes,
+    )
 
 
 def _of_epochs(guests: Iterable[GuestView]) -> Iterator[Metric]:

@@ -96,6 +96,31 @@ class MemberStatus(msgspec.Struct, frozen=True, kw_only=True):
     down_ms_last: float = 0.0
 
 
+class PartCost(msgspec.Struct, frozen=True):
+    """part: `checkpoints`, on its primary: the thread that takes them, its staging and bitmap, Xen's save helper for a PV guest.
+    `copy`, on its backup: the thread that feeds it, `xl restore` and what that starts, the memory of an epoch before it is
+    applied. `disks`: on its primary the processes of the write taps, on its backup the threads that write the disks, and the
+    memory of an epoch before it is applied. cpu_seconds, memory_bytes: see ProtectionCost."""
+
+    part: str
+    cpu_seconds: float
+    memory_bytes: int
+
+
+class ProtectionCost(msgspec.Struct, frozen=True):
+    """What this host spends on one protection, as far as it is spent for that guest alone. cpu_seconds: processor time of dom0
+    since the agent started, in all roles that the host had since then. memory_bytes: of dom0, now; of processes their PSS, at
+    most ten seconds old. parts: the same, by what it is for.
+
+    Not in it: what guests share, above all the event loop, which encodes, encrypts, sends and receives for all of them
+    (`shared_cost` of the agent); what the kernel holds for it, such as sockets, pipes, page tables and the output that waits; the
+    memory of the guest and of its copy; what Xen does. Of a process that ended by itself, what it used after the last look."""
+
+    cpu_seconds: float
+    memory_bytes: int
+    parts: tuple[PartCost, ...] = ()
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """One domain on one host.
 
@@ -103,7 +128,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     committed. held_*: guest output that waits for an acknowledgement; dropped_packets: lost because the
     buffer was full. last_ack_age: seconds since the last acknowledgement. interval_ms: wanted time between
     checkpoints. pages_last, bytes_last (of memory), down_ms_last: of the last checkpoint. since: seconds in this state. reason:
-    why it failed or is silent. disks: those that are protected with it, on its primary. members: of a consistency group.
+    why it failed or is silent. disks: those that are protected with it, on its primary. members: of a consistency group. cost:
+    of its protection on this host; null where there is none, or nothing is known.
     """
 
     domain: str
@@ -128,6 +154,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     disks: tuple[DiskStatus, ...] = ()
     members: tuple[MemberStatus, ...] = ()
+    cost: ProtectionCost | None = None
 
     def as_dict(self) -> dict[str, object]:
         """As the control socket sends it; every field is there, null where nothing is known."""

@@ -47,7 +47,8 @@ class WatchdogView:
 
 @dataclass(frozen=True, slots=True)
 class HostView:
-    """What is None is not configured, or not known at this moment (xen_version, free_memory_bytes)."""
+    """What is None is not configured, or not known at this moment (xen_version, free_memory_bytes, shared_...). shared_...: what
+    the agent uses for all guests together, or for none."""
 
     host: str
     version: str
@@ -55,6 +56,8 @@ class HostView:
     supervisor: bool
     xen_version: str | None = None
     free_memory_bytes: int | None = None
+    shared_cpu_seconds: float | None = None
+    shared_memory_bytes: int | None = None
     certificate: CertificateView | None = None
     witness: WitnessView | None = None
     watchdog: WatchdogView | None = None

@@ -11,11 +11,13 @@ from dataclasses import asdict
 from typing import Any
 
 from remus_agent import __version__
+from remus_agent.cost_ports import Cost
 from remus_agent.errors import ConfigError
 from remus_agent.observe.status import Status
 from remus_agent.ports import OutputBuffers
 from remus_agent.relay_ports import Reserved
 from remus_agent.services.backup import BackupService
+from remus_agent.services.costing import Costing
 from remus_agent.services.defects import Defects
 from remus_agent.services.failover_trial import failover_trial
 from remus_agent.services.forgetting import Forgetting
@@ -81,7 +83,8 @@ class AgentService:
         self._protecting = Protecting(settings, peers, ports, backup, primaries, taken, roles, watchdog)
         self._probing = Probing(settings, peers, ports, primaries, taken, watchdog)
         self._pauses = Pauses(ports.pauses, clock, ports.events, settings.retry, self._protecting)
-        self._statuses = Statuses(hypervisor, clock, primaries, backup, taken, self._pauses, roles, watchdog)
+        self._costing = costing = Costing(ports.costs, backup.copies)
+        self._statuses = Statuses(hypervisor, clock, primaries, backup, taken, self._pauses, roles, watchdog, costing)
         self._forgetting = Forgetting(settings.host, ports, backup, primaries.of_guest)
         self._resumption = Resumption(peers, settings.groups, ports, primaries, roles)
         self._defects = Defects(self._resumption, clock, settings.retry)
@@ -171,11 +174,16 @@ class AgentService:
             "free_memory_kib": facts.free_memory_kib,
             "peers": {name: {"address": address} for name, address in self.peers.items()},
             "watchdog": self.watchdog(),
+            "shared_cost": None if (shared := await self.shared_cost()) is None else asdict(shared),
         }
 
     def watchdog(self) -> dict[str, Any] | None:
         """See `WatchdogKeeper.describe`."""
         return self._watchdog.describe()
+
+    async def shared_cost(self) -> Cost | None:
+        """See `Costing.shared`."""
+        return await self._costing.shared()
 
     def last_protector(self, name: str) -> PrimaryService | None:
         """What looks after a domain that is protected here, or has done so since the agent started."""

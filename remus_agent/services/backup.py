@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
 
 from remus_agent.errors import (
@@ -91,6 +91,10 @@ class BackupService:
     def copies_of(self, domain: str) -> list[Copy]:
         """All copies of a domain, the oldest first."""
         return self._copies.of(domain)
+
+    def copies(self) -> Iterator[Copy]:
+        """All copies of all domains."""
+        return self._copies.all()
 
     def working_names(self) -> frozenset[str]:
         """What the domains of all copies are called."""

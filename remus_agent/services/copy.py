@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 
+from remus_agent.cost_ports import Part
 from remus_agent.errors import AuthorityError, HypervisorError, PeerError, RefusedError, RemusError
 from remus_agent.machines.backup import TABLE, Effect, Event, State
 from remus_agent.ports import Connection, Domain
@@ -84,6 +85,11 @@ class Copy:
     def committed_epoch(self) -> int:
         """The newest one; 0: none."""
         return self._image.epoch
+
+    @property
+    def held(self) -> Mapping[Part, int]:
+        """Bytes of this agent's memory that epochs of it take at this moment."""
+        return {"copy": self._image.held_bytes, "disks": self._disks.held_bytes}
 
     @property
     def last_heard(self) -> float:

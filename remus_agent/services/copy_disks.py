@@ -46,6 +46,11 @@ class CopyDisks:
             for disk in self._disks
         }
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of memory that epochs of the disks take before they are applied."""
+        return sum(feed.held_bytes for feed in self._feeds.values())
+
     async def serve(self, connection: Connection, hello: DiskHello) -> None:
         """Take in one disk until its connection ends. Raises RefusedError when it does not belong to the session; what ends it
         later is told to on_failure."""

@@ -59,10 +59,18 @@ class CopyImage:
         self._first_commit = first_commit
         self._committed = committed
         self._acknowledge = acknowledge
+        self._arrived_bytes = 0
+        """Of an epoch after the first one, until the domain has been given its pages."""
         self._states: list[GuestState] = []
         self._guests = [GuestType(guest.guest_type) for guest in hello.guests]
         self._staged = self._parsers()
         self._digest = EpochDigest()
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of memory that it takes: what has arrived and was not given to the domain yet, and what an activation needs."""
+        states = (part for state in self._states for part in (*state.tail, *state.emulator))
+        return self._arrived_bytes + sum(map(len, states))
 
     def need_targets(self) -> CopyTargets:
         """The domains. Raises ReplicationError before all are there."""
@@ -92,6 +100,8 @@ class CopyImage:
         self._digest.update(payload)
         staged = self._staged[frame.member]
         staged.feed(payload)
+        if self.epoch > 0:
+            self._arrived_bytes += frame.payload_bytes
         if self.epoch == 0 or active(FaultName.FEED_BEFORE_COMMIT):
             await targets.feed_one(frame.member, staged.take_pages())
         elif self._digest.stream_bytes > self._hello.memory_kib * 1024 + self._settings.staging_bytes:
@@ -130,8 +140,11 @@ class CopyImage:
         self.last = end.last
         self._committed()
         lost = await self._acknowledge(MemoryAck(epoch=end.epoch, digest=digest))
+        arrived = self._arrived_bytes
         self.drop_staged()
+        self._arrived_bytes = arrived
         await targets.feed([guest.page_records for guest in staged])
+        self._arrived_bytes = 0
         self.whole = True
         await self._disks.apply()
         if lost is not None:
@@ -141,6 +154,7 @@ class CopyImage:
         """Forget what has arrived of the open epoch."""
         self._staged = self._parsers()
         self._digest = EpochDigest()
+        self._arrived_bytes = 0
 
     async def build(self, operation: str) -> None:
         """Make the domains of the committed epoch whole, which takes most of the time of an activation. Raises RemusError."""

@@ -95,7 +95,13 @@ class DiskFeed:
         self._map = ExtentMap()
         self._digest = EpochDigest()
         self._extents = 0
+        self._staged_memory = 0
         self.done.set()
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of memory that the open epoch takes, and one that is staged and not applied yet."""
+        return self._map.memory + self._staged_memory
 
     @property
     def attached(self) -> bool:
@@ -125,6 +131,7 @@ class DiskFeed:
         """The epoch was committed."""
         await self._on_replica(lambda replica: replica.apply(epoch))
         self.applied = epoch
+        self._staged_memory = 0
 
     async def stop(self, error: RemusError) -> None:
         """The session is over: tell the primary why, and wait until nothing is done to the replica any more."""
@@ -135,7 +142,7 @@ class DiskFeed:
             await self._connection.close()
         await self.done.wait()
         async with self._busy:
-            self._map = ExtentMap()
+            self._map, self._staged_memory = ExtentMap(), 0
 
     async def _take(self, connection: Connection, frame: Frame) -> None:
         if frame.type is FrameType.DISK_DATA:
@@ -202,6 +209,7 @@ class DiskFeed:
         await self._until_applied(self, end.epoch - 1)
         extents = list(self._map)
         await self._on_replica(lambda replica: replica.stage(end.epoch, extents))
+        self._staged_memory = self._map.memory
         self._map, self._digest, self._extents = ExtentMap(), EpochDigest(), 0
         self._epoch = end.epoch + 1
         self.staged = (end.epoch, digest)

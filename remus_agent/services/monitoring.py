@@ -88,7 +88,7 @@ class Monitoring:
         probes = self._probes
         facts = await self._facts_now()
         guests = [await self._guest(status) for status in await self._service.overview()]
-        watchdog = self._service.watchdog()
+        watchdog, shared = self._service.watchdog(), await self._service.shared_cost()
         return HostView(
             host=self._service.settings.host,
             version=__version__,
@@ -96,6 +96,8 @@ class Monitoring:
             supervisor=probes.supervisor(),
             xen_version=None if facts is None else facts.xen_version,
             free_memory_bytes=None if facts is None else facts.free_memory_kib * 1024,
+            shared_cpu_seconds=None if shared is None else shared.cpu_seconds,
+            shared_memory_bytes=None if shared is None else shared.memory_bytes,
             certificate=None if probes.certificate is None else await probes.certificate(),
             witness=None if probes.witness is None else probes.witness.view,
             watchdog=None if watchdog is None else WatchdogView(watchdog["armed"], watchdog["problem"] is not None),

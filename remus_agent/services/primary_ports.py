@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from msgspec import UNSET
 
+from remus_agent.cost_ports import Costs
 from remus_agent.disk_ports import Taps
 from remus_agent.fence_ports import Fencing, Watchdog
 from remus_agent.ports import Announcer, Clock, Connector, Domain, EventSink, HostFacts, Hypervisor
@@ -37,6 +38,8 @@ class PrimaryPorts:
     """None: this host has none."""
     pauses: PauseStore | None = None
     """None: no protection can be paused."""
+    costs: Costs | None = None
+    """None: what protections cost is not known."""
 
 
 def hello_for(

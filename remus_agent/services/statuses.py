@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from remus_agent.errors import DomainNotFound
 from remus_agent.observe.status import Status
 from remus_agent.ports import Clock, Hypervisor
 from remus_agent.services.backup import BackupService
+from remus_agent.services.costing import Costing
 from remus_agent.services.pausing import Pauses
 from remus_agent.services.primaries import Primaries
 from remus_agent.services.primary import is_over
@@ -30,6 +33,7 @@ class Statuses:
         pauses: Pauses,
         roles: Roles | None,
         watchdog: WatchdogKeeper,
+        costing: Costing,
     ) -> None:
         self._hypervisor = hypervisor
         self._clock = clock
@@ -39,6 +43,7 @@ class Statuses:
         self._pauses = pauses
         self._roles = roles
         self._watchdog = watchdog
+        self._costing = costing
 
     async def overview(self) -> list[Status]:
         """Every domain this agent has to do with. One that it only remembers, and that Xen has no more, is left out."""
@@ -57,11 +62,19 @@ class Statuses:
         if paused is not None:
             return paused
         if primary is not None and not (is_over(primary) and self._backup.copy_of(name) is not None):
-            return await primary_status(primary, self._clock.now(), self._watchdog.problem)
+            status = await primary_status(primary, self._clock.now(), self._watchdog.problem)
+            if is_over(primary):
+                return status
+            guests = [guest.name for guest in primary.domain.guests]
+            return msgspec.structs.replace(status, cost=await self._costing.of(guests))
         copy = self._backup.copy_of(name)
         if copy is not None:
             override = self._overrides().get(name)
-            return copy_status(copy, self._clock.now(), override)
+            status = copy_status(copy, self._clock.now(), override)
+            if status.role == "none":
+                return status
+            guests = [guest.name for guest in copy.hello.guests]
+            return msgspec.structs.replace(status, cost=await self._costing.of(guests, copy.held))
         domain = await self._hypervisor.domain(name)
         override = self._overrides().get(name)
         relayed = "left to a relay of its checkpoints" if self._taken.is_reserved(name) else None

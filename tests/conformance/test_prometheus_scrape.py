@@ -23,6 +23,7 @@ from remus_agent.adapters.http.server import HttpServer
 from remus_agent.adapters.sim.local import LoopClock
 from remus_agent.adapters.sim.witness import SimWitness
 from remus_agent.addresses import Address
+from remus_agent.cost_ports import Cost
 from remus_agent.observe.view import CertificateView
 from remus_agent.services.monitoring import Monitoring, Probes
 from remus_agent.services.witness_probe import WitnessProbe
@@ -170,6 +171,7 @@ async def test_the_dashboard_and_the_rules_on_what_agents_serve(tmp_path: Path) 
         path = configuration(tmp_path, ports)
         assert "SUCCESS" in await asyncio.to_thread(promtool, "check", "config", str(path))
         await pair.protect()
+        pair.alpha.costs.by_guest["web1"] = {"checkpoints": Cost(1.0, 8 << 20), "disks": Cost(0.5, 38 << 20)}
         server = stack.enter_context(prometheus(tmp_path, path))
 
         async def become(query: str) -> None:

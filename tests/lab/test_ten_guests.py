@@ -75,6 +75,7 @@ def test_ten_guests_live_independent_lives(guests: Sequence[SmallGuest], tmp_pat
         wait_protected(host=alone.home, guest=alone.name)
         for host in HOSTS:
             print(f"{host}\n{usage(host)}", flush=True)
+        print("\n".join(costs(guests)), flush=True)
         die(HOSTS[0], guests=[guest.name for guest in ours])
         for guest in ours:
             take_over(guest=guest.name)
@@ -98,6 +99,24 @@ def hear_of(clients: dict[str, Load], replies: int) -> None:
         return [name for name, client in clients.items() if client.acknowledged() < before[name] + replies]
 
     until(f"{replies} more replies for each client", behind, lambda names: not names, timeout=PATIENCE)
+
+
+def costs(guests: Sequence[SmallGuest]) -> list[str]:
+    """What each guest's protection costs either host, and what each agent spends for all of them together."""
+    lines = []
+    for guest in guests:
+        for host, part in ((guest.home, "checkpoints"), (guest.peer, "copy")):
+            cost = agent.status(host, guest.name)["cost"]
+            assert part in [each["part"] for each in cost["parts"]], f"{guest.name} on {host}: {cost}"
+            assert cost["cpu_seconds"] > 0, f"{guest.name} on {host}: {cost}"
+            assert cost["memory_bytes"] > 0, f"{guest.name} on {host}: {cost}"
+            lines += [priced(guest.name, host, each["part"], each) for each in cost["parts"]]
+    return lines + [priced("all", host, "shared", agent.ask(host, "agent")["shared_cost"]) for host in HOSTS]
+
+
+def priced(guest: str, host: str, part: str, cost: dict[str, Any]) -> str:
+    """One line of the table."""
+    return f"{guest:10} {host:6} {part:12} {cost['cpu_seconds']:8.2f} s  {cost['memory_bytes'] / (1 << 20):7.1f} MiB"
 
 
 def usage(host: str) -> str:

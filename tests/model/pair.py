@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from remus_agent.adapters.sim.costs import SimCosts
 from remus_agent.adapters.sim.disk import SimTaps, SimVolume
 from remus_agent.adapters.sim.hypervisor import SimHypervisor
 from remus_agent.adapters.sim.local import LoopClock, SimAnnouncer, SimDisk, SimEvents, SimOutput, SimOutputs, SimPauses
@@ -39,6 +40,7 @@ class Host:
     volumes: dict[str, list[SimVolume]] = field(default_factory=dict)
     taps: SimTaps | None = None
     replicas: SimReplicas | None = None
+    costs: SimCosts = field(default_factory=SimCosts)
     stores: SimStores = field(init=False)
     pauses: SimPauses = field(init=False)
 
@@ -132,6 +134,7 @@ class Pair(TwoHosts[Host]):
                 host.taps,
                 host.announcer,
                 pauses=host.pauses,
+                costs=host.costs,
             ),
             host.outputs,
             backup,

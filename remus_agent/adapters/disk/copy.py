@@ -63,6 +63,8 @@ class DiskCopy:
         self._unsynced = True  # whoever had the device before may have left something in its cache
         self._dead: str | None = None
         self._released: Standing | None = None
+        self.writers_seconds = 0.0
+        """Processor time of threads that were there for the time of a write."""
 
     @property
     def capacity(self) -> int:
@@ -248,7 +250,7 @@ class DiskCopy:
     def _write(self, extents: Sequence[Extent], epoch: int | None) -> None:
         left = "part of the epoch is on the device; the journal still holds all of it" if epoch else "seeding has ended"
         with self._place.doing("written", epoch=epoch, left=left):
-            write_extents(self._device, extents)
+            self.writers_seconds += write_extents(self._device, extents)
 
     def _flush(self, epoch: int) -> None:
         with self._place.doing("made durable", epoch=epoch, left="the journal still holds what was committed"):

@@ -12,6 +12,7 @@ from typing import ParamSpec, Protocol, TypeVar
 from remus_agent.adapters.disk.copy import DiskCopy
 from remus_agent.adapters.disk.failures import Place
 from remus_agent.adapters.disk.slots import Standing
+from remus_agent.adapters.ledger import Entry
 from remus_agent.disk_ports import DiskFacts
 from remus_agent.protocol.disk.operations import Extent
 
@@ -33,13 +34,18 @@ class Mapping(Protocol):
 
 class FileReplica:
     """Made by `FileReplicas.open`. Calls are carried out one after the other, in the order in which they are made, also
-    when a caller is cancelled meanwhile: what has begun in the thread is finished before the next one."""
+    when a caller is cancelled meanwhile: what has begun in the thread is finished before the next one. entry: notes what it is
+    done with."""
 
-    def __init__(self, copy: DiskCopy, place: Place, mapping: Mapping) -> None:
+    def __init__(self, copy: DiskCopy, place: Place, mapping: Mapping, entry: Entry) -> None:
         self._copy = copy
         self._place = place
         self._mapping = mapping
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"disk {place.domain} {place.vdev}")
+        self._entry = entry
+        entry.adds(lambda: copy.writers_seconds)
+        self._executor = ThreadPoolExecutor(
+            1, thread_name_prefix=f"disk {place.domain} {place.vdev}", initializer=entry.thread
+        )
         self._closed = False
 
     @property
@@ -127,6 +133,7 @@ class FileReplica:
             return
         self._closed = True
         closing = self._executor.submit(self._copy.close)
+        self._executor.submit(self._entry.close)
         self._executor.shutdown(wait=False)  # what was asked for before is still done
         await asyncio.wrap_future(closing)
 

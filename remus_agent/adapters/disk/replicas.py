@@ -15,6 +15,7 @@ from remus_agent.adapters.disk.failures import Place, Role
 from remus_agent.adapters.disk.replica import FileReplica, Mapping
 from remus_agent.adapters.disk.slots import BLOCK_BYTES, SMALLEST_BYTES, DiskJournal
 from remus_agent.adapters.journal import directory
+from remus_agent.adapters.ledger import Entry, Ledger
 from remus_agent.disk_config import Disk
 from remus_agent.disk_ports import DiskFacts
 from remus_agent.errors import DiskError, JournalError
@@ -26,12 +27,19 @@ _SYSFS: Final = Path("/sys/class/block")
 
 
 class FileReplicas:
-    """`disk_ports.Replicas` from the host's configuration."""
+    """`disk_ports.Replicas` from the host's configuration. ledger: notes what is there for which guest."""
 
-    def __init__(self, disks: Iterable[Disk], mapping: Mapping, opener: Opener = open_block_file) -> None:
+    def __init__(
+        self,
+        disks: Iterable[Disk],
+        mapping: Mapping,
+        opener: Opener = open_block_file,
+        ledger: Ledger | None = None,
+    ) -> None:
         self._disks = {(disk.domain, disk.vdev): disk for disk in disks}
         self._mapping = mapping
         self._opener = opener
+        self._ledger = ledger or Ledger()
         self._open: dict[tuple[str, str], FileReplica] = {}
         self._turns = asyncio.Semaphore(OPENED_AT_ONCE)
 
@@ -45,16 +53,26 @@ class FileReplicas:
         if config is None:
             raise _unknown(domain, disk)
         place = Place(domain, disk.vdev, config.device, Role.DEVICE)
+        entry = self._ledger.open(domain, "disks")
         async with self._turns:
-            copy = await self._recovered(config, place, disk, committed)
-        replica = FileReplica(copy, place, self._mapping)
+            try:
+                copy = await self._recovered(config, place, disk, committed, entry)
+            except BaseException:
+                entry.close()
+                raise
+        replica = FileReplica(copy, place, self._mapping, entry)
         self._open[domain, disk.vdev] = replica
         return replica
 
-    async def _recovered(self, config: Disk, place: Place, disk: DiskFacts, committed: CommitRecord | None) -> DiskCopy:
+    async def _recovered(
+        self, config: Disk, place: Place, disk: DiskFacts, committed: CommitRecord | None, entry: Entry
+    ) -> DiskCopy:
         await self._mapping.nowhere(place.domain, disk.vdev, disk.size)
-        executor = ThreadPoolExecutor(1, thread_name_prefix=f"disk {place.domain} {disk.vdev}")
+        executor = ThreadPoolExecutor(
+            1, thread_name_prefix=f"disk {place.domain} {disk.vdev}", initializer=entry.thread
+        )
         opening = executor.submit(self._open_copy, config, place, disk, committed)
+        executor.submit(entry.look)
         try:
             return await asyncio.shield(asyncio.wrap_future(opening))
         except asyncio.CancelledError:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,7 @@ from remus_agent.adapters.disk.geometry import geometry
 from remus_agent.adapters.disk.layers import Layers
 from remus_agent.adapters.disk.map_file import remove_map
 from remus_agent.adapters.disk.tap_process import A, TapProcess
+from remus_agent.adapters.ledger import Entry, Ledger
 from remus_agent.disk_config import Disk
 from remus_agent.disk_ports import CopyProgress, Digests, DiskData, DiskEnd, DiskFacts
 from remus_agent.errors import DiskError
@@ -42,7 +44,8 @@ class TapLimits:
 
 class NbdTap:
     """`disk_ports.WriteTap` of one disk. run: directory of sockets and maps, which a restart of the agent keeps. turns: bounds
-    how many taps are attached at the same time; by default nothing does. spawn: starts the tap's process."""
+    how many taps are attached at the same time; by default nothing does. spawn: starts the tap's process. entry: makes what notes
+    the one that is started."""
 
     def __init__(
         self,
@@ -52,6 +55,7 @@ class NbdTap:
         limits: TapLimits,
         turns: asyncio.Semaphore | None = None,
         spawn: tap_process.Spawn = tap_process.spawn,
+        entry: Callable[[], Entry] = Entry,
     ) -> None:
         self.facts = facts
         self._disk = disk
@@ -62,6 +66,8 @@ class NbdTap:
         self._turns = turns or asyncio.Semaphore()
         self._spawn = spawn
         self._process: TapProcess | None = None
+        self._make_entry = entry
+        self._entry = Entry()
         self._session = 0
         self._same_base = False
         self._behind = False
@@ -179,6 +185,8 @@ class NbdTap:
             await self._end_process()
         if self._process is None:
             self._process = await tap_process.start(self._setup(keep=target == "raid"), self._spawn)
+            self._entry = self._make_entry()
+            self._entry.process(self._process.pid)
         nbd: Path | None = None
         try:
             await self._command(say.Serve(), say.Done)
@@ -248,6 +256,7 @@ class NbdTap:
     async def _end_process(self) -> None:
         process, self._process = self._process, None
         if process is not None:
+            self._entry.close()
             await process.close()
 
     def _setup(self, *, keep: bool) -> say.Setup:
@@ -289,12 +298,13 @@ def _map_path(run: Path, disk: Disk) -> Path:
 
 
 class DiskTaps:
-    """`disk_ports.Taps` from the list of disks of this host."""
+    """`disk_ports.Taps` from the list of disks of this host. ledger: notes what is there for which guest."""
 
-    def __init__(self, disks: Sequence[Disk], run: Path, limits: TapLimits) -> None:
+    def __init__(self, disks: Sequence[Disk], run: Path, limits: TapLimits, ledger: Ledger | None = None) -> None:
         self._disks = {(disk.domain, disk.vdev): disk for disk in disks}
         self._run = run
         self._limits = limits
+        self._ledger = ledger or Ledger()
         self._made: dict[tuple[str, str], NbdTap] = {}
         self._turns = asyncio.Semaphore(ATTACHED_AT_ONCE)
 
@@ -349,5 +359,6 @@ class DiskTaps:
         facts = DiskFacts(vdev, size, block)
         made = self._made.get(key)
         if made is None or (made.facts != facts and not made.is_open):  # a device may grow while nobody protects it
-            self._made[key] = NbdTap(disk, facts, self._run, self._limits, self._turns)
+            entry = functools.partial(self._ledger.open, domain, "disks")
+            self._made[key] = NbdTap(disk, facts, self._run, self._limits, self._turns, entry=entry)
         return self._made[key]

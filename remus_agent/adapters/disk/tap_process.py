@@ -140,6 +140,11 @@ class TapProcess:
         self.sound = True
         self._at_barrier = threading.Lock()
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
     async def command(self, request: say.Request, kind: type[A]) -> A:
         """See `tap_messages`. Raises DiskError."""
         return (await self._commands.ask(request, kind))[0]

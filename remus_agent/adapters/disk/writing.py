@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from operator import attrgetter
@@ -32,19 +33,26 @@ def misfit(extents: Sequence[Extent], disk: DiskFacts) -> str | None:
     return None
 
 
-def write_extents(file: BlockFile, extents: Sequence[Extent]) -> None:
-    """Apply them in order, as if one after the other. Not durable yet. Raises OSError."""
+def write_extents(file: BlockFile, extents: Sequence[Extent]) -> float:
+    """Apply them in order, as if one after the other. Not durable yet. Returns the seconds of processor time that threads other
+    than the caller's took for it. Raises OSError."""
     ordered = _ordered(extents)
     runs = list(_runs(ordered if ordered is not None else extents))
     if ordered is None or len(runs) < _FEW:
         _write(file, runs)
-        return
+        return 0.0
     # A device takes several at once: one after the other would cost each its whole latency.
     share = -(-len(runs) // WRITERS)
     with ThreadPoolExecutor(WRITERS, thread_name_prefix="disk writer") as writers:
-        done = [writers.submit(_write, file, runs[at : at + share]) for at in range(0, len(runs), share)]
-    for writer in done:
-        writer.result()
+        done = [writers.submit(_written, file, runs[at : at + share]) for at in range(0, len(runs), share)]
+    return sum(writer.result() for writer in done)
+
+
+def _written(file: BlockFile, runs: Sequence[list[Extent]]) -> float:
+    """Seconds of processor time."""
+    before = time.thread_time()
+    _write(file, runs)
+    return time.thread_time() - before
 
 
 def _write(file: BlockFile, runs: Sequence[list[Extent]]) -> None:

@@ -291,6 +291,11 @@ class DirtyBitmap:
         self.words: NDArray[np.uint64] = np.frombuffer(memoryview(memory).cast("B"), np.uint64)
         self.words[:] = 0
 
+    @property
+    def held_bytes(self) -> int:
+        """Of memory."""
+        return self._pages * s.PAGE_SIZE
+
     def gfns(self) -> NDArray[np.uint64]:
         """The frames whose bits are set, ascending."""
         return set_bits(self.words)

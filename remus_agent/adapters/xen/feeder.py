@@ -55,6 +55,11 @@ class Feeder:
         finally:
             os.close(reader)
 
+    @property
+    def pid(self) -> int:
+        """Of xl, which leaves the guest's pages to a process that it starts."""
+        return self._process.pid
+
     def write(self, buffers: Sequence[Buffer]) -> None:
         """Hand the bytes to xl. Raises HypervisorError when it ended or reads nothing for too long."""
         unsent = Unsent(buffers)

@@ -20,6 +20,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
+from remus_agent.adapters.ledger import Entry
 from remus_agent.adapters.xen.helper_stream import DEEPEST, PIECE, SLACK, Found, HelperStream
 from remus_agent.adapters.xen.libs import Libraries
 from remus_agent.adapters.xen.memory import memory_changed
@@ -57,10 +58,18 @@ _T = TypeVar("_T")
 
 class HelperSource(SourceThread):
     """`source_ports.Source` of one domain. config: its configuration as JSON. supervisor: the socket of the supervisor, which
-    must be there. helper: the program."""
+    must be there. helper: the program. entry: notes what it is done with."""
 
-    def __init__(self, libs: Libraries, domain: Domain, config: str, supervisor: Path, helper: Path) -> None:
-        super().__init__(libs, domain, supervisor)
+    def __init__(
+        self,
+        libs: Libraries,
+        domain: Domain,
+        config: str,
+        supervisor: Path,
+        helper: Path,
+        entry: Entry | None = None,
+    ) -> None:
+        super().__init__(libs, domain, supervisor, entry)
         self._config, self._path = config, helper
         self._preamble: bytes | None = None
         self._abandoned = threading.Event()
@@ -88,9 +97,11 @@ class HelperSource(SourceThread):
     def _set_up(self, stack: ExitStack) -> None:
         self._tot_pages = int(self._xen.info().tot_pages)
         self._open_suspender(stack)
-        self._stream = HelperStream(self._tot_pages * PAGE_SIZE, self._domain.name)
+        self._stream = stream = HelperStream(self._tot_pages * PAGE_SIZE, self._domain.name)
         stack.callback(self._stream.close)
+        self._entry.holds(lambda: stream.held_bytes)
         self._helper = SaveHelper(self._path, self._stream.helper_fd, self._domain.domid, self._domain.name)
+        self._entry.process(self._helper.pid)
         stack.callback(self._stop_helper)
         self._quiet, self._busy = select.poll(), select.poll()
         for poll in (self._quiet, self._busy):
@@ -270,6 +281,7 @@ class HelperSource(SourceThread):
     # Ending
 
     def _stop_helper(self) -> None:
+        self._entry.look()
         if self._helper.stop(STOP):
             return
         with suppress(GuestEnded):

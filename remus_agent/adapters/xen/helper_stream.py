@@ -60,6 +60,7 @@ class HelperStream:
         )  # real memory only where it is used
         self._area, self._view = area, memoryview(area)
         self._start = self._filled = 0
+        self._touched = 0
         self._held = 0
         self.set_depth(SHALLOW)
 
@@ -67,6 +68,11 @@ class HelperStream:
     def helper_fd(self) -> int:
         """The helper's end, to be inherited by it. We keep it: the buffer belongs to this end."""
         return self._theirs.fileno()
+
+    @property
+    def held_bytes(self) -> int:
+        """Of memory that are there for it now; what is in the socket's buffer is the kernel's."""
+        return max(self._touched, self._filled)
 
     def fileno(self) -> int:
         """Readable when the helper has written something."""
@@ -158,13 +164,15 @@ class HelperStream:
         if left and self._start < PIECE:
             return
         self._view[:left] = self._view[self._start : self._filled]
+        self._touched = self.held_bytes
         self._start, self._filled = 0, left
 
     def reset(self) -> None:
         """Forget everything, and give unusually much memory back."""
-        if self._filled > KEPT:
-            used = -(-self._filled // PAGE_SIZE) * PAGE_SIZE
-            give_back(self._area, KEPT, used)
+        touched = self.held_bytes
+        if touched > KEPT:
+            give_back(self._area, KEPT, -(-touched // PAGE_SIZE) * PAGE_SIZE)
+        self._touched = min(touched, KEPT)
         self._start = self._filled = 0
 
     def close(self) -> None:

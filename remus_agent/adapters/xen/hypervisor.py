@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
+from remus_agent.adapters.ledger import Ledger
 from remus_agent.adapters.xen import domains, libs, toolstack
 from remus_agent.adapters.xen import structs as s
 from remus_agent.adapters.xen.control import Control, DomainControl
@@ -27,7 +28,7 @@ from remus_agent.adapters.xen.xenstore import XenStore
 from remus_agent.errors import DomainNotFound, HypervisorError, RefusedError
 from remus_agent.ports import Domain, GuestType, HostFacts
 from remus_agent.protocol.stream import writer
-from remus_agent.protocol.stream.preamble import renamed
+from remus_agent.protocol.stream.preamble import parse_preamble, renamed
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +53,14 @@ class _Shown:
 
 
 class XenHypervisor:
-    """`ports.Hypervisor` of this dom0. supervisor: socket of the supervisor, needed to take checkpoints.
+    """`ports.Hypervisor` of this dom0. supervisor: socket of the supervisor, needed to take checkpoints. ledger: notes what is
+    there for which guest.
 
     Raises RefusedError on a Xen release that is not supported, HypervisorError outside a dom0."""
 
-    def __init__(self, supervisor: Path) -> None:
+    def __init__(self, supervisor: Path, ledger: Ledger | None = None) -> None:
         self._supervisor = supervisor
+        self._ledger = ledger or Ledger()
         self._libs = libs.load()
         self._helper = helper_path(self._libs.version)
         self._device_model = PROGRAM
@@ -88,15 +91,17 @@ class XenHypervisor:
             reason = "it has virtual NUMA nodes" if config.get("b_info", {}).get("vnuma_nodes") else None
         if reason is not None:
             raise RefusedError(f"{domain.name} cannot be protected: {reason}", operation="protect", domain=domain.name)
+        entry = self._ledger.open(domain.name, "checkpoints")
         if domain.guest_type is GuestType.PV:
-            return HelperSource(self._libs, domain, json.dumps(config), self._supervisor, self._helper)
+            return HelperSource(self._libs, domain, json.dumps(config), self._supervisor, self._helper, entry)
         preamble = await self._run(self._preamble, domain, config)
-        return XenSource(self._libs, domain, preamble, self._supervisor)
+        return XenSource(self._libs, domain, preamble, self._supervisor, entry=entry)
 
     async def open_target(self, preamble: bytes, working_name: str) -> XenTarget:
         if await self._run(domains.named, self._store, working_name):
             raise RefusedError(f"a domain {working_name} exists already", operation="build a copy", domain=working_name)
-        target = XenTarget(self._libs, working_name)
+        guest = parse_preamble(preamble).name
+        target = XenTarget(self._libs, working_name, self._ledger.open(guest, "copy"))
         try:
             await target.start(renamed(preamble, working_name))
         except HypervisorError:

@@ -73,6 +73,11 @@ class SaveHelper:
         self._to, self._from = self._process.stdin, self._process.stdout
         os.set_blocking(self._from.fileno(), False)
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
     def fileno(self) -> int:
         """Readable when it has said something, or has ended."""
         return self._from.fileno()

@@ -22,6 +22,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from remus_agent.adapters.ledger import Entry
 from remus_agent.adapters.memory import give_back
 from remus_agent.adapters.xen.control import DirtyBitmap
 from remus_agent.adapters.xen.device_model import DeviceModel
@@ -62,6 +63,11 @@ class Staging:
         self.pages[: min(pages, STAGING_KEPT), 0] = 0  # touched, so that no page fault happens while a guest is down
         self._used = 0
 
+    @property
+    def held_bytes(self) -> int:
+        """Of memory that are behind it now."""
+        return max(min(len(self.pages), STAGING_KEPT), self._used) * PAGE_SIZE
+
     def take(self, count: int) -> Pages:
         self._used = max(self._used, count)
         return self.pages[:count]
@@ -75,7 +81,7 @@ class Staging:
 
 class XenSource(SourceThread):
     """`source_ports.Source` of one domain. supervisor: the socket of the supervisor, which must be there. device_model:
-    makes what talks to an HVM guest's QEMU."""
+    makes what talks to an HVM guest's QEMU. entry: notes what it is done with."""
 
     def __init__(
         self,
@@ -84,8 +90,9 @@ class XenSource(SourceThread):
         preamble: bytes,
         supervisor: Path,
         device_model: Callable[[int, str], DeviceModel] = DeviceModel,
+        entry: Entry | None = None,
     ) -> None:
-        super().__init__(libs, domain, supervisor)
+        super().__init__(libs, domain, supervisor, entry)
         self._preamble = preamble
         self._make_device_model = device_model if domain.guest_type is GuestType.HVM else None
         self._device_model: DeviceModel | None = None
@@ -104,7 +111,9 @@ class XenSource(SourceThread):
         self._memory.map()
         self._bitmap = DirtyBitmap(self._xen.control, self._memory.frames)
         stack.callback(self._bitmap.close)
-        self._staging = Staging(self._memory.total)
+        self._staging = staging = Staging(self._memory.total)
+        bitmap_bytes = self._bitmap.held_bytes
+        self._entry.holds(lambda: staging.held_bytes + bitmap_bytes)
         self._xen.prepare_context()
         self._open_suspender(stack)
         stack.callback(self._logdirty_off)

@@ -15,6 +15,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from remus_agent.adapters.ledger import Entry
 from remus_agent.adapters.xen.control import Control, DomainControl
 from remus_agent.adapters.xen.guard import Guard
 from remus_agent.adapters.xen.libs import Libraries
@@ -32,12 +33,13 @@ _T = TypeVar("_T")
 
 class SourceThread(ABC):
     """`source_ports.Source` of one domain, except for the preamble and an engine's own work. supervisor: the socket of the
-    supervisor, which must be there."""
+    supervisor, which must be there. entry: notes what it is done with."""
 
-    def __init__(self, libs: Libraries, domain: Domain, supervisor: Path) -> None:
+    def __init__(self, libs: Libraries, domain: Domain, supervisor: Path, entry: Entry | None = None) -> None:
         self._libs, self._domain = libs, domain
         self._guard = Guard(supervisor, domain.domid, domain.uuid, domain.name)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"source {domain.name}")
+        self._entry = entry or Entry()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"source {domain.name}", initializer=self._entry.thread)
         self._cleanup = ExitStack()
         self._suspender: Suspender | None = None
         self._closed = False
@@ -80,6 +82,7 @@ class SourceThread(ABC):
         try:
             await self._run(self._close)
         finally:
+            self._entry.close()
             self._closed = True
             self._thread.shutdown(wait=False)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar
 
+from remus_agent.adapters.ledger import Entry
 from remus_agent.adapters.xen import domains, toolstack
 from remus_agent.adapters.xen.control import Control
 from remus_agent.adapters.xen.feeder import Feeder
@@ -38,11 +39,12 @@ _T = TypeVar("_T")
 
 
 class XenTarget:
-    """`ports.Target`. Make it with `open_target` of the hypervisor."""
+    """`ports.Target`. Make it with `open_target` of the hypervisor. entry: notes what it is done with."""
 
-    def __init__(self, libs: Libraries, name: str) -> None:
+    def __init__(self, libs: Libraries, name: str, entry: Entry | None = None) -> None:
         self._libs, self._name = libs, name
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"target {name}")
+        self._entry = entry or Entry()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"target {name}", initializer=self._entry.thread)
         self._feeder: Feeder | None = None
         self._renamed: tuple[int, str] | None = None
         self._revoked = threading.Event()
@@ -95,6 +97,7 @@ class XenTarget:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
     def _close(self) -> None:
+        self._entry.close()
         self._closed = True
         self._thread.shutdown(wait=False)
 
@@ -119,6 +122,7 @@ class XenTarget:
 
     def _start(self, preamble: bytes) -> None:
         self._feeder = Feeder(self._name, STALL)
+        self._entry.process(self._feeder.pid)
         self._feeder.write([preamble])
 
     def _feed(self, buffers: Sequence[Buffer]) -> None:
@@ -127,6 +131,7 @@ class XenTarget:
     def _build(self, tail: Sequence[Buffer], emulator: Sequence[Buffer]) -> None:
         feeder = self._open_feeder()
         started = time.monotonic()
+        self._entry.look()  # xl ends
         feeder.write([*tail, writer.end_of_libxc(), *emulator, writer.end_of_libxl()])
         feeder.finish(FINISH)
         log.info("%s: built; xl took %.0f ms", self._name, (time.monotonic() - started) * 1000)
@@ -163,6 +168,7 @@ class XenTarget:
 
     def _abort(self) -> None:
         if self._feeder is not None:
+            self._entry.look()
             self._feeder.abort()
 
     def _open_feeder(self) -> Feeder:

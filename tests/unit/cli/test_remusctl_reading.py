@@ -80,6 +80,25 @@ def test_members_in_words(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) 
     assert " ".join(capsys.readouterr().out.split()).endswith("member db1: 256.0 MiB")
 
 
+def test_costs_in_words(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    parts = [
+        {"part": "checkpoints", "cpu_seconds": 700.0, "memory_bytes": 8 << 20},
+        {"part": "disks", "cpu_seconds": 3.25, "memory_bytes": 38 << 20},
+    ]
+    cost = {"cpu_seconds": 703.25, "memory_bytes": 46 << 20, "parts": parts}
+    agent.answers = lambda request: [control.encode_result(request.id, STATUS | {"cost": cost})]
+    assert cli.main(["status", "redis1"]) == 0
+    said = "cost on this host: 11m43s of processor time, 46.0 MiB (checkpoints 11m40s, 8.0 MiB; disks 3.2s, 38.0 MiB)"
+    assert " ".join(capsys.readouterr().out.split()).endswith(said)
+    shared = {"cpu_seconds": 62.0, "memory_bytes": 60 << 20}
+    agent.answers = lambda request: [control.encode_result(request.id, {"host": "alpha", "shared_cost": shared})]
+    assert cli.main(["agent"]) == 0
+    assert "shared by all guests: 1m02s of processor time, 60.0 MiB" in capsys.readouterr().out
+    agent.answers = lambda request: [control.encode_result(request.id, {"host": "alpha", "shared_cost": None})]
+    assert cli.main(["agent"]) == 0
+    assert "shared" not in capsys.readouterr().out
+
+
 def test_answers_that_lack_fields_are_shown_as_far_as_they_go(agent: FakeAgent) -> None:
     agent.answers = lambda r: [control.encode_result(r.id, {})]
     for arguments in (["list"], ["status", "a"], ["agent"], ["events"]):

@@ -14,7 +14,7 @@ from fake_agent import STATUS, FakeAgent, fails, gives
 from terminal import Terminal
 
 from remus_agent.cli import main as cli
-from remus_agent.cli.watch import Rates, bar, page
+from remus_agent.cli.watch import WIDE, Rates, bar, page
 from remus_agent.protocol import control
 
 COMMAND = [sys.executable, "-m", "remus_agent.cli.main"]
@@ -179,6 +179,37 @@ def test_rates_are_those_of_one_session() -> None:
     assert rates.of(STATUS) == 10.0
     rates.take([STATUS | {"epoch": 2, "session": "another"}], 4.0)
     assert rates.of(STATUS) is None
+
+
+def cost(seconds: float, count: int) -> dict[str, Any]:
+    return {"cost": {"cpu_seconds": seconds, "memory_bytes": count, "parts": []}}
+
+
+def test_a_wide_terminal_shows_what_a_protection_costs() -> None:
+    rates = Rates()
+    rates.take([STATUS | cost(10.0, 46 << 20)], 1.0)
+    dear = STATUS | cost(10.25, 46 << 20)
+    rates.take([dear], 3.0)
+    lines = ["".join(span.text for span in line) for line in page("alpha", [dear, SILENT], rates, "", columns=WIDE)]
+    assert lines[1].split()[-2:] == ["CPU", "MEM"]
+    assert lines[2].split()[-2:] == ["12.5%", "46M"]
+    assert lines[3].split()[-2:] == ["-", "-"]
+    assert {len(line) for line in lines[1:4]} == {WIDE}
+    narrow = ["".join(span.text for span in line) for line in page("alpha", [dear], rates, "", columns=WIDE - 1)]
+    assert narrow[1].split()[-1] == "ACK"
+    assert len(narrow[2]) == 78
+
+
+def test_a_counter_that_begins_anew_is_no_rate() -> None:
+    rates = Rates()
+    rates.take([STATUS | cost(10.0, 1)], 1.0)
+    rates.take([STATUS | cost(0.5, 1)], 2.0)
+    assert rates.busy(STATUS) is None
+    rates.take([STATUS], 3.0)
+    rates.take([STATUS | cost(0.5, 1)], 4.0)
+    assert rates.busy(STATUS) is None
+    rates.take([STATUS | cost(1.0, 1)], 5.0)
+    assert rates.busy(STATUS) == 0.5
 
 
 def test_disks_that_are_copied_have_a_bar() -> None:

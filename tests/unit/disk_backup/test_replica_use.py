@@ -19,12 +19,15 @@ from xxhash import xxh3_128_digest
 from remus_agent.adapters.disk.replica import FileReplica
 from remus_agent.adapters.disk.replicas import FileReplicas
 from remus_agent.adapters.disk.slots import Standing
+from remus_agent.adapters.ledger import Ledger
+from remus_agent.cost_ports import Cost
 from remus_agent.disk_config import Disk
 from remus_agent.disk_ports import DiskFacts, Replica, Replicas
 from remus_agent.errors import DiskError, JournalError
 from remus_agent.protocol.disk.operations import Extent, Op
 from remus_agent.protocol.disk.regions import region_bytes
 from remus_agent.store_ports import CommitRecord
+from tests.burning import burn
 
 DISK = DISKS[0]
 MAP = str(uuid.UUID(int=77))
@@ -88,6 +91,26 @@ def test_it_is_what_the_ports_say() -> None:
         assert replica.map_id is None
         assert replica.capacity == 20480
         await replica.close()
+
+    go(run)
+
+
+def test_what_it_costs() -> None:
+    """The thread that writes the disk, those that help it with many writes, and the one that opened it."""
+
+    async def run(bench: Bench) -> None:
+        ledger = Ledger()
+        bench.replicas = FileReplicas(configs(), bench.mapping, bench.files, ledger)
+        replica = await bench.open()
+        await replica.begin(MAP, A)
+        await replica._run(burn, 0.1)
+        replica._copy.writers_seconds = 0.5
+        open_ = (await ledger.of([DOMAIN]) or {})["disks"]
+        assert open_.cpu_seconds >= 0.55
+        await replica.close()
+        closed = (await ledger.of([DOMAIN]) or {})["disks"]
+        assert closed.cpu_seconds >= open_.cpu_seconds
+        assert (await ledger.shared() or Cost()).cpu_seconds > 0
 
     go(run)
 

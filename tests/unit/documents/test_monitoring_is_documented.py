@@ -9,16 +9,18 @@ from host_views import guest, host
 
 from remus_agent.observe import metrics
 from remus_agent.observe.health import OF_STATE, Marks
-from remus_agent.observe.status import DiskStatus, MemberStatus, Seeding
+from remus_agent.observe.status import DiskStatus, MemberStatus, PartCost, ProtectionCost, Seeding
 from remus_agent.observe.view import CertificateView, WatchdogView, WitnessView
 
 TEXT = (Path(__file__).resolve().parents[3] / "docs/operations.md").read_text()
 FULL = host(
     guest(disks=(DiskStatus(vdev="xvda", mode="replicating", size=1),), last_ack_age=1.0),
     guest("seeding", name="sql1", seeding=Seeding(1, 2, "pages", 1.0, 1.0)),
-    guest("ready", "backup", "db1", last_ack_age=1.0),
+    guest("ready", "backup", "db1", last_ack_age=1.0, cost=ProtectionCost(1.0, 1, (PartCost("copy", 1.0, 1),))),
     guest(name="shop", members=(MemberStatus(domain="app1", memory_kib=1),)),
     free_memory_bytes=1,
+    shared_cpu_seconds=1.0,
+    shared_memory_bytes=1,
     certificate=CertificateView(1.8e9, usable=True),
     witness=WitnessView(reachable=True, answered=1.7e9),
     watchdog=WatchdogView(armed=True, problem=False),

@@ -13,7 +13,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 
 from remus_agent.observe import metrics
 from remus_agent.observe.figures import PHASES, Distribution
-from remus_agent.observe.status import DiskStatus, MemberStatus, Seeding, State
+from remus_agent.observe.status import DiskStatus, MemberStatus, PartCost, ProtectionCost, Seeding, State
 from remus_agent.observe.view import CertificateView, HostView, WatchdogView, WitnessView
 
 FULL = host(
@@ -159,6 +159,27 @@ def test_a_member_of_a_group() -> None:
     assert value(found, "remus_member_down_seconds", domain="shop", member="app1") == 0.0125
     assert value(found, "remus_member_memory_bytes", domain="shop2", member="app1") == 2 << 20
     assert value(found, "remus_member_down_seconds", domain="shop2", member="app1") is None
+
+
+def test_what_protections_cost() -> None:
+    parts = (PartCost("checkpoints", 41.5, 8 << 20), PartCost("disks", 2.25, 38 << 20))
+    found = read(
+        host(
+            guest(cost=ProtectionCost(43.75, 46 << 20, parts)),
+            guest("ready", "backup", "db1", cost=ProtectionCost(7.0, 1 << 20, (PartCost("copy", 7.0, 1 << 20),))),
+            guest("seeding", name="sql1"),
+            shared_cpu_seconds=99.5,
+            shared_memory_bytes=60 << 20,
+        )
+    )
+    cpu, memory = "remus_protection_cpu_seconds_total", "remus_protection_memory_bytes"
+    assert value(found, cpu, domain="web1", part="checkpoints") == 41.5
+    assert value(found, cpu, domain="web1", part="disks") == 2.25
+    assert value(found, memory, domain="web1", part="disks") == 38 << 20
+    assert value(found, cpu, domain="db1", part="copy") == 7.0
+    assert {dict(labels)["domain"] for name, labels in found if name in (cpu, memory)} == {"web1", "db1"}
+    assert value(found, "remus_shared_cpu_seconds_total") == 99.5
+    assert value(found, "remus_shared_memory_bytes") == 60 << 20
 
 
 def test_phases() -> None:

@@ -12,6 +12,7 @@ from tap_steps import BLOCK, ROOT, SIZE, Make, begun, block, epoch, marked, writ
 from remus_agent.adapters.disk import catching_up
 from remus_agent.adapters.disk import tap as tap_module
 from remus_agent.adapters.disk.tap import DiskTaps, TapLimits
+from remus_agent.adapters.ledger import Ledger
 from remus_agent.disk_config import Disk
 from remus_agent.errors import DiskError
 from remus_agent.ports import Domain, GuestType, Vbd
@@ -127,6 +128,27 @@ async def test_close_leaves_a_linear_disk_and_no_map(make: Make, kernel: FakeKer
         _ = tap.map_id
     await tap.open()
     assert tap.map_id != name
+
+
+async def test_what_it_costs(make: Make, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The process of the tap, for as long as it is there; the next one goes on with the same counter."""
+    monkeypatch.setattr(tap_module, "geometry", lambda device, domain: (SIZE, BLOCK))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    disk = Disk("db1", "xvda", Path("/dev/vg0/db1"), tmp_path / "x.md", tmp_path / "x.journal")
+    ledger = Ledger()
+    taps = DiskTaps([disk], tmp_path / "run", TapLimits(), ledger)
+    (tap,) = await taps.of(Domain("db1", 3, "", GuestType.PVH, 0, (), (Vbd("xvda", str(disk.mapper)),)))
+    seconds = 0.0
+    for _ in range(2):
+        await tap.open()
+        open_ = (await ledger.of(["db1"]) or {})["disks"]
+        assert open_.memory_bytes > 4 << 20
+        assert open_.cpu_seconds > seconds
+        await tap.close()
+        gone = (await ledger.of(["db1"]) or {})["disks"]
+        seconds = gone.cpu_seconds
+        assert seconds >= open_.cpu_seconds
+        assert gone.memory_bytes == 0
 
 
 async def test_a_device_that_has_grown_is_protected_as_a_whole(

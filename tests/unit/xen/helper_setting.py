@@ -13,6 +13,7 @@ import pytest
 from fake_xen import DOMID, NAME, UUID, FakeXen
 from watcher import Watcher
 
+from remus_agent.adapters.ledger import Entry
 from remus_agent.adapters.xen.helper_source import HelperSource
 from remus_agent.ports import Domain, GuestType
 
@@ -38,9 +39,9 @@ class Setting:
         plan |= {"cleaned": str(self.cleaned), "started": str(self.started)}
         self._monkeypatch.setenv("FAKE_HELPER", json.dumps(plan))
 
-    def source(self) -> HelperSource:
+    def source(self, entry: Entry | None = None) -> HelperSource:
         domain = Domain(NAME, DOMID, UUID, GuestType.PV, 4 * self.xen.tot_pages, ())
-        return HelperSource(self.xen.libs, domain, CONFIG, self.watcher.path, self.helper)
+        return HelperSource(self.xen.libs, domain, CONFIG, self.watcher.path, self.helper, entry)
 
     @asynccontextmanager
     async def begun(self, *, seeded: bool = True) -> AsyncIterator[HelperSource]:

@@ -14,6 +14,7 @@ from fake_xen import DOMID, NAME, UUID
 from helper_setting import CONFIG, Setting
 from watcher import Watcher
 
+from remus_agent.adapters.ledger import Ledger
 from remus_agent.adapters.xen import helper_source, helper_stream
 from remus_agent.adapters.xen import structs as s
 from remus_agent.adapters.xen.helper_source import HelperSource
@@ -372,13 +373,33 @@ async def test_closing_ends_a_wait_for_the_helper(setting: Setting) -> None:
     assert setting.cleaned.exists() or not setting.xen.logdirty
 
 
+async def test_what_it_costs(setting: Setting) -> None:
+    """The helper's own time and memory, and what was read of it."""
+    ledger = Ledger()
+    setting.plan(pages=40, dirty=20)
+    source = setting.source(ledger.open(NAME, "checkpoints"))
+    await source.begin()
+    async for _ in source.seed():
+        pass
+    await take(source)
+    open_ = (await ledger.of([NAME]) or {})["checkpoints"]
+    assert open_.memory_bytes > source._stream.held_bytes + (1 << 20), "a Python is more than that"
+    assert open_.cpu_seconds > 0
+    await source.close()
+    closed = (await ledger.of([NAME]) or {})["checkpoints"]
+    assert closed.cpu_seconds >= open_.cpu_seconds
+    assert closed.memory_bytes == 0
+
+
 async def test_memory_for_an_epoch_is_given_back(setting: Setting) -> None:
     setting.xen.tot_pages = 6000
     setting.plan(pages=40, dirty=6000)
     async with setting.begun() as source:
         assert (await take(source)).pages == 6000
+        assert source._stream.held_bytes > 6000 * s.PAGE_SIZE
         assert bytes([101]) * 16 == bytes(source._stream._view[20 << 20 : (20 << 20) + 16])
         source._stream.reset()
+        assert source._stream.held_bytes == helper_stream.KEPT
         assert bytes(16) == bytes(source._stream._view[20 << 20 : (20 << 20) + 16])
 
 

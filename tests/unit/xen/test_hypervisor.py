@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from fake_xen import DOMID, NAME, UUID, FakeXen
 
+from remus_agent.adapters.ledger import Entry, Ledger
 from remus_agent.adapters.xen import domains, hypervisor
 from remus_agent.adapters.xen import structs as s
 from remus_agent.adapters.xen.control import Control, DomainControl
@@ -18,6 +19,7 @@ from remus_agent.adapters.xen.helper_source import HelperSource
 from remus_agent.adapters.xen.hypervisor import XenHypervisor
 from remus_agent.adapters.xen.suspend import Suspender
 from remus_agent.adapters.xen.xenstore import XenStore
+from remus_agent.cost_ports import Part
 from remus_agent.errors import DomainNotFound, HypervisorError, RefusedError
 from remus_agent.ports import GuestType, Vbd
 from remus_agent.protocol.stream.preamble import parse_preamble
@@ -78,6 +80,32 @@ async def test_a_source_carries_configuration_and_policy(host: XenHypervisor, xe
     assert (preamble.name, preamble.xen, len(preamble.cpuid), len(preamble.msr)) == (NAME, (4, 20), 48, 16)
     await source.close()
     await host.close()
+
+
+class Noted(Ledger):
+    """One that remembers what was opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened: list[tuple[str, Part]] = []
+
+    def open(self, guest: str, part: Part) -> Entry:
+        self.opened.append((guest, part))
+        return super().open(guest, part)
+
+
+async def test_a_copy_is_counted_for_the_guest_and_not_for_its_working_name(
+    host: XenHypervisor, tmp_path: Path
+) -> None:
+    host._ledger = ledger = Noted()
+    source = await host.open_source(await host.domain(NAME))
+    (preamble,) = source.preambles
+    await source.close()
+    (tmp_path / "xl").write_text("#!/bin/sh\nexec cat >/dev/null\n")
+    target = await host.open_target(preamble, f"{NAME}--incoming-00000000")
+    await target.abort()
+    await host.close()
+    assert ledger.opened == [(NAME, "checkpoints"), (NAME, "copy")]
 
 
 async def test_a_pv_guest_is_read_by_xens_helper(host: XenHypervisor, xen: FakeXen, tmp_path: Path) -> None:

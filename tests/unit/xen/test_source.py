@@ -11,13 +11,17 @@ from source_runs import begun, source_of, take
 from watcher import Watcher
 
 from remus_agent import faults
+from remus_agent.adapters.ledger import Ledger
 from remus_agent.adapters.xen import guard, suspend
 from remus_agent.adapters.xen import structs as s
+from remus_agent.adapters.xen.source import XenSource
 from remus_agent.errors import GuestEnded, HypervisorError, OutputBufferError, RefusedError
+from remus_agent.ports import Domain, GuestType
 from remus_agent.protocol.stream import constants as c
 from remus_agent.protocol.stream.epoch import parse_epoch
 from remus_agent.protocol.stream.reader import iter_records
 from remus_agent.protocol.stream.records import parse_page_data
+from tests.burning import burn
 
 
 def pfns(buffers: bytes) -> dict[int, int]:
@@ -28,6 +32,26 @@ def pfns(buffers: bytes) -> dict[int, int]:
             page = parse_page_data(record.body, 0)
             found.update(zip(page.pfns.tolist(), page.types.tolist(), strict=True))
     return found
+
+
+async def test_what_it_costs(xen: FakeXen, watcher: Watcher) -> None:
+    """The thread that takes checkpoints, and its staging; closed, it has no memory, and what it used counts for good."""
+    ledger = Ledger()
+    domain = Domain(NAME, DOMID, UUID, GuestType.PVH, 4 * len(xen.gfns), ())
+    source = XenSource(xen.libs, domain, b"preamble", watcher.path, entry=ledger.open(NAME, "checkpoints"))
+    await source.begin()
+    async for _ in source.seed():
+        pass
+    xen.touch(3, 4)
+    await take(source)
+    await source._run(burn, 0.1)
+    open_ = (await ledger.of([NAME]) or {})["checkpoints"]
+    assert open_.cpu_seconds >= 0.05
+    assert open_.memory_bytes == len(xen.gfns) * s.PAGE_SIZE + source._bitmap.held_bytes
+    await source.close()
+    closed = (await ledger.of([NAME]) or {})["checkpoints"]
+    assert closed.cpu_seconds >= open_.cpu_seconds
+    assert closed.memory_bytes == 0
 
 
 async def test_seeding_sends_every_frame_and_zeros_in_short(xen: FakeXen, watcher: Watcher) -> None:

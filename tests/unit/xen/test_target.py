@@ -14,6 +14,7 @@ import pytest
 from fake_xen import DOMID, FakeXen
 from streams import samples
 
+from remus_agent.adapters.ledger import Ledger
 from remus_agent.adapters.xen import feeder as feeder_module
 from remus_agent.adapters.xen import target as target_module
 from remus_agent.adapters.xen import toolstack
@@ -23,6 +24,7 @@ from remus_agent.errors import HypervisorError
 from remus_agent.protocol.stream import writer
 from remus_agent.protocol.stream.reader import iter_records
 from remus_agent.protocol.stream.records import parse_page_data
+from tests.burning import burn
 
 Script = Callable[[str], Path]
 
@@ -89,6 +91,23 @@ def test_no_xl_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(HypervisorError, match="cannot be run"):
         Feeder("web1", 1.0)
+
+
+async def test_what_it_costs(xl: Script) -> None:
+    """xl and what it starts, and the thread that feeds it; a copy that is gone has no memory."""
+    xl("cat $3 >fed")
+    ledger = Ledger()
+    target = XenTarget(FakeXen().libs, "web1--incoming", ledger.open("web1", "copy"))
+    await target.start(b"")
+    await target.feed([pages(1, 2)])
+    await target._run(burn, 0.1)
+    open_ = (await ledger.of(["web1"]) or {})["copy"]
+    assert open_.cpu_seconds >= 0.05
+    assert open_.memory_bytes > 64 << 10
+    await target.abort()
+    gone = (await ledger.of(["web1"]) or {})["copy"]
+    assert gone.cpu_seconds >= open_.cpu_seconds
+    assert gone.memory_bytes == 0
 
 
 async def test_zeros_in_short_are_fed_at_length(xl: Script) -> None:
