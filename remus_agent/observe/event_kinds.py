@@ -33,6 +33,7 @@ PROBLEMS: Final[Mapping[str, Problem]] = MappingProxyType(
         "solo": Problem("the guest runs on without a backup", "a-guest-is-solo"),
         "failed": Problem("it could not be protected, and runs as before", "protect-is-refused"),
         "orphaned": Problem("the primary is not heard, and its copy here waits", "a-host-has-died"),
+        "copy-hangs": Problem("what its primary has sent is taken in no more", "a-backup-hangs"),
         "stale": Problem("the guest ran on without this copy, which is old by now", "failover-is-refused"),
         "not-taken-over": Problem("this host asked to take it over and did not", "failover-is-refused"),
         "override": Problem("an operator ran a copy that clients may know more than", "failover-is-refused"),

@@ -258,7 +258,13 @@ class BackupService:
             await self._answer(connection, welcome)
             return
         for old in self._copies.of(hello.domain):
-            await old.disconnect()
+            if not await old.disconnect(self._settings.connect / 2):
+                raise RefusedError(
+                    f"the session before does not end: {old.hangs or 'its last epoch is still taken in'}",
+                    operation="open session",
+                    domain=hello.domain,
+                    hint=f"nothing where {self._settings.host} is only slow; else see there what hangs",
+                )
         self._older.leave_behind(hello)
         await self._older.make_room(hello, free_kib, self._replicas_of(hello.domain))
         journal = await self._ports.journals.open(hello.domain)
