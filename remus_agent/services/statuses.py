@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from remus_agent.errors import DomainNotFound
+from remus_agent.errors import DomainNotFound, RemusError
 from remus_agent.observe.status import Status
 from remus_agent.ports import Clock, Hypervisor
 from remus_agent.services.backup import BackupService
+from remus_agent.services.old_words import OldWords
 from remus_agent.services.pausing import Pauses
 from remus_agent.services.primaries import Primaries
 from remus_agent.services.primary import is_over
@@ -30,6 +31,7 @@ class Statuses:
         pauses: Pauses,
         roles: Roles | None,
         watchdog: WatchdogKeeper,
+        old_words: OldWords,
     ) -> None:
         self._hypervisor = hypervisor
         self._clock = clock
@@ -39,15 +41,26 @@ class Statuses:
         self._pauses = pauses
         self._roles = roles
         self._watchdog = watchdog
+        self._old_words = old_words
 
     async def overview(self) -> list[Status]:
-        """Every domain this agent has to do with. One that it only remembers, and that Xen has no more, is left out."""
+        """Every domain this agent has to do with. One that it only remembers, and that Xen has no more, is left out; one that
+        cannot be looked at hides no other."""
         found = []
-        for name in sorted({*self._primaries, *self._backup.names(), *self._overrides(), *self._pauses.names()}):
+        known = {
+            *self._primaries,
+            *self._backup.names(),
+            *self._overrides(),
+            *self._pauses.names(),
+            *self._old_words.names(),
+        }
+        for name in sorted(known):
             try:
                 found.append(await self.of(name))
             except DomainNotFound:
                 continue
+            except RemusError as error:
+                found.append(none_status(name, str(error)))
         return found
 
     async def of(self, name: str) -> Status:
@@ -62,6 +75,9 @@ class Statuses:
         if copy is not None:
             override = self._overrides().get(name)
             return copy_status(copy, self._clock.now(), override)
+        waiting = await self._old_words.status(name)
+        if waiting is not None:
+            return waiting
         domain = await self._hypervisor.domain(name)
         override = self._overrides().get(name)
         relayed = "left to a relay of its checkpoints" if self._taken.is_reserved(name) else None
