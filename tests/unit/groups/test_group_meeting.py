@@ -111,7 +111,7 @@ class Sized(ThreadedSource):
 async def test_members_are_copied_so_that_all_end_at_the_same_time() -> None:
     pieces = [piece async for piece in group(Sized("app1", 16), Sized("db1", 48), Sized("mq1", 16)).seed()]
     last = {piece.member: number for number, piece in enumerate(pieces)}
-    assert min(last.values()) >= len(pieces) - 3
+    assert min(last.values()) >= len(pieces) - 5
     assert [piece.done for piece in pieces] == [*range(4, 81, 4)]
     assert {piece.total for piece in pieces[-1:]} == {80}
 
@@ -208,7 +208,7 @@ async def test_pieces_say_whose_they_are_and_how_far_all_are() -> None:
     source = group(ThreadedSource("app1"), ThreadedSource("db1"))
     assert source.preambles == [b"app1", b"db1"]
     pieces = [(piece.member, piece.done, piece.total) async for piece in source.seed()]
-    assert pieces == [(0, 8, 32), (0, 16, 32), (1, 24, 32), (1, 32, 32)]
+    assert pieces == [(0, 8, 32), (1, 16, 32), (0, 24, 32), (1, 32, 32)]
 
 
 def _in_thread(meeting: MembersMeeting) -> tuple[threading.Thread, list[Any]]:
