@@ -171,8 +171,9 @@ def test_a_member_that_is_started_by_hand_while_the_group_is_stood_down_is_pause
         for host in (pair.alpha, pair.beta):
             await on(host).resume()
         await pair.protect()
-        pair.network.cut()
+        await until(lambda: _record(witness).state == "protected", "the record names the backup")
         witness.cut.add("alpha")
+        pair.network.cut()
         await until(lambda: sorted(pair.moved()) == sorted(MEMBERS), "both run on beta")
         witness.cut.clear()
         await until(lambda: on(pair.alpha)._primaries[GROUP].state.value == "stood-down", "stood down")
