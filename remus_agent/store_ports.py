@@ -49,8 +49,12 @@ class GuestRecord:
     output stays held until a new commit. override: an operator's proof by which it runs here, as long as the record in the
     witness does not say so. handed: session in which a primary has handed it over, or was about to: the guest is not resumed
     before somebody knows. starting: the working name under which it was built here, whole and paused, when it was about to run
-    from a copy; empty once it runs (`services.unfinished`). members: of a consistency group, so that
-    another configuration is noticed."""
+    from a copy; empty once it runs (`services.unfinished`). until: when the operator's word by which it was about to run is too
+    old to be acted on, by `Clock` of this boot; 0: none is. members: of a consistency group, so that another configuration is
+    noticed.
+
+    A field with a default came later than the others. While it has its default it is not written down, so a record is read by
+    every release that knows what it says."""
 
     name: str
     uuid: str
@@ -63,6 +67,7 @@ class GuestRecord:
     override: str = ""
     handed: str | None = None
     starting: str = ""
+    until: float = 0.0
     members: tuple[str, ...] = ()
 
 

@@ -27,6 +27,9 @@ def unprotect_plan(status: Mapping[str, Any], *, force: bool) -> str:
     if state == "stood-down":
         paused = f"{name} is paused here because {peer} owns it"
         return f"{paused}: it would be destroyed." if force else f"Refused without --force: {paused}."
+    if state == "starting":
+        built = f"{name} was built here to run, and never ran"
+        return f"{built}: it would be destroyed." if force else f"Refused without --force: {built}."
     end = f"The protection of {name} ({state}) would end: {peer} discards its copy first, then held output flows."
     if force:
         end += (

@@ -76,6 +76,7 @@ class Event(Enum):
     ANOTHER_OWNS = "another host owns the guest"
     GUEST_PAUSED = "the guest is paused here, and what it had sent was dropped"
     GUEST_NOT_PAUSED = "the guest could not be paused here, or what it had sent not be dropped"
+    GUEST_RUNS = "the guest runs here although another host owns it: somebody has let it go on, or started it anew"
     OWNER_RUNS = "the new owner has opened a session: it runs the guest"
     HANDED_BACK = "the new owner never ran the guest, has lost its copy, and made this host the owner again"
     GUEST_RESUMED = "the guest runs on here, its output held"

@@ -181,6 +181,13 @@ def _stood_down() -> list[Row[State, Event, Effect]]:
             for state in (_S.STANDING_DOWN, _S.STOOD_DOWN, _S.RETURNING)
         ),
         Row(_S.STOOD_DOWN, _E.OWNER_RUNS, _S.GIVING_UP, destroy, "The other one runs it: nobody needs this one."),
+        Row(
+            _S.STOOD_DOWN,
+            _E.GUEST_RUNS,
+            _S.STANDING_DOWN,
+            (_A.PAUSE_GUEST,),
+            "By hand, the whole guest or a member of a group: that changes nothing of who owns it.",
+        ),
         Row(_S.STOOD_DOWN, _E.RETRY_DUE, _S.STOOD_DOWN, wait, "Nothing new: nobody has shown that it runs the guest."),
         *(
             Row(_S.STOOD_DOWN, event, _S.STOOD_DOWN, wait, "Refused: the paused guest may be the only one there is.")

@@ -33,13 +33,16 @@ PROBLEMS: Final[Mapping[str, Problem]] = MappingProxyType(
         "solo": Problem("the guest runs on without a backup", "a-guest-is-solo"),
         "failed": Problem("it could not be protected, and runs as before", "protect-is-refused"),
         "orphaned": Problem("the primary is not heard, and its copy here waits", "a-host-has-died"),
+        "copy-hangs": Problem("what its primary has sent is taken in no more", "a-backup-hangs"),
         "stale": Problem("the guest ran on without this copy, which is old by now", "failover-is-refused"),
         "not-taken-over": Problem("this host asked to take it over and did not", "failover-is-refused"),
         "override": Problem("an operator ran a copy that clients may know more than", "failover-is-refused"),
         "standing-down": Problem("another host owns the guest, so it is paused here", "a-guest-is-stood-down"),
         "stood-down": Problem("another host owns the guest, and it is paused here", "a-guest-is-stood-down"),
-        "starting": Problem("it was taken over and waits for the witness, paused", "a-guest-is-starting"),
-        "start-unfinished": Problem("it was taken over and could not be started", "a-guest-is-starting"),
+        "starting": Problem(
+            "it was built to run here, and waits paused until it is known that it may", "a-guest-is-starting"
+        ),
+        "start-unfinished": Problem("it was built to run here and was not started", "a-guest-is-starting"),
         "in-doubt": Problem(
             "it was handed over, and nobody says whether it runs over there", "a-switchover-is-in-doubt"
         ),

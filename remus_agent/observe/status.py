@@ -52,7 +52,8 @@ is suspended, and begins again by itself. `silent`: no acknowledgement comes, th
 runs and its output is held. `stopping`: protection ends, and may still hold output. `solo`: it runs
 on unprotected, output open, and a backup is looked for. `standing-down`: another host owns it, it is being paused or
 destroyed here. `stood-down`: it is paused here, until the owner has shown that it runs it; `reason` says what is waited for.
-`starting`: it was taken over and built here, and is paused until the witness has said again that this host may run it.
+`starting`: it was taken over and built here, and is paused until the witness has said again that this host may run it; where it
+was to run by an operator's word, until he has.
 `switching`: its last epoch is on its way to the backup, which then runs it; `handed-over`: the backup was told;
 `in-doubt`: the backup has not said whether it runs it. In these three the guest is down here.
 `stale`: a copy without which the guest ran on; only an operator who accepts the loss may activate it."""

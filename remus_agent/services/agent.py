@@ -25,6 +25,7 @@ from remus_agent.services.fresh_word import fresh_word
 from remus_agent.services.hand_over import ByWord, HandOvers
 from remus_agent.services.lasting import lasting
 from remus_agent.services.making_way import MakingWay
+from remus_agent.services.old_words import OldWords
 from remus_agent.services.override import operators_word
 from remus_agent.services.pausing import Pauses
 from remus_agent.services.primaries import Primaries
@@ -32,6 +33,7 @@ from remus_agent.services.primary import PrimaryService
 from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.probing import Probing
 from remus_agent.services.protecting import Protecting, address_of
+from remus_agent.services.report import none_status
 from remus_agent.services.resumption import Resumption
 from remus_agent.services.roles import Roles, Seams
 from remus_agent.services.selftest import SelfTest
@@ -83,10 +85,15 @@ class AgentService:
         self._protecting = Protecting(settings, peers, ports, backup, primaries, taken, roles, watchdog)
         self._probing = Probing(settings, peers, ports, primaries, taken, watchdog)
         self._pauses = Pauses(ports.pauses, clock, ports.events, settings.retry, self._protecting)
+        self._old_words = old_words = OldWords(
+            hypervisor, ports.store, backup.beats, clock, settings, witnessed=roles is not None
+        )
         self._costing = costing = Costing(ports.costs, backup.copies)
-        self._statuses = Statuses(hypervisor, clock, primaries, backup, taken, self._pauses, roles, watchdog, costing)
+        self._statuses = Statuses(
+            hypervisor, clock, primaries, backup, taken, self._pauses, roles, watchdog, old_words, costing
+        )
         self._forgetting = Forgetting(settings.host, ports, backup, primaries.of_guest)
-        self._resumption = Resumption(peers, settings.groups, ports, primaries, roles)
+        self._resumption = Resumption(peers, settings, ports, primaries, roles, old_words)
         self._defects = Defects(self._resumption, clock, settings.retry)
         primaries.after_defect = self._defects.after
         self._pausing: asyncio.Task[None] | None = None
@@ -139,7 +146,11 @@ class AgentService:
             self._roles.start(found.records)
         self._watchdog.start()
         sweeping = sweep_copies(
-            hypervisor, self._ports.clock, events, lambda: found.starting | self.backup.working_names()
+            hypervisor,
+            self._ports.clock,
+            events,
+            found.unread,
+            lambda: found.starting | self.backup.working_names(),
         )
         self._sweeping = asyncio.create_task(sweeping, name="sweep copies")
         pausing = lasting(self._pauses.run, "pauses", self._ports.clock, events, self.settings.retry)
@@ -236,6 +247,7 @@ class AgentService:
         progress: Progress,
     ) -> Status:
         """Start protecting a running domain; see `Protecting.protect`."""
+        self._old_words.refuse(name, "protect")
         await self._protecting.protect(
             name,
             peer,
@@ -253,6 +265,8 @@ class AgentService:
 
     async def unprotect(self, name: str, *, force: bool, timeout: float, progress: Progress) -> Status:
         """End protection, also one that is paused; see `Protecting.unprotect`."""
+        if await self._old_words.give_up(name, force=force):
+            return none_status(name, "what was built here to run was destroyed")
         await self._pauses.forget(name, "its protection was ended for good")
         await self._protecting.unprotect(name, force=force, timeout=timeout, progress=progress)
         return await self.status(name)
@@ -294,7 +308,13 @@ class AgentService:
     ) -> Status:
         """Activate this host's copy; see `BackupService.failover`, and with a witness `Roles.failover`."""
         async with fresh_word(self._ports.clock, self.settings) as word:
-            if self._roles is not None:
+            if self._old_words.why(name) is not None:
+                await self._old_words.renew(
+                    name, word, fenced, generation=generation, session=session, accept_loss=accept_loss
+                )
+                await self._resumption.again(name)
+                self._old_words.require_finished(name)
+            elif self._roles is not None:
                 await self._roles.failover(
                     name, word, generation=generation, session=session, fenced=fenced, accept_loss=accept_loss
                 )
@@ -319,6 +339,10 @@ class AgentService:
         accept_loss: bool,
     ) -> dict[str, Any]:
         """What `failover` would do; see `failover_trial`."""
+        if self._old_words.why(name) is not None:
+            return await self._old_words.trial(
+                name, fenced, generation=generation, session=session, accept_loss=accept_loss
+            )
         return await failover_trial(
             name,
             self.backup,

@@ -48,11 +48,13 @@ class Awake:
         self._clock = clock
         self._late = late
         self._looked = self._since = clock.now()
+        self.away = 0.0
+        """The longest time between two looks, of those that were too long, in seconds."""
 
     def since(self) -> float:
         """Since when it is awake for sure, as far as looks tell; by the clock."""
         now = self._clock.now()
         if now - self._looked > self._late:
-            self._since = now
+            self._since, self.away = now, max(self.away, now - self._looked)
         self._looked = now
         return self._since

@@ -7,6 +7,7 @@ import functools
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 from remus_agent.errors import (
     AnotherOwner,
@@ -46,6 +47,7 @@ from remus_agent.services.heartbeats import HeardBeats
 from remus_agent.services.older_copies import OlderCopies
 from remus_agent.services.refusing import reason_of
 from remus_agent.services.replica_set import DomainReplicas, facts_of
+from remus_agent.services.retry_events import VainSessions
 from remus_agent.services.settings import Settings
 from remus_agent.store_ports import Journal
 
@@ -56,7 +58,7 @@ class BackupService:
     """All copies on this host."""
 
     def __init__(self, ports: BackupPorts, settings: Settings) -> None:
-        self._ports = ports
+        self._ports = ports = replace(ports, events=VainSessions(ports.events))
         self._settings = settings
         self._copies = Copies()
         self._older = OlderCopies(self._copies, ports.events)
@@ -260,7 +262,13 @@ class BackupService:
             await self._answer(connection, welcome)
             return
         for old in self._copies.of(hello.domain):
-            await old.disconnect()
+            if not await old.disconnect(self._settings.connect / 2):
+                raise RefusedError(
+                    f"the session before does not end: {old.hangs or 'its last epoch is still taken in'}",
+                    operation="open session",
+                    domain=hello.domain,
+                    hint=f"nothing where {self._settings.host} is only slow; else see there what hangs",
+                )
         self._older.leave_behind(hello)
         await self._older.make_room(hello, free_kib, self._replicas_of(hello.domain))
         journal = await self._ports.journals.open(hello.domain)

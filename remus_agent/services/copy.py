@@ -237,11 +237,26 @@ class Copy:
         if self._connection is not None and not self.stop_asked_by_peer:
             await self._connection.close()
 
-    async def disconnect(self) -> None:
-        """The primary has opened another session, so this connection is dead: end it and what it staged."""
+    async def disconnect(self, patience: float | None = None) -> bool:
+        """The primary has opened another session, so this connection is dead: end it and what it staged. False where that is not
+        over within so many seconds; None: as long as it takes."""
         if self._connection is not None and not self._disconnected.is_set():
             await self._connection.close()
-            await self._disconnected.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self._disconnected.wait()
+        return self._connection is None or self._disconnected.is_set()
+
+    @property
+    def hangs(self) -> str | None:
+        """What it does not come back from, though its primary has given up waiting for it; None: nothing."""
+        busy = 0.0 if self._connection is None or self._disconnected.is_set() else self._hearing.busy_for
+        if busy <= self._settings.ack:
+            return None
+        return (
+            f"it has been taking in epoch {self.committed_epoch + 1} for {busy:.0f} s: the journal, a disk or the toolstack does"
+            " not answer; see dmesg"
+        )
 
     # Receiving
 
@@ -305,13 +320,20 @@ class Copy:
                 await self._drop_disks()
 
     async def _heartbeat(self, connection: Connection) -> None:
-        try:
-            while True:
-                await self._clock.sleep(self._settings.heartbeat)
-                self._hearing.look()
-                await connection.send(encode(Plain(FrameType.HEARTBEAT, self.committed_epoch)))
-        except PeerError:
-            return  # the receiving side notices and reports it
+        lost = hung = False
+        while True:
+            await self._clock.sleep(self._settings.heartbeat)
+            self._hearing.look()
+            why = self.hangs
+            if why is not None and not hung:
+                log.error("%s: %s", self.hello.domain, why)
+                self._events.note(self.hello.domain, "copy-hangs", epoch=self.committed_epoch or None, reason=why)
+            hung = why is not None
+            try:
+                if not lost:
+                    await connection.send(encode(Plain(FrameType.HEARTBEAT, self.committed_epoch)))
+            except PeerError:
+                lost = True  # the receiving side notices and reports it
 
     # Ending
 

@@ -7,7 +7,6 @@ committed state to damage; its disks (`services.copy_disks`) look after an older
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -20,6 +19,7 @@ from remus_agent.protocol.replication.messages import EpochEnd, Hello, MemoryAck
 from remus_agent.protocol.stream.epoch import EpochParser
 from remus_agent.services.copy_disks import CopyDisks
 from remus_agent.services.copy_targets import CopyTargets, GuestState
+from remus_agent.services.deadlines import awake_within
 from remus_agent.services.settings import Settings
 from remus_agent.store_ports import CommitRecord, Journal
 
@@ -157,10 +157,10 @@ class CopyImage:
         self._arrived_bytes = 0
 
     async def build(self, operation: str) -> None:
-        """Make the domains of the committed epoch whole, which takes most of the time of an activation. Raises RemusError."""
+        """Make the domains of the committed epoch whole, which takes most of the time of an activation. A toolstack that hangs
+        leaves nothing that could be activated; one that was frozen with its host has the rest of its time. Raises RemusError."""
         try:
-            async with asyncio.timeout(self._settings.activate):
-                await self.targets.build(self._states)
+            await awake_within(self._settings.activate, lambda: self.targets.build(self._states))
         except TimeoutError:
             raise HypervisorError(
                 f"the toolstack did not finish the domain within {self._settings.activate:g} s",

@@ -10,7 +10,7 @@ from remus_agent.cost_ports import Cost, Costs, Part
 from remus_agent.observe.status import PartCost, ProtectionCost
 from remus_agent.services.copy import Copy
 
-_NOTHING: Final[Mapping[Part, int]] = MappingProxyType({})
+NOTHING_HELD: Final[Mapping[Part, int]] = MappingProxyType({})
 
 
 class Costing:
@@ -20,7 +20,7 @@ class Costing:
         self._costs = costs
         self._copies = copies
 
-    async def of(self, guests: Collection[str], held: Mapping[Part, int] = _NOTHING) -> ProtectionCost | None:
+    async def of(self, guests: Collection[str], held: Mapping[Part, int] = NOTHING_HELD) -> ProtectionCost | None:
         """Of the protection of these guests. held: bytes of memory that services hold for it."""
         found = None if self._costs is None else await self._costs.of(guests)
         if found is None:

@@ -1,12 +1,33 @@
-"""Sending to and hearing from the other agent, with a deadline each."""
+"""Work with a deadline: sending to and hearing from the other agent, and what must not suffer from this host's own absence."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 from remus_agent.errors import PeerTimeout
 from remus_agent.ports import Connection
 from remus_agent.protocol.replication.frames import Frame
+
+_LOOK: Final = 0.5
+
+
+async def awake_within(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    """Do the work, for so many seconds in which this host runs: each look counts for as long as it was to last, so a host that
+    was frozen, or had no time for us, has missed one look. Raises TimeoutError when the work was cancelled."""
+    task = asyncio.ensure_future(work())
+    try:
+        left = seconds
+        while left > 0 and not task.done():
+            await asyncio.wait({task}, timeout=min(_LOOK, left))
+            left -= _LOOK
+        if not task.done():
+            raise TimeoutError
+        task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def send_within(seconds: float, connection: Connection, frame: Frame, *, domain: str, of: str = "") -> None:

@@ -14,6 +14,7 @@ from remus_agent.services.kept_record import KeptRecord
 from remus_agent.services.leaving import close_disks
 from remus_agent.services.ownership import PrimaryRights
 from remus_agent.services.primary_ports import PrimaryPorts
+from remus_agent.services.retry_events import Complaints
 from remus_agent.services.session_parts import SessionParts
 from remus_agent.services.settings import Settings
 from remus_agent.services.switchover import SwitchoverRequest, ask_backup
@@ -50,6 +51,7 @@ class Departure:
         self._request = request
         self._alone = alone
         self._depart = depart
+        self._complaints = Complaints(ports.events)
 
     async def take_last(self) -> Event:
         """The last epoch, after which the guest stays down."""
@@ -114,7 +116,7 @@ class Departure:
             await close_disks(self._parts.disks_left)
         except RemusError as error:
             self._trouble.failed(error)
-            self._ports.events.note(self._domain.name, "handed-over-guest-stands", reason=str(error))
+            self._complaints.note(self._domain.name, "handed-over-guest-stands", reason=str(error))
             return Event.GUEST_STANDS
         self._trouble.reason = f"it was moved to {self._kept.now.peer}"
         return Event.GUEST_GONE

@@ -123,7 +123,7 @@ def _runs_here(hello: Hello, guest: HelloMember, running: Domain, host: str, wit
         hint = (
             f"wait: once {host} hears from the witness that {hello.host} owns the guest, it stands down by itself and can be the"
             f" backup; if `remusctl status {hello.domain}` on {host} says unprotected, its agent does not know the guest, and you"
-            " have to destroy the stale one"
+            " have to destroy the stale one; starting has its reason there"
         )
     else:
         hint = "if that is the same guest after a failover, destroy the stale one first"

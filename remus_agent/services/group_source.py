@@ -34,14 +34,18 @@ class GroupSource:
             raise
 
     async def seed(self) -> AsyncIterator[SeedRound]:
-        """One member after the other: what the first ones change meanwhile is in the first checkpoint."""
-        done, totals = 0, list(self._pages)
-        for number, source in enumerate(self._sources):
-            own = 0
-            async for piece in source.seed():
-                own, totals[number] = piece.done, piece.total
-                yield replace(piece, done=done + own, total=sum(totals), member=number)
-            done += own
+        """A piece of the member that is least far, and so on, so that all end at about the same time: what one changes while
+        another is still copied is in the first checkpoint, for which all of them are down."""
+        done, totals = [0] * len(self._sources), list(self._pages)
+        left = {number: source.seed() for number, source in enumerate(self._sources)}
+        while left:
+            number = min(left, key=lambda each: done[each] / max(totals[each], 1))
+            piece = await anext(left[number], None)
+            if piece is None:
+                del left[number]
+                continue
+            done[number], totals[number] = piece.done, piece.total
+            yield replace(piece, done=sum(done), total=sum(totals), member=number)
 
     async def checkpoint(
         self, epoch: int, at_barrier: AtBarrier, timeout: float, *, stay_down: bool = False

@@ -93,7 +93,9 @@ class ByWord:
         async def before_run(copy: Copy) -> None:
             nonlocal noted
             try:
-                await self._store.save(active_record(copy, starting=copy.working_name, override=proof()))
+                await self._store.save(
+                    active_record(copy, starting=copy.working_name, override=proof(), until=word.until)
+                )
                 noted = copy
             except RemusError as error:
                 log.error("%s: would not be finished by the next agent: %s", copy.hello.domain, error)
@@ -230,7 +232,7 @@ class HandOvers:
             return  # it will ask
 
 
-def active_record(copy: Copy, *, starting: str = "", override: str = "") -> GuestRecord:
+def active_record(copy: Copy, *, starting: str = "", override: str = "", until: float = 0.0) -> GuestRecord:
     """That the guest runs here from a copy, without a witness, or is about to; see `GuestRecord`."""
     return GuestRecord(
         name=copy.hello.domain,
@@ -243,6 +245,7 @@ def active_record(copy: Copy, *, starting: str = "", override: str = "") -> Gues
         output_limit_bytes=0,
         override=override,
         starting=starting,
+        until=until,
         members=copy.hello.member_names,
     )
 

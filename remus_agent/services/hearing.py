@@ -1,4 +1,4 @@
-"""When a backup has last heard its primary, and for how long it has listened in vain."""
+"""When a backup has last heard its primary, for how long it has listened in vain, and for how long it did not get to listen."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class Hearing:
         self._clock = clock
         self._silence = silence
         self._listening_since: float | None = None
+        self._busy_since = clock.now()
 
     async def receive(self, connection: Connection, epoch: int | None) -> Frame:
         """The next frame. epoch: committed last, for the error. Raises PeerError, ReplicationError."""
@@ -26,7 +27,7 @@ class Hearing:
         try:
             frame = await receive_within(self._silence, connection, "primary", domain=self._domain, epoch=epoch)
         finally:
-            self._listening_since = None
+            self._listening_since, self._busy_since = None, self._clock.now()
         self.last_heard = self._clock.now()
         return frame
 
@@ -42,3 +43,9 @@ class Hearing:
         if self._listening_since is None:
             return 0.0
         return self._clock.now() - max(self.last_heard, self._listening_since, awake)
+
+    @property
+    def busy_for(self) -> float:
+        """Seconds for which something that was heard is taken in by now, while this host was awake; 0: we listen."""
+        awake = self._awake.since()
+        return 0.0 if self._listening_since is not None else self._clock.now() - max(self._busy_since, awake)

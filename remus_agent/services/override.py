@@ -18,6 +18,7 @@ from remus_agent.ports import Domain
 from remus_agent.services.authority import Authority
 from remus_agent.services.backup import BackupService
 from remus_agent.services.copy import Copy
+from remus_agent.services.fresh_word import LOOK_AGAIN, FreshWord
 from remus_agent.services.hand_over import BeforeRun
 from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.takeover_notes import TakeoverNotes
@@ -57,11 +58,12 @@ class Overrides:
         self,
         copy: Copy,
         activate: Callable[[BeforeRun], Awaitable[Copy]],
+        word: FreshWord,
         fenced: Mapping[str, str],
         why: RemusError,
     ) -> GuestRecord:
-        """Activate the copy, and note it when it is built and before it runs. activate: calls what it is given then. why: what
-        the witness says, or that it does not. Raises RemusError."""
+        """Activate the copy, and note it when it is built and before it runs. activate: calls what it is given then. word: the
+        operator's, with his proof (fenced). why: what the witness says, or that it does not. Raises RemusError."""
         name = copy.hello.domain
         record = replace(
             self._notes.record(copy, "active", copy.hello.generation + 2),
@@ -71,8 +73,9 @@ class Overrides:
 
         async def before_run(built: Copy) -> None:
             nonlocal noted
-            await self._notes.override_starts(built, record)
+            await self._notes.override_starts(built, record, word.until)
             noted = True
+            word.require(name, "failover", LOOK_AGAIN)
 
         try:
             await activate(before_run)
@@ -84,13 +87,12 @@ class Overrides:
         self._ports.events.note(
             name, "override", generation=copy.generation, fenced=dict(fenced), possible_loss=True, because=why.message
         )
-        self._say(record)
         return record
 
     async def reconcile(self, record: GuestRecord) -> None:
         """Have the record in the witness say what is the case, as soon as it can be asked; then the guest is protected again."""
         name = record.name
-        self._say(record)
+        self.say(record)
         if active(FaultName.OVERRIDE_UNRECORDED):
             return
         reason = f"override, a possible loss: an operator had proof that {record.override}"
@@ -133,7 +135,8 @@ class Overrides:
             if copy.running is not None:
                 self._backup.hand_out(copy)
 
-    def _say(self, record: GuestRecord) -> None:
+    def say(self, record: GuestRecord) -> None:
+        """What is to be said of a guest that runs here by override, until `reconcile` is through."""
         self.words[record.name] = (
             f"runs by an operator's word that {record.override}; what clients were told after the copy may be lost; the witness"
             " does not know of it yet"

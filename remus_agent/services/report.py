@@ -113,7 +113,7 @@ def copy_status(copy: Copy, now: float, override: str | None = None) -> Status:
         committed_epoch=copy.committed_epoch,
         last_ack_age=round(now - copy.last_heard, 3),
         since=round(now - copy.since, 3),
-        reason=override or copy.reason,
+        reason=override or copy.hangs or copy.reason,
         members=tuple(
             MemberStatus(domain=guest.name, memory_kib=guest.memory_kib)
             for guest in (copy.hello.guests if copy.hello.grouped else ())

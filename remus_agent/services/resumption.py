@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from remus_agent.errors import DomainNotFound, RefusedError
-from remus_agent.protocol.groups import Groups, member_working_name
+from remus_agent.protocol.groups import member_working_name
+from remus_agent.services.old_words import OldWords
 from remus_agent.services.primaries import Primaries
 from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.roles import Roles
+from remus_agent.services.settings import Settings
 from remus_agent.services.unfinished import Unfinished
 from remus_agent.store_ports import STOOD_DOWN, GuestRecord
 
@@ -20,38 +22,48 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class OnRecord:
     """What was found. records: of all guests that something is to be done about. kept: names of guests whose taps stay. starting:
-    working names of those that were about to run here."""
+    working names of those that were about to run here. unread: guests whose record cannot be read."""
 
     records: tuple[GuestRecord, ...]
     kept: frozenset[str]
     starting: frozenset[str]
+    unread: frozenset[str]
 
 
 class Resumption:
-    """Of one host. peers: their addresses. groups: those that are configured. roles: None without a witness."""
+    """Of one host. peers: their addresses. roles: None without a witness."""
 
     def __init__(
         self,
         peers: Mapping[str, str],
-        groups: Groups,
+        settings: Settings,
         ports: PrimaryPorts,
         primaries: Primaries,
         roles: Roles | None,
+        old_words: OldWords,
     ) -> None:
         self._peers = peers
-        self._groups = groups
+        self._groups = settings.groups
         self._ports = ports
         self._primaries = primaries
         self._roles = roles
         self._unfinished = Unfinished(
-            ports.hypervisor, ports.store, ports.events, ports.announcer, witnessed=ports.witness is not None
+            ports.hypervisor,
+            ports.store,
+            ports.events,
+            ports.announcer,
+            ports.clock,
+            settings,
+            old_words,
+            witnessed=roles is not None,
         )
 
     async def run(self) -> OnRecord:
         """Where a protection is on record that cannot be resumed (its peer is not configured, its record is damaged), its guest
         keeps its taps: output is held then, and its tap stays as it is too. Raises RemusError."""
         loaded = await self._ports.store.load_all()
-        kept = {error.domain for error in loaded.damaged if error.domain is not None}
+        unread = frozenset(error.domain for error in loaded.damaged if error.domain is not None)
+        kept = {*unread}
         for error in loaded.damaged:
             log.error("%s", error)
             self._ports.events.note(error.domain or "?", "record-damaged", reason=str(error))
@@ -65,7 +77,7 @@ class Resumption:
         for record in records:
             if await self._resume(record):
                 kept.update((record.name, *record.members))
-        return OnRecord(tuple(records), frozenset(kept), starting)
+        return OnRecord(tuple(records), frozenset(kept), starting, unread)
 
     async def again(self, name: str) -> None:
         """Go on with one guest whose protection has ended here although it is on record. Raises RemusError."""

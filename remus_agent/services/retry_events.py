@@ -1,7 +1,9 @@
 """Which steps of a guest that looks for its backup again and again are worth an event.
 
-An attempt every few seconds, for days, would push everything else out of the ring of events. So an attempt is noted once, and
-that it has failed when the reason is another one; the next event says how many attempts there were of which none was noted.
+An attempt every few seconds, for days, would push everything else out of the ring of events. So an attempt is noted once,
+however far it gets before the guest is protected, and that it has failed when the reason is another one; the next event says how
+many attempts there were of which none was noted. The same holds for what cannot be done to a guest and is tried again
+(`Complaints`), and on the backup for sessions that end before anything was committed (`VainSessions`).
 """
 
 from __future__ import annotations
@@ -9,13 +11,16 @@ from __future__ import annotations
 from typing import Any, Final
 
 from remus_agent.machines.primary import State
+from remus_agent.ports import EventSink
 
 _ATTEMPTS: Final = {
     State.RECONNECTING: State.SILENT,
     State.GOING_SOLO: State.SILENT,
     State.SEEKING: State.SOLO,
+    State.RESEEDING: State.SILENT,
+    State.REPROTECTING: State.SOLO,
 }
-"""States that are left again within a moment, and the one from which they come and to which they lead back."""
+"""Steps of an attempt, and the state from which they come and to which they lead back when it fails."""
 _LOOKS: Final = frozenset({State.RECONNECTING, State.SEEKING})
 """Attempts to reach the backup."""
 
@@ -55,3 +60,51 @@ class RetryEvents:
         if then in _ATTEMPTS:
             return then in self._noted
         return then is self._waits and then is self._last and reason == self._reason
+
+
+class Complaints:
+    """Of one guest: errors of what is tried again until it succeeds."""
+
+    def __init__(self, events: EventSink) -> None:
+        self._events = events
+        self._noted: dict[str, str] = {}
+
+    def note(self, domain: str, event: str, *, reason: str) -> None:
+        """It has failed."""
+        if self._noted.get(event) != reason:
+            self._noted[event] = reason
+            self._events.note(domain, event=event, reason=reason)
+
+    def over(self, event: str) -> None:
+        """It has succeeded."""
+        self._noted.pop(event, None)
+
+
+class VainSessions:
+    """`ports.EventSink` for a backup: notes of each domain once that its primary opens sessions, and when one ends without a
+    commit only a reason that is another one than the last time."""
+
+    def __init__(self, inner: EventSink) -> None:
+        self._inner = inner
+        self._primaries: dict[str, object] = {}
+        """Of the newest session that was noted."""
+        self._reasons: dict[str, object] = {}
+        """Why the last session ended that has committed nothing, while there was no other one since."""
+        self._unnoted: dict[str, int] = {}
+
+    def note(self, domain: str, event: str, *, epoch: int | None = None, **detail: object) -> None:
+        if event == "receiving":
+            if domain in self._reasons and self._primaries.get(domain) == detail.get("primary"):
+                self._unnoted[domain] = self._unnoted.get(domain, 0) + 1
+                return
+            self._primaries[domain] = detail.get("primary")
+        elif event == "discarded" and epoch is None:
+            reason = detail.get("reason", detail.get("because"))
+            if domain in self._reasons and self._reasons[domain] == reason:
+                return
+            self._reasons[domain] = reason
+        elif event == "ready":
+            self._reasons.pop(domain, None)
+        if event in ("discarded", "ready") and (attempts := self._unnoted.pop(domain, 0)):
+            detail["attempts"] = attempts
+        self._inner.note(domain, event=event, epoch=epoch, **detail)

@@ -188,25 +188,22 @@ class Roles:
             raise refused(why, name) from why
 
         def activate(before_run: BeforeRun) -> Awaitable[Copy]:
-            async def noted(built: Copy) -> None:
-                await before_run(built)
-                word.require(name, "failover", LOOK_AGAIN)
-
             return self._backup.failover(
                 name,
-                noted,
+                before_run,
                 generation=generation,
                 session=session,
                 fenced=fenced,
                 accept_loss=accept_loss,
             )
 
-        record = await self._overrides.activate(copy, activate, fenced, why)
+        record = await self._overrides.activate(copy, activate, word, fenced, why)
         self.resume_override(record)
         return copy
 
     def resume_override(self, record: GuestRecord) -> None:
         """A guest that was activated by override, by an earlier agent or just now, and that runs here."""
+        self._overrides.say(record)
         self._go_on(lambda: self._overrides.reconcile(record), f"reconcile {record.name}")
 
     def second_path_problem(self, peer: str) -> str | None:

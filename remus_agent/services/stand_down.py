@@ -16,6 +16,7 @@ from remus_agent.services.kept_record import KeptRecord
 from remus_agent.services.leaving import close_disks
 from remus_agent.services.ownership import PrimaryRights
 from remus_agent.services.primary_ports import PrimaryPorts
+from remus_agent.services.retry_events import Complaints
 from remus_agent.services.session_parts import SessionParts
 from remus_agent.services.trouble import Trouble
 from remus_agent.store_ports import STOOD_DOWN
@@ -46,6 +47,7 @@ class StandDown:
         self._output = output
         self._hypervisor = ports.hypervisor
         self._events = ports.events
+        self._complaints = Complaints(ports.events)
         self._clock = ports.clock
         self._rights = rights
         self._parts = parts
@@ -67,15 +69,18 @@ class StandDown:
         if active(FaultName.DESTROY_AT_ONCE):
             return Event.OWNER_RUNS
         try:
-            await self._hypervisor.pause(self._domain)
+            now = await self._there()
+            self._output.follow(now)
+            await self._hypervisor.pause(now)
             await self._output.drop()
         except DomainNotFound as error:
             log.warning("%s: is gone: %s", self._domain.name, error)
             return Event.GUEST_ENDED
         except RemusError as error:
             log.error("%s: cannot be paused: %s", self._domain.name, error)
-            self._events.note(self._domain.name, "stale-guest-not-paused", reason=str(error))
+            self._complaints.note(self._domain.name, "stale-guest-not-paused", reason=str(error))
             return Event.GUEST_NOT_PAUSED
+        self._complaints.over("stale-guest-not-paused")
         return Event.GUEST_PAUSED
 
     async def await_owner(self) -> Event:
@@ -90,20 +95,26 @@ class StandDown:
             return asked
         if self._owner_runs.is_set():
             return Event.OWNER_RUNS
-        if await self._is_gone():
+        try:
+            if not await self._hypervisor.is_paused(await self._there()):
+                return Event.GUEST_RUNS
+        except DomainNotFound:
             return Event.GUEST_ENDED
+        except RemusError as error:
+            log.warning("%s: whether it is still there, paused, is not known: %s", self._domain.name, error)
         return Event.HANDED_BACK if await self._rights.handed_back(generation) else Event.RETRY_DUE
 
     async def resume(self) -> Event:
         """It was given back: it runs on. Its output stays held."""
         try:
-            if await self._is_gone():
-                return Event.GUEST_ENDED
+            now = await self._there()
             disks = await self._parts.disks_left()
             if disks is not None:
                 await disks.open()  # first of all: the guest's writes wait for it
-            await self._hypervisor.resume(self._domain)  # where it was handed over, it is down for its last epoch
-            await self._hypervisor.unpause(self._domain)
+            await self._hypervisor.resume(now)  # where it was handed over, it is down for its last epoch
+            await self._hypervisor.unpause(now)
+        except DomainNotFound:
+            return Event.GUEST_ENDED
         except RemusError as error:
             log.error("%s: cannot go on: %s", self._domain.name, error)
             return Event.RESUME_FAILED
@@ -120,18 +131,17 @@ class StandDown:
             await close_disks(self._parts.disks_left)
         except RemusError as error:
             log.error("%s: cannot be destroyed: %s", self._domain.name, error)
-            self._events.note(self._domain.name, "stale-guest-stands", reason=str(error))
+            self._complaints.note(self._domain.name, "stale-guest-stands", reason=str(error))
             return Event.STALE_GUEST_STANDS
         return Event.STALE_GUEST_GONE
 
-    async def _is_gone(self) -> bool:
-        try:
-            return (await self._hypervisor.domain(self._domain.name)).uuid != self._domain.uuid
-        except DomainNotFound:
-            return True
-        except RemusError as error:
-            log.warning("%s: whether it is still there is not known: %s", self._domain.name, error)
-            return False
+    async def _there(self) -> Domain:
+        """The guest as it is now: somebody may have started it anew, or members of a group. Raises DomainNotFound when it is
+        gone, and another RemusError when that is not known."""
+        now = await self._hypervisor.domain(self._domain.name)
+        if now.uuid != self._domain.uuid:
+            raise DomainNotFound("another domain has taken its name", domain=now.name)
+        return now
 
 
 async def destroy_stale(domain: Domain, hypervisor: Hypervisor, outputs: OutputBuffers) -> None:

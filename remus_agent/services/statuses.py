@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from remus_agent.errors import DomainNotFound
+from remus_agent.cost_ports import Part
+from remus_agent.errors import DomainNotFound, RemusError
 from remus_agent.observe.status import Status
 from remus_agent.ports import Clock, Hypervisor
 from remus_agent.services.backup import BackupService
-from remus_agent.services.costing import Costing
+from remus_agent.services.costing import NOTHING_HELD, Costing
+from remus_agent.services.old_words import OldWords
 from remus_agent.services.pausing import Pauses
 from remus_agent.services.primaries import Primaries
 from remus_agent.services.primary import is_over
@@ -33,6 +35,7 @@ class Statuses:
         pauses: Pauses,
         roles: Roles | None,
         watchdog: WatchdogKeeper,
+        old_words: OldWords,
         costing: Costing,
     ) -> None:
         self._hypervisor = hypervisor
@@ -43,16 +46,27 @@ class Statuses:
         self._pauses = pauses
         self._roles = roles
         self._watchdog = watchdog
+        self._old_words = old_words
         self._costing = costing
 
     async def overview(self) -> list[Status]:
-        """Every domain this agent has to do with. One that it only remembers, and that Xen has no more, is left out."""
+        """Every domain this agent has to do with. One that it only remembers, and that Xen has no more, is left out; one that
+        cannot be looked at hides no other."""
         found = []
-        for name in sorted({*self._primaries, *self._backup.names(), *self._overrides(), *self._pauses.names()}):
+        known = {
+            *self._primaries,
+            *self._backup.names(),
+            *self._overrides(),
+            *self._pauses.names(),
+            *self._old_words.names(),
+        }
+        for name in sorted(known):
             try:
                 found.append(await self.of(name))
             except DomainNotFound:
                 continue
+            except RemusError as error:
+                found.append(none_status(name, str(error)))
         return found
 
     async def of(self, name: str) -> Status:
@@ -63,22 +77,28 @@ class Statuses:
             return paused
         if primary is not None and not (is_over(primary) and self._backup.copy_of(name) is not None):
             status = await primary_status(primary, self._clock.now(), self._watchdog.problem)
-            if is_over(primary):
-                return status
             guests = [guest.name for guest in primary.domain.guests]
-            return msgspec.structs.replace(status, cost=await self._costing.of(guests))
+            return status if is_over(primary) else await self._with_cost(status, guests)
         copy = self._backup.copy_of(name)
         if copy is not None:
             override = self._overrides().get(name)
-            status = copy_status(copy, self._clock.now(), override)
-            if status.role == "none":
-                return status
             guests = [guest.name for guest in copy.hello.guests]
-            return msgspec.structs.replace(status, cost=await self._costing.of(guests, copy.held))
+            return await self._with_cost(copy_status(copy, self._clock.now(), override), guests, copy.held)
+        waiting = await self._old_words.status(name)
+        if waiting is not None:
+            return waiting
         domain = await self._hypervisor.domain(name)
         override = self._overrides().get(name)
         relayed = "left to a relay of its checkpoints" if self._taken.is_reserved(name) else None
         return none_status(domain.name, override or relayed or self._as_member(name))
+
+    async def _with_cost(
+        self, status: Status, guests: Sequence[str], held: Mapping[Part, int] = NOTHING_HELD
+    ) -> Status:
+        """See `Costing.of`; who has nothing to do with these guests any more pays nothing for them."""
+        if status.role == "none":
+            return status
+        return msgspec.structs.replace(status, cost=await self._costing.of(guests, held))
 
     def _as_member(self, name: str) -> str | None:
         """Who looks after a guest that is not asked for by its own name."""

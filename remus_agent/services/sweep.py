@@ -9,7 +9,7 @@ from typing import Final
 from remus_agent.disk_ports import Taps
 from remus_agent.errors import RemusError
 from remus_agent.ports import Clock, EventSink, Hypervisor, OutputBuffers
-from remus_agent.services.working_names import is_working_name
+from remus_agent.services.working_names import guest_of
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +32,19 @@ async def sweep_outputs(outputs: OutputBuffers, hypervisor: Hypervisor, events: 
 
 
 async def sweep_copies(
-    hypervisor: Hypervisor, clock: Clock, events: EventSink, spared: Callable[[], frozenset[str]]
+    hypervisor: Hypervisor,
+    clock: Clock,
+    events: EventSink,
+    unread: frozenset[str],
+    spared: Callable[[], frozenset[str]],
 ) -> None:
     """Destroy the copies that an earlier agent has left behind: a domain that the toolstack has finished outlives its stream. It
-    is paused and has never run. spared: names of copies that this agent has, or that are about to run; asked right before one is
-    destroyed. A failure is noted; such a domain stays paused."""
+    is paused and has never run. unread: guests whose record is damaged, or of another release: it may say that one is about to
+    run. spared: names of copies that this agent has, or that are about to run; asked right before one is destroyed. A failure is
+    noted; such a domain stays paused."""
     try:
-        left = {name for name in await hypervisor.names() if is_working_name(name)}
+        copies = ((name, guest_of(name)) for name in await hypervisor.names())
+        left = {name for name, guest in copies if guest is not None and guest not in unread}
         if not left:
             return
         await clock.sleep(TOOLSTACK_SECONDS)

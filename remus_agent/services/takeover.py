@@ -17,6 +17,7 @@ from remus_agent.services.authority import Authority, Settled
 from remus_agent.services.backup import BackupService
 from remus_agent.services.copy import Copy
 from remus_agent.services.fencing import Fencer
+from remus_agent.services.fresh_word import FreshWord, fresh_word
 from remus_agent.services.settings import Settings
 from remus_agent.services.takeover_notes import TakeoverNotes
 
@@ -137,14 +138,15 @@ class Takeover:
                         "no committed copy is left that may be activated", operation="take over", domain=domain
                     )
                 copy.ask_to_take()
-                with _standing(copy):
-                    await self._notes.asks(copy)
-                    await self._win(copy, reason, patience)
-                    for other in self._backup.copies_of(domain):
-                        if other is not copy and other.state in (State.ORPHANED, State.STALE):
-                            await other.discard(Event.SUPERSEDED)
-                    await self._fencer.before_activation(copy, proof or {})
-                await self._run_here(copy)
+                async with fresh_word(self._clock, self._settings) as word:
+                    with _standing(copy):
+                        await self._notes.asks(copy)
+                        await self._win(copy, reason, patience)
+                        for other in self._backup.copies_of(domain):
+                            if other is not copy and other.state in (State.ORPHANED, State.STALE):
+                                await other.discard(Event.SUPERSEDED)
+                        await self._fencer.before_activation(copy, proof or {})
+                    await self._run_here(copy, reason, word)
             await self._taken(copy)
         return copy
 
@@ -153,25 +155,35 @@ class Takeover:
         does; a copy that this host owns then and never ran is not activated by itself any more, because its guest is given
         back."""
         with self._backup.taking_over(copy.hello.domain):
-            with _standing(copy):
-                await self._notes.asks(copy)
-                await self._win(copy, reason, None)
-            try:
-                await self._run_here(copy)
-            except RemusError:
-                if copy.state is State.ORPHANED:
-                    copy.give_up(Event.STALE)
-                raise
+            async with fresh_word(self._clock, self._settings) as word:
+                with _standing(copy):
+                    await self._notes.asks(copy)
+                    await self._win(copy, reason, None)
+                try:
+                    await self._run_here(copy, reason, word)
+                except RemusError:
+                    if copy.state is State.ORPHANED:
+                        copy.give_up(Event.STALE)
+                    raise
         await self._taken(copy)
 
     def is_given_back(self, copy: Copy) -> bool:
         """Whether its guest, which this host owns and has never run, still has to be given back."""
         return copy.won and any(record.uuid == copy.hello.uuid for record in self._notes.taking)
 
-    async def _run_here(self, copy: Copy) -> None:
-        """Activate the copy of a guest that this host owns."""
+    async def _run_here(self, copy: Copy, reason: str, word: FreshWord) -> None:
+        """Activate the copy of a guest that this host owns. word: the witness's. It stays true until somebody changes the record
+        by hand; where this host was away since, or had to wait for long, that may have happened, so it is asked again."""
+
+        async def starts() -> None:
+            if not word.fresh:
+                settled = await self._settle(copy, reason)
+                if settled.verdict is not Verdict.GO:
+                    raise _not_offered(copy, settled)
+            await self._notes.starts(copy)
+
         try:
-            await copy.take(lambda: self._notes.starts(copy))
+            await copy.take(starts)
         except RemusError:
             if not copy.may_have_run:
                 await self._notes.asks(copy)  # if the copy is lost with it, the guest is given back

@@ -85,10 +85,11 @@ class TakeoverNotes:
         sessions are of the one after that."""
         return self.record(copy, "primary", copy.hello.generation + 2)
 
-    async def override_starts(self, copy: Copy, record: GuestRecord) -> None:
-        """The guest is built, and about to run here by an operator's word. Raises RemusError when that can't be noted."""
+    async def override_starts(self, copy: Copy, record: GuestRecord, until: float) -> None:
+        """The guest is built, and about to run here by an operator's word. until: see `FreshWord`. Raises RemusError when that
+        can't be noted."""
         if not active(FaultName.OVERRIDE_UNRECORDED):
-            await self._store.save(replace(record, starting=copy.working_name))
+            await self._store.save(replace(record, starting=copy.working_name, until=until))
         self._taking.pop(record.name, None)
 
     async def override_ran(self, record: GuestRecord) -> None:

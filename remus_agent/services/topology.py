@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol
 
-from remus_agent.errors import DomainNotFound, WitnessError
+from remus_agent.errors import RemusError, WitnessError
 from remus_agent.machines.authority import Ownership
 from remus_agent.observe.status import Status
 from remus_agent.ports import Clock, Hypervisor
@@ -135,7 +135,7 @@ class Topology:
             return copy.hello.uuid
         try:
             return (await self.hypervisor.domain(name)).uuid
-        except DomainNotFound:
+        except RemusError:  # it is gone, or cannot be looked at
             return None
 
     async def _records(self, guests: Sequence[str]) -> tuple[dict[str, Ownership | None], str | None]:

@@ -2,7 +2,8 @@
 
 That note is written when nothing is left but a rename and an unpause, so what stands paused here under either name has never run.
 What is done with it depends on who permitted it. The witness: it runs as soon as a change of the record confirms that this host
-is still its owner (`PrimaryService`). An operator's proof that the other host is off: it runs at once. The primary's word in a
+is still its owner (`PrimaryService`). An operator's proof that the other host is off: it runs at once, if that is as fresh as
+it has to be for everybody else (`fresh_word`), and otherwise waits for him (`old_words`). The primary's word in a
 switchover without a witness: it is destroyed, because its primary still has it, down, and is told so. A guest that is not there
 any more may have run for a moment, and nobody knows.
 """
@@ -15,8 +16,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from remus_agent.errors import DomainNotFound, RemusError
-from remus_agent.ports import Announcer, Domain, EventSink, Hypervisor
+from remus_agent.ports import Announcer, Clock, Domain, EventSink, Hypervisor
 from remus_agent.services.announcing import announce
+from remus_agent.services.fresh_word import still_holds
+from remus_agent.services.old_words import OldWords
+from remus_agent.services.settings import Settings
 from remus_agent.store_ports import GuestRecord, GuestStore
 
 log = logging.getLogger(__name__)
@@ -32,6 +36,9 @@ class Unfinished:
         store: GuestStore,
         events: EventSink,
         announcer: Announcer,
+        clock: Clock,
+        settings: Settings,
+        old_words: OldWords,
         *,
         witnessed: bool,
     ) -> None:
@@ -39,6 +46,9 @@ class Unfinished:
         self._store = store
         self._events = events
         self._announcer = announcer
+        self._clock = clock
+        self._settings = settings
+        self._old_words = old_words
         self._witnessed = witnessed
         self._announcing: set[asyncio.Task[None]] = set()
 
@@ -50,15 +60,27 @@ class Unfinished:
         try:
             return await self._settle(record)
         except RemusError as error:
+            if self._old_words.why(record.name) is not None:
+                self._old_words.keep(record, str(error))
             log.error("%s: built here to run, and not finished: %s", record.name, error)
             self._events.note(
                 record.name, "start-unfinished", reason=str(error), left=f"paused as {record.name} or {record.starting}"
             )
             return None
 
+    def _wait(self, record: GuestRecord) -> None:
+        """By whose word it was to run has to look again."""
+        self._old_words.keep(
+            record, f"an operator's word, that {record.override}, is too old: {record.peer} may be on again"
+        )
+        why = self._old_words.why(record.name)
+        log.error("%s: %s", record.name, why)
+        self._events.note(record.name, "start-unfinished", reason=why, left=f"paused as {record.name}")
+
     async def _settle(self, record: GuestRecord) -> GuestRecord | None:
         domain = await self._find(record)
         if domain is None:
+            self._old_words.forget(record.name)
             return record
         if not await self._hypervisor.is_paused(domain):
             await self._hypervisor.unpause(domain)  # of a group the members that its agent had not come to
@@ -67,6 +89,9 @@ class Unfinished:
             return record
         if not record.override:
             await self._undo(record, domain)
+            return None
+        if not still_holds(record.until, self._clock, self._settings):
+            self._wait(record)
             return None
         log.warning("%s: an earlier agent was about to run it by an operator's word; it runs now", record.name)
         await self._hypervisor.unpause(domain)
@@ -88,7 +113,8 @@ class Unfinished:
         return None
 
     async def _runs(self, record: GuestRecord) -> GuestRecord:
-        running = replace(record, starting="", override=record.override if self._witnessed else "")
+        self._old_words.forget(record.name)
+        running = replace(record, starting="", until=0.0, override=record.override if self._witnessed else "")
         try:
             await self._store.save(running)
         except RemusError as error:

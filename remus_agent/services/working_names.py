@@ -6,7 +6,7 @@ import re
 
 from remus_agent.protocol.replication.messages import Hello
 
-_WORKING_NAME = re.compile(r".+--incoming-[0-9a-f]{8}")
+_WORKING_NAME = re.compile(r"(.+)--incoming-[0-9a-f]{8}")
 
 
 def working_name(hello: Hello) -> str:
@@ -14,6 +14,7 @@ def working_name(hello: Hello) -> str:
     return f"{hello.domain}--incoming-{hello.session[:8]}"
 
 
-def is_working_name(name: str) -> bool:
-    """Whether a domain is called as only a copy is."""
-    return _WORKING_NAME.fullmatch(name) is not None
+def guest_of(name: str) -> str | None:
+    """The guest or group of which a domain of this name is a copy; None where it is called as no copy is."""
+    found = _WORKING_NAME.fullmatch(name)
+    return None if found is None else found[1]

@@ -165,6 +165,34 @@ def test_a_host_that_is_cut_off_gives_all_members_up() -> None:
     run(story())
 
 
+def test_a_member_that_is_started_by_hand_while_the_group_is_stood_down_is_paused() -> None:
+    """As a guest alone is. Until then what it sends is held."""
+
+    async def story() -> None:
+        witness, pair = _witnessed()
+        for host in (pair.alpha, pair.beta):
+            await on(host).resume()
+        await pair.protect()
+        await until(lambda: _record(witness).state == "protected", "the record names the backup")
+        witness.cut.add("alpha")
+        pair.network.cut()
+        await until(lambda: sorted(pair.moved()) == sorted(MEMBERS), "both run on beta")
+        witness.cut.clear()
+        await until(lambda: on(pair.alpha)._primaries[GROUP].state.value == "stood-down", "stood down")
+        await pair.alpha.xen.destroy(APP)
+        anew = pair.alpha.xen.create(APP, "7b0b2a1e-0d6c-4f7a-9d51-0c6f3f3f00a2")
+        await until(lambda: not anew.running, "paused")
+        assert anew.domain.vifs[0].device in pair.alpha.outputs.by_name[APP].plugged
+        pair.alpha.xen.guests[DB].running = True
+        await until(lambda: not pair.alpha.xen.guests[DB].running, "paused as well")
+        await until(lambda: on(pair.alpha)._primaries[GROUP].state.value == "stood-down", "stood down")
+        pair.network.heal()
+        await until(lambda: on(pair.beta)._primaries[GROUP].state.value == "protected", "protected the other way", 600)
+        assert [name for name in pair.alpha.xen.guests if name in MEMBERS] == []
+
+    run(story())
+
+
 async def _lose_agent_of_beta(pair: GroupPair) -> None:
     """SIGKILL, and another one is started. What of alpha runs goes on."""
     alive = set(on(pair.alpha)._primaries.tasks.values()) if pair.alpha.agent is not None else set()

@@ -9,7 +9,7 @@ import pytest
 
 from remus_agent.machines.authority import Ownership
 from remus_agent.services.sweep import TOOLSTACK_SECONDS
-from remus_agent.services.working_names import is_working_name
+from remus_agent.services.working_names import guest_of
 from tests.model.deaths import ABOUT_TO_RUN, HAS_RUN, NOT_RUN, Arm, Loss, agent_killed, power_lost
 from tests.model.test_authority import BOTH, FENCED, answered, ask, override, play, standing, status, until
 from tests.model.world import GUEST, UUID, World
@@ -232,7 +232,7 @@ def test_a_copy_that_was_built_and_not_noted_is_destroyed(monkeypatch: pytest.Mo
         await killed(world, NOT_RUN["when the guest is built"], monkeypatch)
         beta = world.hosts["beta"]
         (left,) = beta.xen.guests
-        assert is_working_name(left)
+        assert guest_of(left) == GUEST
         await until(world, lambda: left not in beta.xen.guests, TOOLSTACK_SECONDS + 1)
         copies = [detail["copy"] for event, detail in beta.events.details("?") if event == "left-copy-destroyed"]
         assert copies == [left]

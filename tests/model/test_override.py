@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from remus_agent.errors import AuthorityError, DomainNotFound
+from remus_agent.errors import AuthorityError, DomainNotFound, HypervisorError
 from remus_agent.faults import VARIABLE, FaultName
+from remus_agent.ports import Domain
 from remus_agent.services.copy import Copy
 from remus_agent.services.takeover import Takeover
 from remus_agent.store_ports import TAKING, GuestRecord
@@ -73,7 +74,11 @@ def test_the_next_agent_writes_it_into_the_record_as_well() -> None:
     play(story)
 
 
-def test_a_guest_that_is_gone_is_left_out_of_the_list_and_the_others_are_not() -> None:
+async def fails(_: str) -> Domain:
+    raise HypervisorError("xenstore does not answer")
+
+
+def test_a_guest_that_is_gone_is_left_out_of_the_list_and_the_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(world: World) -> None:
         await alone(world)
         await overridden(world)
@@ -82,6 +87,11 @@ def test_a_guest_that_is_gone_is_left_out_of_the_list_and_the_others_are_not() -
         world.start_agent(beta)
         await asyncio.sleep(5)
         assert [each.domain for each in await ask(world, "beta", lambda agent: agent.overview())] == [GUEST]
+        with monkeypatch.context() as patch:
+            patch.setattr(beta.xen, "domain", fails)
+            (shown,) = await ask(world, "beta", lambda agent: agent.overview())
+            assert (shown.domain, shown.state, shown.reason) == (GUEST, "unprotected", "xenstore does not answer")
+            assert len((await ask(world, "beta", lambda agent: agent.topology()))["guests"]) == 1
         await beta.xen.destroy(GUEST)
         assert await ask(world, "beta", lambda agent: agent.overview()) == []
         assert (await ask(world, "beta", lambda agent: agent.topology()))["guests"] == []

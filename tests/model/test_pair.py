@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from remus_agent.adapters.sim.local import SimJournal
 from remus_agent.errors import (
     OutputBufferError,
     PeerRefused,
@@ -13,6 +14,7 @@ from remus_agent.errors import (
 )
 from remus_agent.ports import GuestType
 from remus_agent.protocol.replication.frames import Frame, FrameType
+from remus_agent.store_ports import CommitRecord
 from tests.model.loop import run
 from tests.model.pair import DEAD, UUID, Pair, committed, on, quiet, until
 
@@ -71,6 +73,32 @@ def test_output_leaves_only_after_the_acknowledgement() -> None:
         pair.network.heal()
         await until(lambda: pair.output.out[-2:] == ["ipv4", "arp"], "held frames leave after healing")
         assert (await on(pair.alpha).status("web1")).state == "protected"
+
+    run(story())
+
+
+def test_a_journal_that_hangs_is_named_on_both_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        answers = asyncio.Event()
+        commit = SimJournal.commit
+
+        async def hangs(self: SimJournal, record: CommitRecord) -> None:
+            await answers.wait()
+            await commit(self, record)
+
+        monkeypatch.setattr(SimJournal, "commit", hangs)
+        await until(lambda: ("web1", "copy-hangs") in pair.beta.events.noted, "said on the backup", 200)
+        assert "does not answer" in str((await on(pair.beta).status("web1")).reason)
+        primary = on(pair.alpha)._primaries["web1"]
+        await until(lambda: "the session before does not end" in str(primary.reason), "said on the primary", 200)
+        assert "taking in epoch" in str(primary.reason)
+        await asyncio.sleep(300)
+        assert pair.beta.events.noted.count(("web1", "copy-hangs")) == 1
+        answers.set()
+        await until(lambda: primary.state.value == "protected", "protected again", 200)
+        assert (await on(pair.beta).status("web1")).reason is None
 
     run(story())
 

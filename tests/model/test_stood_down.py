@@ -12,7 +12,7 @@ from remus_agent.errors import OwnershipLost, RefusedError, RemusError
 from remus_agent.faults import VARIABLE, FaultName
 from remus_agent.services.session import PrimarySession
 from tests.model.test_authority import BOTH, ask, play, protect, standing, status, until
-from tests.model.world import GUEST, World
+from tests.model.world import GUEST, PAGES, TIMES, UUID, World
 
 
 async def taken_over_unseen(world: World) -> None:
@@ -68,6 +68,26 @@ def test_an_agent_that_starts_and_finds_another_owner_pauses_and_waits() -> None
         await until(world, lambda: paused_on_alpha(world), 10)
         await asyncio.sleep(20)
         assert paused_on_alpha(world)
+
+    play(story)
+
+
+@pytest.mark.parametrize("anew", [False, True], ids=["unpaused", "started-anew"])
+def test_a_guest_that_somebody_lets_run_is_paused_again(anew: bool) -> None:
+    async def story(world: World) -> None:
+        await taken_over_unseen(world)
+        xen, output = world.hosts["alpha"].xen, world.hosts["alpha"].outputs.by_name[GUEST]
+        if anew:
+            await xen.destroy(GUEST)
+            xen.create(GUEST, UUID, PAGES)
+        else:
+            xen.guests[GUEST].running = True
+        await until(world, lambda: paused_on_alpha(world), 2 * TIMES["retry"])
+        assert output.holding
+        assert xen.guests[GUEST].domain.vifs[0].device in output.plugged
+        await until(world, lambda: world.hosts["alpha"].events.noted[-1] == (GUEST, "stood-down"), 2)
+        world.heal(set(BOTH))
+        await until(world, lambda: standing(world) == ("beta", 4, "protected", "alpha"), 15)
 
     play(story)
 

@@ -55,7 +55,12 @@ class GuestFiles:
             plain = msgspec.json.decode(data, type=dict[str, object])
             unknown = plain.keys() - {field.name for field in fields(GuestRecord)}
             if unknown:
-                raise _damaged(path, name, f"unknown fields {', '.join(sorted(unknown))}")
+                raise _damaged(
+                    path,
+                    name,
+                    f"unknown fields {', '.join(sorted(unknown))}",
+                    "run the newer release again that wrote it; or ",
+                )
             record = msgspec.convert(plain, GuestRecord)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise _damaged(path, name, str(error)) from error
@@ -84,9 +89,9 @@ class GuestFiles:
 
     def _save(self, record: GuestRecord) -> None:
         path = self._path(record.name)
-        plain = msgspec.to_builtins(record)
-        if not record.members:
-            del plain["members"]  # so that a release without groups reads what it knows
+        # What came later and says nothing is left out, so that a release from before it reads the record.
+        silent = {field.name for field in fields(record) if getattr(record, field.name) == field.default}
+        plain = {name: value for name, value in msgspec.to_builtins(record).items() if name not in silent}
         data = msgspec.json.format(msgspec.json.encode(plain), indent=2) + b"\n"
         with self._lock:
             try:
@@ -110,11 +115,11 @@ class GuestFiles:
         return True
 
 
-def _damaged(path: Path, name: str, reason: str) -> JournalError:
+def _damaged(path: Path, name: str, reason: str, first: str = "") -> JournalError:
     return JournalError(
         f"{path} is damaged: {reason}",
         operation="read protections",
         domain=name,
         left="the file was not changed; nothing is done for this domain",
-        hint="repair it, or move it away and protect the domain again",
+        hint=f"{first}repair it, or move it away and protect the domain again",
     )

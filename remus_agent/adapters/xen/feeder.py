@@ -11,7 +11,6 @@ import os
 import select
 import subprocess
 import tempfile
-import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -23,7 +22,7 @@ from remus_agent.protocol.unsent import Unsent
 
 _PIPE_SIZE: Final = 1 << 20
 _LOOK: Final = 0.5
-"""Seconds between looks whether xl still lives while it does not read."""
+"""Seconds between two looks at what xl does. Its time is counted in looks: while this host was frozen, so was xl."""
 _STOP: Final = 30.0
 """Seconds for xl to clean up after its stream broke off, before it is killed."""
 
@@ -75,10 +74,15 @@ class Feeder:
         """End of stream: wait until xl has built the domain. Raises HypervisorError when it fails or takes
         longer."""
         self.hang_up()
-        try:
-            status = self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            raise self._ended(f"xl did not finish the domain within {seconds:g} s") from None
+        looks = 0
+        while True:
+            try:
+                status = self._process.wait(_LOOK)
+                break
+            except subprocess.TimeoutExpired:
+                looks += 1
+                if looks * _LOOK >= seconds:
+                    raise self._ended(f"xl did not finish the domain within {seconds:g} s") from None
         if status != 0:
             raise self._ended(f"xl restore ended with status {status}")
 
@@ -104,11 +108,12 @@ class Feeder:
     def _wait_for_room(self) -> None:
         poll = select.poll()
         poll.register(self._pipe, select.POLLOUT)
-        deadline = time.monotonic() + self._stall
+        looks = 0
         while not poll.poll(_LOOK * 1000):
             if self._process.poll() is not None:
                 raise self._ended("xl ended")
-            if time.monotonic() > deadline:
+            looks += 1
+            if looks * _LOOK >= self._stall:
                 raise self._ended(f"xl read nothing for {self._stall:g} s")
 
     def _ended(self, what: str) -> HypervisorError:

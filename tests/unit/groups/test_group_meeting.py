@@ -95,6 +95,36 @@ def group(*sources: ThreadedSource) -> GroupSource:
     return GroupSource([(domain(source.name), source) for source in sources])
 
 
+class Sized(ThreadedSource):
+    """With memory of so many pages, in pieces of four."""
+
+    def __init__(self, name: str, pages: int, *, breaks_at: int | None = None) -> None:
+        super().__init__(name)
+        self.pages, self.breaks_at = pages, breaks_at
+
+    async def seed(self) -> AsyncIterator[SeedRound]:
+        for done in range(4, self.pages + 1, 4):
+            if done == self.breaks_at:
+                raise GuestEnded("the guest has powered off")
+            yield SeedRound([self.name.encode()], 4, done, self.pages)
+
+
+async def test_members_are_copied_so_that_all_end_at_the_same_time() -> None:
+    pieces = [piece async for piece in group(Sized("app1", 16), Sized("db1", 48), Sized("mq1", 16)).seed()]
+    last = {piece.member: number for number, piece in enumerate(pieces)}
+    assert min(last.values()) >= len(pieces) - 5
+    assert [piece.done for piece in pieces] == [*range(4, 81, 4)]
+    assert {piece.total for piece in pieces[-1:]} == {80}
+
+
+async def test_a_member_that_cannot_be_copied_ends_it_for_all() -> None:
+    members: list[int] = []
+    with pytest.raises(GuestEnded):
+        async for piece in group(Sized("app1", 16), Sized("db1", 16, breaks_at=8)).seed():
+            members.append(piece.member)
+    assert len(members) < 5
+
+
 async def test_the_barrier_is_taken_once_when_all_are_down() -> None:
     app = ThreadedSource("app1")
     db = ThreadedSource("db1", after=app.was_down)
@@ -179,7 +209,7 @@ async def test_pieces_say_whose_they_are_and_how_far_all_are() -> None:
     source = group(ThreadedSource("app1"), ThreadedSource("db1"))
     assert source.preambles == [b"app1", b"db1"]
     pieces = [(piece.member, piece.done, piece.total) async for piece in source.seed()]
-    assert pieces == [(0, 8, 32), (0, 16, 32), (1, 24, 32), (1, 32, 32)]
+    assert pieces == [(0, 8, 32), (1, 16, 32), (0, 24, 32), (1, 32, 32)]
 
 
 def _in_thread(meeting: MembersMeeting) -> tuple[threading.Thread, list[Any]]:

@@ -13,7 +13,7 @@ from remus_agent.protocol.replication.frames import Frame, FrameDecoder, FrameTy
 from remus_agent.protocol.replication.message_frames import decode
 from remus_agent.protocol.replication.message_frames import encode as encode_message
 from remus_agent.protocol.replication.messages import Hello, HelloDisk, HelloMember
-from remus_agent.services.working_names import is_working_name, working_name
+from remus_agent.services.working_names import guest_of, working_name
 
 GROUPS = Groups({"shop": ("db1", "app1")})
 UUID = "7b0b2a1e-0d6c-4f7a-9d51-0c6f3f3f0001"
@@ -34,7 +34,7 @@ def test_names() -> None:
 def test_the_copy_of_a_member_is_known_by_its_name() -> None:
     copy = "shop--incoming-0123abcd"
     member = member_working_name("db1", copy)
-    assert is_working_name(member)
+    assert guest_of(member) == "db1--of-shop"
     assert GROUPS.of_copy(member) == copy
     assert GROUPS.named(copy) == "shop"
     for other in (copy, "db1", "shop", "db1--incoming-0123abcd", "web1--of-shop--incoming-0123abcd", "db1--of-shop"):

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -48,10 +49,33 @@ def test_saved_loaded_removed(tmp_path: Path) -> None:
 
 def test_a_record_of_an_earlier_release_is_loaded(tmp_path: Path) -> None:
     """It has none of the fields that came later."""
-    later = {"override", "handed", "starting"}
+    later = {"override", "handed", "starting", "until", "members"}
     plain = {key: value for key, value in msgspec.to_builtins(guest()).items() if key not in later}
     (tmp_path / "redis1.json").write_bytes(msgspec.json.encode(plain))
     assert asyncio.run(GuestFiles(tmp_path).load("redis1")) == guest()
+
+
+def test_a_release_from_before_reads_what_has_nothing_to_say_to_it(tmp_path: Path) -> None:
+    """Each field that came later would be unknown to it, and an unknown field is damage."""
+    asyncio.run(GuestFiles(tmp_path).save(guest()))
+    first = {"name", "uuid", "role", "peer", "generation", "committed", "interval_ms", "output_limit_bytes"}
+    assert msgspec.json.decode((tmp_path / "redis1.json").read_bytes()).keys() == first
+
+
+def test_a_field_of_a_newer_release_is_named_and_what_to_do(tmp_path: Path) -> None:
+    plain = msgspec.to_builtins(guest()) | {"master": True}
+    (tmp_path / "redis1.json").write_bytes(msgspec.json.encode(plain))
+    with pytest.raises(JournalError, match="unknown fields master") as caught:
+        asyncio.run(GuestFiles(tmp_path).load("redis1"))
+    assert "the newer release" in (caught.value.hint or "")
+
+
+def test_what_is_to_be_said_is_saved(tmp_path: Path) -> None:
+    said = replace(
+        guest(), override="alpha is off", handed="s", starting="redis1--incoming-0", until=7.5, members=("a", "b")
+    )
+    asyncio.run(GuestFiles(tmp_path).save(said))
+    assert asyncio.run(GuestFiles(tmp_path).load("redis1")) == said
 
 
 def test_a_failed_save_leaves_the_record_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

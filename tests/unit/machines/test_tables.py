@@ -129,6 +129,7 @@ OUTCOMES: dict[Effect, set[Event]] = {
         *_ASKED,
         Event.RETIRE_ASKED,
         Event.OWNER_RUNS,
+        Event.GUEST_RUNS,
         Event.GUEST_ENDED,
         Event.HANDED_BACK,
         Event.RETRY_DUE,

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
+import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,6 +87,48 @@ def test_an_xl_that_stops_reading_is_noticed(xl: Script, monkeypatch: pytest.Mon
     feeder = Feeder("web1", 0.2)
     with pytest.raises(HypervisorError, match=r"read nothing for 0\.2 s"):
         feeder.write([bytes(8 << 20)])
+    feeder.abort()
+
+
+def test_an_xl_that_was_frozen_with_its_host_is_not_late(xl: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeder_module, "_LOOK", 0.05)
+    xl("exec cat >/dev/null <$3")
+    feeder = Feeder("web1", 0.1)
+    waited, room = feeder._process.wait, select.poll
+
+    class Frozen:
+        """Each first wait takes as long as the host was frozen, and nothing has come of it."""
+
+        first = True
+
+        @classmethod
+        def missed(cls) -> bool:
+            missed, cls.first = cls.first, False
+            if missed:
+                monkeypatch.setattr(time, "monotonic", lambda: 1e9)
+            return missed
+
+        def __init__(self) -> None:
+            self._poll = room()
+
+        def register(self, *args: int) -> None:
+            self._poll.register(*args)
+
+        def poll(self, timeout: float) -> object:
+            return [] if self.missed() else self._poll.poll(timeout)
+
+    def wait(seconds: float) -> int:
+        if Frozen.missed():
+            raise subprocess.TimeoutExpired("xl", seconds)
+        monkeypatch.undo()
+        return waited(30.0)
+
+    monkeypatch.setattr(select, "poll", Frozen)
+    feeder.write([bytes(8 << 20)])
+    assert not Frozen.first, "it never waited for room"
+    Frozen.first = True
+    monkeypatch.setattr(feeder._process, "wait", wait)
+    feeder.finish(0.1)
     feeder.abort()
 
 
