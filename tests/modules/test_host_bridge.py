@@ -12,7 +12,7 @@ import pytest
 from ansible.module_utils import basic
 from ansible.module_utils.testing import patch_module_args
 
-from tests.modules.conftest import load
+from tests.modules.conftest import as_documented, load
 
 MAIN = """\
 # The loopback network interface
@@ -113,6 +113,7 @@ class Host:
         words = {"bridge": "xenbr0", "port": "eno1", **options, "_ansible_check_mode": check}
         with patch_module_args(words), pytest.raises(Finished) as finished:
             self.module.main()
+        as_documented("xen_host_bridge", finished.value.result)
         return finished.value.result
 
 
@@ -330,3 +331,17 @@ def test_addresses_that_a_port_makes_up_itself_do_not_count(monkeypatch: pytest.
     ):
         (tmp_path / "answer").write_text(str([{"addr_info": entries}]).replace("'", '"').replace("True", "true"))
         assert module.addressed("eno1") is expected
+
+
+def test_a_systemd_that_refuses_changes_nothing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.write(STATIC, "lab")
+    before = host.files()
+
+    def refuse(trial: Any, script: Path) -> None:
+        raise subprocess.CalledProcessError(1, ["systemd-run"], stderr="no bus\n")
+
+    monkeypatch.setattr(host.module.Trial, "begin", refuse)
+    result = host.ask()
+    assert result["failed"]
+    assert "systemd did not take it: no bus" in result["msg"]
+    assert host.files() == before
