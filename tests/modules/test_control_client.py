@@ -55,7 +55,7 @@ def test_an_answer_without_an_end(
     agent: FakeAgent, run_module: RunModule, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "MAX_LINE", 100_000)
-    result = protect(agent, run_module, status=b"x" * 400_000)
+    result = protect(agent, run_module, status=b"x" * 150_000)
     assert result["error"]["code"] == "agent-protocol"
     assert "a line of more than 100000 bytes" in result["msg"]
 
