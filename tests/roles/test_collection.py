@@ -109,7 +109,7 @@ def test_a_play_of_somebody_else_uses_roles_and_modules_by_their_full_names(
         "remus_agent_replication_address": "192.0.2.1",
         "remus_agent_peers": {"beta": "192.0.2.2:7789"},
     }
-    preflight = {"name": "remus.xen.remus_agent", "tasks_from": "preflight.yml"}
+    preflight = {"name": "remus.xen.remus_agent", "tasks_from": "preflight"}
     tasks = [
         {"remus.xen.xen_host_info": {"domains": False}, "register": "seen"},
         {"ansible.builtin.assert": {"that": "seen.host.architecture is defined"}},

@@ -55,7 +55,7 @@ class Pair:
         inventory = self.inventory()
         inventory["children"]["remus_hosts"]["vars"] = self.variables()
         words = ("-e", json.dumps(ROLE_VARIABLES), *options)
-        code, text = run_play(self.folder, inventory, {"roles": ["remus_agent"]}, *words)
+        code, text = run_play(self.folder, inventory, {"serial": 1, "roles": ["remus_agent"]}, *words)
         assert code == 0, text
         return text
 
