@@ -105,6 +105,7 @@ def test_a_play_of_somebody_else_uses_roles_and_modules_by_their_full_names(
     """From a folder of its own, where nothing of this tree can be found."""
     _, tree = built
     settings = {
+        "ansible_python_interpreter": sys.executable,
         "remus_agent_name": "alpha",
         "remus_agent_replication_address": "192.0.2.1",
         "remus_agent_peers": {"beta": "192.0.2.2:7789"},
@@ -122,8 +123,7 @@ def test_a_play_of_somebody_else_uses_roles_and_modules_by_their_full_names(
     assert code != 0
     assert "TASK [remus.xen.remus_agent : " in text
     assert "without a witness it would never be armed" in " ".join(text.split())
-    assert "failed=1" in text
-    assert "ok=6" in text, text
+    assert text.count("Validating arguments against arg spec preflight") == 2, text
 
 
 def test_its_release_of_the_agent_is_this_trees(built: tuple[Path, Path]) -> None:
