@@ -58,7 +58,9 @@ def test_it_takes_in_nobody_without_a_certificate(gamma):
 def test_its_records_are_closed_to_others(gamma):
     folder = gamma.file("/var/lib/etcd/remus")
     assert (folder.user, folder.mode) == ("etcd", 0o700)
-    assert not gamma.file("/var/lib/etcd/default/member").exists, "Debian's own database, which everybody could write to"
+    assert not gamma.file("/var/lib/etcd/default/member").exists, (
+        "Debian's own database, which everybody could write to"
+    )
 
 
 def test_it_runs_with_the_settings_and_certificates_that_are_there(gamma):
