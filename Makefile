@@ -87,10 +87,12 @@ docs: setup ## Write docs/modules again from the modules' own documentation
 collection: setup ## Build the Ansible collection remus.xen into dist/, and run what ansible-test sanity can check without downloads
 	@python tools/build_collection.py --sanity
 
-requirements: setup ## Resolve requirements/dev.in into exact versions with hashes
+requirements: setup ## Resolve requirements/dev.in and controller.in into exact versions with hashes
 	@python -m pip install --quiet uv
 	@python -m uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q \
 		requirements/dev.in -o requirements/dev.txt
+	@python -m uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q \
+		requirements/controller.in -o requirements/controller.txt
 
 clean: ## Remove the virtual environment and what tests have left (not the lab; see lab-down)
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache results dist

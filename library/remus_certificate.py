@@ -189,7 +189,9 @@ class Authority:
                 f"{path} is not a certificate with its key, without password. State left: nothing was changed. Next: restore it"
             ) from failure
         if public(certificate.public_key()) != public(key.public_key()):
-            raise CertificateError(f"the key in {path} is not that of its certificate. State left: nothing was changed")
+            raise CertificateError(
+                f"the key in {path} is not that of its certificate. State left: nothing was changed. Next: restore both"
+            )
         return cls(certificate, key, content)
 
     def issue(self, name, addresses, days):

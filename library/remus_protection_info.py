@@ -91,6 +91,19 @@ agent:
         - Of the host's watchdog, none where it is off. C(armed) and C(seconds); C(guests), for which it is armed; C(problem), why
           it is not as it should be, or none.
       type: dict
+    tls:
+      description: Of the host's certificate, none where connections are not encrypted. C(days_left), or C(error).
+      type: dict
+    configuration:
+      description: SHA-256 of each configuration file as the agent has read it, by its path; none for one that was not there.
+      type: dict
+unread:
+  description:
+    - Configuration files that are others now than the agent has read. It reads them when it starts, so it has to be restarted
+      for them. Empty also where the agent, or this module, cannot tell.
+  returned: success
+  type: list
+  elements: str
 domains:
   description:
     - Status of each guest; empty where the agent does not know O(name).
@@ -112,9 +125,11 @@ error:
   type: dict
 """
 
+import hashlib
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.remus import files
 from ansible.module_utils.remus.arguments import common_spec
 from ansible.module_utils.remus.client import ControlClient
 from ansible.module_utils.remus.errors import AgentUnavailable, RemusClientError
@@ -132,9 +147,23 @@ def reach(client, timeout, wait, clock=time.monotonic, pause=time.sleep):
             pause(0.5)
 
 
+def unread(digests):
+    """Files that are others than the agent has read. digests: what it says of them, None where its release does not."""
+    found = []
+    for path, digest in sorted((digests or {}).items()):
+        try:
+            content = files.read(path)
+        except OSError:
+            continue  # members of the agent's administration group may ask it, and not read them
+        if digest != (None if content is None else hashlib.sha256(content).hexdigest()):
+            found.append(path)
+    return found
+
+
 def read(client, params):
     """Everything that was asked for."""
-    result = {"changed": False, "agent": reach(client, params["timeout"], params["wait"])}
+    agent = reach(client, params["timeout"], params["wait"])
+    result = {"changed": False, "agent": agent, "unread": unread(agent.get("configuration"))}
     if params["name"] is None:
         result["domains"] = client.domains()
     else:

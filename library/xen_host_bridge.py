@@ -78,12 +78,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 up:
-  description: With O(state=tried), whether the bridge is up on trial.
-  returned: success
+  description: Whether the bridge is up on trial.
+  returned: when O(state=tried)
   type: bool
 token:
-  description: With O(state=tried), what O(state=kept) needs.
-  returned: when RV(up) is true
+  description: What O(state=kept) needs.
+  returned: when O(state=tried) and RV(up) is true
   type: str
 """
 

@@ -9,11 +9,11 @@ import functools
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from remus_agent import __version__, config, disk_config, faults, group_config
-from remus_agent.adapters import memory, release, systemd, turns
+from remus_agent.adapters import digests, memory, release, systemd, turns
 from remus_agent.adapters.clock import SystemClock
 from remus_agent.adapters.disk.layers import DiskMapping
 from remus_agent.adapters.disk.replicas import FileReplicas
@@ -61,13 +61,15 @@ def main() -> None:
     turns.shorten()
     try:
         faults.check()
-        asyncio.run(_run(config.load(arguments.config)))
+        # Before they are read: one that is replaced in between counts as not read.
+        read = digests.of_files((arguments.config, disk_config.DEFAULT_PATH))
+        asyncio.run(_run(config.load(arguments.config), read))
     except RemusError as error:
         log.error("%s", error)
         sys.exit(error.exit_code)
 
 
-async def _run(settings: Config) -> None:
+async def _run(settings: Config, read: Mapping[str, str | None]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -98,6 +100,7 @@ async def _run(settings: Config) -> None:
                 service,
                 _reader(events),
                 describe_tls=describe_tls,
+                configuration=read,
                 selftest=service.selftest(
                     lambda: asyncio.to_thread(directory.check_writable, settings.paths.journal), describe_tls
                 ),

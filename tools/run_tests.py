@@ -142,7 +142,7 @@ def shortened(name: str, **settings: str) -> Stage:
 def scenarios(*, every: bool) -> tuple[Stage, ...]:
     """What runs on the pair after the lab tests. Those that need a witness come last: site.yml has to tell the agents of it."""
     if every:
-        others = ("partition", "frozen_primary", "reprotect", "witness_loss")
+        others = ("drill", "partition", "frozen_primary", "reprotect", "witness_loss")
         return (scenario("switchover"), failover("pvh"), failover("hvm"), *(scenario(name) for name in others))
     return (
         shortened("switchover", LAB_SWITCHOVERS="2"),

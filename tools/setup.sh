@@ -1,8 +1,19 @@
 #!/usr/bin/env bash
-# Brings a fresh Debian 12 or 13 machine to where `make` can work: Debian packages and the virtual environment .venv.
-# Running it again does nothing when nothing is missing.
+# Brings a machine to where this directory can be worked with. Running it again does nothing when nothing is missing.
+#   tools/setup.sh               a fresh Debian 12 or 13 for `make`: Debian packages, and .venv with everything
+#   tools/setup.sh --controller  any Linux for playbooks on real hosts: .venv with Ansible alone, no packages
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+requirements=requirements/dev.txt
+case "${1:-}" in
+  "") ;;
+  --controller) requirements=requirements/controller.txt ;;
+  *)
+    echo "setup: unknown option $1; --controller, or nothing" >&2
+    exit 2
+    ;;
+esac
 
 packages=(
   python3 python3-venv
@@ -14,6 +25,7 @@ packages=(
   iproute2 nftables redis-tools postgresql-client openssh-client ca-certificates rsync git
 )
 missing=()
+[[ $requirements == requirements/dev.txt ]] || packages=()
 for package in "${packages[@]}"; do
   [[ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)" == installed ]] || missing+=("$package")
 done
@@ -34,15 +46,19 @@ if ((${#missing[@]})); then
   apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
-wanted=$(sha256sum requirements/dev.txt tools/link_module_utils.py | sha256sum | cut -d' ' -f1)
+wanted=$(sha256sum "$requirements" tools/link_module_utils.py | sha256sum | cut -d' ' -f1)
 if [[ ! -x .venv/bin/python || "$(cat .venv/remus-requirements 2>/dev/null || true)" != "$wanted" ]]; then
   python3 -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || {
     echo "setup: Python 3.11 to 3.13 is needed, this is $(python3 --version)" >&2
     exit 1
   }
+  python3 -c 'import ensurepip, venv' 2>/dev/null || {
+    echo "setup: this Python has no module venv; on Debian: apt-get install python3-venv" >&2
+    exit 1
+  }
   echo "setup: building the virtual environment .venv (a minute or two)"
   python3 -m venv --clear .venv
-  .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+  .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r "$requirements"
   .venv/bin/python tools/link_module_utils.py
   echo "$wanted" >.venv/remus-requirements
 fi

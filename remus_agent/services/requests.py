@@ -163,14 +163,16 @@ def handlers(
     read_events: ReadEvents,
     *,
     describe_tls: DescribeTls | None = None,
+    configuration: Mapping[str, str | None] | None = None,
     selftest: SelfTest | None = None,
 ) -> dict[str, Handler]:
     """One handler a verb. describe_tls: what is to be said of this host's certificate; None where connections are not
-    encrypted."""
+    encrypted. configuration: digests of the files that the agent has read."""
     usual = service.settings
 
     async def agent(_: Nothing, __: Progress) -> Mapping[str, Any]:
-        return {**await service.agent(), "tls": None if describe_tls is None else await describe_tls()}
+        tls = None if describe_tls is None else await describe_tls()
+        return {**await service.agent(), "tls": tls, "configuration": dict(configuration or {})}
 
     async def self_test(_: Nothing, __: Progress) -> Mapping[str, Any]:
         if selftest is None:

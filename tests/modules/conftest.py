@@ -15,6 +15,7 @@ from typing import Any
 
 import ansible.module_utils
 import pytest
+import yaml
 from ansible.module_utils import basic
 from ansible.module_utils.testing import patch_module_args
 
@@ -116,6 +117,37 @@ class Finished(Exception):
 
 
 RunModule = Callable[..., dict[str, Any]]
+TYPES = {"str": str, "int": int, "float": (int, float), "bool": bool, "list": list, "dict": dict}
+OF_ANSIBLE = {"changed", "diff", "failed", "msg", "warnings"}
+"""What every module may return."""
+
+
+def as_documented(module: ModuleType, result: dict[str, Any]) -> None:
+    """Raises where a module's result is not what its RETURN says: something more, another type, or nothing where it always
+    returns something."""
+    values: dict[str, Any] = yaml.safe_load(module.RETURN)
+    unknown = set(result) - set(values) - OF_ANSIBLE
+    assert not unknown, f"{module.__name__} returns {sorted(unknown)}, which RETURN does not name"
+    if "failed" in result:
+        return
+    for name, said in values.items():
+        assert name in result or said["returned"] not in ("success", "always"), (
+            f"{module.__name__} does not return {name}"
+        )
+        _of_type(f"{module.__name__}: {name}", said, result.get(name))
+
+
+def _of_type(where: str, said: dict[str, Any], value: Any) -> None:
+    """A value or a part of it; none is allowed everywhere, and said in words."""
+    if value is None:
+        return
+    assert isinstance(value, TYPES[said["type"]]), f"{where} is {value!r}, not a {said['type']}"
+    inside = value if isinstance(value, list) else [value]
+    if "elements" in said:
+        assert all(isinstance(one, TYPES[said["elements"]]) for one in inside), where
+    for name, part in said.get("contains", {}).items():
+        for one in inside:
+            _of_type(f"{where}.{name}", part, one.get(name))
 
 
 def results_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,9 +164,10 @@ def results_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def result_of(module: ModuleType, **options: Any) -> dict[str, Any]:
-    """What a module gives Ansible."""
+    """What a module gives Ansible, which is what its RETURN says."""
     with patch_module_args(options), pytest.raises(Finished) as finished:
         module.main()
+    as_documented(module, finished.value.result)
     return finished.value.result
 
 

@@ -297,6 +297,14 @@ def test_what_is_of_no_use_is_not_installed(install: Any, tmp_path: Path, option
     assert content(tmp_path / "etc") == before
 
 
+def test_a_folder_that_cannot_be_made_leaves_everything(make: Any, install: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said = install(Authority(tmp_path).issue("alpha"), directory=str(tmp_path / "file/etc"))["msg"]
+    assert "The certificate was not installed: " in said
+    assert "State left: each file is as before, or new and whole" in said
+    assert "The certificate of alpha was not made: " in make(directory=str(tmp_path / "file/pki"))["msg"]
+
+
 def test_the_key_is_never_logged() -> None:
     text = (Path(__file__).resolve().parents[2] / "library/remus_tls_files.py").read_text()
     assert '"key": {"type": "str", "required": True, "no_log": True}' in text

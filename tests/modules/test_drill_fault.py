@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils import basic
 from ansible.module_utils.remus import drill_faults
 
 from tests.modules.conftest import RunModule, load
@@ -192,10 +193,22 @@ def test_what_is_missing_is_named(run_module: RunModule, host: Host, monkeypatch
     host.says("ip", "[{}]")
     assert "no interface has the address 192.0.2.1" in fault(run_module, host, fault="link_cut", links=LINKS)["msg"]
     assert "needs links" in fault(run_module, host, fault="link_cut")["msg"]
-    (host.folder / "bin" / "sysctl").unlink()
-    monkeypatch.setenv("PATH", f"{host.folder}/bin:/bin")
     module = load("remus_drill_fault")
     assert module.has_controller("io", str(host.folder / "none")) is False
+    fence = {"fault": "host_power_loss", "fence": "b", "configuration": str(host.folder / "none")}
+    assert "cannot be read: " in fault(run_module, host, **fence)["msg"]
+    monkeypatch.setattr(basic.AnsibleModule, "get_bin_path", lambda self, name, **_: None)
+    assert "is not installed here. Next: install it" in fault(run_module, host, fault="agent_kill")["msg"]
+
+
+def test_writes_that_cannot_be_stalled_are_named(
+    run_module: RunModule, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drill_faults, "CGROUPS", str(host.folder / "none"))
+    monkeypatch.setattr(basic.AnsibleModule, "get_bin_path", lambda self, name, **_: f"/bin/{name}")
+    result = fault(run_module, host, fault="disk_stall")
+    assert "the kernel's controller 'io' is not there" in result["msg"]
+    assert result["by_hand"] == f"sh {host.run_dir}/undo.sh"
 
 
 def test_lines_of_each_fault() -> None:

@@ -311,3 +311,17 @@ def test_addresses_that_a_port_makes_up_itself_do_not_count(monkeypatch: pytest.
     ):
         (tmp_path / "answer").write_text(str([{"addr_info": entries}]).replace("'", '"').replace("True", "true"))
         assert module.addressed("eno1") is expected
+
+
+def test_a_systemd_that_refuses_changes_nothing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.write(STATIC, "lab")
+    before = host.files()
+
+    def refuse(trial: Any, script: Path) -> None:
+        raise subprocess.CalledProcessError(1, ["systemd-run"], stderr="no bus\n")
+
+    monkeypatch.setattr(host.module.Trial, "begin", refuse)
+    result = host.ask()
+    assert result["failed"]
+    assert "systemd did not take it: no bus" in result["msg"]
+    assert host.files() == before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ AGENT = {"host": "alpha", "version": "0.1.0", "xen_version": "4.20", "peers": {"
 def test_info_of_one(agent: ScriptedAgent, run_module: RunModule) -> None:
     agent.answers = {"agent": AGENT, "status": status(), "events": {"events": [{"id": 1}]}}
     result = run_module("remus_protection_info", name="web1", events=5, socket=agent.path)
-    assert result == {"changed": False, "agent": AGENT, "domains": [status()], "events": [{"id": 1}]}
+    assert result == {"changed": False, "agent": AGENT, "unread": [], "domains": [status()], "events": [{"id": 1}]}
     assert agent.mutating == []
 
 
@@ -27,6 +29,30 @@ def test_info_of_an_unknown_guest_is_empty(agent: ScriptedAgent, run_module: Run
 def test_info_of_all(agent: ScriptedAgent, run_module: RunModule) -> None:
     agent.answers = {"agent": AGENT, "list": {"domains": [status()]}}
     assert run_module("remus_protection_info", socket=agent.path)["domains"] == [status()]
+
+
+def test_what_was_written_since_the_agent_read_it_is_named(
+    agent: ScriptedAgent, run_module: RunModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same, other, new, gone, shut = (tmp_path / name for name in ("same", "other", "new", "gone", "shut"))
+    for path in (same, other, new, shut):
+        path.write_text("now")
+    now, before = (hashlib.sha256(text).hexdigest() for text in (b"now", b"before"))
+    read = {str(same): now, str(other): before, str(new): None, str(gone): before, str(shut): before}
+    agent.answers = {
+        "agent": AGENT | {"configuration": read | {str(tmp_path / "never"): None}},
+        "list": {"domains": []},
+    }
+    usual = Path.read_bytes
+
+    def read_bytes(self: Path) -> bytes:
+        if self == shut:
+            raise PermissionError
+        return usual(self)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    unread = run_module("remus_protection_info", socket=agent.path)["unread"]
+    assert unread == sorted(map(str, (other, new, gone))), "of a file that may not be read nobody can tell"
 
 
 def test_info_waits_no_longer_than_told(run_module: RunModule, tmp_path: Any) -> None:
@@ -179,3 +205,29 @@ def test_host_without_xen_is_a_fact(run_module: RunModule) -> None:
     assert facts["missing_packages"] == ["surely-no-such-package"]
     assert facts["architecture"]
     assert len(facts["boot_id"]) == 36
+
+
+def test_topology_names_a_host_that_is_not_in_its_group(run_module: RunModule) -> None:
+    guests = [{"name": "web1", "hosts": ["alpha", "zeta"]}]
+    entry = run_module("remus_topology", guests=guests, hosts={"alpha": host(running=RUNS)})["guests"][0]
+    assert "zeta is not in the inventory's group of hosts. Next: add it" in entry["problems"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "error", "domains"),
+    [
+        ({"info": (127, "No such file or directory: 'xl'"), "list": (0, "")}, "No such file or directory: 'xl'", []),
+        ({"info": (0, "virt_caps : pv hvm hap"), "list": (1, "libxl: error: no xenstore")}, "libxl: error: no xenstore", []),
+        ({"info": (0, "virt_caps : pv hvm hap\nfree_memory : 900"), "list": (0, XL_LIST)}, None, ["redis1", "redis1--incoming"]),
+    ],
+    ids=["no xl", "no list", "works"],
+)  # fmt: skip
+def test_a_toolstack_that_does_not_work_is_a_fact(
+    monkeypatch: pytest.MonkeyPatch, answers: dict[str, Any], error: str | None, domains: list[str]
+) -> None:
+    module = load("xen_host_info")
+    monkeypatch.setattr(module, "run", lambda words: answers[words[1]])
+    facts: dict[str, Any] = {"toolstack_error": None, "domains": []}
+    module.toolstack(facts, True)
+    assert facts["toolstack_error"] == error
+    assert [domain["name"] for domain in facts["domains"]] == domains

@@ -169,3 +169,40 @@ def test_switching_to_what_is_not_there(run_module: RunModule, options: dict[str
     result = run_module("remus_release", release="1-z", state="current", **options)
     assert "not installed; the release in use stays" in result["msg"]
     assert Path(options["prefix"], "current").readlink() == Path("1-a")
+
+
+def test_a_release_without_an_archive(run_module: RunModule, options: dict[str, Any]) -> None:
+    result = run_module("remus_release", release="1-a", **options)
+    assert "is not installed and no archive was named" in result["msg"]
+
+
+def test_what_is_not_ours_is_left_alone(run_module: RunModule, options: dict[str, Any], tmp_path: Path) -> None:
+    """A file where the link to a command belongs, and a unit that the release does not have."""
+    install(run_module, options, tmp_path, "1-a")
+    taken = tmp_path / "say"
+    taken.write_text("somebody's")
+    switch = {"release": "1-a", "state": "current", **options}
+    for check in (True, False):
+        result = run_module("remus_release", check=check, links={str(taken): "say"}, **switch)
+        assert f"{taken} is not a symbolic link. Next: move it away" in result["msg"]
+    assert taken.read_text() == "somebody's"
+    result = run_module("remus_release", units=["other.service"], **switch)
+    assert "Release 1-a has no unit other.service; the release in use stays" in result["msg"]
+
+
+def test_a_systemd_that_refuses_is_told_with_what_is_left(
+    run_module: RunModule, options: dict[str, Any], tmp_path: Path, systemctl: Path
+) -> None:
+    (tmp_path / "bin/systemctl").write_text("#!/bin/sh\necho no bus\nexit 1\n")
+    result = install(run_module, options, tmp_path, "1-a", enable=True)
+    assert "systemctl --no-reload enable say.service failed: no bus" in result["msg"]
+    assert "State left: the new release is current, its units are written" in result["msg"]
+
+
+def test_a_folder_that_cannot_be_made(run_module: RunModule, options: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    tar = archive(tmp_path / "a.tar", "1-a")
+    result = run_module("remus_release", release="1-a", archive=str(tar), folders=[str(tmp_path / "file/x")], **options)
+    assert result["failed"]
+    assert "Not a directory" in result["msg"]
+    assert tar.exists()

@@ -86,3 +86,13 @@ def test_the_builder_reads_the_protocol_at_the_same_place() -> None:
 
     assert build_wheelhouse.protocol(ROOT) == PROTOCOL
     assert load("remus_release_info").SAYS_PROTOCOL.endswith(f"/{build_wheelhouse.SAYS_PROTOCOL}")
+
+
+def test_releases_that_cannot_be_read(run_module: RunModule, prefix: Path, systemctl: Path) -> None:
+    says = prefix / "1-a/lib/python3.13/site-packages" / SAYS
+    says.unlink()
+    says.mkdir()
+    result = run_module("remus_release_info", prefix=str(prefix), services=[])
+    assert result["failed"]
+    assert "cannot be read" in result["msg"]
+    assert "Next: run it as root" in result["msg"]

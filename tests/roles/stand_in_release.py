@@ -23,7 +23,7 @@ import build_wheelhouse
 PYTHON = "{}.{}".format(*sys.version_info[:2])
 
 AGENT = '''"""Answers on the control socket of a host: python -m … HOST FOLDER."""
-import json, os, pathlib, socket, sys
+import hashlib, json, os, pathlib, socket, sys
 
 VERSION = {version!r}
 BUILD = {build!r} or pathlib.Path(sys.prefix).name
@@ -41,7 +41,7 @@ def answer(host, folder, method, params):
             status["state"] = "seeding"
     if method == "agent":
         return {{"host": host, "version": VERSION, "release": BUILD, "xen_version": "4.20", "peers": {{}}, "tls": None,
-                "watchdog": None}}
+                "watchdog": None, "configuration": json.loads((folder / host / "read").read_text())}}
     if method == "list":
         return {{"domains": statuses}}
     if method == "status":
@@ -62,6 +62,8 @@ def main():
     if host in FELLS:
         (folder / ("gone-" + FELLS[host])).touch()
     (folder / host / "asked").write_text("0")
+    toml = folder / host / "etc" / "agent.toml"
+    (folder / host / "read").write_text(json.dumps({{str(toml): hashlib.sha256(toml.read_bytes()).hexdigest()}}))
     with (folder / "log").open("a") as log:
         print("start", host, VERSION, file=log)
     path = folder / host / "run" / "agent.sock"

@@ -16,6 +16,7 @@ from tests.modules.conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
 import build_collection
+import build_wheelhouse
 
 pytestmark = [pytest.mark.playbooks, pytest.mark.timeout(900)]
 
@@ -96,3 +97,38 @@ def test_a_playbook_runs_from_it(built: tuple[Path, Path], tmp_path: Path) -> No
             tree, "ansible-playbook", "--syntax-check", "-i", str(tmp_path / "hosts.yml"), f"remus.xen.{path.stem}"
         )
         assert code == 0, text
+
+
+def test_a_play_of_somebody_else_uses_roles_and_modules_by_their_full_names(
+    built: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """From a folder of its own, where nothing of this tree can be found."""
+    _, tree = built
+    settings = {
+        "ansible_python_interpreter": sys.executable,
+        "remus_agent_name": "alpha",
+        "remus_agent_replication_address": "192.0.2.1",
+        "remus_agent_peers": {"beta": "192.0.2.2:7789"},
+    }
+    preflight = {"name": "remus.xen.remus_agent", "tasks_from": "preflight"}
+    tasks = [
+        {"remus.xen.xen_host_info": {"domains": False}, "register": "seen"},
+        {"ansible.builtin.assert": {"that": "seen.host.architecture is defined"}},
+        {"ansible.builtin.include_role": preflight},
+        {"ansible.builtin.include_role": preflight, "vars": {"remus_agent_watchdog_seconds": 180}},
+    ]
+    play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "vars": settings, "tasks": tasks}
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+    code, text = run(tree, "ansible-playbook", "-i", "localhost,", str(tmp_path / "play.yml"))
+    assert code != 0
+    assert "TASK [remus.xen.remus_agent : " in text
+    assert "without a witness it would never be armed" in " ".join(text.split())
+    assert text.count("Validating arguments against arg spec preflight") == 2, text
+
+
+def test_its_release_of_the_agent_is_this_trees(built: tuple[Path, Path]) -> None:
+    """What the role builds there from has the same name, and so the same content."""
+    _, tree = built
+    pins = (ROOT / "requirements/agent.txt").read_bytes()
+    assert (tree / "requirements/agent.txt").read_bytes() == pins
+    assert build_wheelhouse.digest(tree, pins, "3.13") == build_wheelhouse.digest(ROOT, pins, "3.13")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,6 +76,7 @@ def test_it_places_what_prometheus_and_grafana_read(tmp_path: Path) -> None:
         play(tmp_path, **facts)
         assert "changed=0" in play(tmp_path, **facts)
     assert sorted(path.name for path in target.iterdir()) == [
+        ".told",
         "remus-dashboard.json",
         "remus.rules.yml",
         "scrape.yml",
@@ -93,6 +95,33 @@ def test_it_places_what_prometheus_and_grafana_read(tmp_path: Path) -> None:
     ]
     shipped = ROOT / "roles/remus_monitoring/files/remus-dashboard.json"
     assert (target / "remus-dashboard.json").read_text() == shipped.read_text()
+
+
+def test_a_run_that_was_interrupted_before_the_reload_is_finished_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, log = tmp_path / "bin" / "systemctl", tmp_path / "log"
+    program.parent.mkdir()
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+    def systemd(works: bool) -> None:
+        fails = "" if works else "case $1 in reload) exit 1;; esac\n"
+        shown = "echo LoadState=loaded; echo ActiveState=active; echo UnitFileState=enabled"
+        program.write_text(f'#!/bin/sh\necho "$1" >>{log}\n{fails}case $1 in show) {shown};; esac\n')
+        program.chmod(0o755)
+
+    def reloads(*options: str, fails: bool = False) -> int:
+        log.write_text("")
+        facts = {"remus_monitoring_service": "prometheus", "remus_monitoring_verify_targets": False}
+        play(tmp_path, *options, fails=fails, remus_monitoring_targets={"xen1": "192.0.2.1:7791"}, **facts)
+        return log.read_text().split().count("reload")
+
+    systemd(works=False)
+    assert reloads(fails=True) == 1
+    systemd(works=True)
+    assert reloads("--check") == 0
+    assert reloads() == 1
+    assert reloads() == 0
 
 
 def test_every_reason_against_it_is_named_at_once(tmp_path: Path) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from remus_agent.adapters.transport.tls import MutualTls
 from remus_agent.config import Tls
+from tests.modules.conftest import ROOT
 from tests.roles.local_play import run_play
 
 pytestmark = [pytest.mark.playbooks, pytest.mark.timeout(600)]
@@ -43,3 +48,22 @@ def test_made_installed_and_left_alone(tmp_path: Path) -> None:
     play(tmp_path, "-e", "remus_pki_rotation=prepare")
     play(tmp_path, "-e", "remus_pki_rotation=switch")
     assert own(tmp_path, "alpha").certificate.read_bytes() != before
+
+
+def test_the_ca_beside_an_inventory_is_not_read_as_one(tmp_path: Path) -> None:
+    """As `-i inventories/site` has it, a folder; Ansible would complain of every file of the CA with every run."""
+    site = tmp_path / "site"
+    (site / "pki" / "hosts" / "alpha").mkdir(parents=True)
+    for name in ("ca.pem", "hosts/alpha/host.pem"):
+        (site / "pki" / name).write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    (site / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": {"alpha": {}}}}))
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("ansible-inventory")), "-i", str(site), "--graph"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")},
+    )
+    assert "alpha" in done.stdout
+    assert done.stderr == ""

@@ -100,6 +100,19 @@ def test_preflight_names_every_guest_and_mixed_versions_at_once(pair: Pair) -> N
     assert pair.mutating == []
 
 
+def test_a_proof_that_is_none_is_named_before_it_is_needed(pair: Pair) -> None:
+    """One that says `off` of a host that is on would bring about what it is to prevent."""
+    pair.facts["alpha"]["remus_fence_status_command"] = "echo off"
+    pair.facts["beta"]["remus_fence_status_command"] = "echo no such board >&2; exit 1"
+    text = " ".join(pair.play("protect", fails=True).split())
+    assert "remus_fence_status_command of alpha says off, and the host has just answered" in text
+    assert pair.mutating == []
+    pair.facts["alpha"]["remus_fence_status_command"] = "echo on"
+    text = " ".join(pair.play("preflight").split())
+    assert "remus_fence_status_command of beta printed '' (exit 1) no such board" in text
+    assert "remus_fence_status_command of alpha" not in text
+
+
 def test_a_peer_outside_of_the_pair_is_named(pair: Pair) -> None:
     pair.said = {"alpha": status(peer="gamma"), "beta": NOT_FOUND}
     text = pair.play("protect", fails=True)

@@ -61,13 +61,35 @@ def test_hosts_are_refused_with_what_every_role_has_against_them(tmp_path: Path)
     hosts = {
         name: {"remus_replication_address": f"203.0.113.{number}"} for number, name in enumerate(("a", "b", "c"), 1)
     }
+    hosts["a"] |= {"remus_agent_watchdog_seconds": 180}
+    hosts["b"] |= {"remus_agent_fencing": {"z": {"agent": "fence_x", "ip": "192.0.2.9"}}}
     hosts["c"] |= {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
     disks = [{"vdev": "xvda", "device": "/dev/none/web1"}]
     text = preflight(tmp_path, hosts, {}, [{"name": "web1", "hosts": ["a", "b"], "disks": disks}])
     said = " ".join(text.split("PLAY [Preflight | What the hosts said]")[1].split())
     for host in ("a", "b"):
         assert f"{host} cannot protect guests, nothing was changed" in said
+        assert f"The settings of the agent of {host} are not usable, nothing was changed" in said
         assert f"The disks of {host} cannot be protected" in said
         assert f"The replication network of {host} is not usable" in said
+    assert "without a witness it would never be armed" in said
+    assert "remus_agent_fencing names z" in said
+    assert "remus_agent_fencing has no key ip" in said
     assert "c does not answer" in said
     assert "a and b are the same machine" in said
+
+
+def test_settings_of_a_wrong_type_are_refused_before_anything_relies_on_them(tmp_path: Path) -> None:
+    """Of every role that a host gets, at once; site.yml would come to some of them after others have changed the host."""
+    wrong = {
+        "xen_host_dom0_memory_mib": "4 GiB",
+        "remus_agent_keep": "two",
+        "remus_storage_nbd_devices": "many",
+        "remus_network_mtu": "jumbo",
+    }
+    hosts = {name: {"remus_replication_address": f"203.0.113.{number}", **wrong} for number, name in enumerate("ab", 1)}
+    text = preflight(tmp_path, hosts, {}, [{"name": "web1", "hosts": ["a", "b"]}])
+    said = " ".join(text.split("PLAY [Preflight | What the hosts said]")[1].split())
+    assert text.count("rescued=4") == len(hosts), "each role has something against each of them"
+    for name in wrong:
+        assert f"argument '{name}'" in said, name

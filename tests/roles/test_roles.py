@@ -41,6 +41,41 @@ def test_variables_are_prefixed_and_described(role: Path) -> None:
         assert not (option.get("required") and "default" in option), name
 
 
+MODULES = {path.stem for name in ("library", "roles") for path in ROOT.glob(f"{name}/**/*.py")}
+OF_OTHERS = {"xen_host_live", "remus_monitoring_address"}
+"""A fact that one role leaves for others, and a variable of hosts that two of them read."""
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_every_variable_that_it_takes_is_described(role: Path) -> None:
+    texts = [path.read_text() for name in ("tasks", "templates", "vars", "handlers") for path in role.glob(f"{name}/*")]
+    used = {name for text in texts for name in re.findall(rf"(?<!\w){role.name}_[a-z0-9_]+", text)}
+    described = {name for name, _ in options(role)}
+    assert used - MODULES - OF_OTHERS <= described
+    assert described <= used, "what nobody reads"
+
+
+def entries_used(folder: Path) -> set[tuple[str, str]]:
+    """(role, entry point) of everything below a folder that takes a role in by one."""
+    found = set()
+    for path in folder.rglob("*.yml"):
+        if path.parent.name in ("tasks", "playbooks"):
+            found |= set(re.findall(r"name: (\S+)\n\s+tasks_from: (\S+)$", path.read_text(), re.MULTILINE))
+    return found
+
+
+def test_entry_points_that_others_use_say_what_they_take() -> None:
+    """Ansible then checks it, and `ansible-doc -t role` shows it."""
+    used = entries_used(ROOT / "playbooks") | entries_used(ROOT / "roles")
+    assert {("remus_agent", "service"), ("remus_witness", "look"), ("remus_guest", "switchover")} <= used
+    # playbooks/tasks/preflight_role.yml takes its role from a loop.
+    (look,) = (play for play in read(ROOT / "playbooks/preflight_hosts.yml") if play["name"] == "Preflight | The hosts")
+    used |= {(role, "preflight") for task in look["tasks"] for role in task.get("loop", [])}
+    for role, entry in sorted(used):
+        assert "." not in entry, "by preflight.yml Ansible would find the tasks, and not what they take"
+        assert entry in read(ROOT / "roles" / role / "meta/argument_specs.yml")["argument_specs"], (role, entry)
+
+
 CONNECTION = {"ansible_connection", "ansible_host", "ansible_port", "ansible_user", "ansible_ssh_private_key_file",
               "ansible_ssh_common_args", "ansible_become"}  # fmt: skip
 """What an inventory says of the way to a host; no facts."""

@@ -64,7 +64,7 @@ def test_disks_come_before_the_agent_starts() -> None:
     roles = [task["ansible.builtin.import_role"] for task in site["tasks"]]
     assert [(role["name"], role.get("tasks_from")) for role in roles] == [
         ("xen_host", None),
-        ("remus_agent", "release.yml"),
+        ("remus_agent", "release"),
         ("remus_storage", None),
         ("remus_pki", None),
         ("remus_agent", None),

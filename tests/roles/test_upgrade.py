@@ -16,7 +16,7 @@ import pytest
 
 from tests.modules.test_protection import status
 from tests.roles import stand_in_release
-from tests.roles.local_play import run_playbook
+from tests.roles.local_play import run_play, run_playbook
 
 pytestmark = [pytest.mark.playbooks, pytest.mark.timeout(1800)]
 
@@ -45,6 +45,22 @@ class Pair:
 
     def upgrade(self, *options: str, fails: bool = False, **variables: Any) -> str:
         """Run the playbook; what it printed."""
+        words = ("-e", json.dumps(ROLE_VARIABLES | variables), *options)
+        code, text = run_playbook(self.folder, self.inventory(), "upgrade", *words, variables=self.variables())
+        assert (code != 0) is fails, text
+        return text
+
+    def role(self, *options: str) -> str:
+        """Run the role alone, as site.yml does; what it printed."""
+        inventory = self.inventory()
+        inventory["children"]["remus_hosts"]["vars"] = self.variables()
+        words = ("-e", json.dumps(ROLE_VARIABLES), *options)
+        code, text = run_play(self.folder, inventory, {"serial": 1, "roles": ["remus_agent"]}, *words)
+        assert code == 0, text
+        return text
+
+    def inventory(self) -> dict[str, Any]:
+        """Its group `all`."""
         hosts = {
             host: {
                 "stand_in": str(self.folder / host),
@@ -58,24 +74,18 @@ class Pair:
             }
             for number, host in enumerate(("alpha", "beta"), 1)
         }
-        code, text = run_playbook(
-            self.folder,
-            {"children": {"remus_hosts": {"hosts": hosts}}},
-            "upgrade",
-            "-e",
-            json.dumps(ROLE_VARIABLES | variables),
-            *options,
-            variables={
-                "remus_pki_enabled": False,
-                "remus_agent_admin_group": "",
-                "remus_agent_health_timeout": 10,
-                "remus_agent_wheelhouse_dir": str(self.folder / "wheelhouse"),
-                "remus_results_dir": str(self.folder / "results"),
-                "remus_guests": [{"name": "web1", "hosts": ["alpha", "beta"]}],
-            },
-        )
-        assert (code != 0) is fails, text
-        return text
+        return {"children": {"remus_hosts": {"hosts": hosts}}}
+
+    def variables(self) -> dict[str, Any]:
+        """Of both hosts."""
+        return {
+            "remus_pki_enabled": False,
+            "remus_agent_admin_group": "",
+            "remus_agent_health_timeout": 10,
+            "remus_agent_wheelhouse_dir": str(self.folder / "wheelhouse"),
+            "remus_results_dir": str(self.folder / "results"),
+            "remus_guests": [{"name": "web1", "hosts": ["alpha", "beta"]}],
+        }
 
     def started(self) -> list[str]:
         """Which agents were started since the last call, in order."""
@@ -162,6 +172,22 @@ def test_one_host_after_the_other_and_back(pair: Pair) -> None:
     assert (changed(text), pair.started()) == ({"alpha": 0, "beta": 0, "localhost": 0}, [])
 
 
+def test_a_run_that_was_interrupted_before_the_restart_is_finished_by_the_next(pair: Pair) -> None:
+    """It has written a configuration, or the list of disks, that the agent of alpha has never read."""
+    pair.release_of_this_tree()
+    pair.role()
+    pair.started()
+    assert (changed(pair.role()), pair.started()) == ({"alpha": 0, "beta": 0}, [])
+    for name in ("agent.toml", "disks.toml"):
+        read = json.loads((pair.folder / "alpha" / "read").read_text())
+        (pair.folder / "alpha" / "etc" / "disks.toml").write_text("")
+        (pair.folder / "alpha" / "read").write_text(json.dumps(read | {str(pair.folder / "alpha/etc" / name): "other"}))
+        assert (changed(pair.role("--check"))["alpha"], pair.started()) == (1, [])
+        pair.role()
+        assert [line.split()[0] for line in pair.started()] == ["alpha"]
+        assert (changed(pair.role()), pair.started()) == ({"alpha": 0, "beta": 0}, [])
+
+
 def test_a_release_that_does_not_start_is_undone_and_the_primary_is_not_touched(pair: Pair) -> None:
     new = pair.release_of_this_tree(starts=False)
     said = " ".join(pair.upgrade(fails=True).split())
@@ -170,6 +196,15 @@ def test_a_release_that_does_not_start_is_undone_and_the_primary_is_not_touched(
     assert "State left: no other host was touched" in said
     assert pair.releases() == [OLD, OLD]
     assert pair.started() == ["beta 0.0.9"]
+    assert (pair.folder / "beta" / "etc" / "agent.toml").read_text() == "# of before\n"
+
+
+def test_what_an_interrupted_upgrade_has_kept_is_what_the_next_one_brings_back(pair: Pair) -> None:
+    """It was interrupted after it had written the new configuration, which the agent that runs has never read."""
+    pair.release_of_this_tree(starts=False)
+    (pair.folder / "beta" / "opt" / OLD / "agent.toml").write_text("# of before\n")
+    (pair.folder / "beta" / "etc" / "agent.toml").write_text("# of the new release\n")
+    assert f"Undone: {OLD} runs there again" in " ".join(pair.upgrade(fails=True).split())
     assert (pair.folder / "beta" / "etc" / "agent.toml").read_text() == "# of before\n"
 
 

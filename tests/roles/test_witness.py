@@ -78,7 +78,7 @@ words = sys.argv[1:]
 with (folder / "systemctl").open("a") as log:
     print(*words, file=log)
 if "show" in words:
-    print("LoadState=loaded\\nActiveState=active\\nUnitFileState=enabled")
+    print("LoadState=loaded\\nActiveState=active\\nUnitFileState=enabled\\nMainPID=" + (folder / "pid").read_text())
 elif "is-enabled" in words:
     print("enabled")
 elif "restart" in words or "start" in words:
@@ -91,6 +91,9 @@ elif "restart" in words or "start" in words:
         shutil.copy(folder / "tls" / name, folder / "credentials" / name)
     text = (folder / "env").read_text().replace("/run/credentials/etcd.service", str(folder / "credentials"))
     env = dict(line.split("=", 1) for line in text.splitlines() if line.startswith("ETCD_"))
+    drop_in = folder / "units" / "remus.conf"
+    given = drop_in.read_text().splitlines() if drop_in.exists() else []
+    env |= dict(line.split("=", 2)[1:] for line in given if line.startswith("Environment="))
     with (folder / "log").open("ab") as log:
         etcd = subprocess.Popen(["etcd"], env={{"PATH": "/usr/bin:/bin", **env}}, stdin=subprocess.DEVNULL, stdout=log,
                                 stderr=log, start_new_session=True)
@@ -142,13 +145,13 @@ def test_the_documented_command_for_certificates_hands_them_to_etcd(
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     calls, port = tmp_path / "systemctl", witness["remus_witness_client_port"]
 
-    def renew(*options: str) -> list[str]:
+    def renew(*options: str, fails: bool = False) -> list[str]:
         """What was done to units by `playbooks/witness.yml --tags remus_pki`, which site.yml imports."""
         calls.write_text("")
         variables = ("-e", f"__remus_witness_drop_in_dir={tmp_path / 'units'}")
         inventory = {"children": {"remus_witnesses": {"hosts": {"gamma": witness}}}}
         code, text = run_playbook(tmp_path, inventory, "witness", "--tags", "remus_pki", *variables, *options)
-        assert code == 0, text
+        assert (code != 0) is fails, text
         return [line for line in calls.read_text().splitlines() if "restart" in line or " start " in line]
 
     assert len(renew()) == 1, "the drop-in names certificates that etcd may not have"
@@ -160,6 +163,19 @@ def test_the_documented_command_for_certificates_hands_them_to_etcd(
     assert shown(tmp_path, port) != first
     assert shown(tmp_path, port).strip() == (tmp_path / "tls" / "host.pem").read_text().strip()
     assert len(renew("-e", "remus_pki_rotation=prepare")) == 1, "it trusts one CA more"
+    # A run that is interrupted after it has written everything.
+    for path in (tmp_path / "pki" / "hosts" / "gamma").iterdir():
+        path.unlink()
+    systemctl, kept = tmp_path / "bin" / "systemctl", tmp_path / "kept"
+    systemctl.rename(kept)
+    systemctl.write_text("#!/bin/sh\nexit 1\n")
+    systemctl.chmod(0o755)
+    renew(fails=True)
+    kept.rename(systemctl)
+    assert renew("--check") == []
+    assert len(renew()) == 1, "etcd was never started with them"
+    assert shown(tmp_path, port).strip() == (tmp_path / "tls" / "host.pem").read_text().strip()
+    assert renew() == []
 
 
 def test_certificates_are_made_where_no_etcd_is_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
