@@ -149,6 +149,7 @@ async def test_what_it_costs(make: Make, kernel: FakeKernel, monkeypatch: pytest
         seconds = gone.cpu_seconds
         assert seconds >= open_.cpu_seconds
         assert gone.memory_bytes == 0
+        assert not ledger._open, "a tap that is started often leaves nothing behind"
 
 
 async def test_a_device_that_has_grown_is_protected_as_a_whole(
