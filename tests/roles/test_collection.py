@@ -123,7 +123,7 @@ def test_a_play_of_somebody_else_uses_roles_and_modules_by_their_full_names(
     assert code != 0
     assert "TASK [remus.xen.remus_agent : " in text
     assert "without a witness it would never be armed" in " ".join(text.split())
-    assert text.count("Validating arguments against arg spec preflight") == 2, text
+    assert text.count("Validating arguments against arg spec 'preflight'") == 2, text
 
 
 def test_its_release_of_the_agent_is_this_trees(built: tuple[Path, Path]) -> None:
