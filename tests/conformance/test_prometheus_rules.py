@@ -10,14 +10,18 @@ from host_views import guest, host
 from prometheus_tools import promtool
 
 from remus_agent.observe import metrics
-from remus_agent.observe.status import DiskStatus, Seeding
+from remus_agent.observe.status import DiskStatus, PartCost, ProtectionCost, Seeding
 from remus_agent.observe.view import CertificateView, WatchdogView, WitnessView
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "roles/remus_monitoring/files/remus.rules.yml"
 TESTS = Path(__file__).with_name("remus.rules.test.yml")
 FULL = host(
-    guest(disks=(DiskStatus(vdev="xvda", mode="replicating", size=1),), last_ack_age=1.0),
+    guest(
+        disks=(DiskStatus(vdev="xvda", mode="replicating", size=1),),
+        last_ack_age=1.0,
+        cost=ProtectionCost(1.0, 1, (PartCost("disks", 1.0, 1),)),
+    ),
     guest("seeding", name="sql1", seeding=Seeding(1, 2, "pages", 1.0, 1.0)),
     guest("ready", "backup", "db1", last_ack_age=1.0),
     xen_version="4.20",
@@ -25,6 +29,8 @@ FULL = host(
     certificate=CertificateView(1.8e9, usable=True),
     witness=WitnessView(reachable=True, answered=1.7e9),
     watchdog=WatchdogView(armed=True, problem=False),
+    shared_cpu_seconds=1.0,
+    shared_memory_bytes=1,
 )
 
 

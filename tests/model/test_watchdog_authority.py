@@ -239,10 +239,13 @@ def test_agents_that_never_get_to_know_their_guests_let_it_run_out() -> None:
         for _ in range(SECONDS):
             world.kill_agent(alpha)
             world.start_agent(alpha)
+            starting = alpha.starting
             await asyncio.sleep(1)
+            assert starting is not None
+            assert isinstance(starting.exception(), JournalError)
             if not alpha.up:
                 break
-            await ask(world, "alpha", lambda agent: agent.close())  # it ends by that error
+            await ask(world, "alpha", lambda agent: agent.close())
         assert not alpha.up
         assert alpha.watchdog.count("pet") == pets
         assert runs_on(world) == ["beta"]

@@ -108,18 +108,25 @@ async def test_a_copy_that_fails_asks_nobody_any_more(
     tap = make()
     await tap.open()
     ended: list[int] = []
+    ahead = threading.Event()
+
+    def read(offset: int, length: int) -> memoryview:
+        assert ahead.wait(deadline.SECONDS), "the backup was not asked for the next run meanwhile"
+        raise DiskError("the device has failed", operation="test")
+
+    monkeypatch.setattr(kernel, "read", read)
 
     async def digests(offset: int, length: int) -> bytes:
         try:
             if offset:
-                tap.end()
+                ahead.set()
                 await asyncio.Event().wait()
             return xxh3_128_digest(b"") * (length // REGION)
         finally:
             ended.append(offset)
 
     await tap.begin(same_base=False)
-    with pytest.raises(DiskError, match="session"):
+    with pytest.raises(DiskError, match="the device has failed"):
         await tap.copy(digests)
     assert ended == [0, 8 * REGION]
 

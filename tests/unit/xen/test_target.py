@@ -90,10 +90,13 @@ def test_an_xl_that_stops_reading_is_noticed(xl: Script, monkeypatch: pytest.Mon
     feeder.abort()
 
 
-def test_an_xl_that_was_frozen_with_its_host_is_not_late(xl: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_xl_that_was_frozen_with_its_host_is_not_late(
+    xl: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(feeder_module, "_LOOK", 0.05)
-    xl("exec cat >/dev/null <$3")
-    feeder = Feeder("web1", 0.1)
+    awake = tmp_path / "awake"
+    xl(f"until [ -e {awake} ]; do sleep 0.02; done; exec cat >/dev/null <$3")
+    feeder = Feeder("web1", 30.0)
     waited, room = feeder._process.wait, select.poll
 
     class Frozen:
@@ -106,6 +109,7 @@ def test_an_xl_that_was_frozen_with_its_host_is_not_late(xl: Script, monkeypatch
             missed, cls.first = cls.first, False
             if missed:
                 monkeypatch.setattr(time, "monotonic", lambda: 1e9)
+                awake.touch()
             return missed
 
         def __init__(self) -> None:
@@ -128,7 +132,7 @@ def test_an_xl_that_was_frozen_with_its_host_is_not_late(xl: Script, monkeypatch
     assert not Frozen.first, "it never waited for room"
     Frozen.first = True
     monkeypatch.setattr(feeder._process, "wait", wait)
-    feeder.finish(0.1)
+    feeder.finish(30.0)
     feeder.abort()
 
 
