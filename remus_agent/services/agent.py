@@ -309,9 +309,10 @@ class AgentService:
         """Activate this host's copy; see `BackupService.failover`, and with a witness `Roles.failover`."""
         async with fresh_word(self._ports.clock, self.settings) as word:
             if self._old_words.why(name) is not None:
-                await self._old_words.renew(
-                    name, word, fenced, generation=generation, session=session, accept_loss=accept_loss
+                record = await self._old_words.look(
+                    name, fenced, generation=generation, session=session, accept_loss=accept_loss
                 )
+                await self._old_words.renew(record, word, fenced)
                 await self._resumption.again(name)
                 self._old_words.require_finished(name)
             elif self._roles is not None:
@@ -340,8 +341,10 @@ class AgentService:
     ) -> dict[str, Any]:
         """What `failover` would do; see `failover_trial`."""
         if self._old_words.why(name) is not None:
-            return await self._old_words.trial(
-                name, fenced, generation=generation, session=session, accept_loss=accept_loss
+            return self._old_words.trial(
+                await self._old_words.look(
+                    name, fenced, generation=generation, session=session, accept_loss=accept_loss
+                )
             )
         return await failover_trial(
             name,

@@ -136,19 +136,10 @@ class OldWords:
         await self._beats.expect_silence(record.peer, self._settings.quiet, name)
         return record
 
-    async def trial(
-        self,
-        name: str,
-        fenced: Mapping[str, str],
-        *,
-        generation: int | None,
-        session: str | None,
-        accept_loss: bool,
-    ) -> dict[str, Any]:
-        """What would be done at his word, as `failover_trial` says it. Raises AuthorityError."""
-        record = await self.look(name, fenced, generation=generation, session=session, accept_loss=accept_loss)
+    def trial(self, record: GuestRecord) -> dict[str, Any]:
+        """What would be done at his word, as `failover_trial` says it. record: from `look`."""
         return {
-            "domain": name,
+            "domain": record.name,
             "from": record.peer,
             "session": None,
             "generation": record.generation,
@@ -158,19 +149,9 @@ class OldWords:
             "changed": False,
         }
 
-    async def renew(
-        self,
-        name: str,
-        word: FreshWord,
-        fenced: Mapping[str, str],
-        *,
-        generation: int | None,
-        session: str | None,
-        accept_loss: bool,
-    ) -> None:
-        """The same, and his word is noted in place of the old one. Raises RemusError."""
-        record = await self.look(name, fenced, generation=generation, session=session, accept_loss=accept_loss)
-        word.require(name, "failover", LOOK_AGAIN)
+    async def renew(self, record: GuestRecord, word: FreshWord, fenced: Mapping[str, str]) -> None:
+        """Note his word in place of the old one. record: from `look`. Raises RemusError."""
+        word.require(record.name, "failover", LOOK_AGAIN)
         await self._store.save(replace(record, override=operators_word(fenced), until=word.until))
 
     async def give_up(self, name: str, *, force: bool) -> bool:

@@ -36,6 +36,17 @@ async def lost(
     await asyncio.sleep(1)
 
 
+async def lost_overriding(world: World, arm: Arm, patch: pytest.MonkeyPatch) -> None:
+    """alpha is off, the witness cannot be asked, and beta is lost in the override of an operator, which is still allowed."""
+    world.witness.down = True
+    world.power_off(world.hosts["alpha"])
+    await asyncio.sleep(4)
+    world.overriding = "beta"
+    asking = asyncio.create_task(ask(world, "beta", override))
+    await lost(world, arm, patch, cut=False)
+    asking.cancel()
+
+
 async def killed(world: World, arm: Arm, patch: pytest.MonkeyPatch) -> None:
     """The same with beta's agent, which is started again."""
     await lost(world, arm, patch)
@@ -267,13 +278,7 @@ def test_a_switchover_whose_new_owner_dies_ends_with_one_host_that_serves(
 @parametrized({**ABOUT_TO_RUN, "when it is unpaused": HAS_RUN["when it is unpaused"]})
 def test_what_an_operator_has_activated_by_override_is_finished(arm: Arm, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(world: World) -> None:
-        world.witness.down = True
-        world.power_off(world.hosts["alpha"])
-        await asyncio.sleep(4)
-        world.overriding = "beta"
-        asking = asyncio.create_task(ask(world, "beta", override))
-        await lost(world, arm, monkeypatch, cut=False)
-        asking.cancel()
+        await lost_overriding(world, arm, monkeypatch)
         world.start_agent(world.hosts["beta"])
         await served_by(world, "beta", 10)
         assert world.hosts["beta"].disk.guests[GUEST].override

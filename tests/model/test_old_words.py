@@ -19,7 +19,7 @@ from tests.model.loop import run
 from tests.model.pair import DEAD, Pair, on, quiet
 from tests.model.pair import until as reached
 from tests.model.test_authority import ask, override, play, standing, status, until
-from tests.model.test_killed_new_owner import ABOUT_TO_RUN, Arm, events, lost, parametrized, served_by
+from tests.model.test_killed_new_owner import ABOUT_TO_RUN, Arm, events, lost_overriding, parametrized, served_by
 from tests.model.test_unfinished import ABOUT_TO_RUN as STOPS
 from tests.model.world import GUEST, TIMES, World
 
@@ -28,13 +28,7 @@ LATE = TIMES["detect"] + 2
 
 async def found_late(world: World, arm: Arm, patch: pytest.MonkeyPatch) -> None:
     """beta's agent dies in an override; the next one comes when nobody knows any more how long beta was away."""
-    world.witness.down = True
-    world.power_off(world.hosts["alpha"])
-    await asyncio.sleep(4)
-    world.overriding = "beta"
-    asking = asyncio.create_task(ask(world, "beta", override))
-    await lost(world, arm, patch, cut=False)
-    asking.cancel()
+    await lost_overriding(world, arm, patch)
     world.overriding = None
     await asyncio.sleep(LATE)
     world.start_agent(world.hosts["beta"])

@@ -33,6 +33,11 @@ async def received(tap: NbdTap, theirs: bytearray) -> list[Extent]:
     return extents
 
 
+def digests_of(theirs: bytearray, offset: int, length: int) -> bytes:
+    """What the backup answers."""
+    return b"".join(xxh3_128_digest(theirs[at : at + REGION]) for at in range(offset, offset + length, REGION))
+
+
 def filled(kernel: FakeKernel) -> None:
     for region in range(16):
         kernel.content[region * REGION : (region + 1) * REGION] = bytes([region + 1]) * REGION
@@ -49,7 +54,7 @@ async def test_regions_that_are_equal_do_not_travel(make: Make, kernel: FakeKern
 
     async def digests(offset: int, length: int) -> bytes:
         asked.append((offset, length))
-        return b"".join(xxh3_128_digest(theirs[at : at + REGION]) for at in range(offset, offset + length, REGION))
+        return digests_of(theirs, offset, length)
 
     await tap.begin(same_base=False)
     await tap.copy(digests)
@@ -78,7 +83,7 @@ async def test_the_backup_reads_ahead_and_what_is_written_meanwhile_travels(
     ahead = threading.Event()
 
     async def digests(offset: int, length: int) -> bytes:
-        found = b"".join(xxh3_128_digest(theirs[at : at + REGION]) for at in range(offset, offset + length, REGION))
+        found = digests_of(theirs, offset, length)
         if offset:
             for at, data in ((9 * REGION, b"n" * 512), (10 * REGION, bytes(kernel.content[10 * REGION : 11 * REGION]))):
                 kernel.content[at : at + len(data)] = data
@@ -160,7 +165,7 @@ async def test_what_md_wrote_again_to_a_leg_that_came_back_is_compared(make: Mak
 
     async def digests(offset: int, length: int) -> bytes:
         asked.append((offset, length))
-        return b"".join(xxh3_128_digest(theirs[at : at + REGION]) for at in range(offset, offset + length, REGION))
+        return digests_of(theirs, offset, length)
 
     for lost, sent in ((False, 4), (True, 1), (False, 4)):
         if lost:
