@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_xen import DOMID, NAME, UUID, FakeXen
+from source_runs import begin
 from watcher import Watcher
 
 from remus_agent.adapters.ledger import Entry
@@ -43,14 +43,5 @@ class Setting:
         domain = Domain(NAME, DOMID, UUID, GuestType.PV, 4 * self.xen.tot_pages, ())
         return HelperSource(self.xen.libs, domain, CONFIG, self.watcher.path, self.helper, entry)
 
-    @asynccontextmanager
-    async def begun(self, *, seeded: bool = True) -> AsyncIterator[HelperSource]:
-        source = self.source()
-        try:
-            await source.begin()
-            if seeded:
-                async for _ in source.seed():
-                    pass
-            yield source
-        finally:
-            await source.close()
+    def begun(self, *, seeded: bool = True) -> AbstractAsyncContextManager[HelperSource]:
+        return begin(self.source(), seeded=seeded)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from fake_xen import DOMID, NAME, UUID, FakeXen
 from watcher import Watcher
 
 from remus_agent.adapters.xen.source import XenSource
 from remus_agent.ports import Domain, GuestType
-from remus_agent.source_ports import Checkpoint
+from remus_agent.source_ports import Checkpoint, Source
+
+S = TypeVar("S", bound=Source)
 
 
 def source_of(xen: FakeXen, supervisor: Path) -> XenSource:
@@ -20,16 +23,20 @@ def source_of(xen: FakeXen, supervisor: Path) -> XenSource:
 
 
 @asynccontextmanager
-async def begun(xen: FakeXen, watcher: Watcher, *, seeded: bool = True) -> AsyncIterator[XenSource]:
-    source = source_of(xen, watcher.path)
-    await source.begin()
+async def begin(source: S, *, seeded: bool) -> AsyncIterator[S]:
+    """Any source, which is closed in the end, whatever becomes of it."""
     try:
+        await source.begin()
         if seeded:
             async for _ in source.seed():
                 pass
         yield source
     finally:
         await source.close()
+
+
+def begun(xen: FakeXen, watcher: Watcher, *, seeded: bool = True) -> AbstractAsyncContextManager[XenSource]:
+    return begin(source_of(xen, watcher.path), seeded=seeded)
 
 
 async def take(source: XenSource, at_barrier: Callable[[], None] = lambda: None) -> Checkpoint:
