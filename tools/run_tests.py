@@ -21,7 +21,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from aloud import run_aloud
 from beside import Beside
+from cause import cause
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
@@ -52,12 +54,13 @@ class Stage:
 
 @dataclass
 class Counts:
-    """Tests over all stages."""
+    """Tests over all stages. notes: a line for each stage. causes: what those that failed had to say."""
 
     passed: int = 0
     failed: int = 0
     skipped: int = 0
     notes: list[str] = field(default_factory=list)
+    causes: list[str] = field(default_factory=list)
 
 
 def pytest(name: str, *arguments: str) -> tuple[str, ...]:
@@ -192,8 +195,8 @@ def main() -> int:
     with contextlib.ExitStack() as left:
         failed = run_all(wanted, started, counts, left)
     elapsed = clock(time.monotonic() - started)
-    for note in counts.notes:
-        print(f"  {note}")
+    for line in (*counts.notes, *counts.causes):
+        print(f"  {line}")
     verdict = f"FAILED at: {failed}" if failed else "all stages passed"
     print(f"VERDICT after {elapsed}: {verdict}")
     skipped = f", {counts.skipped} skipped" if counts.skipped else ""
@@ -234,18 +237,8 @@ def run(stage: Stage, number: str, started: float, counts: Counts) -> bool:
         report.unlink(missing_ok=True)
     print(f"==> [{number}] {stage.name} (at {clock(time.monotonic() - started)})", flush=True)
     begun = time.monotonic()
-    try:
-        code = subprocess.run(
-            stage.command,
-            cwd=ROOT,
-            env=stage.environment,
-            stdin=subprocess.DEVNULL,
-            timeout=stage.minutes * 60,
-            check=False,
-        ).returncode
-        why = f"exit code {code}"
-    except subprocess.TimeoutExpired:
-        code, why = 1, f"not finished after {stage.minutes} minutes"
+    code, said = run_aloud(stage.command, ROOT, stage.environment, stage.minutes * 60)
+    why = f"not finished after {stage.minutes} minutes" if code is None else f"exit code {code}"
     good = code == 0
     if report is not None:
         skipped = count(report, counts)
@@ -256,6 +249,7 @@ def run(stage: Stage, number: str, started: float, counts: Counts) -> bool:
         counts.failed += not good
     line = f"{stage.name}: {'passed' if good else 'FAILED (' + why + ')'} in {clock(time.monotonic() - begun)}"
     counts.notes.append(line)
+    counts.causes += [] if good else cause(said)
     print(f"<== {line}", flush=True)
     return good
 
@@ -268,12 +262,14 @@ def finish(stage: Stage, process: Beside, counts: Counts, *, wanted: bool) -> bo
         why = f"exit code {code}"
     except subprocess.TimeoutExpired:
         why = f"not finished after {stage.minutes} minutes more" if wanted else "stopped, because another stage failed"
-    print(process.output.read_text()[-4000:], end="")
+    said = process.output.read_text()[-4000:]
+    print(said, end="")
     good = code == 0
     counts.passed += good
     counts.failed += code is not None and not good
     line = f"{stage.name}: " + ("passed" if good else f"FAILED ({why})" if wanted else why)
     counts.notes.append(line)
+    counts.causes += cause(said.splitlines()) if wanted and not good else []
     print(f"<== {line}", flush=True)
     return good
 
