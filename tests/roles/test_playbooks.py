@@ -155,6 +155,7 @@ def test_failover_on_the_operators_word(pair: Pair) -> None:
     [
         ("echo on", [], "printed 'on', expected 'off'"),
         ("echo off; exit 3", [], "(exit 3)"),
+        ("exit 124", [], "(no end after 60 s)"),  # what timeout(1) ends with; `sleep 300` does the same a minute later
         ("echo cannot ask >&2; exit 1", [], "cannot ask"),
         ("", [], "It has no remus_fence_status_command"),
         ("echo on", ["-e", "remus_confirm_dead=beta"], "but the old host is alpha"),
