@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from dataclasses import dataclass
 
 from pair import agent, redis
@@ -86,8 +87,18 @@ def come_home(host: str = "alpha", timeout: float = 300, configuration: str = CO
     """The guest fresh on HOST, on no other host, protected by nobody; all links whole."""
     heal_links()
     on_both(forget)
-    on(host, f"xl create {configuration}", timeout=timeout)
+    create(host, configuration, timeout)
     until("the guest answers", answers, timeout=timeout)
+
+
+def create(host: str, configuration: str, timeout: float) -> None:
+    """Start the guest. The toolstack gives up after 10 s without an answer of a backend and 40 s without one of a hotplug script,
+    which a busy emulated host can miss: then once more, and it is said."""
+    try:
+        on(host, f"xl create {configuration}", timeout=timeout)
+    except CommandFailed as error:
+        sys.stderr.write(f"RETRIED: {error}\n")
+        on(host, f"xl destroy {GUEST} 2>/dev/null || true; xl create {configuration}", timeout=timeout)
 
 
 def ensure_running(host: str = "alpha", timeout: float = 300) -> None:
