@@ -60,7 +60,10 @@ class Feeder:
         return self._process.pid
 
     def write(self, buffers: Sequence[Buffer]) -> None:
-        """Hand the bytes to xl. Raises HypervisorError when it ended or reads nothing for too long."""
+        """Hand the bytes to xl. Raises HypervisorError when it ended or reads nothing for too long, and after `abort`: what was
+        on its way when the copy was given up comes here behind that."""
+        if self._pipe < 0:
+            raise HypervisorError("the copy was given up meanwhile", domain=self._name)
         unsent = Unsent(buffers)
         while unsent:
             try:

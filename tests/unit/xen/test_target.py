@@ -287,6 +287,18 @@ async def test_an_aborted_copy_is_destroyed(xl: Script) -> None:
         await target.feed([])
 
 
+async def test_what_comes_behind_an_abort_is_refused_in_words(xl: Script) -> None:
+    """An operator discards a copy while its session goes on: pages wait in the target's thread behind the abort."""
+    xl("cat $3 >/dev/null")
+    target = XenTarget(FakeXen().libs, "web1--incoming")
+    await target.start(b"preamble")
+    aborting = asyncio.create_task(target.abort())
+    fed = asyncio.create_task(target.feed([pages(1)]))
+    with pytest.raises(HypervisorError, match="given up meanwhile"):
+        await fed
+    await aborting
+
+
 async def test_an_activation_that_is_given_up_leaves_no_guest_running(xl: Script) -> None:
     folder = xl('[ "$1" = destroy ] && exit 0; cat $3 >fed')
     xen = FakeXen()
