@@ -104,12 +104,11 @@ def support_bundle(client: Client, options: argparse.Namespace, progress: Progre
     folder = f"remus-{platform.node()}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     target: Path = options.file
     try:
-        with new_file(target) as file:
-            with tarfile.open(fileobj=file, mode="w:xz", preset=_PRESET) as archive:
-                bundle = _Bundle(archive, folder, known_secrets(options.config))
-                _collect(bundle, client, options, progress)
-                manifest = _manifest(bundle)
-                bundle.write("manifest.json", as_json(manifest).encode())
+        with new_file(target) as file, tarfile.open(fileobj=file, mode="w:xz", preset=_PRESET) as archive:
+            bundle = _Bundle(archive, folder, known_secrets(options.config))
+            _collect(bundle, client, options, progress)
+            manifest = _manifest(bundle)
+            bundle.write("manifest.json", as_json(manifest).encode())
     except OSError as error:
         taken = isinstance(error, FileExistsError)
         raise FileError(

@@ -109,6 +109,23 @@ def test_what_is_shared() -> None:
     run(story())
 
 
+def test_one_moment_is_one_look_however_many_guests() -> None:
+    """What is a guest's, and what is nobody's alone, are of one reading, so they add up."""
+
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        costs = pair.alpha.costs
+        monitoring = Monitoring(on(pair.alpha), pair.alpha.xen, LoopClock(), Probes(lambda: True))
+        costs.read_times = 0
+        await monitoring.view()
+        assert costs.read_times == 1
+        await on(pair.alpha).overview()
+        assert costs.read_times == 2
+
+    run(story())
+
+
 def test_a_disks_epoch_counts_until_it_is_applied() -> None:
     seen: list[int] = []
 
