@@ -122,7 +122,11 @@ class Statuses:
 def _with_cost(
     status: Status, account: Account | None, guests: Sequence[str], held: Mapping[Part, int] = NOTHING_HELD
 ) -> Status:
-    """See `protection_cost`; who has nothing to do with these guests any more pays nothing for them."""
+    """See `protection_cost`; who has nothing to do with these guests any more pays nothing for them. held: is nobody's alone in
+    a group, whose members have one commit."""
     if status.role == "none":
         return status
-    return msgspec.structs.replace(status, cost=protection_cost(account, guests, held))
+    members = tuple(
+        msgspec.structs.replace(member, cost=protection_cost(account, [member.domain])) for member in status.members
+    )
+    return msgspec.structs.replace(status, cost=protection_cost(account, guests, held), members=members)
