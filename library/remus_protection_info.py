@@ -109,7 +109,8 @@ domains:
     - Status of each guest; empty where the agent does not know O(name).
     - C(cost) is what this host spends on its protection alone, C(cpu_seconds) of dom0's processors since the agent started and
       C(memory_bytes) of dom0 now, and in C(parts) the same of each C(part), which is C(checkpoints), C(copy) or C(disks); none
-      where nothing is protected. The event loop, which all guests share, is not in it but in RV(agent.shared_cost).
+      where nothing is protected. Of a consistency group each of its C(members) has such a C(cost) of its own, of what is there
+      for that guest alone. The event loop, which all guests share, is not in it but in RV(agent.shared_cost).
   returned: success
   type: list
   elements: dict

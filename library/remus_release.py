@@ -124,120 +124,15 @@ seconds:
   type: dict
 """
 
-import configparser
 import os
 import re
 import shutil
 import subprocess
-import sys
-import tarfile
-import time
-import zipfile
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.remus import files
 from ansible.module_utils.remus.diff import Comparison
-
-MARK = ".complete"
-
-
-class ReleaseError(Exception):
-    """The release could not be unpacked or does not work; the message says what is left."""
-
-
-def site_packages(folder):
-    """Where the packages of a virtual environment of this Python lie."""
-    return os.path.join(folder, "lib", "python{}.{}".format(*sys.version_info[:2]), "site-packages")
-
-
-def unpack_wheel(stream, name, target):
-    """Unpack one wheel; returns the text of its entry_points.txt, or None."""
-    points = None
-    with zipfile.ZipFile(stream) as wheel:
-        for entry in wheel.namelist():
-            parts = entry.split("/")
-            if entry.startswith("/") or ".." in parts:
-                raise ReleaseError(f"{name} names a file outside of itself: {entry}")
-            if parts[0].endswith(".data"):
-                raise ReleaseError(f"{name} has a folder {parts[0]}, which this installer does not support")
-            if len(parts) == 2 and parts[0].endswith(".dist-info") and parts[1] == "entry_points.txt":
-                points = wheel.read(entry).decode("utf-8")
-        wheel.extractall(target)
-    return points
-
-
-def console_scripts(points):
-    """[(command, module, function)] of an entry_points.txt."""
-    parser = configparser.ConfigParser(delimiters=("=",))
-    parser.optionxform = str
-    parser.read_string(points or "")
-    if not parser.has_section("console_scripts"):
-        return []
-    commands = []
-    for command, target in parser.items("console_scripts"):
-        module, _dummy, function = target.partition(":")
-        commands.append((command, module.strip(), function.strip()))
-    return commands
-
-
-def write_command(folder, final, command, module, function):
-    """A command of the release, whose first line names the final folder."""
-    path = os.path.join(folder, "bin", command)
-    with open(path, "w", encoding="utf-8") as script:
-        script.write(
-            f"#!{final}/bin/python3\nimport sys\n\nfrom {module} import {function}\n\nsys.exit({function}())\n"
-        )
-    os.chmod(path, 0o755)
-
-
-def run(words, failure):
-    """Run a command; a ReleaseError with the text of `failure` and what it said when it fails."""
-    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, cwd="/")
-    if done.returncode != 0:
-        raise ReleaseError("{}: {}".format(failure, done.stdout.decode("utf-8", "replace")[-2000:]))
-
-
-def install(params, folder):
-    """Unpack into a folder beside, try it, then rename; so a folder with the release's name is always complete."""
-    beside = os.path.join(params["prefix"], ".{}.unpacking".format(params["release"]))
-    for leftover in (beside, folder):
-        shutil.rmtree(leftover, ignore_errors=True)
-    seconds = {}
-    try:
-        started = time.monotonic()
-        # In a process of its own: the module venv takes the interpreter from how the present process was started.
-        run([sys.executable, "-m", "venv", "--symlinks", "--without-pip", beside], "no environment was made")
-        seconds["environment"] = round(time.monotonic() - started, 1)
-        started = time.monotonic()
-        commands = []
-        with tarfile.open(params["archive"]) as archive:
-            for member in archive:
-                if not member.isfile() or not member.name.endswith(".whl"):
-                    continue
-                points = unpack_wheel(archive.extractfile(member), member.name, site_packages(beside))
-                if os.path.basename(member.name).startswith(params["project"] + "-"):
-                    commands = console_scripts(points)
-        if not commands:
-            raise ReleaseError("the archive has no wheel of {} with commands".format(params["project"]))
-        for command, module, function in commands:
-            write_command(beside, folder, command, module, function)
-        seconds["unpack"] = round(time.monotonic() - started, 1)
-        started = time.monotonic()
-        modules = ", ".join(sorted({module for dummy, module, dummy2 in commands}))
-        run([os.path.join(beside, "bin", "python3"), "-c", f"import {modules}"], "the commands do not import")
-        seconds["trial"] = round(time.monotonic() - started, 1)
-        with open(os.path.join(beside, MARK), "w", encoding="utf-8") as mark:
-            mark.write(f"{sys.version.split()[0]}\n")
-        os.rename(beside, folder)
-    except (OSError, ReleaseError, tarfile.TarError, zipfile.BadZipFile, subprocess.SubprocessError) as failure:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise ReleaseError(
-            "Release {} was not installed: {}. State left: the release in use is untouched.".format(
-                params["release"], failure
-            )
-        ) from failure
-    os.unlink(params["archive"])
-    return seconds
+from ansible.module_utils.remus.unpacking import MARK, ReleaseError, install, site_packages
 
 
 def replace_link(target, link):

@@ -30,12 +30,13 @@ options:
       - What is known of each host, by its name in the inventory. C(error) says why its agent did not answer; C(domains) are the
         statuses of its agent; C(current), C(previous), C(releases) and C(running) are what C(remus_release_info) says.
       - C(release) and C(protocol) are those of the release that it shall run; without O(back) they are needed.
+      - C(notes) is what C(remus_notes_info) says; with O(back), what waits there to run stands against it.
     type: dict
     required: true
   back:
     description: >-
       Go back to the previous release of each host. Neither a protection that is interrupted stands against that nor an agent that
-      does not answer.
+      does not answer; what an agent has noted as about to run does, whether it answers or not.
     type: bool
     default: false
   accept_unprotected:
@@ -43,6 +44,7 @@ options:
     type: bool
     default: false
 seealso:
+  - module: remus_notes_info
   - module: remus_release_info
   - module: remus_topology
 """
@@ -129,6 +131,33 @@ def health(guests, back, accept_unprotected):
                 f"{name} is not protected ({said}). Next: 'remusctl events {name} --problems' says why; when it is protected "
                 "again, or its protection was ended, run this again. To go on nevertheless: -e remus_upgrade_unprotected=true"
             )
+    return reasons
+
+
+def noted(host, facts):
+    """What waits on a host to run, and its agent does not say so itself: a release from before may destroy it."""
+    notes = facts.get("notes") or {}
+    if notes and facts.get("current") and "starting" not in notes:
+        return [
+            f"what waits on {host} to run is not known: {notes.get('msg')}. Next: remove the reason, then run this again"
+        ]
+    said = [status["domain"] for status in facts.get("domains") or []]
+    reasons = []
+    for note in notes.get("starting") or []:
+        if note["name"] in said:
+            continue
+        by = f"an operator's word, that {note['word']}" if note.get("word") else "the witness's word, or its old host's"
+        reasons.append(
+            f"{note['name']} is built on {host} and about to run there by {by}, which the agent of {host} does not say. It "
+            f"stands paused, as {note['name']} or {note['working_name']}, and a release from before may destroy it at once. "
+            f"Next: have the agent of {host} answer ('journalctl -u remus-agent' there says why it does not) and finish what "
+            "waits, or finish it by hand: docs/runbook.md, 'A guest is `starting`'; then run this again"
+        )
+    for note in notes.get("unreadable") or []:
+        reasons.append(
+            f"{note['path']} on {host} cannot be read ({note['problem']}), so nobody knows whether a guest is built there that a "
+            "release from before may destroy at once. Next: docs/runbook.md, 'A protection was not resumed', then run this again"
+        )
     return reasons
 
 
@@ -221,6 +250,8 @@ def plan(hosts, back, accept_unprotected):
     guests = by_guest(hosts)
     reasons = [reason for host, facts in hosts.items() for reason in usable(host, facts, back)]
     reasons += health(guests, back, accept_unprotected)
+    if back:
+        reasons += [reason for host, facts in hosts.items() for reason in noted(host, facts)]
     order = steps(hosts, guests, back)
     if not reasons:
         reasons += languages(order, hosts, guests, back)

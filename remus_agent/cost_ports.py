@@ -22,15 +22,27 @@ class Cost:
         return Cost(self.cpu_seconds + other.cpu_seconds, self.memory_bytes + other.memory_bytes)
 
 
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What was read at one moment. guests: of each since the agent started, whatever its roles here were, the parts that there
+    are, or were. shared: what the agent's own process uses beside that."""
+
+    guests: Mapping[str, Mapping[Part, Cost]]
+    shared: Cost
+
+    def of(self, guests: Collection[str]) -> dict[Part, Cost]:
+        """Of these together."""
+        found: dict[Part, Cost] = {}
+        for guest in guests:
+            for part, cost in self.guests.get(guest, {}).items():
+                found[part] = found.get(part, Cost()) + cost
+        return {part: found[part] for part in sorted(found)}
+
+
 class Costs(Protocol):
     """What threads, processes and memory that are there for one guest alone take of this host. Nothing is measured while they
     work: the kernel, which counts anyway, is asked here."""
 
-    async def of(self, guests: Collection[str]) -> Mapping[Part, Cost] | None:
-        """Of these guests together, since the agent started, whatever their roles here were: each part that there is, or was.
-        None where it cannot be read; the log says why."""
-        ...
-
-    async def shared(self) -> Cost | None:
-        """What the agent's own process uses beside that. None as for `of`."""
+    async def read(self) -> Account | None:
+        """Of all guests, each thread and process asked once. None where it cannot be read; the log says why."""
         ...

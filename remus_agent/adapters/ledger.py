@@ -12,13 +12,13 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final
 
 from remus_agent.adapters.proc import Proc, Times
-from remus_agent.cost_ports import Cost, Part
+from remus_agent.cost_ports import Account, Cost, Part
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +27,6 @@ PATIENCE: Final = 2.0
 FRESH_SECONDS: Final = 10.0
 """For how long the memory of a process is taken as read: the kernel goes through all of its pages for it, which takes some
 hundred microseconds for a tap."""
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,19 +212,11 @@ class Ledger:
 
         return Entry(self._proc, first, closed)
 
-    async def of(self, guests: Collection[str]) -> Mapping[Part, Cost] | None:
-        """As the port says."""
-        return await self._ask(self._of, frozenset(guests))
-
-    async def shared(self) -> Cost | None:
-        """As the port says."""
-        return await self._ask(self._beside)
-
-    async def _ask(self, question: Callable[_P, _T | None], *args: _P.args, **_: _P.kwargs) -> _T | None:
-        """None, too, while the thread does not get on."""
+    async def read(self) -> Account | None:
+        """As the port says. None, too, while the thread does not get on."""
         if self._late is not None and not self._late.done():
             return None
-        asked = asyncio.get_running_loop().run_in_executor(self._thread, question, *args)
+        asked = asyncio.get_running_loop().run_in_executor(self._thread, self._read)
         try:
             async with asyncio.timeout(self._patience):
                 return await asyncio.shield(asked)
@@ -238,44 +227,36 @@ class Ledger:
 
     # In the thread
 
-    def _of(self, guests: frozenset[str]) -> Mapping[Part, Cost] | None:
-        found: defaultdict[Part, Cost] = defaultdict(Cost)
+    def _read(self) -> Account | None:
         try:
-            for (_, part), used in self._all(lambda guest: guest in guests):
-                found[part] += Cost(used.threads + used.processes, used.held + used.process_bytes)
-        except (OSError, ValueError) as error:
-            self._unknown(error)
-            return None
-        self._failing = False
-        return {part: found[part] for part in sorted(found)}
-
-    def _beside(self) -> Cost | None:
-        try:
-            inside = sum((used for _, used in self._all(lambda _: True)), Used())
+            used = self._used()
             times = self._proc.this()
             if times is None:
                 raise ValueError("the agent does not find itself")
             resident = self._proc.resident()
         except (OSError, ValueError) as error:
-            self._unknown(error)
+            if not self._failing:  # said once, until it is known again: it is asked every second
+                self._failing = True
+                log.warning("what protections cost is not known: %s", error)
             return None
+        self._failing = False
+        inside = sum(used.values(), Used())
         # Each of them is counted in whole ticks, so that their difference may seem to go back by some.
-        with self._lock:
-            self._shared = max(self._shared, times.own - inside.threads)
-            return Cost(self._shared, max(0, resident - inside.held))
+        self._shared = max(self._shared, times.own - inside.threads)
+        guests: defaultdict[str, dict[Part, Cost]] = defaultdict(dict)
+        for (guest, part), one in used.items():
+            guests[guest][part] = Cost(one.threads + one.processes, one.held + one.process_bytes)
+        return Account(guests, Cost(self._shared, max(0, resident - inside.held)))
 
-    def _unknown(self, error: OSError | ValueError) -> None:
-        """Said once, until it is known again: it is asked every second."""
-        if not self._failing:
-            self._failing = True
-            log.warning("what protections cost is not known: %s", error)
-
-    def _all(self, wanted: Callable[[str], bool]) -> list[tuple[tuple[str, Part], Used]]:
+    def _used(self) -> Mapping[tuple[str, Part], Used]:
+        """Of each guest and part, those that have ended included."""
         with self._lock:
-            ended = [(place, used) for place, used in self._ended.items() if wanted(place[0])]
-            entries = [(place, entry) for entry, place in self._open.items() if wanted(place[0])]
+            found = self._ended.copy()
+            entries = list(self._open.items())
         now = self._now()
-        return ended + [(place, entry.used(now)) for place, entry in entries]
+        for entry, place in entries:
+            found[place] += entry.used(now)
+        return found
 
 
 def _all(times: Times | None) -> float:

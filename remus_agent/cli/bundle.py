@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from remus_agent import __version__
 from remus_agent.cli.client import Client
+from remus_agent.cli.new_file import new_file
 from remus_agent.cli.output import as_json, show
 from remus_agent.cli.progress import ProgressLines
 from remus_agent.cli.redact import configuration, known_secrets, redacted
@@ -103,33 +104,19 @@ def support_bundle(client: Client, options: argparse.Namespace, progress: Progre
     folder = f"remus-{platform.node()}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     target: Path = options.file
     try:
-        fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with new_file(target) as file, tarfile.open(fileobj=file, mode="w:xz", preset=_PRESET) as archive:
+            bundle = _Bundle(archive, folder, known_secrets(options.config))
+            _collect(bundle, client, options, progress)
+            manifest = _manifest(bundle)
+            bundle.write("manifest.json", as_json(manifest).encode())
     except OSError as error:
+        taken = isinstance(error, FileExistsError)
         raise FileError(
-            f"cannot create {target}: {error.strerror}",
+            f"cannot write {target}: {error.strerror or error}",
             operation="support-bundle",
             left="nothing was written",
-            hint="name a file that does not exist yet",
+            hint="name a file that does not exist yet" if taken else "free space, or name a file in another folder",
         ) from error
-    try:
-        with os.fdopen(fd, "wb") as file:
-            with tarfile.open(fileobj=file, mode="w:xz", preset=_PRESET) as archive:
-                bundle = _Bundle(archive, folder, known_secrets(options.config))
-                _collect(bundle, client, options, progress)
-                manifest = _manifest(bundle)
-                bundle.write("manifest.json", as_json(manifest).encode())
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException as error:
-        target.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise FileError(
-                f"cannot write {target}: {error.strerror or error}",
-                operation="support-bundle",
-                left="it was removed",
-                hint="free space, or name a file on another file system",
-            ) from error
-        raise
     progress.end()
     whole = target.stat().st_size
     show(options, {"file": str(target), "bytes": whole, **manifest}, _render(target, whole, bundle.taken))

@@ -138,6 +138,11 @@ def status(one: Mapping[str, Any]) -> str:
         pairs += [(f"member {text(guest.get('domain'))}", _member(guest, one)) for guest in one.get("members") or ()]
         if one.get("cost"):
             pairs.append(("cost on this host", _cost(one["cost"])))
+        pairs += [
+            (f"of it {text(guest.get('domain'))}", _cost(guest["cost"]))
+            for guest in one.get("members") or ()
+            if guest.get("cost")
+        ]
     return facts(pairs)
 
 

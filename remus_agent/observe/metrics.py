@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from remus_agent.observe.figures import Distribution, EpochFigures
 from remus_agent.observe.health import marks
-from remus_agent.observe.status import Role, State, Status
+from remus_agent.observe.status import ProtectionCost, Role, State, Status
 from remus_agent.observe.view import GuestView, HostView
 from remus_agent.protocol.stream.constants import PAGE_SIZE
 
@@ -244,21 +244,19 @@ def _of_members(guests: Iterable[GuestView]) -> Iterator[Metric]:
 
 
 def _of_costs(view: HostView) -> Iterator[Metric]:
-    labels = ("domain", "part")
-    cpu = CounterMetricFamily(
-        "remus_protection_cpu_seconds",
-        "Processor time of dom0 for the protection of this guest alone, since the agent started.",
-        labels=labels,
+    statuses = [guest.status for guest in view.guests]
+    yield from _costs(
+        "remus_protection",
+        "the protection of this guest alone",
+        ("domain",),
+        [((one.domain,), one.cost) for one in statuses],
     )
-    memory = GaugeMetricFamily(
-        "remus_protection_memory_bytes", "Memory of dom0 for the protection of this guest alone.", labels=labels
+    yield from _costs(
+        "remus_member_protection",
+        "one guest of a group alone",
+        ("domain", "member"),
+        [((one.domain, member.domain), member.cost) for one in statuses for member in one.members],
     )
-    for guest in view.guests:
-        for each in guest.status.cost.parts if guest.status.cost is not None else ():
-            series = (guest.status.domain, each.part)
-            cpu.add_metric(series, each.cpu_seconds)
-            memory.add_metric(series, each.memory_bytes)
-    yield from (cpu, memory)
     shared = CounterMetricFamily(
         "remus_shared_cpu_seconds",
         "Processor time of the agent's process for all guests together, or for none.",
@@ -272,6 +270,22 @@ def _of_costs(view: HostView) -> Iterator[Metric]:
         "Memory of the agent's process for all guests together, or for none.",
         view.shared_memory_bytes,
     )
+
+
+def _costs(
+    name: str, whose: str, labels: tuple[str, ...], costs: Iterable[tuple[tuple[str, ...], ProtectionCost | None]]
+) -> Iterator[Metric]:
+    """Each part of each of them."""
+    labels = (*labels, "part")
+    cpu = CounterMetricFamily(
+        f"{name}_cpu_seconds", f"Processor time of dom0 for {whose}, since the agent started.", labels=labels
+    )
+    memory = GaugeMetricFamily(f"{name}_memory_bytes", f"Memory of dom0 for {whose}.", labels=labels)
+    for series, cost in costs:
+        for each in cost.parts if cost is not None else ():
+            cpu.add_metric((*series, each.part), each.cpu_seconds)
+            memory.add_metric((*series, each.part), each.memory_bytes)
+    yield from (cpu, memory)
 
 
 def _of_epochs(guests: Iterable[GuestView]) -> Iterator[Metric]:

@@ -88,15 +88,6 @@ class DiskStatus(msgspec.Struct, frozen=True, kw_only=True):
     problem: str | None = None
 
 
-class MemberStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One guest of a group. memory_kib: its memory. pages_last, down_ms_last: of the group's last checkpoint, on its primary."""
-
-    domain: str
-    memory_kib: int
-    pages_last: int = 0
-    down_ms_last: float = 0.0
-
-
 class PartCost(msgspec.Struct, frozen=True):
     """part: `checkpoints`, on its primary: the thread that takes them, its staging and bitmap, Xen's save helper for a PV guest.
     `copy`, on its backup: the thread that feeds it, `xl restore` and what that starts, the memory of an epoch before it is
@@ -120,6 +111,17 @@ class ProtectionCost(msgspec.Struct, frozen=True):
     cpu_seconds: float
     memory_bytes: int
     parts: tuple[PartCost, ...] = ()
+
+
+class MemberStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One guest of a group. memory_kib: its memory. pages_last, down_ms_last: of the group's last checkpoint, on its primary.
+    cost: what of the group's is there for this guest alone; the rest of that is of the epochs that all of them share."""
+
+    domain: str
+    memory_kib: int
+    pages_last: int = 0
+    down_ms_last: float = 0.0
+    cost: ProtectionCost | None = None
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):

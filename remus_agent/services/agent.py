@@ -38,7 +38,7 @@ from remus_agent.services.resumption import Resumption
 from remus_agent.services.roles import Roles, Seams
 from remus_agent.services.selftest import SelfTest
 from remus_agent.services.settings import Settings
-from remus_agent.services.statuses import Statuses
+from remus_agent.services.statuses import Overview, Statuses
 from remus_agent.services.sweep import sweep_copies, sweep_outputs, sweep_taps
 from remus_agent.services.taken_domains import TakenDomains
 from remus_agent.services.topology import Topology
@@ -193,8 +193,9 @@ class AgentService:
         return self._watchdog.describe()
 
     async def shared_cost(self) -> Cost | None:
-        """See `Costing.shared`."""
-        return await self._costing.shared()
+        """What its process uses for all guests together, or for none; None where that is not known."""
+        account = await self._costing.look()
+        return None if account is None else account.shared
 
     def last_protector(self, name: str) -> PrimaryService | None:
         """What looks after a domain that is protected here, or has done so since the agent started."""
@@ -202,6 +203,10 @@ class AgentService:
 
     async def overview(self) -> list[Status]:
         """Every domain this agent has to do with."""
+        return (await self.moment()).domains
+
+    async def moment(self) -> Overview:
+        """The same, and what of their cost is nobody's alone."""
         return await self._statuses.overview()
 
     async def topology(self) -> dict[str, Any]:

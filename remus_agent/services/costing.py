@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
-from remus_agent.cost_ports import Cost, Costs, Part
+from remus_agent.cost_ports import Account, Cost, Costs, Part
 from remus_agent.observe.status import PartCost, ProtectionCost
 from remus_agent.services.copy import Copy
 
@@ -20,26 +21,29 @@ class Costing:
         self._costs = costs
         self._copies = copies
 
-    async def of(self, guests: Collection[str], held: Mapping[Part, int] = NOTHING_HELD) -> ProtectionCost | None:
-        """Of the protection of these guests. held: bytes of memory that services hold for it."""
-        found = None if self._costs is None else await self._costs.of(guests)
-        if found is None:
-            return None
-        parts = dict(found)
-        for part, count in held.items():
-            if count or part in parts:
-                parts[part] = parts.get(part, Cost()) + Cost(0.0, count)
-        total = sum(parts.values(), Cost())
-        return ProtectionCost(
-            round(total.cpu_seconds, 2),
-            total.memory_bytes,
-            tuple(PartCost(part, round(cost.cpu_seconds, 2), cost.memory_bytes) for part, cost in parts.items()),
-        )
-
-    async def shared(self) -> Cost | None:
-        """What the agent's process uses for all guests together, or for none."""
-        found = None if self._costs is None else await self._costs.shared()
+    async def look(self) -> Account | None:
+        """Of this moment, but without what services hold in memory for guests (`Copy.held`). None where it is not known."""
+        found = None if self._costs is None else await self._costs.read()
         if found is None:
             return None
         held = sum(sum(copy.held.values()) for copy in self._copies())
-        return Cost(round(found.cpu_seconds, 2), max(0, found.memory_bytes - held))
+        shared = Cost(round(found.shared.cpu_seconds, 2), max(0, found.shared.memory_bytes - held))
+        return replace(found, shared=shared)
+
+
+def protection_cost(
+    account: Account | None, guests: Collection[str], held: Mapping[Part, int] = NOTHING_HELD
+) -> ProtectionCost | None:
+    """Of the protection of these guests. held: bytes of memory that services hold for it."""
+    if account is None:
+        return None
+    parts = account.of(guests)
+    for part, count in held.items():
+        if count or part in parts:
+            parts[part] = parts.get(part, Cost()) + Cost(0.0, count)
+    total = sum(parts.values(), Cost())
+    return ProtectionCost(
+        round(total.cpu_seconds, 2),
+        total.memory_bytes,
+        tuple(PartCost(part, round(cost.cpu_seconds, 2), cost.memory_bytes) for part, cost in parts.items()),
+    )

@@ -87,8 +87,9 @@ class Monitoring:
     async def _read(self) -> HostView:
         probes = self._probes
         facts = await self._facts_now()
-        guests = [await self._guest(status) for status in await self._service.overview()]
-        watchdog, shared = self._service.watchdog(), await self._service.shared_cost()
+        moment = await self._service.moment()
+        guests = [await self._guest(status) for status in moment.domains]
+        watchdog, shared = self._service.watchdog(), moment.shared
         return HostView(
             host=self._service.settings.host,
             version=__version__,

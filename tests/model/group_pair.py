@@ -110,6 +110,7 @@ class GroupPair(TwoHosts[GroupHost]):
                 host.announcer,
                 host.witness,
                 pauses=host.pauses,
+                costs=host.costs,
             ),
             GroupOutputs(host.outputs),
             backup,

@@ -75,9 +75,9 @@ async def strike(world: World, fault: Fault) -> None:  # noqa: PLR0912 - one bra
             directions = {(path, fault.host) for path in fault.paths}
             if fault.both:
                 directions |= {(path, host.peer) for path in fault.paths}
-            world.cut |= directions
+            world.links.cut |= directions
             await asyncio.sleep(fault.seconds)
-            world.heal(directions)
+            world.links.heal(directions)
         case "freeze":
             node = host.node
             node.stopped = True
@@ -94,10 +94,10 @@ async def strike(world: World, fault: Fault) -> None:  # noqa: PLR0912 - one bra
             world.start_agent(host)
         case "slow":
             for path in fault.paths:
-                world.delay[path, fault.host] = 3.0
+                world.links.delay[path, fault.host] = 3.0
             await asyncio.sleep(fault.seconds)
             for path in fault.paths:
-                world.delay.pop((path, fault.host), None)
+                world.links.delay.pop((path, fault.host), None)
         case "witness-down":
             world.witness.down = True
             await asyncio.sleep(fault.seconds)
@@ -134,7 +134,7 @@ async def strike(world: World, fault: Fault) -> None:  # noqa: PLR0912 - one bra
         case "override":
             await _override(world, host, fault.seconds)
         case "damage":
-            world.damage += 3
+            world.links.damage += 3
         case _:
             raise ValueError(fault.kind)
 

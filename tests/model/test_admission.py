@@ -73,9 +73,9 @@ def test_an_agent_that_has_read_it_needs_the_witness_no_more() -> None:
         world.witness.down = True
         both = {("channel", "alpha"), ("channel", "beta")}
         (running,) = world.running()
-        world.cut |= both
+        world.links.cut |= both
         await asyncio.sleep(4.5)
-        world.heal(both)
+        world.links.heal(both)
         seen = running.seen
         await until(world, lambda: running.seen > seen + 3, 20)
 

@@ -171,11 +171,11 @@ def test_a_guest_that_runs_alone_is_not_protected_by_somebody_else() -> None:
 def test_a_primary_runs_on_alone_and_is_protected_again_when_the_link_heals() -> None:
     async def story(world: World) -> None:
         directions = {("channel", "alpha"), ("channel", "beta")}
-        world.cut |= directions
+        world.links.cut |= directions
         before = answered(world)
         await until(world, lambda: standing(world) == ("alpha", 3, "solo", None), 25)
         await until(world, lambda: answered(world) > before + 5, 5)
-        world.heal(directions)
+        world.links.heal(directions)
         await until(world, lambda: standing(world) == ("alpha", 4, "protected", "beta"), 15)
 
     play(story)
@@ -184,14 +184,14 @@ def test_a_primary_runs_on_alone_and_is_protected_again_when_the_link_heals() ->
 def test_a_guest_that_runs_alone_for_long_leaves_a_handful_of_events() -> None:
     async def story(world: World) -> None:
         directions = {("channel", "alpha"), ("channel", "beta")}
-        world.cut |= directions
+        world.links.cut |= directions
         await until(world, lambda: standing(world) == ("alpha", 3, "solo", None), 25)
         before = len(world.hosts["alpha"].events.details(GUEST))
         await asyncio.sleep(200)
         kinds = [kind for kind, _ in world.hosts["alpha"].events.details(GUEST)[before:]]
         assert {"seeking", "solo"} <= set(kinds)
         assert len(kinds) < 8
-        world.heal(directions)
+        world.links.heal(directions)
         await until(world, lambda: standing(world) == ("alpha", 4, "protected", "beta"), 15)
         attempts = [detail.get("attempts") for kind, detail in world.hosts["alpha"].events.details(GUEST)[before:]]
         assert any(count is not None and int(str(count)) > 50 for count in attempts)
@@ -201,7 +201,7 @@ def test_a_guest_that_runs_alone_for_long_leaves_a_handful_of_events() -> None:
 
 def test_of_two_that_cannot_hear_each_other_one_wins_and_the_other_stands_down() -> None:
     async def story(world: World) -> None:
-        world.cut |= BOTH
+        world.links.cut |= BOTH
         await until(world, lambda: standing(world)[0] == "beta", 10)
         await until(world, lambda: [inc.host for inc in world.running()] == ["beta"], 20)
         assert await status(world, "alpha") in ("standing-down", "stood-down")
@@ -209,7 +209,7 @@ def test_of_two_that_cannot_hear_each_other_one_wins_and_the_other_stands_down()
         assert not (await world.hosts["alpha"].outputs.by_name[GUEST].state()).held_packets, (
             "what it had sent is dropped"
         )
-        world.heal(set(BOTH))
+        world.links.heal(set(BOTH))
         await until(world, lambda: not stale(world), 10)
         await until(world, lambda: standing(world) == ("beta", 4, "protected", "alpha"), 15)
 
@@ -219,12 +219,12 @@ def test_of_two_that_cannot_hear_each_other_one_wins_and_the_other_stands_down()
 def test_without_the_witness_nobody_changes_roles() -> None:
     async def story(world: World) -> None:
         world.witness.down = True
-        world.cut |= BOTH
+        world.links.cut |= BOTH
         await asyncio.sleep(30)
         assert standing(world) == ("alpha", 2, "protected", "beta")
         assert await status(world, "alpha") == "silent"
         assert await status(world, "beta") == "orphaned"
-        world.heal(set(BOTH))
+        world.links.heal(set(BOTH))
         before = answered(world)
         await until(world, lambda: answered(world) > before, 15)
 
@@ -233,7 +233,7 @@ def test_without_the_witness_nobody_changes_roles() -> None:
 
 def test_the_loss_of_the_second_path_alone_changes_nothing() -> None:
     async def story(world: World) -> None:
-        world.cut |= {("second", "alpha"), ("second", "beta")}
+        world.links.cut |= {("second", "alpha"), ("second", "beta")}
         before = answered(world)
         await asyncio.sleep(15)
         assert standing(world) == ("alpha", 2, "protected", "beta")
@@ -259,7 +259,7 @@ def test_an_unprotected_guest_stands_as_solo_in_the_record_also_without_its_back
 
 def test_an_operator_needs_no_proof_where_the_witness_answers() -> None:
     async def story(world: World) -> None:
-        world.cut |= {("channel", "alpha"), ("channel", "beta")}
+        world.links.cut |= {("channel", "alpha"), ("channel", "beta")}
         failover = lambda agent: agent.failover(GUEST, generation=2, session=None, fenced={})  # noqa: E731
         await ask(world, "beta", failover)
         assert standing(world) == ("beta", 3, "solo", None)
@@ -296,7 +296,7 @@ def test_a_record_of_another_owner_refuses_a_protection() -> None:
         world.power_off(world.hosts["alpha"])
         await until(world, lambda: [inc.host for inc in world.running()] == ["beta"], 10)
         alpha = world.hosts["alpha"]
-        world.cut |= BOTH
+        world.links.cut |= BOTH
         world.power_on(alpha)
         await until(world, lambda: GUEST not in alpha.disk.guests, 5)
         alpha.xen.create(GUEST, UUID, 4)

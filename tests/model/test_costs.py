@@ -8,6 +8,7 @@ from remus_agent.adapters.sim.local import LoopClock
 from remus_agent.cost_ports import Cost
 from remus_agent.observe.status import PartCost, ProtectionCost, Status
 from remus_agent.services.monitoring import Monitoring, Probes
+from tests.model.group_pair import APP, DB, GROUP, GroupPair
 from tests.model.loop import run
 from tests.model.pair import Host, Pair, on, quiet, until
 
@@ -105,6 +106,48 @@ def test_what_is_shared() -> None:
         assert found == Cost(7.0, (1 << 20) - sum(copy.held.values()))
         view = await Monitoring(on(pair.alpha), pair.alpha.xen, LoopClock(), Probes(lambda: True)).view()
         assert (view.shared_cpu_seconds, view.shared_memory_bytes) == (7.0, 1 << 20)
+
+    run(story())
+
+
+def test_each_member_of_a_group_has_its_own_and_the_group_all_of_it() -> None:
+    """On the backup the epochs that were not applied yet are the group's, and no member's alone."""
+
+    async def story() -> None:
+        pair = GroupPair()
+        pair.alpha.costs.by_guest = {APP: {"checkpoints": Cost(3.0, 8192)}, DB: {"disks": Cost(1.25, 4096)}}
+        pair.beta.costs.by_guest = {APP: {"copy": Cost(2.0, 1000)}}
+        found = await pair.protect()
+        assert found.cost is not None
+        assert (found.cost.cpu_seconds, found.cost.memory_bytes) == (4.25, 12288)
+        assert [(one.domain, one.cost) for one in found.members] == [
+            (APP, ProtectionCost(3.0, 8192, (PartCost("checkpoints", 3.0, 8192),))),
+            (DB, ProtectionCost(1.25, 4096, (PartCost("disks", 1.25, 4096),))),
+        ]
+        copy, of_group = await pair.status(pair.beta), on(pair.beta).backup.copy_of(GROUP)
+        assert copy.cost is not None
+        assert of_group is not None
+        assert [one.cost and one.cost.memory_bytes for one in copy.members] == [1000, 0]
+        assert copy.cost.memory_bytes == 1000 + sum(of_group.held.values()) > 1000
+        pair.alpha.costs.readable = False
+        assert [one.cost for one in (await pair.status()).members] == [None, None]
+
+    run(story())
+
+
+def test_one_moment_is_one_look_however_many_guests() -> None:
+    """What is a guest's, and what is nobody's alone, are of one reading, so they add up."""
+
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        costs = pair.alpha.costs
+        monitoring = Monitoring(on(pair.alpha), pair.alpha.xen, LoopClock(), Probes(lambda: True))
+        costs.read_times = 0
+        await monitoring.view()
+        assert costs.read_times == 1
+        await on(pair.alpha).overview()
+        assert costs.read_times == 2
 
     run(story())
 

@@ -94,7 +94,7 @@ def test_a_primary_that_lives_is_switched_off() -> None:
     async def story(world: World) -> None:
         world.fencing.must = {"alpha"}
         world.fencing.switch = lambda host: world.power_off(world.hosts[host])
-        world.cut |= BOTH
+        world.links.cut |= BOTH
         await until(world, lambda: standing(world)[0] == "beta", 10)
         await until(world, lambda: not world.hosts["alpha"].up, 3)
         await until(world, lambda: runs_on(world) == ["beta"], 3)
@@ -170,7 +170,7 @@ def test_a_proof_that_is_not_true_does_not_end_the_waiting() -> None:
     async def story(world: World) -> None:
         world.fencing.must = {"alpha"}
         world.fencing.broken = True
-        world.cut |= {("channel", "alpha"), ("channel", "beta")}
+        world.links.cut |= {("channel", "alpha"), ("channel", "beta")}
         await until(world, lambda: ("web1", "orphaned") in world.hosts["beta"].events.noted, 6)
 
         def word(fenced: dict[str, str]) -> Callable[[Any], Any]:

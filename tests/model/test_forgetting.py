@@ -158,7 +158,7 @@ def test_refused_where_a_domain_of_this_uuid_is(force: bool) -> None:
 
 def test_refused_where_the_guest_is_paused_for_another_owner() -> None:
     async def story(world: World) -> None:
-        world.cut |= BOTH
+        world.links.cut |= BOTH
         await until(world, lambda: [inc.host for inc in world.running()] == ["beta"], 30)
         await asyncio.sleep(0.2)
         assert await status(world, "alpha") == "stood-down"

@@ -17,7 +17,7 @@ UNSEEN = Fault(at=1.0, kind="cut", host="alpha", seconds=20.0, paths=("channel",
 
 async def lost_before_it_ran(world: World) -> None:
     """beta owns the guest by takeover; its copy is lost before it ran; alpha lives, and has learned of it."""
-    world.cut |= BOTH
+    world.links.cut |= BOTH
     world.hosts["beta"].xen.toolstack_fails = True
     await until(world, lambda: standing(world)[0] == "beta", 10)
 
@@ -32,7 +32,7 @@ def test_a_guest_whose_copy_could_not_be_activated_goes_on_where_it_was_paused()
         await until(world, lambda: answered(world) > before, 5)
         assert await status(world, "alpha") == "solo"
         world.hosts["beta"].xen.toolstack_fails = False
-        world.heal(set(BOTH))
+        world.links.heal(set(BOTH))
         await until(world, lambda: standing(world) == ("alpha", 6, "protected", "beta"), 15)
         assert world.hosts["beta"].disk.guests.get(GUEST) is None
 
@@ -41,7 +41,7 @@ def test_a_guest_whose_copy_could_not_be_activated_goes_on_where_it_was_paused()
 
 def test_the_next_agent_gives_back_what_the_one_before_it_did_not_run() -> None:
     async def story(world: World) -> None:
-        world.cut |= BOTH
+        world.links.cut |= BOTH
         beta = world.hosts["beta"]
         world.witness.lose_answer = lambda host: host == "beta"
         await until(world, lambda: standing(world)[0] == "beta", 10)
@@ -60,7 +60,7 @@ def test_the_next_agent_gives_back_what_the_one_before_it_did_not_run() -> None:
 
 def test_what_has_run_is_not_given_back() -> None:
     async def story(world: World) -> None:
-        world.cut |= BOTH
+        world.links.cut |= BOTH
         await until(world, lambda: [inc.host for inc in world.running()][-1:] == ["beta"], 10)
         await until(world, lambda: len(world.running()) == 1, 20)
         world.power_off(world.hosts["beta"])

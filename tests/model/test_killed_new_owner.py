@@ -29,7 +29,7 @@ async def lost(
 ) -> None:
     """alpha cannot be heard; beta takes over, and is lost there."""
     if cut:
-        world.cut |= BOTH
+        world.links.cut |= BOTH
     arm(world, patch, lose)
     beta = world.hosts["beta"]
     await until(world, lambda: beta.agent is None, seconds)
@@ -76,11 +76,11 @@ def test_what_did_not_run_goes_on_where_it_was(arm: Arm, cut: bool, monkeypatch:
         before = answered(world)
         await killed(world, arm, monkeypatch)
         if not cut:
-            world.heal(set(BOTH))
+            world.links.heal(set(BOTH))
         await until(
             world, lambda: [inc.host for inc in world.running()] == ["alpha"] and answered(world) > before + 5, 40
         )
-        world.heal(set(BOTH))
+        world.links.heal(set(BOTH))
         await until(world, lambda: standing(world)[0] == "alpha" and standing(world)[2:] == ("protected", "beta"), 30)
         assert await status(world, "alpha") == "protected"
         assert len(world.incarnations) == 1
@@ -96,9 +96,9 @@ def test_what_was_about_to_run_or_has_run_goes_on_at_the_new_owner(
     async def story(world: World) -> None:
         await killed(world, arm, monkeypatch)
         if not cut:
-            world.heal(set(BOTH))
+            world.links.heal(set(BOTH))
         await served_by(world, "beta")
-        world.heal(set(BOTH))
+        world.links.heal(set(BOTH))
         await until(world, lambda: standing(world)[0] == "beta" and standing(world)[2:] == ("protected", "alpha"), 30)
         assert await status(world, "beta") == "protected"
         assert [inc.host for inc in world.running()] == ["beta"]
@@ -137,7 +137,7 @@ def test_it_does_not_run_when_another_host_has_become_its_owner(arm: Arm, monkey
         world.witness.write(UUID, by_hand)
         world.start_agent(world.hosts["beta"])
         await served_by(world, "alpha")
-        world.heal(set(BOTH))
+        world.links.heal(set(BOTH))
         await until(world, lambda: standing(world)[0] == "alpha" and standing(world)[2:] == ("protected", "beta"), 30)
         assert len(world.incarnations) == 1
 
@@ -171,7 +171,7 @@ def test_where_nobody_knows_whether_it_ran_the_paused_guest_is_kept_and_both_hos
     async def story(world: World) -> None:
         await lost(world, arm, monkeypatch, power_lost)
         world.power_on(world.hosts["beta"])
-        world.heal(set(BOTH))
+        world.links.heal(set(BOTH))
         await asyncio.sleep(60)
         assert not world.running()
         assert standing(world) == ("beta", 3, "solo", None)
@@ -212,7 +212,7 @@ def test_with_the_old_host_dead_a_copy_that_is_not_noted_is_lost_with_its_agent(
         await killed(world, arm, monkeypatch)
         await asyncio.sleep(30)
         assert not world.running(), "there is no image of it left"
-        world.heal(set(BOTH))
+        world.links.heal(set(BOTH))
         world.power_on(world.hosts["alpha"])
         await asyncio.sleep(30)
         assert not world.running()
@@ -229,7 +229,7 @@ def test_with_the_old_host_dead_what_runs_or_was_about_to_is_served(arm: Arm, mo
         world.power_off(world.hosts["alpha"])
         await killed(world, arm, monkeypatch)
         await served_by(world, "beta")
-        world.heal(set(BOTH))
+        world.links.heal(set(BOTH))
         world.power_on(world.hosts["alpha"])
         await until(world, lambda: standing(world)[0] == "beta" and standing(world)[2:] == ("protected", "alpha"), 30)
 

@@ -216,7 +216,7 @@ def test_a_moment_that_cannot_be_read_is_no_yes(monkeypatch: pytest.MonkeyPatch)
         async def failing() -> list[Status]:
             raise HypervisorError("xenstored is gone", operation="status")
 
-        monkeypatch.setattr(on(pair.alpha), "overview", failing)
+        monkeypatch.setattr(on(pair.alpha), "moment", failing)
         with pytest.raises(Refused, match="cannot be read now") as caught:
             await found.handlers()["/readiness"](Request("/readiness"))
         assert caught.value.response.status == 503

@@ -23,7 +23,7 @@ CHANNEL = {("channel", "alpha"), ("channel", "beta")}
 
 async def alone(world: World) -> None:
     """alpha has run on without beta, whose copy is of the generation before."""
-    world.cut |= CHANNEL
+    world.links.cut |= CHANNEL
     await until(world, lambda: standing(world) == ("alpha", 3, "solo", None), 25)
 
 
@@ -48,7 +48,7 @@ def test_a_possible_loss_is_written_into_the_record_whatever_its_owner_is() -> N
         assert world.owner is not None
         assert "a possible loss" in world.owner.reason
         assert FENCED["evidence"] in world.owner.reason
-        world.cut.clear()
+        world.links.cut.clear()
         world.power_on(world.hosts["alpha"])
         await until(world, lambda: standing(world) == ("beta", 5, "protected", "alpha"), 15)
 
@@ -105,7 +105,7 @@ def test_a_guest_that_is_gone_is_left_out_of_the_list_and_the_others_are_not(mon
 
 def test_a_host_that_is_heard_over_the_second_path_is_not_off() -> None:
     async def story(world: World) -> None:
-        world.cut |= CHANNEL
+        world.links.cut |= CHANNEL
         world.witness.down = True
         await until(world, lambda: ("web1", "orphaned") in world.hosts["beta"].events.noted, 6)
         with pytest.raises(AuthorityError, match="alpha is on: its agent was heard over the second path"):
@@ -217,14 +217,14 @@ def test_a_stale_copy_is_kept_and_activated_only_by_who_accepts_the_loss() -> No
 def test_a_stale_copy_goes_when_a_newer_one_is_committed_or_an_operator_discards_it() -> None:
     async def story(world: World) -> None:
         await alone(world)
-        world.cut |= BOTH
+        world.links.cut |= BOTH
         await until(world, lambda: ("web1", "not-taken-over") in world.hosts["beta"].events.noted, 15)
         assert await status(world, "beta") == "stale"
         unprotect = lambda agent: agent.unprotect(  # noqa: E731
             GUEST, force=True, timeout=5, progress=lambda *_, **__: None
         )
         kept = next(name for name, guest in world.hosts["beta"].xen.guests.items() if guest.paused_copy)
-        world.heal(set(BOTH))
+        world.links.heal(set(BOTH))
         await until(world, lambda: standing(world) == ("alpha", 4, "protected", "beta"), 15)
         await until(world, lambda: kept not in world.hosts["beta"].xen.guests, 5)
         assert await status(world, "beta") == "ready"
@@ -249,9 +249,9 @@ def test_no_older_copy_is_left_when_a_newer_session_is_first_acknowledged(monkey
 
     async def story(world: World) -> None:
         worlds.append(world)
-        world.cut |= CHANNEL
+        world.links.cut |= CHANNEL
         await until(world, lambda: ("web1", "orphaned") in world.hosts["beta"].events.noted, 6)
-        world.heal(set(CHANNEL))
+        world.links.heal(set(CHANNEL))
         await until(world, lambda: bool(at_first), 10)
         assert at_first[0] == ["discarded", "ready"]
 

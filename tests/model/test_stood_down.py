@@ -17,7 +17,7 @@ from tests.model.world import GUEST, PAGES, TIMES, UUID, World
 
 async def taken_over_unseen(world: World) -> None:
     """beta runs the guest, and alpha, which cannot reach it, has learned of it."""
-    world.cut |= BOTH
+    world.links.cut |= BOTH
     await until(world, lambda: standing(world)[0] == "beta", 10)
     await until(world, lambda: [inc.host for inc in world.running()] == ["beta"], 20)
     await asyncio.sleep(0.2)
@@ -36,7 +36,7 @@ def test_the_guest_is_paused_until_the_new_owner_opens_a_session() -> None:
         assert paused_on_alpha(world), "nobody has shown that it runs the guest"
         shown = await ask(world, "alpha", lambda agent: agent.status(GUEST))
         assert "until beta opens a session" in shown.reason
-        world.heal(set(BOTH))
+        world.links.heal(set(BOTH))
         await until(world, lambda: not paused_on_alpha(world), 5)
         await until(world, lambda: standing(world) == ("beta", 4, "protected", "alpha"), 15)
         assert world.hosts["alpha"].disk.guests.get(GUEST) is None
@@ -61,7 +61,7 @@ def test_an_agent_that_starts_goes_on_waiting_also_without_the_witness() -> None
 def test_an_agent_that_starts_and_finds_another_owner_pauses_and_waits() -> None:
     async def story(world: World) -> None:
         alpha = world.hosts["alpha"]
-        world.cut |= BOTH
+        world.links.cut |= BOTH
         world.kill_agent(alpha)
         await until(world, lambda: [inc.host for inc in world.running()] == ["alpha", "beta"], 10)
         world.start_agent(alpha)
@@ -86,7 +86,7 @@ def test_a_guest_that_somebody_lets_run_is_paused_again(anew: bool) -> None:
         assert output.holding
         assert xen.guests[GUEST].domain.vifs[0].device in output.plugged
         await until(world, lambda: world.hosts["alpha"].events.noted[-1] == (GUEST, "stood-down"), 2)
-        world.heal(set(BOTH))
+        world.links.heal(set(BOTH))
         await until(world, lambda: standing(world) == ("beta", 4, "protected", "alpha"), 15)
 
     play(story)
@@ -100,7 +100,7 @@ def probe_alpha(agent: Any) -> Any:
 def test_what_is_paused_here_is_in_nobodys_way() -> None:
     async def story(world: World) -> None:
         await taken_over_unseen(world)
-        world.heal(set(BOTH))
+        world.links.heal(set(BOTH))
         xen = world.hosts["alpha"].xen
         free, xen.host = xen.host, replace(xen.host, free_memory_kib=0)  # the paused guest has it
         assert (await ask(world, "beta", probe_alpha))["reasons"] == []
@@ -116,12 +116,12 @@ def test_what_is_paused_here_is_in_nobodys_way() -> None:
 def test_a_host_that_has_not_heard_yet_stands_down_by_itself_and_nobody_is_told_to_destroy_its_guest() -> None:
     async def story(world: World) -> None:
         alpha = world.hosts["alpha"]
-        world.cut |= BOTH
+        world.links.cut |= BOTH
         world.kill_agent(alpha)
         await until(world, lambda: [inc.host for inc in world.running()] == ["alpha", "beta"], 10)
         world.witness.cut.add("alpha")
         world.start_agent(alpha)
-        world.heal(set(BOTH))
+        world.links.heal(set(BOTH))
         (reason,) = (await ask(world, "beta", probe_alpha))["reasons"]
         assert reason["code"] == "runs-here"
         assert reason["hint"].startswith(
@@ -171,7 +171,7 @@ def test_to_be_heard_is_not_to_open_a_session() -> None:
         agent = world.hosts["beta"].agent
         assert agent is not None
         agent._primaries.tasks[GUEST].cancel()
-        world.heal(set(BOTH))
+        world.links.heal(set(BOTH))
         await asyncio.sleep(10)
         assert paused_on_alpha(world)
 
@@ -182,7 +182,7 @@ def test_its_fault_destroys_the_guest_before_anybody_runs_it(monkeypatch: pytest
     monkeypatch.setenv(VARIABLE, FaultName.DESTROY_AT_ONCE.value)
 
     async def story(world: World) -> None:
-        world.cut |= BOTH
+        world.links.cut |= BOTH
         await until(world, lambda: standing(world)[0] == "beta", 10)
         await until(world, lambda: not world.hosts["alpha"].xen.guests, 20)
 

@@ -37,7 +37,7 @@ async def cut_off(world: World) -> asyncio.Task[Any]:
     """Right after the hand-over nobody hears the other host any more; beta becomes the owner."""
     moving = move(world)
     await is_handed_over(world)
-    world.cut |= BOTH
+    world.links.cut |= BOTH
     await until(world, lambda: standing(world)[0] == "beta", 10)
     return moving
 
@@ -113,7 +113,7 @@ def test_an_owner_whose_agent_dies_before_it_runs_gives_it_back() -> None:
         world.start_agent(world.hosts["beta"])
         await until(world, lambda: [inc.number for inc in world.running()] == [0], 20)
         assert not down_on_alpha(world)
-        world.heal(set(BOTH))
+        world.links.heal(set(BOTH))
         await same_guest_goes_on(world, before)
 
     play(story)
@@ -128,7 +128,7 @@ def test_a_primary_in_doubt_keeps_its_guest_down_until_the_owner_opens_a_session
         await asyncio.sleep(20)
         assert down_on_alpha(world)
         assert await status(world, "alpha") == "stood-down"
-        world.heal(set(BOTH))
+        world.links.heal(set(BOTH))
         await until(world, lambda: standing(world) == ("beta", 4, "protected", "alpha"), 20)
         assert not down_on_alpha(world)
         assert [inc.host for inc in world.running()] == ["beta"]
@@ -144,7 +144,7 @@ def test_an_owner_that_has_run_it_and_forgets_everything_says_neither_yes_nor_no
         world.hosts["beta"].disk.guests.clear()
         world.power_on(world.hosts["beta"])
         world.witness.cut.add("alpha")
-        world.heal(set(BOTH))
+        world.links.heal(set(BOTH))
         await asyncio.sleep(30)
         assert down_on_alpha(world)
         assert await status(world, "alpha") == "in-doubt"

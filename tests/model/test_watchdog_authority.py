@@ -86,7 +86,7 @@ def test_it_goes_with_the_guest_from_host_to_host() -> None:
 def test_who_stands_down_disarms_and_is_not_reset() -> None:
     async def story(world: World) -> None:
         await until(world, lambda: armed(world) == ["alpha"], 2 * LOOK)
-        world.cut |= BOTH
+        world.links.cut |= BOTH
         await until(world, lambda: armed(world) == [], 20)
         await until(world, lambda: runs_on(world) == ["beta"], 10)
         assert await status(world, "alpha") == "stood-down"
@@ -103,7 +103,7 @@ def test_silence_takes_no_authority_away() -> None:
 
     async def story(world: World) -> None:
         world.witness.down = True
-        world.cut |= BOTH
+        world.links.cut |= BOTH
         await asyncio.sleep(2 * SECONDS)
         assert await status(world, "alpha") == "silent"
         assert armed(world) == ["alpha"]

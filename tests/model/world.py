@@ -15,7 +15,6 @@ from remus_agent.adapters.sim.disk import SimTaps
 from remus_agent.adapters.sim.fencing import SimFencing
 from remus_agent.adapters.sim.hypervisor import SimGuest
 from remus_agent.adapters.sim.local import SimAnnouncer
-from remus_agent.adapters.sim.net import SimConnection
 from remus_agent.adapters.sim.replica import SimReplicas, SimStores
 from remus_agent.adapters.sim.witness import SimWitness
 from remus_agent.machines.authority import Ownership
@@ -28,7 +27,7 @@ from remus_agent.services.settings import Settings
 from remus_agent.store_ports import CommitRecord
 from tests.formal.trace import Action
 from tests.model.hosts import Disk, Events, HostClock, Hypervisor, Machine, Outputs
-from tests.model.links import Connector
+from tests.model.links import Connector, Links
 from tests.model.recorder import Recorder
 from tests.model.scheduler import OUTSIDE, Node, Scheduler
 
@@ -103,14 +102,7 @@ class World:
         self.sources: dict[tuple[str, int], tuple[str, int, bool]] = {}
         """Of each domain, by host and id, that runs from a copy or was about to: the session, the epoch that it holds, and
         whether an operator's override lets it run."""
-        self.cut: set[tuple[str, str]] = set()
-        """Directions that carry nothing: path (`channel`, `second`) and sender."""
-        self.delay: dict[tuple[str, str], float] = {}
-        self.held: list[tuple[SimConnection, bytes | None, str, str]] = []
-        self.arrived: dict[tuple[str, str], float] = {}
-        self.damage: int = 0
-        self.ends: dict[SimConnection, tuple[Machine, Node, str]] = {}
-        self.arrives: dict[SimConnection, float] = {}
+        self.links = Links(self)
         self.lost_with_power = False
         self.overriding: str | None = None
         """The host on which an operator activates a copy by override just now."""
@@ -221,7 +213,7 @@ class World:
         host.xen.lose_agent()
         for connection in host.connections:
             if connection.other is not None:
-                self.put(connection.other, None)
+                self.links.put(connection.other, None)
         host.connections = []
 
     def power_off(self, host: Machine) -> None:
@@ -382,39 +374,6 @@ class World:
         if primary in self.paused:
             return  # its agent says no more of the guest, whatever it says of others
         for path in ("channel", "second"):
-            quiet = self.loop.time() - self.arrived.get((path, primary), 0.0)
+            quiet = self.loop.time() - self.links.arrived.get((path, primary), 0.0)
             if quiet < 0.75 * TIMES["detect"]:
                 raise Violated(f"{primary} is suspected, but was heard on the {path} {quiet:.2f} s ago")
-
-    # What travels
-
-    def put(self, to: SimConnection, data: bytes | None) -> None:
-        """Send bytes, or the end of a connection."""
-        machine, _, path = self.ends[to]
-        at = max(
-            self.loop.time() + 0.001 + self.rng.random() * self.delay.get((path, machine.peer), 0.08),
-            self.arrives.get(to, 0.0) + 1e-6,
-        )
-        self.arrives[to] = at
-        self.loop.call_at(at, self._arrive, to, data, path, machine.peer, context=OUTSIDE)
-
-    def _arrive(self, to: SimConnection, data: bytes | None, path: str, sender: str) -> None:
-        if (path, sender) in self.cut:
-            self.held.append((to, data, path, sender))
-            return
-        machine, node, _ = self.ends[to]
-        if machine.agent is None or node is not machine.node:
-            if machine.up and data is not None and to.other is not None:
-                self.put(to.other, None)  # nobody has this connection: a reset
-            return
-        runs_it = any(inc.host == sender for inc in self.running())  # a host that came back without it is no primary
-        if data is not None and not to._closed and runs_it:
-            self.arrived[path, sender] = self.loop.time()
-        to.arrive(data)
-
-    def heal(self, directions: set[tuple[str, str]]) -> None:
-        """Carry again, first what was held."""
-        self.cut -= directions
-        held, self.held = self.held, []
-        for each in held:
-            self._arrive(*each)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.remus import certificates
 from certificates import Authority
 from cryptography import x509
 
@@ -194,10 +195,9 @@ def test_a_ca_near_its_end_warns_and_does_not_renew_for_ever(make: Any, tmp_path
 def test_a_ca_that_has_expired(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(ca_days=30, days=20, renew_days=10)
     later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=31)
-    module = load("remus_certificate")
-    monkeypatch.setattr(module, "now", lambda: later)
-    site = module.Site(str(tmp_path / "pki"))
-    with pytest.raises(module.CertificateError, match=r"The CA expired on .* Next: move"):
+    monkeypatch.setattr(certificates, "now", lambda: later)
+    site = load("remus_certificate").Site(str(tmp_path / "pki"))
+    with pytest.raises(certificates.CertificateError, match=r"The CA expired on .* Next: move"):
         site.plan({"rotation": "none", "ca_days": 30})
 
 
@@ -238,6 +238,7 @@ def test_options_that_make_no_sense(make: Any, options: dict[str, Any], message:
 
 def test_without_cryptography(run_module: RunModule, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "cryptography", None)
+    monkeypatch.delitem(sys.modules, certificates.__name__)  # so that it is read again
     assert "cryptography" in run_module("remus_certificate", directory=str(tmp_path), name="alpha")["msg"]
 
 

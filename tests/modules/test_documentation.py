@@ -65,8 +65,8 @@ def test_options_are_those_of_the_code(name: str, monkeypatch: pytest.MonkeyPatc
     same(block(name, "DOCUMENTATION")["options"], seen, name)
 
 
-CONTROLLER = {"remus_certificate": {"cryptography"}}
-"""What modules that run on the controller may import besides; ansible-core itself needs it there."""
+CONTROLLER = {"certificates": {"cryptography"}}
+"""What runs on the controller may import besides; ansible-core itself needs it there."""
 
 
 def test_only_the_standard_library() -> None:

@@ -115,6 +115,34 @@ def test_back_from_an_agent_that_does_not_start(run_module: RunModule) -> None:
     assert "beta does not answer: No agent answers" in reason
 
 
+WAITS = {"name": "web1", "peer": "alpha", "working_name": "web1--incoming-01234567", "word": "alpha is off (pdu: off)"}
+
+
+def test_back_is_refused_where_something_waits_to_run_that_the_agent_does_not_say(run_module: RunModule) -> None:
+    """The release from before may not be able to read the note, and destroys what was built."""
+    upgraded = {"current": NEW, "previous": OLD, "releases": {OLD: {"protocol": 2}, NEW: {"protocol": 2}}}
+    dead = host(**upgraded, error="No agent answers", notes={"starting": [WAITS], "unreadable": []})
+    (reason,) = plan(run_module, host(**upgraded), dead, back=True)["reasons"]
+    assert "web1 is built on beta and about to run there by an operator's word, that alpha is off (pdu: off)" in reason
+    assert "paused, as web1 or web1--incoming-01234567" in reason
+    assert "docs/runbook.md, 'A guest is `starting`'" in reason
+    by_witness = dead | {"notes": {"starting": [WAITS | {"word": None}], "unreadable": []}}
+    (reason,) = plan(run_module, host(**upgraded), by_witness, back=True)["reasons"]
+    assert "by the witness's word, or its old host's" in reason
+    answers = host(status(state="starting"), **upgraded, notes={"starting": [WAITS], "unreadable": []})
+    (reason,) = plan(run_module, answers, host(**upgraded), back=True)["reasons"]
+    assert "web1 is changing its state" in reason, "the agent says it, so once is enough"
+
+
+def test_back_is_refused_where_nobody_knows_what_waits(run_module: RunModule) -> None:
+    upgraded = {"current": NEW, "previous": OLD, "releases": {OLD: {"protocol": 2}, NEW: {"protocol": 2}}}
+    damaged = {"starting": [], "unreadable": [{"path": "/var/lib/remus/guests/web1.json", "problem": "no JSON"}]}
+    failed = {"failed": False, "msg": "no Python"}
+    reasons = plan(run_module, host(**upgraded, notes=damaged), host(**upgraded, notes=failed), back=True)["reasons"]
+    assert "/var/lib/remus/guests/web1.json on alpha cannot be read (no JSON)" in reasons[0]
+    assert "what waits on beta to run is not known: no Python" in reasons[1]
+
+
 @pytest.mark.parametrize("state", ["connecting", "seeding", "silent", "solo"])
 def test_an_interrupted_protection_is_not_interrupted_again_unless_told(run_module: RunModule, state: str) -> None:
     alpha, beta = host(status(state=state)), host(status("backup", "orphaned", "alpha"))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import tarfile
+import time
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +71,26 @@ def test_a_dead_host_keeps_nobody_elses_from_being_collected(tmp_path: Path) -> 
     assert "full: remusctl: cannot write: No space left on device" in text
     assert re.search(r"bare: .*No such file", text)
     assert left_on_hosts() == []
+
+
+@pytest.fixture
+def left() -> Iterator[tuple[Path, Path]]:
+    """Archives of a run that was killed two hours ago, and of one that has put its own together just now."""
+    dead, lives = (Path(f"/var/tmp/remus-support-{name}-{uuid.uuid4().hex}.tar.xz") for name in ("dead", "lives"))  # noqa: S108
+    dead.touch()
+    os.utime(dead, (time.time() - 7200,) * 2)
+    lives.touch()
+    yield dead, lives
+    dead.unlink(missing_ok=True)
+    lives.unlink(missing_ok=True)
+
+
+def test_what_a_run_that_was_killed_has_left_goes_with_the_next(tmp_path: Path, left: tuple[Path, Path]) -> None:
+    dead, lives = left
+    collect(tmp_path, {"alpha": host(tmp_path, "alpha", REAL)})
+    assert [path.name for path in (tmp_path / "support").iterdir()] == ["alpha.tar.xz"]
+    assert left_on_hosts() == [lives]
+    assert not dead.exists()
 
 
 def test_check_mode_collects_nothing(tmp_path: Path) -> None:

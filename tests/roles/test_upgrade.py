@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -67,6 +68,7 @@ class Pair:
                 "remus_replication_address": f"203.0.113.{number}",
                 "remus_agent_prefix": str(self.folder / host / "opt"),
                 "remus_agent_run_dir": str(self.folder / host / "run"),
+                "remus_agent_state_dir": str(self.folder / host / "state"),
                 "remus_agent_services": [f"{host}-agent"],
                 "ansible_connection": f"{{{{ 'ssh' if '{self.folder}/gone-{host}' is exists else 'local' }}}}",
                 "ansible_host": f"127.0.0.{number}",
@@ -86,6 +88,18 @@ class Pair:
             "remus_results_dir": str(self.folder / "results"),
             "remus_guests": [{"name": "web1", "hosts": ["alpha", "beta"]}],
         }
+
+    def kill(self, host: str) -> None:
+        """Its agent; safe to call twice."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int((self.folder / host / "pid").read_text()), signal.SIGKILL)
+
+    def note(self, host: str) -> None:
+        """What its agent has noted when it was about to run a guest by an operator's word."""
+        folder = self.folder / host / "state" / "guests"
+        folder.mkdir(parents=True)
+        record = {"name": "web1", "peer": "alpha", "override": "alpha is off", "starting": "web1--incoming-01234567"}
+        (folder / "web1.json").write_text(json.dumps(record))
 
     def started(self) -> list[str]:
         """Which agents were started since the last call, in order."""
@@ -124,7 +138,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
         yield made
     finally:
         for host in ("alpha", "beta"):
-            os.kill(int((folder / host / "pid").read_text()), signal.SIGKILL)
+            made.kill(host)
 
 
 def wait_for(path: Path) -> None:
@@ -281,6 +295,31 @@ def test_refused_with_nothing_changed(pair: Pair, guests: dict[str, Any], option
     assert "nothing was changed" in text
     assert set(changed(text).values()) == {0}
     assert (pair.releases(), pair.started()) == ([OLD, OLD], [])
+
+
+def test_back_is_refused_where_a_dead_agent_has_noted_that_a_guest_is_about_to_run(pair: Pair) -> None:
+    """The release from before may destroy what is built."""
+    for host in ("alpha", "beta"):
+        stand_in_release.install(pair.folder, host, "0.0.8-before")
+        stand_in_release.install(pair.folder, host, OLD)
+        (pair.folder / host / "opt" / "previous").symlink_to("0.0.8-before")
+    pair.say(alpha=[], beta=[])
+    pair.kill("beta")
+    (pair.folder / "beta" / "run" / "agent.sock").unlink()
+    pair.note("beta")
+    text = pair.upgrade("-e", "remus_upgrade_back=true", fails=True)
+    assert "web1 is built on beta and about to run there by an operator's word" in " ".join(text.split())
+    assert "nothing was changed" in text
+    assert (pair.releases(), pair.started()) == ([OLD, OLD], [])
+
+
+def test_a_release_that_was_about_to_run_a_guest_is_not_undone(pair: Pair) -> None:
+    """It fails to start, and what it would leave to the one from before is noted."""
+    new = pair.release_of_this_tree(starts=False)
+    pair.note("beta")
+    said = " ".join(pair.upgrade(fails=True).split())
+    assert f"Undone: {OLD} was to run there again, but: web1 stands there built, paused and about to run" in said
+    assert pair.releases() == [OLD, new]
 
 
 def test_agents_that_could_not_talk_are_refused(pair: Pair) -> None:

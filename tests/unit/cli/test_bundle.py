@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from fake_agent import STATUS, FakeAgent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remus_agent.cli import bundle
+from remus_agent.cli import bundle, new_file
 from remus_agent.cli import main as cli
 from remus_agent.cli.redact import REMOVED, configuration, redacted
 from remus_agent.protocol import control
@@ -220,6 +223,11 @@ def test_a_file_that_is_there_is_not_replaced(
     assert "does not exist yet" in capsys.readouterr().err
 
 
+def full(*_: object) -> None:
+    """A write to a disk without space."""
+    raise OSError(28, os.strerror(28))
+
+
 def test_a_full_disk_leaves_nothing(
     agent: FakeAgent,
     host: list[str],
@@ -228,14 +236,53 @@ def test_a_full_disk_leaves_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     answers(agent)
-
-    def full(*_: object) -> None:
-        raise OSError(28, os.strerror(28))
-
     monkeypatch.setattr(bundle._Bundle, "write", full)
     assert cli.main(["support-bundle", str(tmp_path / "a.tar.xz"), *host]) == 13
     assert not (tmp_path / "a.tar.xz").exists()
     assert "No space left" in capsys.readouterr().err
+
+
+COLLECTS = """
+import sys
+from remus_agent.cli import bundle, main
+begun, target, *options = sys.argv[1:]
+bundle.COMMANDS = {"host/uname.txt": ("uname", "-a"), "host/log.txt": ("sh", "-c", f"echo > {begun}; exec sleep 60")}
+main.main(["--socket", "none", "support-bundle", target, *options])
+"""
+
+
+def test_one_that_is_killed_leaves_nothing(host: list[str], tmp_path: Path) -> None:
+    """An archive that is not whole has no name."""
+    begun, target = tmp_path / "begun", tmp_path / "bundles" / "a.tar.xz"
+    target.parent.mkdir()
+    os.mkfifo(begun)
+    with subprocess.Popen([sys.executable, "-c", COLLECTS, begun, target, *host], start_new_session=True) as process:
+        begun.read_text()  # waits for the command
+        os.killpg(process.pid, signal.SIGKILL)
+    assert list(target.parent.iterdir()) == []
+
+
+def test_a_file_system_without_files_that_have_no_name(
+    agent: FakeAgent, host: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers(agent)
+    monkeypatch.setattr(new_file, "_without_name", lambda _: None)
+    target = tmp_path / "a.tar.xz"
+    assert cli.main(["support-bundle", str(target), *host]) == 0
+    assert "manifest.json" in contents(target)
+    target.unlink()
+    monkeypatch.setattr(bundle._Bundle, "write", full)
+    assert cli.main(["support-bundle", str(target), *host]) == 13
+    assert not target.exists()
+
+
+def test_a_name_that_somebody_takes_meanwhile_stays_his(tmp_path: Path) -> None:
+    target = tmp_path / "a"
+    with pytest.raises(FileExistsError), new_file.new_file(target) as file:
+        file.write(b"mine")
+        target.write_text("his")
+    assert target.read_text() == "his"
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_a_command_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

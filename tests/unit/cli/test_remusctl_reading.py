@@ -90,6 +90,16 @@ def test_costs_in_words(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) ->
     assert cli.main(["status", "redis1"]) == 0
     said = "cost on this host: 11m43s of processor time, 46.0 MiB (checkpoints 11m40s, 8.0 MiB; disks 3.2s, 38.0 MiB)"
     assert " ".join(capsys.readouterr().out.split()).endswith(said)
+    member = {
+        "domain": "app1",
+        "memory_kib": 1024,
+        "cost": {"cpu_seconds": 3.25, "memory_bytes": 38 << 20, "parts": parts[1:]},
+    }
+    group = STATUS | {"cost": cost, "members": [member, {"domain": "db1", "memory_kib": 1024, "cost": None}]}
+    agent.answers = lambda request: [control.encode_result(request.id, group)]
+    assert cli.main(["status", "redis1"]) == 0
+    said += " of it app1: 3.2s of processor time, 38.0 MiB (disks 3.2s, 38.0 MiB)"
+    assert " ".join(capsys.readouterr().out.split()).endswith(said)
     shared = {"cpu_seconds": 62.0, "memory_bytes": 60 << 20}
     agent.answers = lambda request: [control.encode_result(request.id, {"host": "alpha", "shared_cost": shared})]
     assert cli.main(["agent"]) == 0

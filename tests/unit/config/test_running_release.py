@@ -30,5 +30,5 @@ def test_the_agent_says_it() -> None:
 
 
 def test_the_mark_is_the_module_s() -> None:
-    source = (Path(__file__).parents[3] / "library" / "remus_release.py").read_text()
+    source = (Path(__file__).parents[3] / "module_utils" / "remus" / "unpacking.py").read_text()
     assert f'MARK = "{release.MARK}"' in source

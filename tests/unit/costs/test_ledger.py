@@ -17,7 +17,7 @@ import pytest
 from fake_proc import FakeProc
 
 from remus_agent.adapters.ledger import FRESH_SECONDS, Ledger
-from remus_agent.adapters.proc import Proc
+from remus_agent.adapters.proc import Proc, Times
 from remus_agent.cost_ports import Cost, Part
 from tests.burning import burn
 
@@ -52,12 +52,13 @@ def ledger(kernel: FakeProc, clock: Clock) -> Ledger:
 
 def of(ledger: Ledger, *guests: str) -> dict[Part, Cost] | None:
     """What these guests cost."""
-    found = asyncio.run(ledger.of(guests))
-    return None if found is None else dict(found)
+    found = asyncio.run(ledger.read())
+    return None if found is None else found.of(guests)
 
 
 def shared(ledger: Ledger) -> Cost | None:
-    return asyncio.run(ledger.shared())
+    found = asyncio.run(ledger.read())
+    return None if found is None else found.shared
 
 
 def test_a_process_and_all_that_it_starts(kernel: FakeProc, ledger: Ledger) -> None:
@@ -94,6 +95,24 @@ def test_guests_do_not_pay_for_each_other(kernel: FakeProc, ledger: Ledger) -> N
     ]
     assert of(ledger, "web2", "web3") == {"disks": Cost(5.0, 5 * KIB)}
     assert of(ledger, "db1") == {}
+
+
+def test_each_is_asked_once_for_its_guest_and_for_what_is_shared(kernel: FakeProc, clock: Clock) -> None:
+    asked: list[int] = []
+
+    class Counted(Proc):
+        def process(self, number: int) -> Times | None:
+            asked.append(number)
+            return super().process(number)
+
+    kernel.process(TAP, 1.0, kib=10)
+    ledger = Ledger(Counted(kernel.root), clock)
+    ledger.open("web1", "disks").process(TAP)
+    asked.clear()
+    found = asyncio.run(ledger.read())
+    assert found is not None
+    assert (found.of(["web1"]), found.shared) == ({"disks": Cost(1.0, 10 * KIB)}, Cost())
+    assert asked == [TAP]
 
 
 def test_what_has_ended_counts_for_good(kernel: FakeProc, ledger: Ledger) -> None:
@@ -202,9 +221,9 @@ def test_a_kernel_that_does_not_answer_is_not_waited_for(kernel: FakeProc, caplo
     ledger.open("web1", "disks").process(TAP)
 
     async def ask() -> None:
-        assert await ledger.of(["web1"]) is None
+        assert await ledger.read() is None
         before = time.monotonic()
-        assert [await ledger.of(["web1"]), await ledger.shared()] == [None, None]
+        assert await ledger.read() is None
         assert time.monotonic() - before < 0.1
         assert len(caplog.records) == 1
         path.write_text("Pss: 10 kB\n")  # the one who reads gets it, and goes on
@@ -213,7 +232,9 @@ def test_a_kernel_that_does_not_answer_is_not_waited_for(kernel: FakeProc, caplo
         late = ledger._late
         assert late is not None
         await asyncio.wait([late], timeout=20)
-        assert await ledger.of(["web1"]) == {"disks": Cost(1.0, 10 * KIB)}
+        found = await ledger.read()
+        assert found is not None
+        assert found.guests == {"web1": {"disks": Cost(1.0, 10 * KIB)}}
 
     asyncio.run(ask())
 

@@ -20,7 +20,6 @@ from remus_agent.adapters.disk.replica import FileReplica
 from remus_agent.adapters.disk.replicas import FileReplicas
 from remus_agent.adapters.disk.slots import Standing
 from remus_agent.adapters.ledger import Ledger
-from remus_agent.cost_ports import Cost
 from remus_agent.disk_config import Disk
 from remus_agent.disk_ports import DiskFacts, Replica, Replicas
 from remus_agent.errors import DiskError, JournalError
@@ -28,6 +27,7 @@ from remus_agent.protocol.disk.operations import Extent, Op
 from remus_agent.protocol.disk.regions import region_bytes
 from remus_agent.store_ports import CommitRecord
 from tests.burning import burn
+from tests.spent import account, spent
 
 DISK = DISKS[0]
 MAP = str(uuid.UUID(int=77))
@@ -105,12 +105,12 @@ def test_what_it_costs() -> None:
         await replica.begin(MAP, A)
         await replica._run(burn, 0.1)
         replica._copy.writers_seconds = 0.5
-        open_ = (await ledger.of([DOMAIN]) or {})["disks"]
+        open_ = await spent(ledger, DOMAIN, "disks")
         assert open_.cpu_seconds >= 0.55
         await replica.close()
-        closed = (await ledger.of([DOMAIN]) or {})["disks"]
+        closed = await spent(ledger, DOMAIN, "disks")
         assert closed.cpu_seconds >= open_.cpu_seconds
-        assert (await ledger.shared() or Cost()).cpu_seconds > 0
+        assert (await account(ledger)).shared.cpu_seconds > 0
 
     go(run)
 

@@ -13,11 +13,12 @@ from remus_agent.observe.status import DiskStatus, MemberStatus, PartCost, Prote
 from remus_agent.observe.view import CertificateView, WatchdogView, WitnessView
 
 TEXT = (Path(__file__).resolve().parents[3] / "docs/operations.md").read_text()
+COST = ProtectionCost(1.0, 1, (PartCost("copy", 1.0, 1),))
 FULL = host(
     guest(disks=(DiskStatus(vdev="xvda", mode="replicating", size=1),), last_ack_age=1.0),
     guest("seeding", name="sql1", seeding=Seeding(1, 2, "pages", 1.0, 1.0)),
-    guest("ready", "backup", "db1", last_ack_age=1.0, cost=ProtectionCost(1.0, 1, (PartCost("copy", 1.0, 1),))),
-    guest(name="shop", members=(MemberStatus(domain="app1", memory_kib=1),)),
+    guest("ready", "backup", "db1", last_ack_age=1.0, cost=COST),
+    guest(name="shop", members=(MemberStatus(domain="app1", memory_kib=1, cost=COST),)),
     free_memory_bytes=1,
     shared_cpu_seconds=1.0,
     shared_memory_bytes=1,

@@ -153,12 +153,16 @@ def test_a_disk() -> None:
 
 
 def test_a_member_of_a_group() -> None:
-    members = (MemberStatus(domain="app1", memory_kib=2048, down_ms_last=12.5),)
+    cost = ProtectionCost(2.5, 4096, (PartCost("disks", 2.5, 4096),))
+    members = (MemberStatus(domain="app1", memory_kib=2048, down_ms_last=12.5, cost=cost),)
     found = read(host(guest(name="shop", members=members), guest("ready", "backup", "shop2", members=members)))
     assert value(found, "remus_member_memory_bytes", domain="shop", member="app1") == 2 << 20
     assert value(found, "remus_member_down_seconds", domain="shop", member="app1") == 0.0125
     assert value(found, "remus_member_memory_bytes", domain="shop2", member="app1") == 2 << 20
     assert value(found, "remus_member_down_seconds", domain="shop2", member="app1") is None
+    series = {"domain": "shop", "member": "app1", "part": "disks"}
+    assert value(found, "remus_member_protection_cpu_seconds_total", **series) == 2.5
+    assert value(found, "remus_member_protection_memory_bytes", **series) == 4096
 
 
 def test_what_protections_cost() -> None:

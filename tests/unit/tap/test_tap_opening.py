@@ -18,6 +18,7 @@ from remus_agent.errors import DiskError
 from remus_agent.ports import Domain, GuestType, Vbd
 from remus_agent.protocol.disk.operations import Op
 from tests import deadline
+from tests.spent import spent
 
 
 async def test_a_client_that_is_gone_ends_the_session_and_open_takes_the_tap_back(
@@ -141,11 +142,11 @@ async def test_what_it_costs(make: Make, kernel: FakeKernel, monkeypatch: pytest
     seconds = 0.0
     for _ in range(2):
         await tap.open()
-        open_ = (await ledger.of(["db1"]) or {})["disks"]
+        open_ = await spent(ledger, "db1", "disks")
         assert open_.memory_bytes > 4 << 20
         assert open_.cpu_seconds > seconds
         await tap.close()
-        gone = (await ledger.of(["db1"]) or {})["disks"]
+        gone = await spent(ledger, "db1", "disks")
         seconds = gone.cpu_seconds
         assert seconds >= open_.cpu_seconds
         assert gone.memory_bytes == 0

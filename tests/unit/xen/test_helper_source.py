@@ -25,6 +25,7 @@ from remus_agent.protocol.stream.epoch import parse_epoch
 from remus_agent.protocol.stream.preamble import parse_preamble
 from remus_agent.protocol.stream.reader import StreamReader
 from remus_agent.source_ports import Checkpoint
+from tests.spent import spent
 
 
 @pytest.fixture
@@ -382,11 +383,11 @@ async def test_what_it_costs(setting: Setting) -> None:
     async for _ in source.seed():
         pass
     await take(source)
-    open_ = (await ledger.of([NAME]) or {})["checkpoints"]
+    open_ = await spent(ledger, NAME, "checkpoints")
     assert open_.memory_bytes > source._stream.held_bytes + (1 << 20), "a Python is more than that"
     assert open_.cpu_seconds > 0
     await source.close()
-    closed = (await ledger.of([NAME]) or {})["checkpoints"]
+    closed = await spent(ledger, NAME, "checkpoints")
     assert closed.cpu_seconds >= open_.cpu_seconds
     assert closed.memory_bytes == 0
 

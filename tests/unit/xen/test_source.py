@@ -22,6 +22,7 @@ from remus_agent.protocol.stream.epoch import parse_epoch
 from remus_agent.protocol.stream.reader import iter_records
 from remus_agent.protocol.stream.records import parse_page_data
 from tests.burning import burn
+from tests.spent import spent
 
 
 def pfns(buffers: bytes) -> dict[int, int]:
@@ -45,11 +46,11 @@ async def test_what_it_costs(xen: FakeXen, watcher: Watcher) -> None:
     xen.touch(3, 4)
     await take(source)
     await source._run(burn, 0.1)
-    open_ = (await ledger.of([NAME]) or {})["checkpoints"]
+    open_ = await spent(ledger, NAME, "checkpoints")
     assert open_.cpu_seconds >= 0.05
     assert open_.memory_bytes == len(xen.gfns) * s.PAGE_SIZE + source._bitmap.held_bytes
     await source.close()
-    closed = (await ledger.of([NAME]) or {})["checkpoints"]
+    closed = await spent(ledger, NAME, "checkpoints")
     assert closed.cpu_seconds >= open_.cpu_seconds
     assert closed.memory_bytes == 0
 

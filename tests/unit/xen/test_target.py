@@ -28,6 +28,7 @@ from remus_agent.protocol.stream import writer
 from remus_agent.protocol.stream.reader import iter_records
 from remus_agent.protocol.stream.records import parse_page_data
 from tests.burning import burn
+from tests.spent import spent
 
 Script = Callable[[str], Path]
 
@@ -150,11 +151,11 @@ async def test_what_it_costs(xl: Script) -> None:
     await target.start(b"")
     await target.feed([pages(1, 2)])
     await target._run(burn, 0.1)
-    open_ = (await ledger.of(["web1"]) or {})["copy"]
+    open_ = await spent(ledger, "web1", "copy")
     assert open_.cpu_seconds >= 0.05
     assert open_.memory_bytes > 64 << 10
     await target.abort()
-    gone = (await ledger.of(["web1"]) or {})["copy"]
+    gone = await spent(ledger, "web1", "copy")
     assert gone.cpu_seconds >= open_.cpu_seconds
     assert gone.memory_bytes == 0
 
