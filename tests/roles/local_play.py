@@ -19,8 +19,20 @@ VARIABLES = {"ansible_connection": "local", "ansible_python_interpreter": sys.ex
 
 def run_play(folder: Path, inventory: dict[str, Any], play: dict[str, Any], *options: str) -> tuple[int, str]:
     """Exit code and output of one play on all hosts. inventory: the content of its group `all`. folder: for its files."""
-    (folder / "play.yml").write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, **play}]))
-    return _run(folder, inventory, folder / "play.yml", *options)
+    return run_plays(folder, inventory, [{"hosts": "all", **play}], *options)
+
+
+def run_plays(
+    folder: Path,
+    inventory: dict[str, Any],
+    plays: list[dict[str, Any]],
+    *options: str,
+    variables: dict[str, Any] | None = None,
+) -> tuple[int, str]:
+    """The same of several. One that imports a playbook names it by its path."""
+    text = yaml.safe_dump([play if "import_playbook" in play else {"gather_facts": False, **play} for play in plays])
+    (folder / "play.yml").write_text(text)
+    return _run(folder, inventory, folder / "play.yml", *options, variables=variables)
 
 
 def run_playbook(

@@ -19,10 +19,11 @@ from xml.etree import ElementTree as ET
 
 import pytest
 import yaml
+from ansible.parsing.splitter import parse_kv
 
 from tests.modules.conftest import ROOT
 from tests.roles.drill_pair import World
-from tests.roles.local_play import run_playbook
+from tests.roles.local_play import run_playbook, run_plays
 
 pytestmark = [pytest.mark.playbooks, pytest.mark.timeout(1800)]
 
@@ -45,8 +46,8 @@ def world(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     made.stop()
 
 
-def drill(world: World, *words: str, fails: bool = False, witness: bool = False, **variables: Any) -> str:
-    """Run the playbook; what it printed. witness: there is one, and a second path."""
+def groups(world: World, *, witness: bool) -> dict[str, Any]:
+    """Of the inventory. witness: there is one, and a second path."""
     hosts = {
         host: {
             "remus_replication_address": f"203.0.113.{number}",
@@ -57,35 +58,45 @@ def drill(world: World, *words: str, fails: bool = False, witness: bool = False,
         }
         for number, host in enumerate(("alpha", "beta"), 1)
     }
-    groups: dict[str, Any] = {"remus_hosts": {"hosts": hosts}}
-    if witness:
-        groups["remus_witnesses"] = {"hosts": {"gamma": {"remus_witness_address": "198.51.100.3"}}}
-        for number, host in enumerate(hosts.values(), 1):
-            host["remus_second_address"] = f"198.51.100.{number}"
+    if not witness:
+        return {"remus_hosts": {"hosts": hosts}}
+    for number, host in enumerate(hosts.values(), 1):
+        host["remus_second_address"] = f"198.51.100.{number}"
+    return {
+        "remus_hosts": {"hosts": hosts},
+        "remus_witnesses": {"hosts": {"gamma": {"remus_witness_address": "198.51.100.3"}}},
+    }
+
+
+def of_all(world: World, *, witness: bool) -> dict[str, Any]:
+    """Variables of all hosts."""
+    return {
+        "remus_pki_enabled": witness,
+        "remus_witness_enabled": False,
+        "remus_results_dir": str(world.folder / "results"),
+        "remus_guests": [{"name": "web1", "hosts": ["alpha", "beta"]}],
+    }
+
+
+def drill(world: World, *words: str, fails: bool = False, **variables: Any) -> str:
+    """Run the playbook, with short times; what it printed."""
     said = {
         "remus_domain": "web1",
         "__remus_drill_marks": str(world.folder / "marks"),
         "remus_drill_target": f"127.0.0.1:{world.port}",
         "remus_drill_client_interval_ms": 20,
         "remus_drill_look_ms": 200,
-        "remus_drill_before": 2,
-        "remus_drill_seconds": 6,
+        "remus_drill_before": 1,
+        "remus_drill_seconds": 3,
         "remus_drill_after": 1,
         "remus_drill_timeout": 30,
     }
     code, text = run_playbook(
         world.folder,
-        {"children": groups},
+        {"children": groups(world, witness=False)},
         "drill",
-        "-e",
-        json.dumps(said | variables),
-        *words,
-        variables={
-            "remus_pki_enabled": witness,
-            "remus_witness_enabled": False,
-            "remus_results_dir": str(world.folder / "results"),
-            "remus_guests": [{"name": "web1", "hosts": ["alpha", "beta"]}],
-        },
+        *("-e", json.dumps(said | variables), *words),
+        variables=of_all(world, witness=False),
     )
     assert (code != 0) is fails, text
     return text
@@ -103,28 +114,47 @@ def failures(folder: Path) -> str:
     return suite.attrib["failures"]
 
 
-def test_nothing_is_broken_without_consent_or_in_check_mode(world: World) -> None:
-    text = drill(world, fails=True)
-    assert "nobody has agreed to that for web1" in text
-    text = drill(world, "-e", "remus_drill_consent=web2", fails=True)
-    assert "add -e remus_drill_consent=web1" in " ".join(text.split())
-    text = " ".join(drill(world, "--check").split())
-    assert "systemctl kill --signal=KILL --kill-whom=main remus-agent.service" in text
-    assert "undone by: systemctl reset-failed remus-agent.service" in text
+def test_nothing_is_broken_without_consent(world: World) -> None:
+    assert "nobody has agreed to that for web1" in drill(world, fails=True)
     assert world.log() == []
     assert reports(world) == []
 
 
+def said_by(command: list[str]) -> dict[str, Any]:
+    """The variables of a command that has nothing else, as Ansible reads them."""
+    assert set(command[::2]) == {"-e"}, command
+    return {name: value for words in command[1::2] for name, value in parse_kv(words).items()}
+
+
 def test_every_command_of_the_documentation(world: World) -> None:
+    """The first as it stands there; of the others, in the same run, the role with what each of them says to it."""
     text = (ROOT / "docs/drills.md").read_text()
-    commands = re.findall(r"^ansible-playbook -i inventories/site drill.yml (.*)$", text, re.MULTILINE)
-    assert len(commands) == 10
-    for command in commands:
-        said = drill(world, "--check", *shlex.split(command), witness=True)
-        asked = re.search("remus_drill_fault=([a-z_]+)", command)
-        assert f"{asked.group(1) if asked else 'agent_kill'} of web1, for" in said
-        assert "undone by: " in " ".join(said.split())
-    assert not [line for line in world.log() if " add " in line or "systemd-run" in line]
+    lines = re.findall(r"^ansible-playbook -i inventories/site drill.yml (.*)$", text, re.MULTILINE)
+    first, *others = (shlex.split(line) for line in lines)
+    assert (first, len(others)) == (["-e", "remus_domain=web1", "--check"], 9)
+    commands = [said_by(command) for command in others]
+    assert {command.pop("remus_domain") for command in commands} == {"web1"}
+    assert all(name.startswith("remus_drill_") for command in commands for name in command), "the role's own"
+    guest = {"remus_drill_guest": "{{ remus_topology_guests | first }}"}
+    drills = [{"include_role": {"name": "remus_drill"}, "vars": guest | command} for command in commands]
+    target = {"remus_drill_target": f"127.0.0.1:{world.port}", "__remus_drill_marks": str(world.folder / "marks")}
+    code, text = run_plays(
+        world.folder,
+        {"children": groups(world, witness=True)},
+        [{"import_playbook": str(ROOT / "playbooks/drill.yml")}, {"hosts": "localhost", "tasks": drills}],
+        *("-e", json.dumps(target), *first),
+        variables=of_all(world, witness=True),
+    )
+    assert code == 0, text
+    plans = re.split(r"(\w+) of web1, for (\d+) s\.", " ".join(text.split()))[1:]
+    assert list(zip(plans[::3], plans[1::3], strict=True)) == [
+        (command.get("remus_drill_fault", "agent_kill"), command.get("remus_drill_seconds", "20"))
+        for command in ({}, *commands)
+    ]
+    assert "systemctl kill --signal=KILL --kill-whom=main remus-agent.service" in plans[2]
+    assert "undone by: systemctl reset-failed remus-agent.service" in plans[2]
+    assert all("undone by: " in plan for plan in plans[2::3])
+    assert not [line for line in world.log() if " add " in line or "systemctl" in line or "systemd-run" in line]
     assert reports(world) == []
 
 
@@ -133,13 +163,14 @@ def test_every_reason_at_once(world: World) -> None:
     text = " ".join(
         drill(
             world,
-            *CONSENT,
+            *("-e", "remus_drill_consent=web2"),
             fails=True,
             remus_drill_fault="host_power_loss",
             remus_drill_seconds=601,
             remus_drill_target="nowhere",
         ).split()
     )
+    assert "add -e remus_drill_consent=web1" in text, "consent to one is never one to another"
     assert "web1 is not protected (web1: silent" in text
     assert "without a witness nobody takes over by himself" in text
     assert "remus_drill_seconds is 601" in text
@@ -147,27 +178,14 @@ def test_every_reason_at_once(world: World) -> None:
     assert world.log() == []
 
 
-@pytest.mark.parametrize("strategy", ["linear", "mitogen_linear"])
-def test_an_agent_is_killed_and_what_came_of_it_is_told(
-    world: World, strategy: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if strategy != "linear":
-        import ansible_mitogen
-
-        monkeypatch.setenv("ANSIBLE_STRATEGY", strategy)
-        monkeypatch.setenv("ANSIBLE_STRATEGY_PLUGINS", str(Path(ansible_mitogen.__file__).parent / "plugins/strategy"))
-    text = drill(world, *CONSENT)
+def went_well(world: World, text: str) -> dict[str, Any]:
+    """An agent was killed, and what the report of that has."""
     (folder,) = reports(world)
-    said = json.loads((folder / "report.json").read_text())
-    verdicts = {one["name"]: one["verdict"] for one in said["guarantees"]}
+    said: dict[str, Any] = json.loads((folder / "report.json").read_text())
     assert said["ok"] is True
-    assert verdicts | {"G3": ""} == {
-        "G1": "kept", "G2": "not looked at", "G3": "", "G4": "kept", "G5": "kept", "G6": "not looked at",
-    }  # fmt: skip
     (undone,) = said["undone"]
     assert (undone["host"], undone["by_hand"]) == ("alpha", f"sh {world.folder}/marks/undo.sh")
     assert undone["undone"] in ("now", "timer"), "on a busy machine the host's own timer may come first"
-    assert "G4 kept: " in text
     assert f"report: {folder}/report.html" in text.replace("\n", "")
     assert failures(folder) == "0"
     assert "web1 is protected again, and runs on alpha" in (folder / "report.html").read_text()
@@ -175,10 +193,33 @@ def test_an_agent_is_killed_and_what_came_of_it_is_told(
     timers = [number for number, line in enumerate(log) if line.startswith("systemd-run --unit=remus-drill-undo")]
     kills = [number for number, line in enumerate(log) if "kill --signal=KILL" in line]
     assert timers[0] < kills[0], "the end is arranged for before the beginning"
-    assert "--on-active=11" in log[timers[0]]
+    assert "--on-active=8" in log[timers[0]]
     assert (world.folder / "marks" / "undone").exists()
     assert not (folder / "watching").exists()
+    return said
+
+
+def test_an_agent_is_killed_and_what_came_of_it_is_told(world: World) -> None:
+    text = drill(world, *CONSENT)
+    verdicts = {one["name"]: one["verdict"] for one in went_well(world, text)["guarantees"]}
+    assert verdicts | {"G3": ""} == {
+        "G1": "kept", "G2": "not looked at", "G3": "", "G4": "kept", "G5": "kept", "G6": "not looked at",
+    }  # fmt: skip
+    assert "G4 kept: " in text
     assert world.keys == {}, "the client's keys are gone"
+
+
+def test_an_operators_own_probe(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through Mitogen, whatever the others go through."""
+    import ansible_mitogen
+
+    monkeypatch.setenv("ANSIBLE_STRATEGY", "mitogen_linear")
+    monkeypatch.setenv("ANSIBLE_STRATEGY_PLUGINS", str(Path(ansible_mitogen.__file__).parent / "plugins/strategy"))
+    (world.folder / "probe.py").write_text(PROBE)
+    probe = f"{sys.executable} {world.folder}/probe.py {world.port}"
+    said = went_well(world, drill(world, *CONSENT, remus_drill_probe=probe, remus_drill_client_interval_ms=200))
+    assert said["client"] == f"the command: {probe}"
+    assert said["answers"] > 10
 
 
 def test_a_guarantee_that_is_violated_fails_the_drill(world: World) -> None:
@@ -218,7 +259,7 @@ def test_a_host_that_does_not_come_back_is_named_and_everything_else_is_done(wor
 
 
 def test_a_controller_that_dies_leaves_the_undoing_to_the_host(world: World) -> None:
-    played = threading.Thread(target=lambda: drill(world, *CONSENT, fails=True, remus_drill_seconds=5))
+    played = threading.Thread(target=lambda: drill(world, *CONSENT, fails=True))
     played.start()
     deadline = time.monotonic() + 120
     while not (world.folder / "marks" / "begun").exists():
@@ -252,21 +293,16 @@ def playing(world: World) -> list[int]:
 def test_a_guest_that_does_not_answer_is_not_drilled(world: World) -> None:
     text = " ".join(
         drill(
-            world, *CONSENT, fails=True, remus_drill_probe="echo no route >&2; exit 1", remus_drill_probe_timeout=5
+            world,
+            *CONSENT,
+            fails=True,
+            remus_drill_probe="echo no route >&2; exit 1",
+            remus_drill_probe_timeout=5,
+            __remus_drill_ready=10,
         ).split()
     )
     assert "the guest does not answer its client (no route)" in text
     assert not any("kill" in line for line in world.log())
-
-
-def test_an_operators_own_probe(world: World) -> None:
-    (world.folder / "probe.py").write_text(PROBE)
-    probe = f"{sys.executable} {world.folder}/probe.py {world.port}"
-    drill(world, *CONSENT, remus_drill_probe=probe, remus_drill_client_interval_ms=200)
-    (folder,) = reports(world)
-    said = json.loads((folder / "report.json").read_text())
-    assert said["client"] == f"the command: {probe}"
-    assert said["answers"] > 10
 
 
 def test_the_playbook_leaves_connections_to_the_inventory() -> None:

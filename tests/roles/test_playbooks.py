@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import yaml
 
 from tests.modules.conftest import ROOT
 from tests.modules.test_protection import status
+from tests.roles.local_play import run_plays
 from tests.roles.playbook_pair import NOT_FOUND, UNPROTECTED, Pair, two_agents
 
 pytestmark = [pytest.mark.playbooks, pytest.mark.timeout(900)]  # four playbook runs on a busy machine
@@ -150,24 +153,39 @@ def test_failover_on_the_operators_word(pair: Pair) -> None:
     assert pair.mutating == [("beta", "failover")]
 
 
-@pytest.mark.parametrize(
-    ("command", "extra", "words"),
-    [
-        ("echo on", [], "printed 'on', expected 'off'"),
-        ("echo off; exit 3", [], "(exit 3)"),
-        ("exit 124", [], "(no end after 60 s)"),  # what timeout(1) ends with; `sleep 300` does the same a minute later
-        ("echo cannot ask >&2; exit 1", [], "cannot ask"),
-        ("", [], "It has no remus_fence_status_command"),
-        ("echo on", ["-e", "remus_confirm_dead=beta"], "but the old host is alpha"),
-    ],
-)
-def test_failover_demands_a_proof(pair: Pair, command: str, extra: list[str], words: str) -> None:
+def test_failover_demands_a_proof(pair: Pair) -> None:
     orphan(pair)
-    pair.facts["alpha"]["remus_fence_status_command"] = command
-    text = pair.play("failover", "-e", "remus_domain=web1", *extra, fails=True)
+    pair.facts["alpha"]["remus_fence_status_command"] = "echo on"
+    text = pair.play("failover", "-e", "remus_domain=web1", "-e", "remus_confirm_dead=beta", fails=True)
     assert "alpha is not proven dead" in text
-    assert words in text
+    assert "printed 'on', expected 'off'" in text
+    assert "remus_confirm_dead names 'beta', but the old host is alpha" in text
     assert pair.mutating == []
+
+
+def test_what_is_no_proof(tmp_path: Path) -> None:
+    """The tasks of failover.yml that demand one, for several old hosts in one run."""
+    said = {  # what remus_fence_status_command of the old host is, and what is said of it
+        "fails": ("echo off; exit 3", "(exit 3)"),
+        "hangs": ("exit 124", "(no end after 60 s)"),  # as timeout(1) ends; `sleep 300` does the same a minute later
+        "cannot": ("echo cannot ask >&2; exit 1", "cannot ask"),
+        "without": ("", "It has no remus_fence_status_command"),
+    }
+    hosts = {"beta": {}, **{name: {"remus_fence_status_command": command} for name, (command, _) in said.items()}}
+    tasks = []
+    for name in said:
+        guest = {"owner": None, "holder": "beta", "hosts": [name, "beta"], "status": {"beta": {"peer": name}}}
+        guest |= {"verdict": "", "problems": []}
+        prove = {"include_tasks": str(ROOT / "playbooks/tasks/prove_dead.yml"), "vars": {"remus_failover_guest": guest}}
+        tell = {"debug": {"msg": f"{name}: {{{{ ansible_failed_result.msg }}}} end of {name}"}}
+        tasks.append({"block": [prove], "rescue": [tell]})
+    play = {"hosts": "localhost", "vars": {"remus_domain": "web1"}, "tasks": tasks}
+    code, text = run_plays(tmp_path, {"children": {"remus_hosts": {"hosts": hosts}}}, [play])
+    assert code == 0, text
+    for name, (_, words) in said.items():
+        (told,) = re.findall(rf"{name}: (.*?) end of {name}", " ".join(text.split()))
+        assert f"{name} is not proven dead" in told
+        assert words in told
 
 
 def test_failover_refuses_while_the_owner_answers(pair: Pair) -> None:
@@ -284,10 +302,26 @@ def test_a_host_that_is_gone_meanwhile_is_told_in_our_words(
 @pytest.mark.parametrize("play", ["failover", "unprotect", "switchover", "reprotect"])
 def test_a_guest_must_be_named(pair: Pair, play: str) -> None:
     assert "Which guest?" in pair.play(play, fails=True)
-    assert "remus_domain is web2, which is not in remus_guests (web1)" in pair.play(
-        play, "-e", "remus_domain=web2", fails=True
-    )
     assert pair.mutating == []
+
+
+def test_a_guest_must_be_one_of_the_inventory(pair: Pair) -> None:
+    """Whoever takes the name of one looks at the inventory before anything else is done."""
+    words = ("-e", "remus_domain=web2")
+    assert "remus_domain is web2, which is not in remus_guests (web1)" in pair.play("failover", *words, fails=True)
+    assert pair.mutating == []
+    for name in ("failover", "unprotect", "switchover", "reprotect", "protect", "preflight", "drill"):
+        assert looks_first(name), name
+
+
+def looks_first(name: str) -> bool:
+    """A playbook imports the look at the inventory first, after nothing but questions of what was given with -e."""
+    for play in yaml.safe_load((ROOT / f"playbooks/{name}.yml").read_text()):
+        if imported := play.get("ansible.builtin.import_playbook"):
+            return imported == "preflight_hosts.yml" or looks_first(imported.removesuffix(".yml"))
+        if any(set(task) - {"name", "ansible.builtin.assert"} for task in play["tasks"]):
+            return False
+    return False
 
 
 def test_unprotect_loses_a_copy_only_when_told(pair: Pair) -> None:

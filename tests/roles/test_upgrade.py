@@ -101,6 +101,14 @@ class Pair:
         record = {"name": "web1", "peer": "alpha", "override": "alpha is off", "starting": "web1--incoming-01234567"}
         (folder / "web1.json").write_text(json.dumps(record))
 
+    def interrupted(self, host: str, name: str) -> str:
+        """A file is there that this host's agent was not started with; what it says that it has read, from before."""
+        (self.folder / host / "etc" / name).touch()
+        read = self.folder / host / "read"
+        before = read.read_text()
+        read.write_text(json.dumps(json.loads(before) | {str(self.folder / host / "etc" / name): "other"}))
+        return before
+
     def started(self) -> list[str]:
         """Which agents were started since the last call, in order."""
         log = self.folder / "log"
@@ -187,24 +195,25 @@ def test_one_host_after_the_other_and_back(pair: Pair) -> None:
 
 
 def test_a_run_that_was_interrupted_before_the_restart_is_finished_by_the_next(pair: Pair) -> None:
-    """It has written a configuration, or the list of disks, that the agent of alpha has never read."""
+    """It has written a configuration, or the list of disks, that a host's agent has never read; the other host is left alone."""
     pair.release_of_this_tree()
     pair.role()
     pair.started()
+    pair.interrupted("alpha", "agent.toml")
+    everything = pair.interrupted("beta", "disks.toml")
+    assert (changed(pair.role("--check")), pair.started()) == ({"alpha": 1, "beta": 1}, [])
+    (pair.folder / "beta" / "read").write_text(everything)
+    said = changed(pair.role())
+    assert (said["beta"], [line.split()[0] for line in pair.started()]) == (0, ["alpha"])
+    pair.interrupted("beta", "disks.toml")
+    said = changed(pair.role())
+    assert (said["alpha"], [line.split()[0] for line in pair.started()]) == (0, ["beta"])
     assert (changed(pair.role()), pair.started()) == ({"alpha": 0, "beta": 0}, [])
-    for name in ("agent.toml", "disks.toml"):
-        read = json.loads((pair.folder / "alpha" / "read").read_text())
-        (pair.folder / "alpha" / "etc" / "disks.toml").write_text("")
-        (pair.folder / "alpha" / "read").write_text(json.dumps(read | {str(pair.folder / "alpha/etc" / name): "other"}))
-        assert (changed(pair.role("--check"))["alpha"], pair.started()) == (1, [])
-        pair.role()
-        assert [line.split()[0] for line in pair.started()] == ["alpha"]
-        assert (changed(pair.role()), pair.started()) == ({"alpha": 0, "beta": 0}, [])
 
 
 def test_a_release_that_does_not_start_is_undone_and_the_primary_is_not_touched(pair: Pair) -> None:
     new = pair.release_of_this_tree(starts=False)
-    said = " ".join(pair.upgrade(fails=True).split())
+    said = " ".join(pair.upgrade(fails=True, remus_agent_health_timeout=5).split())
     assert f"beta was not brought to {new}: No agent answers" in said
     assert f"Undone: {OLD} runs there again, and its guests are protected as before" in said
     assert "State left: no other host was touched" in said
@@ -213,21 +222,17 @@ def test_a_release_that_does_not_start_is_undone_and_the_primary_is_not_touched(
     assert (pair.folder / "beta" / "etc" / "agent.toml").read_text() == "# of before\n"
 
 
-def test_what_an_interrupted_upgrade_has_kept_is_what_the_next_one_brings_back(pair: Pair) -> None:
-    """It was interrupted after it had written the new configuration, which the agent that runs has never read."""
-    pair.release_of_this_tree(starts=False)
+def test_another_build_of_the_same_version_is_not_taken_for_it(pair: Pair) -> None:
+    """An upgrade before it was interrupted when it had written its configuration, which the agent that runs has never read: what
+    that one has kept is what this one brings back."""
+    new = pair.release_of_this_tree(build="0.1.0-fedcba9876")
     (pair.folder / "beta" / "opt" / OLD / "agent.toml").write_text("# of before\n")
     (pair.folder / "beta" / "etc" / "agent.toml").write_text("# of the new release\n")
-    assert f"Undone: {OLD} runs there again" in " ".join(pair.upgrade(fails=True).split())
-    assert (pair.folder / "beta" / "etc" / "agent.toml").read_text() == "# of before\n"
-
-
-def test_another_build_of_the_same_version_is_not_taken_for_it(pair: Pair) -> None:
-    new = pair.release_of_this_tree(build="0.1.0-fedcba9876")
     said = " ".join(pair.upgrade(fails=True).split())
     assert f"The agent that answers is beta 0.1.0-fedcba9876, expected beta {new}" in said
     assert f"Undone: {OLD} runs there again" in said
     assert pair.releases() == [OLD, OLD]
+    assert (pair.folder / "beta" / "etc" / "agent.toml").read_text() == "# of before\n"
 
 
 def test_a_host_that_is_gone_in_its_turn_is_told_in_our_words(pair: Pair) -> None:
@@ -261,40 +266,26 @@ def test_a_guest_that_does_not_come_back_is_named_with_what_was_upgraded_already
     assert pair.releases() == [OLD, new]
 
 
-@pytest.mark.parametrize(
-    ("guests", "options", "words"),
-    [
-        (
-            {"alpha": [status(state="silent")], "beta": [status("backup", "orphaned", "alpha")]},
-            [],
-            "web1 is not protected (alpha says silent, beta says orphaned)",
-        ),
-        (
-            {"alpha": [status(state="switching")], "beta": [status("backup", "ready", "alpha")]},
-            ["-e", "remus_upgrade_unprotected=true"],
-            "web1 is changing its state or its host",
-        ),
-        (
-            {"alpha": [status()], "beta": [status("backup", "ready", "alpha")]},
-            ["-e", "remus_upgrade_back=true"],
-            "alpha has no previous release",
-        ),
-        (
-            {"alpha": [status()], "beta": [status("backup", "ready", "alpha")]},
-            ["-e", "remus_upgrade_back=maybe"],
-            "remus_upgrade_back and remus_upgrade_unprotected are true or false",
-        ),
-    ],
-    ids=["silent", "switching", "no previous", "argument"],
-)
-def test_refused_with_nothing_changed(pair: Pair, guests: dict[str, Any], options: list[str], words: str) -> None:
-    pair.release_of_this_tree()
-    pair.say(**guests)
+def refused(pair: Pair, *options: str) -> str:
+    """What the playbook says against it, on one line."""
     text = pair.upgrade(*options, fails=True)
-    assert words in " ".join(text.split())
-    assert "nothing was changed" in text
     assert set(changed(text).values()) == {0}
     assert (pair.releases(), pair.started()) == ([OLD, OLD], [])
+    said = " ".join(text.split())
+    assert "nothing was changed" in said
+    return said
+
+
+def test_refused_with_nothing_changed(pair: Pair) -> None:
+    pair.release_of_this_tree()
+    said = refused(pair, "-e", "remus_upgrade_back=maybe")
+    assert "remus_upgrade_back and remus_upgrade_unprotected are true or false" in said
+    pair.say(alpha=[status(state="silent")], beta=[status("backup", "orphaned", "alpha")])
+    assert "web1 is not protected (alpha says silent, beta says orphaned)" in refused(pair)
+    pair.say(alpha=[status(state="switching")], beta=[status("backup", "ready", "alpha")])
+    said = refused(pair, "-e", "remus_upgrade_unprotected=true", "-e", "remus_upgrade_back=true")
+    assert "web1 is changing its state or its host" in said
+    assert "alpha has no previous release" in said
 
 
 def test_back_is_refused_where_a_dead_agent_has_noted_that_a_guest_is_about_to_run(pair: Pair) -> None:
@@ -328,6 +319,4 @@ def test_agents_that_could_not_talk_are_refused(pair: Pair) -> None:
     for host in ("alpha", "beta"):
         (messages,) = (pair.folder / host / "opt" / OLD).rglob("replication/messages.py")
         messages.write_text("PROTOCOL: Final = 1\n")
-    text = pair.upgrade(fails=True)
-    assert "would speak protocol 2 and alpha protocol 1, so web1 could not stay protected" in " ".join(text.split())
-    assert (pair.releases(), pair.started()) == ([OLD, OLD], [])
+    assert "would speak protocol 2 and alpha protocol 1, so web1 could not stay protected" in refused(pair)

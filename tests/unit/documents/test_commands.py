@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.parsing.splitter import parse_kv, unquote
 
 from remus_agent import disks
 from remus_agent.cli import arguments
@@ -118,8 +119,11 @@ def test_playbooks_and_their_variables(words: tuple[str, ...]) -> None:
         if option == "--tags":
             assert value in tags()
         if option == "-e":
-            name = value.partition("=")[0]
+            name, _, given = value.partition("=")
             assert re.search(rf"\b{name}\b", read_variables()), f"nobody reads {name}"
+            assert parse_kv(value) == {name: unquote(given)}, (
+                "of words that are not quoted for it, Ansible takes the first"
+            )
 
 
 def test_variables_that_are_named_by_themselves() -> None:

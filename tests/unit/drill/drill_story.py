@@ -30,6 +30,7 @@ def plan(**more: Any) -> dict[str, Any]:
         "hosts": {"alpha": {"socket": "/run/remus/agent.sock"}, "beta": {"socket": "/run/remus/agent.sock"}},
         "marks": "/run/remus-drill",
         "look_seconds": 0.5,
+        "ready": 60,
         "longest": 600,
         "client": {"address": ["10.77.0.100", 6379], "kind": "redis", "interval": 0.05, "command": None, "grace": 10},
         "prefix": [],

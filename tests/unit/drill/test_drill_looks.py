@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -269,6 +270,19 @@ def test_it_is_run_as_the_inventory_says() -> None:
     assert words[:4] == ["sudo", "-n", "/usr/bin/python3", "-c"]
     assert words[-3:] == ["/run/x", "web1", "/m"]
     assert target.address == "alpha"
+
+
+def test_what_does_not_get_ready_in_time_is_ended_and_told(tmp_path: Path) -> None:
+    way = {"socket": str(tmp_path / "agent.sock"), "ansible_connection": "local"}
+    asking = {"address": None, "kind": "echo", "interval": 0.05, "command": "exit 1", "grace": 1}
+    made = plan(hosts={"alpha": way, "beta": way}, look_seconds=0.05, ready=0.5, client=asking)
+    (tmp_path / "plan.json").write_text(json.dumps(made))
+    program = str(Path(watch.__file__).parents[1] / "remus_drill.py")
+    began = time.monotonic()
+    with pytest.raises(watch.NotReady, match=r"the agent of alpha is not reached .* the guest does not answer"):
+        watch.start(tmp_path, [sys.executable, program])
+    assert time.monotonic() - began < 30, "a minute is for real hosts"
+    assert not (tmp_path / "watching").exists()
 
 
 def said(where: Path, alpha: str, beta: str, *answers: float) -> list[str]:

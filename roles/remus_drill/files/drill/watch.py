@@ -15,8 +15,6 @@ from drill import client, folder
 from drill.looks import Looks
 from drill.reach import Target
 
-READY = 60.0
-"""Seconds for the first look at each host and the first answer of the guest."""
 STEP = 0.1
 
 
@@ -25,7 +23,8 @@ class NotReady(Exception):
 
 
 def start(where: Path, program: list[str]) -> None:
-    """Start it and wait until all of it works. program: how this package is called. Raises NotReady; nothing runs then."""
+    """Start it and wait until all of it works, at most `ready` seconds of the plan. program: how this package is called. Raises
+    NotReady; nothing runs then."""
     with (where / "watch.log").open("w") as log:
         process = subprocess.Popen(
             [*program, "watch", str(where)],
@@ -36,7 +35,7 @@ def start(where: Path, program: list[str]) -> None:
             cwd="/",
         )
     missing = _missing(where)
-    deadline = time.monotonic() + READY
+    deadline = time.monotonic() + folder.plan(where)["ready"]
     while missing and time.monotonic() < deadline and process.poll() is None:
         time.sleep(STEP)
         missing = _missing(where)
