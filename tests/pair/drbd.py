@@ -94,7 +94,13 @@ def wait_connected(timeout: float = 120, host: str = HOSTS[0]) -> State:
 
 def _down(host: str) -> None:
     down = f"{bundle.command(FOLDER, SETUP)} down {RESOURCE}"
-    on(host, f"if [ -e /proc/drbd ]; then {down} || true; fi", timeout=180)
+
+    def gone() -> bool:
+        on(host, f"if [ -e /proc/drbd ]; then {down} || true; fi", timeout=180)
+        return not on(host, f"grep -s '^ *{MINOR}: cs:' /proc/drbd | grep -v Unconfigured || true").strip()
+
+    # It may refuse while the other end goes down as well.
+    until(f"DRBD on {host} is down", gone, timeout=60)
     unloop(host, f"{FOLDER}/metadata")
     on(host, f"rm -rf {FOLDER}; modprobe -r drbd 2>/dev/null || true")
 
