@@ -81,11 +81,13 @@ def ratios(raws: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, f
 
 
 def summary(raws: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Table, ratios and verdicts. Raises FiguresError when a side of a verdict was not measured."""
+    """Table, ratios and verdicts; of a run that only read in turns, those of reads. Raises FiguresError when a side of a verdict
+    was not measured."""
     quotients = ratios(raws)
     verdicts = []
     wanted = [(f"{LINEAR} / {BARE}", False, READS_AT_LEAST), (f"{PROTECTED} / {BESIDE}", False, READS_AT_LEAST)]
-    wanted.append((f"{PROTECTED} / {DRBD}", True, WRITES_AT_LEAST))
+    if not all("turn" in raw for raw in raws):
+        wanted.append((f"{PROTECTED} / {DRBD}", True, WRITES_AT_LEAST))
     for pair, writes, least in wanted:
         for cell in CELLS:
             if cell.writes is not writes:

@@ -35,7 +35,8 @@ IN_GUEST = "/second/fio"
 TESTED = "xvdd"
 """The disk that the guest itself leaves alone."""
 MIB = 64
-TURNS = 6
+TURNS = 24
+"""Of each device and pattern, a second or two each: on an emulated host two neighbours differ by a factor of three."""
 VOLUMES = (Volume(NAME, "xvda", 512), Volume(NAME, "xvdb", 128), Volume(NAME, TESTED, MIB))
 BOOT = f"(until [ -b /dev/{TESTED} ]; do sleep 0.1; done; chmod 666 /dev/{TESTED}) &\n"
 """PostgreSQL, which starts fio there, is not root."""

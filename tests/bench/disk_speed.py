@@ -2,7 +2,7 @@
 """How fast a guest's disk is, unprotected and protected, against the bare device and against DRBD's protocol C on the same
 pair: fio in the guest, in dom0, and at the write tap alone, all in one run, alternating; reads of devices in short turns.
 
-    disk_speed.py [--rounds 2] [--seconds 3] [--results results/disks-...]
+    disk_speed.py [--rounds 2] [--seconds 3] [--reads-only] [--results results/disks-...]
     disk_speed.py --report FOLDER
 
 Needs the lab (`make lab-up`, `playbooks/site.yml`) and, on this machine, fio and drbd-utils of Debian: they are carried to
@@ -45,6 +45,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each pattern on each device (default: 3)")
+    parser.add_argument("--reads-only", action="store_true", help="only what devices read, in turns")
     parser.add_argument("--results", type=Path, help="folder for raw figures (default: a new one under results/)")
     parser.add_argument("--report", type=Path, metavar="FOLDER", help="only summarise what was measured before")
     options = parser.parse_args()
@@ -57,19 +58,19 @@ def main() -> int:
     (folder / "environment.json").write_text(json.dumps(_environment(options), indent=2) + "\n")
     with contextlib.suppress(KeyboardInterrupt), prepared(options.seconds, say) as pair:
         for number in range(1, options.rounds + 1):
-            _round(pair, number, folder)
+            _round(pair, number, folder, reads_only=options.reads_only)
     # Of an interrupted run as well: ratios are within a round.
     return report("disk_speed", folder, names.summary, names.as_text)
 
 
-def _round(pair: Pair, number: int, folder: Path) -> None:
+def _round(pair: Pair, number: int, folder: Path, *, reads_only: bool) -> None:
     """One of everything; writes every other round the other way round, so that what drifts favours nobody."""
     for read, written, protected in ((READ_BEFORE, BEFORE, False), (READ_WHILE, WHILE, True)):
         if protected:
             pair.protect()
         for raw in pair.reads(read, number):
             _keep(raw, folder / f"raw-{number:02}-{raw['turn']}-{raw['target']}.json")
-        for target in written if number % 2 else written[::-1]:
+        for target in () if reads_only else written if number % 2 else written[::-1]:
             _keep(pair.measure(target, number), folder / f"raw-{number:02}-{target}.json")
     pair.unprotect()
 

@@ -124,6 +124,17 @@ def test_reads_are_compared_turn_by_turn() -> None:
     assert (found["sessions_lost"], found["protected_runs"]) == (1, 2), "turns are one run"
 
 
+def test_reads_alone_are_judged_alone() -> None:
+    cells = {cell.name: figures(report(), CELLS)[cell.name] for cell in READS}
+    raws = [
+        {"round": 1, "turn": 1, "target": target, "cells": cells, "session_held": True}
+        for target in (BARE, LINEAR, BESIDE, PROTECTED)
+    ]
+    assert {verdict["cell"] for verdict in summary(raws)["verdicts"]} == {cell.name for cell in READS}
+    with pytest.raises(FiguresError, match="protected / bare-beside was not measured"):
+        summary(raws[:2])
+
+
 def test_devices_read_in_turns_there_and_back() -> None:
     text = turns_file({"a": "/dev/a", "b": "/dev/b"}, 2, 1.5, 64)
     jobs = [line for line in text.splitlines() if line.startswith(("[r", "filename"))]
