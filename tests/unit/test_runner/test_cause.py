@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tools"))
 
 import aloud
+import run_tests
 from aloud import run_aloud
 from cause import cause
 
@@ -74,3 +76,12 @@ def test_what_a_command_leaves_running_does_not_hold_it_up(monkeypatch: pytest.M
     leaves = "import subprocess; subprocess.Popen(['sleep', '20'])"
     code, _ = run_aloud((sys.executable, "-c", leaves), Path("/"), os.environ, 60)
     assert code == 0
+
+
+def test_a_stage_that_fails_leaves_its_cause_for_the_end() -> None:
+    says = "print('one'); raise SystemExit(3)"
+    counts = run_tests.Counts()
+    stages = [run_tests.Stage("it breaks", (sys.executable, "-c", says))]
+    with contextlib.ExitStack() as left:
+        assert run_tests.run_all(stages, 0.0, counts, left) == "it breaks"
+    assert counts.causes == ["one"]
