@@ -15,10 +15,10 @@ download() {
   if [[ -n "$(apt-cache pkgnames fence-agents-dummy)" ]]; then
     packages=(fence-agents-dummy fence-agents-common)
   fi
-  apt-get download -qq -o APT::Sandbox::User=root "${packages[@]}" >/dev/null
+  apt-get -o Acquire::Retries=12 download -qq -o APT::Sandbox::User=root "${packages[@]}" >/dev/null
 }
 if ! download 2>/dev/null; then  # no lists yet, or old ones
-  [[ $EUID -ne 0 ]] || apt-get update -qq
+  [[ $EUID -ne 0 ]] || apt-get -o Acquire::Retries=12 update -qq
   download || { echo "fetch_fence_dummy: apt cannot download fence-agents" >&2; exit 1; }
 fi
 for package in ./*.deb; do

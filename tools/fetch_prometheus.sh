@@ -10,10 +10,10 @@ cd "$work"
 echo "fetch_prometheus: fetching Debian's Prometheus for tests/conformance"
 
 download() {
-  apt-get download -qq -o APT::Sandbox::User=root prometheus >/dev/null
+  apt-get -o Acquire::Retries=12 download -qq -o APT::Sandbox::User=root prometheus >/dev/null
 }
 if ! download 2>/dev/null; then  # no lists yet, or old ones
-  [[ $EUID -ne 0 ]] || apt-get update -qq
+  [[ $EUID -ne 0 ]] || apt-get -o Acquire::Retries=12 update -qq
   download || { echo "fetch_prometheus: apt cannot download prometheus" >&2; exit 1; }
 fi
 dpkg-deb --extract ./*.deb unpacked

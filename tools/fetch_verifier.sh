@@ -13,10 +13,10 @@ echo "fetch_verifier: fetching Xen's checker of streams for tests/conformance"
 newest() { apt-cache pkgnames xen-utils-4. | grep -E '^xen-utils-4\.[0-9]+$' | sort -V | tail -n 1 || true; }
 download() {
   package=$(newest)
-  [[ -n "$package" ]] && apt-get download -qq -o APT::Sandbox::User=root "$package" >/dev/null
+  [[ -n "$package" ]] && apt-get -o Acquire::Retries=12 download -qq -o APT::Sandbox::User=root "$package" >/dev/null
 }
 if ! download 2>/dev/null; then  # no lists yet, or old ones
-  [[ $EUID -ne 0 ]] || apt-get update -qq
+  [[ $EUID -ne 0 ]] || apt-get -o Acquire::Retries=12 update -qq
   download || { echo "fetch_verifier: apt cannot download a package xen-utils-4.x" >&2; exit 1; }
 fi
 dpkg-deb --extract ./*.deb unpacked

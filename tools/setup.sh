@@ -36,14 +36,14 @@ if ((${#missing[@]})); then
   fi
   echo "setup: installing ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
-  apt-get update -qq
+  apt-get -o Acquire::Retries=12 update -qq
   # Debian's package would start etcd as a service, for everybody on this machine; the tests start their own. One that is there already
   # is somebody's.
   if [[ " ${missing[*]} " == *" etcd-server "* && ! -e /etc/systemd/system/etcd.service && ! -L /etc/systemd/system/etcd.service ]]; then
     mkdir -p /etc/systemd/system
     ln -s /dev/null /etc/systemd/system/etcd.service
   fi
-  apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  apt-get -o Acquire::Retries=12 install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
 wanted=$(sha256sum "$requirements" tools/link_module_utils.py | sha256sum | cut -d' ' -f1)
@@ -56,9 +56,10 @@ if [[ ! -x .venv/bin/python || "$(cat .venv/remus-requirements 2>/dev/null || tr
     echo "setup: this Python has no module venv; on Debian: apt-get install python3-venv" >&2
     exit 1
   }
-  echo "setup: building the virtual environment .venv (a minute or two)"
+  # pip and apt pause longer before each try: a network that is away for some minutes delays this and does not end it.
+  echo "setup: building the virtual environment .venv (a minute or two; a network that does not answer is tried for eight)"
   python3 -m venv --clear .venv
-  .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r "$requirements"
+  .venv/bin/pip install --quiet --retries 12 --disable-pip-version-check --require-hashes -r "$requirements"
   .venv/bin/python tools/link_module_utils.py
   echo "$wanted" >.venv/remus-requirements
 fi

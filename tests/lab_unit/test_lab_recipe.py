@@ -37,7 +37,7 @@ def test_every_file_counts(assets: Path, name: str) -> None:
 
 def test_mode_counts(assets: Path) -> None:
     before = Recipe(13, assets).image_key
-    (assets / "dom0/customise").chmod(0o644)
+    (assets / "dom0/customise").chmod(0o755)
     assert Recipe(13, assets).image_key != before
 
 

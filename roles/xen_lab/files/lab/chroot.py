@@ -18,6 +18,7 @@ ENVIRONMENT = {
     "DEBIAN_FRONTEND": "noninteractive",
     "DEBCONF_NONINTERACTIVE_SEEN": "true",
     "INITRD": "No",  # the lab boots from an initrd of its own
+    "REMUS_LAB_TREE": "yes",  # without it, the scripts that customise a tree refuse to run: they would ruin a machine
 }
 ENTER = 'mount -t proc proc "$0/proc" && mount -t tmpfs tmpfs "$0/tmp" && exec chroot "$0" "$@"'
 
