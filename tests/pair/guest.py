@@ -91,14 +91,14 @@ def come_home(host: str = "alpha", timeout: float = 300, configuration: str = CO
     until("the guest answers", answers, timeout=timeout)
 
 
-def create(host: str, configuration: str, timeout: float) -> None:
-    """Start the guest. The toolstack gives up after 10 s without an answer of a backend and 40 s without one of a hotplug script,
+def create(host: str, configuration: str, timeout: float, *, name: str = GUEST) -> None:
+    """Start a guest. The toolstack gives up after 10 s without an answer of a backend and 40 s without one of a hotplug script,
     which a busy emulated host can miss: then once more, and it is said."""
     try:
-        on(host, f"xl create {configuration}", timeout=timeout)
+        on(host, f"xl create -q {configuration}", timeout=timeout)
     except CommandFailed as error:
         sys.stderr.write(f"RETRIED: {error}\n")
-        on(host, f"xl destroy {GUEST} 2>/dev/null || true; xl create {configuration}", timeout=timeout)
+        on(host, f"xl destroy {name} 2>/dev/null || true; xl create -q {configuration}", timeout=timeout)
 
 
 def ensure_running(host: str = "alpha", timeout: float = 300) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Sequence
 
-from pair.guest import WITH_DISK
+from pair.guest import WITH_DISK, create
 from pair.hosts import CommandFailed, on, on_both
 from pair.made_guests import forget, initial_file_system, start_up
 from pair.volumes import Volume
@@ -54,7 +54,7 @@ def _start(host: str, volumes: Sequence[Volume], fill: str, boot: str) -> None:
     """
     on(host, f"set -e; {script}", stdin=start_up(LAST) + boot, timeout=600)
     on(host, f"cat >{CONFIGURATION}", stdin=_configuration(on(host, f"cat {WITH_DISK}"), volumes))
-    on(host, f"xl create -q {CONFIGURATION}", timeout=300)
+    create(host, CONFIGURATION, 300, name=NAME)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from pair.guest import create
 from pair.hosts import HOSTS, on, on_both
 from pair.made_guests import IMAGE, forget, initial_file_system, start_up
 
@@ -69,8 +70,8 @@ def small_guests(count: int) -> Iterator[Sequence[SmallGuest]]:
         for host in HOSTS:
             on(host, f"set -e; {initial_file_system(FOLDER)}", stdin=start_up(OWN_ADDRESS), timeout=300)
         for guest in guests:
-            made = f"sed {shlex.quote(guest.edits())} {IMAGE}/redis1-pvh.cfg >{guest.configuration}"
-            on(guest.home, f"set -e; {made}; xl create -q {guest.configuration}", timeout=300)
+            on(guest.home, f"sed {shlex.quote(guest.edits())} {IMAGE}/redis1-pvh.cfg >{guest.configuration}")
+            create(guest.home, guest.configuration, 300, name=guest.name)
         yield guests
     finally:
         on_both(lambda host: forget(host, PREFIX, [guest.name for guest in guests], FOLDER))
