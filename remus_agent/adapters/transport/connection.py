@@ -235,7 +235,12 @@ class TcpConnection(asyncio.BufferedProtocol):
             if not transport.is_closing():
                 if self._layer is not None and self._identity is not None:
                     transport.write(self._layer.farewell())
-                transport.write_eof()
+                try:
+                    transport.write_eof()
+                except OSError:
+                    # The kernel has given the connection up, by a reset or for silence, and the loop has not seen it: it does not
+                    # look while reading is paused. What our callers have to end besides it must not depend on that.
+                    transport.abort()
         try:
             async with asyncio.timeout(_LINGER):
                 await self._gone.wait()

@@ -286,6 +286,24 @@ def test_a_reset_is_a_lost_connection() -> None:
     run(test())
 
 
+def test_a_connection_that_was_reset_unseen_can_be_closed() -> None:
+    """Its reader has fallen behind, so nobody reads and the loop does not notice."""
+
+    async def test() -> None:
+        async with Pair() as pair:
+            pair.far._pause_reading()
+            transport = pair.near._transport
+            assert transport is not None
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            pair.near.abort()
+            await until(pair.near._gone.is_set)
+            await pair.far.close()
+            with pytest.raises(ConnectionLost):
+                await pair.far.receive()
+
+    run(test())
+
+
 @pytest.mark.parametrize(
     ("cause", "error"),
     [
