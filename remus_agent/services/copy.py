@@ -97,8 +97,8 @@ class Copy:
         return self._hearing.last_heard
 
     async def serve(self, connection: Connection) -> None:
-        """Take in the session until its connection ends, whatever ends it. Never raises, by a defect neither: a copy that looked
-        as if its session went on would keep every takeover of it from being made."""
+        """Take in the session until its connection ends, whatever ends it. After a defect, too, it is over: a copy that looked as
+        if its session went on would keep every takeover of it from being made. Never raises RemusError."""
         self._connection = connection
         heartbeat = asyncio.create_task(self._heartbeat(connection), name=f"heartbeat {self.hello.domain}")
         try:
@@ -113,9 +113,11 @@ class Copy:
         finally:
             heartbeat.cancel()
             await asyncio.gather(heartbeat, return_exceptions=True)
-            await self._disks.stop()
-            await self._journal.close()  # an orphan commits nothing more, and the next session needs the journal
-            self._disconnected.set()
+            async with contextlib.AsyncExitStack() as over:  # each of them, whatever happens to another one
+                over.callback(self._disconnected.set)
+                # An orphan commits nothing more, and the next session needs the journal.
+                over.push_async_callback(self._journal.close)
+                over.push_async_callback(self._disks.stop)
             if not (self.stop_asked_by_peer or self.handed_over):
                 await connection.close()
 
@@ -301,9 +303,11 @@ class Copy:
             await self._connection.close()
 
     async def _over(self, connection: Connection, error: RemusError) -> None:
-        await refuse(connection, error, self.hello.domain, self._settings.connect)
-        await self._disks.stop(error)
-        await self._end(error)
+        try:
+            await refuse(connection, error, self.hello.domain, self._settings.connect)
+            await self._disks.stop(error)
+        finally:
+            await self._end(error)
 
     async def _end(self, error: RemusError) -> None:
         self.reason = str(error)

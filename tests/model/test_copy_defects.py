@@ -8,6 +8,8 @@ import pytest
 
 from remus_agent.adapters.sim.hypervisor import SimTarget
 from remus_agent.services.copy_image import CopyImage
+from remus_agent.services.disk_feed import DiskFeed
+from tests.model.disk_pair import DISKS, protected
 from tests.model.loop import run
 from tests.model.pair import DEAD, Pair, on, until
 
@@ -77,6 +79,35 @@ def test_a_copy_that_was_given_half_an_epoch_is_not_kept(monkeypatch: pytest.Mon
         await pair.protect()
         armed.append(None)
         await until(lambda: not armed and states(pair)[:1] == ["discarded"], "the copy is gone", 10)
+
+    run(story())
+
+
+def test_one_whose_disks_do_not_stop_in_order_can_be_failed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    armed = failing_once(monkeypatch, DiskFeed, "stop")
+
+    async def story() -> None:
+        pair = await protected(silence=3, heartbeat=1)
+        armed.extend([None] * len(DISKS))
+        await pair.kill_host()
+        await until(lambda: states(pair) == ["orphaned"], "the session is over", 30)
+        assert not armed
+        status = await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
+        assert status.state == "active"
+
+    run(story())
+
+
+def test_it_is_not_in_the_way_of_the_next_session_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    armed = failing_once(monkeypatch, DiskFeed, "stop")
+
+    async def story() -> None:
+        pair = await protected(silence=3, heartbeat=1)
+        armed.extend([None] * 2 * len(DISKS))  # as the session ends, and once more when all of it is over
+        await pair.kill_agent(pair.alpha)
+        await until(lambda: not armed and states(pair) == ["orphaned"], "the session is over", 30)
+        await pair.boot(pair.alpha).resume()
+        await until(lambda: states(pair)[-1] == "ready", "the next one has committed", 60)
 
     run(story())
 
