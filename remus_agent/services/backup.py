@@ -271,6 +271,8 @@ class BackupService:
                 )
         self._older.leave_behind(hello)
         await self._older.make_room(hello, free_kib, self._replicas_of(hello.domain))
+        if self.hand_overs is not None:
+            await self.hand_overs.forget(hello.domain, lambda: self._replicas_of(hello.domain).check(turn))
         journal = await self._ports.journals.open(hello.domain)
         try:
             disks = await self._open_disks(hello, journal, turn)
@@ -278,8 +280,7 @@ class BackupService:
         except BaseException:
             await journal.close()
             raise
-        if self.hand_overs is not None:
-            await self.hand_overs.forget(hello.domain)
+        # From the last check on nothing is waited for: an activation either sees this session or keeps it out.
         copy = Copy(hello, self._ports, journal, disks, self._settings, self._older.supersede)
         self._copies.add(copy)
         self._ports.events.note(hello.domain, "receiving", session=hello.session, primary=hello.host)

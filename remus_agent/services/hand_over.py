@@ -45,8 +45,9 @@ class Permission(Protocol):
         when it is. copy: None when an earlier agent had it."""
         ...
 
-    async def forget_hand_over(self, domain: str) -> None:
-        """This host is its backup (again): what was noted when it ran here is of the past."""
+    async def forget_hand_over(self, domain: str, still: Callable[[], None]) -> None:
+        """This host is its backup (again): what was noted when it ran here is of the past. still: raises RemusError where that is
+        not so any more; then what is noted stays."""
         ...
 
 
@@ -125,9 +126,10 @@ class ByWord:
             return str(error)
         return None if noted is None else "it may have run here for a moment: it was started here, and does not run now"
 
-    async def forget_hand_over(self, domain: str) -> None:
+    async def forget_hand_over(self, domain: str, still: Callable[[], None] = lambda: None) -> None:
         try:
             if (await self._noted(domain)) is not None:
+                still()  # what was found may be of an activation that has begun meanwhile
                 await self._store.remove(domain)
         except RemusError as error:
             log.warning("%s: what was noted of an earlier activation stays: %s", domain, error)
@@ -188,9 +190,9 @@ class HandOvers:
                 return Outcome(session=ask.session, result="unknown", reason="its activation is under way")
         return await self._not_running(ask.session, ask.domain, copy, copy.reason or "no hand-over has arrived")
 
-    async def forget(self, domain: str) -> None:
-        """This host is its backup (again): what was noted when it ran here is of the past."""
-        await self._permission.forget_hand_over(domain)
+    async def forget(self, domain: str, still: Callable[[], None]) -> None:
+        """As Permission.forget_hand_over says."""
+        await self._permission.forget_hand_over(domain, still)
 
     async def _take(self, copy: Copy) -> Outcome:
         hello = copy.hello

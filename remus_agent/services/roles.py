@@ -154,7 +154,7 @@ class Roles:
             return "it never ran here, and is given back as soon as the witness has said so"
         return None
 
-    async def forget_hand_over(self, domain: str) -> None:
+    async def forget_hand_over(self, domain: str, still: Callable[[], None]) -> None:
         """As hand_over.Permission says. Every takeover leaves a note, and whoever needs it no more removes it."""
 
     async def _failover(

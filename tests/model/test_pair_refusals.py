@@ -15,6 +15,7 @@ from remus_agent.errors import (
     PeerRefused,
 )
 from remus_agent.ports import GuestType
+from remus_agent.store_ports import LoadedGuests
 from tests.model.loop import run
 from tests.model.pair import DEAD, UUID, Pair, committed, on, quiet, until
 
@@ -104,6 +105,36 @@ def test_failover_against_a_living_primary_is_refused_and_protection_goes_on() -
             await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
         reached = committed(pair) + 3
         await until(lambda: committed(pair) >= reached, "epochs go on")
+
+    run(story())
+
+
+def test_no_session_begins_while_a_copy_is_activated_although_its_primary_lives() -> None:
+    """An operator has taken a lost link for a dead host. The primary that comes back at that moment must not be let in: what its
+    guest has sent since would get out, and the copy that runs knows nothing of it."""
+
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        load_all, reading, read = pair.beta.disk.load_all, asyncio.Event(), asyncio.Event()
+
+        async def slowly() -> LoadedGuests:
+            reading.set()
+            await read.wait()
+            return await load_all()
+
+        pair.beta.disk.load_all = slowly  # type: ignore[method-assign]
+        await pair.network.drop_all()
+        async with asyncio.timeout(60):
+            await reading.wait()  # beta is about to take the new session in, and looks what it has noted of the guest
+        status = await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
+        assert status.state == "active"
+        pair.output.emit("unknown to beta")
+        read.set()
+        await asyncio.sleep(60)
+        assert pair.output.out == []
+        assert (await on(pair.alpha).status("web1")).state != "protected"
+        assert pair.beta.disk.guests["web1"].role == "active"  # it is not what an earlier activation has left
 
     run(story())
 
