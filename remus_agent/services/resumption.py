@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from remus_agent.errors import DomainNotFound, RefusedError
+from remus_agent.errors import DomainNotFound, RefusedError, RemusError
 from remus_agent.protocol.groups import member_working_name
 from remus_agent.services.old_words import OldWords
 from remus_agent.services.primaries import Primaries
@@ -114,7 +114,7 @@ class Resumption:
             left = self._left_of(record)
             self._ports.events.note(record.name, "guest-gone", reason=str(error), left=left)
             log.warning("%s: no longer runs here; its protection is forgotten: %s; %s", record.name, error, left)
-            await self._ports.store.remove(record.name)
+            await self._forget(record)
             return False
         except RefusedError as error:
             log.error("%s", error)
@@ -128,6 +128,13 @@ class Resumption:
         else:
             self._primaries.start(domain, record, resumed=True)
         return True
+
+    async def _forget(self, record: GuestRecord) -> None:
+        """What stays on record is looked at again after a restart; other guests must not wait for that."""
+        try:
+            await self._ports.store.remove(record.name)
+        except RemusError as error:
+            log.error("%s: its record stays: %s", record.name, error)
 
     def _left_of(self, record: GuestRecord) -> str:
         """What there is of a guest that ran here, or was just about to."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from remus_agent.adapters.sim.local import SimJournal
 from remus_agent.errors import (
+    JournalError,
     OutputBufferError,
     PeerRefused,
     RefusedError,
@@ -288,6 +290,29 @@ def test_a_sweep_that_fails_keeps_no_agent_from_protecting() -> None:
         await pair.boot(pair.alpha).resume()
         assert ("?", "sweep-failed") in pair.alpha.events.noted
         await until(lambda: "while dead" in pair.output.out, "protected again")
+
+    run(story())
+
+
+def test_a_record_that_cannot_be_removed_keeps_no_other_guest_from_being_protected() -> None:
+    """The file system of the records has become read-only."""
+
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        record = pair.alpha.disk.guests["web1"]
+        gone = replace(record, name="app1", uuid=UUID.replace("0001", "0002"))
+        pair.alpha.disk.guests = {"app1": gone, "web1": record}
+        await pair.kill_agent(pair.alpha)
+        pair.output.emit("while dead")
+
+        async def read_only(name: str) -> bool:
+            raise JournalError("read-only file system", domain=name)
+
+        pair.alpha.disk.remove = read_only  # type: ignore[method-assign]
+        await pair.boot(pair.alpha).resume()
+        await until(lambda: "while dead" in pair.output.out, "protected again")
+        assert ("app1", "guest-gone") in pair.alpha.events.noted
 
     run(story())
 
