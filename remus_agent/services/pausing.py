@@ -144,15 +144,18 @@ class Pauses:
         return ended
 
     async def forget(self, name: str, why: str | None = None) -> None:
-        """A guest that is paused no more. why: it is noted."""
-        if self._store is None or self._notes.pop(name, None) is None:
+        """A guest that is paused no more. why: it is noted. Raises JournalError; then it is paused still."""
+        note = self._notes.get(name)
+        if self._store is None or note is None:
             return
+        await self._store.remove(name)  # first: a note that stays begins the protection anew after a restart
+        if self._notes.get(name) is note:
+            del self._notes[name]
         self._problems.pop(name, None)
         self._tried.pop(name, None)
         if why is not None:
             log.info("%s: its pause is over: %s", name, why)
             self._events.note(name, "pause-over", because=why)
-        await self._store.remove(name)
 
     @contextlib.contextmanager
     def _hands_off(self, name: str) -> Iterator[None]:

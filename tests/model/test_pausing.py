@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from remus_agent.errors import RefusedError
+from remus_agent.errors import JournalError, RefusedError
 from remus_agent.observe.status import Status
 from tests.model.loop import run
 from tests.model.pair import Host, Pair, on, quiet, until
@@ -181,6 +181,32 @@ def test_a_full_disk_refuses_a_pause_and_leaves_the_protection() -> None:
             await pause(pair, 30)
         pair.alpha.disk.full = False
         assert await state(pair.alpha) == "protected"
+        await on(pair.alpha).close()
+
+    run(story())
+
+
+def test_a_pause_whose_note_stays_is_not_over_for_good() -> None:
+    """Nor does the guest's protection begin anew behind the back of an operator who asked once more."""
+
+    async def story() -> None:
+        pair = await started()
+        await pause(pair, 60)
+        remove = pair.alpha.pauses.remove
+
+        async def fails(name: str) -> bool:
+            raise JournalError("the device fails", domain=name)
+
+        pair.alpha.pauses.remove = fails  # type: ignore[method-assign]
+        with pytest.raises(JournalError, match="the device fails"):
+            await on(pair.alpha).unprotect("web1", force=False, timeout=30, progress=quiet)
+        assert await state(pair.alpha) == "paused"
+        pair.alpha.pauses.remove = remove  # type: ignore[method-assign]
+        await on(pair.alpha).unprotect("web1", force=False, timeout=30, progress=quiet)
+        await pair.kill_agent(pair.alpha)
+        await pair.boot(pair.alpha).resume()
+        await asyncio.sleep(200)
+        assert await state(pair.alpha) == "unprotected"
         await on(pair.alpha).close()
 
     run(story())
