@@ -43,7 +43,9 @@ def test_inside_a_tree_it_goes_on(script: Path) -> None:
 
 def test_only_what_looks_where_it_runs_is_executable() -> None:
     """Both read the lab's identity of the host first and end without it."""
-    executable = {str(path.relative_to(ASSETS)) for path in ASSETS.rglob("*") if path.is_file() and path.stat().st_mode & 0o111}
+    executable = {
+        str(path.relative_to(ASSETS)) for path in ASSETS.rglob("*") if path.is_file() and path.stat().st_mode & 0o111
+    }
     assert executable == {
         "bare/overlay/usr/local/lib/remus-lab/identity",
         "dom0/overlay/usr/local/lib/remus-lab/setup",

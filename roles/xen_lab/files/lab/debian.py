@@ -8,7 +8,17 @@ from lab import archive
 from lab.chroot import chroot, isolated
 from lab.command import run
 
-APT = ["apt-get", "-q", "-y", "-o", "Acquire::Retries=12", "-o", "Dpkg::Use-Pty=0", "-o", "Dpkg::Options::=--force-unsafe-io"]
+APT = [
+    "apt-get",
+    "-q",
+    "-y",
+    "-o",
+    "Acquire::Retries=12",
+    "-o",
+    "Dpkg::Use-Pty=0",
+    "-o",
+    "Dpkg::Options::=--force-unsafe-io",
+]
 MINIMAL = "ca-certificates"
 
 
