@@ -188,6 +188,35 @@ def test_what_is_no_proof(tmp_path: Path) -> None:
         assert words in told
 
 
+def test_a_host_that_cannot_say_what_it_runs_is_not_dead(tmp_path: Path) -> None:
+    """xenstored has died, and with it the agent; the guest goes on, and whoever says that its host is off is mistaken."""
+    copy = status("backup", "orphaned", "alpha")
+    said = {
+        "alpha": {"remus_said_agent": {"msg": "No agent answers"}},
+        "beta": {"remus_said_agent": {"agent": {}, "domains": [copy]}, "remus_said_host": {"host": {"domains": []}}},
+    }
+    silent = {"remus_said_host": {"host": {"domains": [], "toolstack_error": "xl: no xenstore"}}}
+    booted = {"remus_said_host": {"host": {"domains": [], "toolstack_error": None}}}
+    tasks = [
+        {"include_tasks": str(ROOT / "playbooks/tasks/decide.yml")},
+        {"debug": {"msg": "{{ remus_topology_guests[0].problems }}"}},
+        {
+            "include_tasks": str(ROOT / "playbooks/tasks/prove_dead.yml"),
+            "vars": {"remus_failover_guest": "{{ remus_topology_guests[0] }}"},
+        },
+    ]
+    variables = {"remus_domain": "web1", "remus_guests": [{"name": "web1", "hosts": ["alpha", "beta"]}]}
+    play = {"hosts": "localhost", "vars": {"remus_confirm_dead": "alpha"}, "tasks": tasks}
+    for xen, proven in ((silent, False), (booted, True)):
+        hosts = {**said, "alpha": said["alpha"] | xen}
+        inventory = {"children": {"remus_hosts": {"hosts": hosts}}}
+        code, text = run_plays(tmp_path, inventory, [play], variables=variables)
+        assert (code == 0) is proven, text
+        told = " ".join(text.split())
+        assert ("alpha answers, and cannot say whether it runs web1: xl: no xenstore" in told) is not proven
+        assert ("nobody knows whether web1 runs on alpha" in told) is not proven
+
+
 def test_failover_refuses_while_the_owner_answers(pair: Pair) -> None:
     pair.said = {"alpha": status(), "beta": status("backup", "receiving", "alpha")}
     pair.facts["alpha"]["remus_fence_status_command"] = "echo off"
