@@ -217,6 +217,29 @@ def test_a_host_that_cannot_say_what_it_runs_is_not_dead(tmp_path: Path) -> None
         assert ("nobody knows whether web1 runs on alpha" in told) is not proven
 
 
+def test_a_command_that_asks_for_a_proof_is_not_shown(tmp_path: Path) -> None:
+    """It may have the password of a management board in it; what it prints is told."""
+    command = "echo cannot ask >&2; exit 1 # -P hush"
+    answers = {"remus_fence_status_command": command, "remus_said_agent": {"agent": {}}}
+    guest = {"owner": None, "holder": "beta", "hosts": ["alpha", "beta"], "verdict": "", "problems": []}
+    tasks = [
+        {"include_tasks": str(ROOT / "playbooks/tasks/preflight_proof.yml")},
+        {
+            "include_tasks": str(ROOT / "playbooks/tasks/prove_dead.yml"),
+            "vars": {"remus_failover_guest": {**guest, "status": {"beta": {"peer": "alpha"}}}},
+        },
+    ]
+    hosts = {"alpha": {"remus_fence_status_command": command}, "beta": answers}
+    play = {"hosts": "localhost", "vars": {"remus_domain": "web1"}, "tasks": tasks}
+    code, text = run_plays(tmp_path, {"children": {"remus_hosts": {"hosts": hosts}}}, [play], "-vvv")
+    told = " ".join(text.split())
+    assert code != 0
+    assert "(exit 1) cannot ask" in told.split("remus_fence_status_command of beta printed")[1]
+    assert "alpha is not proven dead" in told
+    assert "(exit 1) cannot ask" in told.split("alpha is not proven dead")[1]
+    assert "hush" not in text
+
+
 def test_failover_refuses_while_the_owner_answers(pair: Pair) -> None:
     pair.said = {"alpha": status(), "beta": status("backup", "receiving", "alpha")}
     pair.facts["alpha"]["remus_fence_status_command"] = "echo off"
