@@ -385,6 +385,16 @@ def test_unprotect_loses_a_copy_only_when_told(pair: Pair) -> None:
     assert pair.mutating == [("beta", "unprotect")]
 
 
+def test_unprotect_does_not_end_well_where_nobody_could_be_asked(pair: Pair) -> None:
+    """The backup is gone and the agent of the guest's host does not answer: its output is held still."""
+    pair.said = {"alpha": status(state="silent"), "beta": NOT_FOUND}
+    pair.facts["alpha"]["remus_agent_run_dir"] = str(pair.folder / "none")
+    pair.kill("beta")
+    text = " ".join(pair.play("unprotect", "-e", "remus_domain=web1", fails=True).split())
+    assert "Nobody says who protects web1, and nothing was changed: alpha does not answer: No agent answers" in text
+    assert "journalctl -u remus-agent" in text
+
+
 def test_status_reports_a_dead_host(pair: Pair) -> None:
     orphan(pair)
     text = pair.play("status")
