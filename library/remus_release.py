@@ -64,8 +64,8 @@ options:
     default: /etc/systemd/system
   enable:
     description: >-
-      Have O(units) started at boot, and systemd read them again where they changed. Both at once, since each reading takes
-      systemd a while on a small dom0.
+      Have O(units) started at boot, and systemd read them again where they changed, now or since it has read them. Both at once,
+      since each reading takes systemd a while on a small dom0.
     type: bool
     default: false
   links:
@@ -211,6 +211,21 @@ def systemctl(*words):
         )
 
 
+def outdated(params):
+    """Does systemd know a unit by what it was before? The reading failed, or was none of this module's then."""
+    if not (params["enable"] and params["units"]):
+        return False
+    asked = ["systemctl", "show", "--property=NeedDaemonReload", "--value", *params["units"]]
+    done = subprocess.run(asked, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    said = done.stdout.decode("utf-8", "replace")
+    if done.returncode != 0:
+        raise ReleaseError(
+            f"systemd does not say whether it has read the units: {said.strip()}. State left: nothing was changed. "
+            "Next: repair what it names, then run this again."
+        )
+    return "yes" in said.split()
+
+
 def ensure_installed(params, folder, check_mode):
     """The release lies complete in its folder."""
     complete = os.path.isfile(os.path.join(folder, MARK))
@@ -253,6 +268,8 @@ def ensure_current(params, folder, check_mode):
         comparison.add(path, "other" if os.path.exists(path) else "absent", "of the release")
     enable = units_to_enable(params, folder) if complete else list(params["units"]) if params["enable"] else []
     comparison.add("enabled", [], enable)
+    unread = complete and not units and outdated(params)
+    comparison.add("systemd", "has not read the units" if unread else "has read them", "has read them")
     comparison.add("removed", [], removed)
     result = {"changed": comparison.changed, "diff": comparison.as_diff(), "removed": removed}
     result["units_changed"] = sorted(units)
@@ -265,7 +282,7 @@ def ensure_current(params, folder, check_mode):
             replace_link(target, link)
     if enable:
         systemctl("--no-reload", "enable", *enable)
-    if params["enable"] and (enable or units):
+    if params["enable"] and (enable or units or unread):
         systemctl("daemon-reload")
     for name in removed:
         shutil.rmtree(os.path.join(prefix, name))

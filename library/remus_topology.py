@@ -57,6 +57,7 @@ options:
       - What each host said, by its name in the inventory. C(agent_name) is its name among the agents, C(error) why it or its
         agent did not answer, C(domains) the statuses of its agent, C(running) the domains of its toolstack, C(seen) whether the
         host answered, C(version) and C(xen_version) what its agent says of itself, its release where it says one, and of Xen.
+        C(toolstack_error) is why its toolstack could not say which domains run; without one, what is not in C(running) does not.
     type: dict
     required: true
 seealso:
@@ -195,6 +196,15 @@ def find_owner(guest, hosts, statuses, problems):
         return None
     if claims:
         return claims[0]
+    others = [host for host in guest["hosts"] if host not in copies and hosts.get(host, {}).get("seen")]
+    unsure = [host for host in others if hosts[host].get("toolstack_error")]
+    for host in unsure:
+        problems.append(
+            "nobody knows whether {} runs on {}, whose toolstack says: {}. Next: have 'xl list' work there, and do not start "
+            "the guest elsewhere before".format(name, host, hosts[host]["toolstack_error"])
+        )
+    if unsure:
+        return None
     if all(hosts.get(host, {}).get("seen") for host in guest["hosts"]):
         problems.append(
             "{} runs on neither {}. Next: start it there with 'xl create', or take it over with playbooks/failover.yml".format(

@@ -96,9 +96,12 @@ TAKEN = status("backup", "active", "alpha")
         (host(running=RUNS), host([TAKEN], RUNS), {"owner": None}, "claimed by alpha and beta"),
         (host(running=RUNS), host(running=RUNS), {"owner": None}, "claimed by alpha and beta"),
         (host(), host(), {"owner": None, "holder": None}, "runs on neither alpha nor beta"),
+        (host(toolstack_error="no xenstore"), host(), {"owner": None, "holder": None}, "nobody knows whether web1 runs on alpha"),
+        (host(toolstack_error="no xenstore"), host(running=RUNS), {"owner": "beta", "other": "alpha"}, ""),
+        (host([status()], toolstack_error="no xenstore"), host([AS_COPY]), {"owner": "alpha", "holder": "beta"}, ""),
         (GONE, GONE, {"owner": None, "holder": None}, "no route"),
     ],
-)
+)  # fmt: skip
 def test_topology(run_module: RunModule, alpha: Any, beta: Any, expected: dict[str, Any], problem: str) -> None:
     guests = [{"name": "web1", "hosts": ["alpha", "beta"]}]
     alpha, beta = dict(alpha, agent_name="alpha"), dict(beta, agent_name="beta")
@@ -106,6 +109,7 @@ def test_topology(run_module: RunModule, alpha: Any, beta: Any, expected: dict[s
     assert {name: entry[name] for name in expected} == expected
     assert problem in " ".join(entry["problems"])
     assert bool(entry["problems"]) is bool(problem)
+    assert "runs on neither" in problem or "xl create" not in " ".join(entry["problems"])
     assert entry["verdict"].startswith("web1: ")
 
 

@@ -39,12 +39,14 @@ def archive(path: Path, word: str, **extra: str) -> Path:
 
 @pytest.fixture
 def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A systemctl that makes the links of `enable` and writes down how it was called."""
-    log = tmp_path / "systemctl.log"
+    """A systemctl that makes the links of `enable` and writes down how it was called. It has read what `read` is a copy of, and
+    does not read while `busy` is there."""
+    log, unit, read = tmp_path / "systemctl.log", tmp_path / "units/say.service", tmp_path / "read"
     program = tmp_path / "bin" / "systemctl"
     program.parent.mkdir()
     program.write_text(
-        f'#!/bin/sh\necho "$*" >>{log}\n[ "$2" = enable ] || exit 0\n'
+        f'#!/bin/sh\n[ "$1" != show ] || {{ cmp -s {unit} {read} && echo no || echo yes; exit; }}\n'
+        f'echo "$*" >>{log}\n[ "$1" != daemon-reload ] || {{ [ ! -e {tmp_path}/busy ] && cp {unit} {read}; exit; }}\n'
         f"mkdir -p {tmp_path}/units/multi-user.target.wants\n"
         f"ln -s ../say.service {tmp_path}/units/multi-user.target.wants/say.service\n"
     )
@@ -134,6 +136,25 @@ def test_systemd_reads_once_and_only_where_needed(
     assert again["changed"] is False
     install(run_module, options, tmp_path, "1-b", enable=True)
     assert systemctl.read_text().splitlines() == ["--no-reload enable say.service", "daemon-reload", "daemon-reload"]
+
+
+def test_a_unit_that_systemd_has_not_read_is_read_by_the_next_run(
+    run_module: RunModule, options: dict[str, Any], tmp_path: Path, systemctl: Path
+) -> None:
+    """The run before was told that systemd is busy, or was not to start anything."""
+    switch = {"state": "current", "units": ["say.service"], **options}
+    install(run_module, options, tmp_path, "1-a", enable=True)
+    (tmp_path / "busy").touch()
+    assert "systemctl daemon-reload failed" in install(run_module, options, tmp_path, "1-b", enable=True)["msg"]
+    (tmp_path / "busy").unlink()
+    for check in (True, False):
+        assert run_module("remus_release", check=check, release="1-b", enable=True, **switch)["changed"]
+    assert (tmp_path / "read").read_text().startswith("# 1-b\n")
+    assert run_module("remus_release", release="1-b", enable=True, **switch)["changed"] is False
+    install(run_module, options, tmp_path, "1-c", enable=False)
+    assert (tmp_path / "read").read_text().startswith("# 1-b\n")
+    assert run_module("remus_release", release="1-c", enable=True, **switch)["changed"]
+    assert (tmp_path / "read").read_text().startswith("# 1-c\n")
 
 
 def test_check_mode_touches_nothing(run_module: RunModule, options: dict[str, Any], tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from remus_agent import config
 from remus_agent.addresses import Address
 from remus_agent.protocol.groups import Groups
 from tests.modules.conftest import ROOT
+from tests.roles.local_play import run_play
 
 sys.path.insert(0, str(ROOT / "tools"))
 import build_wheelhouse
@@ -142,6 +143,47 @@ def test_the_agent_accepts_its_fencing(secrets: bool) -> None:
         ),
         "x.y": config.FenceAgent(Path("/opt/off")),
     }
+
+
+WATCH = """
+import os, sys
+
+def hook(event, arguments):
+    if event in ("os.chmod", "os.rename") and os.fsdecode(arguments[int(event == "os.rename")]).endswith(".secrets"):
+        mode = arguments[1] if event == "os.chmod" else os.stat(arguments[0]).st_mode
+        size = os.stat(arguments[0]).st_size
+        with open({log!r}, "a") as log:
+            print(f"{{mode & 0o777:o}} {{size}}", file=log)
+
+sys.addaudithook(hook)
+"""
+
+
+@pytest.mark.playbooks
+@pytest.mark.timeout(900)
+def test_nobody_but_root_reads_a_secret_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ansible gives a new file the umask's mode first, and members of the agent's group are users of the host."""
+    (tmp_path / "sitecustomize.py").write_text(WATCH.format(log=str(tmp_path / "log")))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    tasks = yaml.safe_load((ROLE / "tasks/configure.yml").read_text().replace("/etc/remus", str(tmp_path / "etc")))
+    tasks = [task for task in tasks if task.get("loop") == "{{ __remus_agent_fencing_with_secrets }}"]
+    variables = yaml.safe_load((ROLE / "vars/main.yml").read_text())
+    name = "__remus_agent_fencing_with_secrets"
+    fencing = {"beta": {"agent": "fence_dummy", "secrets": {"password": "hush"}}}
+    play = {"vars": {name: variables[name], "remus_agent_fencing": fencing}, "tasks": tasks}
+    code, text = run_play(tmp_path, {"hosts": {"alpha": {}}}, play, "--check", "--diff")
+    assert code == 0, "the folder is not there yet: " + text
+    (tmp_path / "etc").mkdir()
+    code, text = run_play(tmp_path, {"hosts": {"alpha": {}}}, play, "--diff", "-vvv")
+    assert code == 0, text
+    assert "hush" not in text
+    secret = tmp_path / "etc/fence-beta.secrets"
+    assert (secret.read_text().splitlines()[1:], secret.stat().st_mode & 0o777) == (["password=hush"], 0o600)
+    seen = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+    assert seen[-1][1] != "0"
+    assert [mode for mode, size in seen if size != "0" and int(mode, 8) & 0o077] == []
+    code, text = run_play(tmp_path, {"hosts": {"alpha": {}}}, play)
+    assert "changed=0" in text
 
 
 def test_a_release_is_named_after_its_sources(tmp_path: Path) -> None:

@@ -188,6 +188,58 @@ def test_what_is_no_proof(tmp_path: Path) -> None:
         assert words in told
 
 
+def test_a_host_that_cannot_say_what_it_runs_is_not_dead(tmp_path: Path) -> None:
+    """xenstored has died, and with it the agent; the guest goes on, and whoever says that its host is off is mistaken."""
+    copy = status("backup", "orphaned", "alpha")
+    said = {
+        "alpha": {"remus_said_agent": {"msg": "No agent answers"}},
+        "beta": {"remus_said_agent": {"agent": {}, "domains": [copy]}, "remus_said_host": {"host": {"domains": []}}},
+    }
+    silent = {"remus_said_host": {"host": {"domains": [], "toolstack_error": "xl: no xenstore"}}}
+    booted = {"remus_said_host": {"host": {"domains": [], "toolstack_error": None}}}
+    tasks = [
+        {"include_tasks": str(ROOT / "playbooks/tasks/decide.yml")},
+        {"debug": {"msg": "{{ remus_topology_guests[0].problems }}"}},
+        {
+            "include_tasks": str(ROOT / "playbooks/tasks/prove_dead.yml"),
+            "vars": {"remus_failover_guest": "{{ remus_topology_guests[0] }}"},
+        },
+    ]
+    variables = {"remus_domain": "web1", "remus_guests": [{"name": "web1", "hosts": ["alpha", "beta"]}]}
+    play = {"hosts": "localhost", "vars": {"remus_confirm_dead": "alpha"}, "tasks": tasks}
+    for xen, proven in ((silent, False), (booted, True)):
+        hosts = {**said, "alpha": said["alpha"] | xen}
+        inventory = {"children": {"remus_hosts": {"hosts": hosts}}}
+        code, text = run_plays(tmp_path, inventory, [play], variables=variables)
+        assert (code == 0) is proven, text
+        told = " ".join(text.split())
+        assert ("alpha answers, and cannot say whether it runs web1: xl: no xenstore" in told) is not proven
+        assert ("nobody knows whether web1 runs on alpha" in told) is not proven
+
+
+def test_a_command_that_asks_for_a_proof_is_not_shown(tmp_path: Path) -> None:
+    """It may have the password of a management board in it; what it prints is told."""
+    command = "echo cannot ask >&2; exit 1 # -P hush"
+    answers = {"remus_fence_status_command": command, "remus_said_agent": {"agent": {}}}
+    guest = {"owner": None, "holder": "beta", "hosts": ["alpha", "beta"], "verdict": "", "problems": []}
+    tasks = [
+        {"include_tasks": str(ROOT / "playbooks/tasks/preflight_proof.yml")},
+        {
+            "include_tasks": str(ROOT / "playbooks/tasks/prove_dead.yml"),
+            "vars": {"remus_failover_guest": {**guest, "status": {"beta": {"peer": "alpha"}}}},
+        },
+    ]
+    hosts = {"alpha": {"remus_fence_status_command": command}, "beta": answers}
+    play = {"hosts": "localhost", "vars": {"remus_domain": "web1"}, "tasks": tasks}
+    code, text = run_plays(tmp_path, {"children": {"remus_hosts": {"hosts": hosts}}}, [play], "-vvv")
+    told = " ".join(text.split())
+    assert code != 0
+    assert "(exit 1) cannot ask" in told.split("remus_fence_status_command of beta printed")[1]
+    assert "alpha is not proven dead" in told
+    assert "(exit 1) cannot ask" in told.split("alpha is not proven dead")[1]
+    assert "hush" not in text
+
+
 def test_failover_refuses_while_the_owner_answers(pair: Pair) -> None:
     pair.said = {"alpha": status(), "beta": status("backup", "receiving", "alpha")}
     pair.facts["alpha"]["remus_fence_status_command"] = "echo off"
@@ -331,6 +383,16 @@ def test_unprotect_loses_a_copy_only_when_told(pair: Pair) -> None:
     assert pair.mutating == []
     pair.play("unprotect", "-e", "remus_domain=web1", "-e", "remus_discard_copy=true")
     assert pair.mutating == [("beta", "unprotect")]
+
+
+def test_unprotect_does_not_end_well_where_nobody_could_be_asked(pair: Pair) -> None:
+    """The backup is gone and the agent of the guest's host does not answer: its output is held still."""
+    pair.said = {"alpha": status(state="silent"), "beta": NOT_FOUND}
+    pair.facts["alpha"]["remus_agent_run_dir"] = str(pair.folder / "none")
+    pair.kill("beta")
+    text = " ".join(pair.play("unprotect", "-e", "remus_domain=web1", fails=True).split())
+    assert "Nobody says who protects web1, and nothing was changed: alpha does not answer: No agent answers" in text
+    assert "journalctl -u remus-agent" in text
 
 
 def test_status_reports_a_dead_host(pair: Pair) -> None:
