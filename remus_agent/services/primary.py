@@ -248,9 +248,11 @@ class PrimaryService:
             self._touch()
         finally:
             watching.cancel()
-            await asyncio.shield(self._parts.abandon())
-            if self._parts.disks is not None:
-                await self._parts.disks.leave()
+            try:
+                await asyncio.shield(self._parts.abandon())
+            finally:
+                if self._parts.disks is not None:
+                    await self._parts.disks.leave()
 
     def _advance(self, event: Event) -> tuple[Effect, ...]:
         row = TABLE.step(self.state, event)
