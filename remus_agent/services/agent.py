@@ -33,6 +33,7 @@ from remus_agent.services.primary import PrimaryService
 from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.probing import Probing
 from remus_agent.services.protecting import Protecting, address_of
+from remus_agent.services.put_off import PutOff
 from remus_agent.services.report import none_status
 from remus_agent.services.resumption import Resumption
 from remus_agent.services.roles import Roles, Seams
@@ -81,7 +82,8 @@ class AgentService:
         self._watchdog = watchdog = WatchdogKeeper(
             ports.watchdog, seconds, clock, ports.events, primaries.under_authority
         )
-        self._taken = taken = TakenDomains(settings, hypervisor, primaries, backup, clock)
+        self._put_off = put_off = PutOff(clock)
+        self._taken = taken = TakenDomains(settings, hypervisor, primaries, put_off, backup, clock)
         self._protecting = Protecting(settings, peers, ports, backup, primaries, taken, roles, watchdog)
         self._probing = Probing(settings, peers, ports, primaries, taken, watchdog)
         self._pauses = Pauses(ports.pauses, clock, ports.events, settings.retry, self._protecting)
@@ -90,12 +92,12 @@ class AgentService:
         )
         self._costing = costing = Costing(ports.costs, backup.copies)
         self._statuses = Statuses(
-            hypervisor, clock, primaries, backup, taken, self._pauses, roles, watchdog, old_words, costing
+            hypervisor, clock, primaries, backup, taken, self._pauses, roles, watchdog, old_words, put_off, costing
         )
         self._forgetting = Forgetting(settings.host, ports, backup, primaries.of_guest)
-        self._resumption = Resumption(peers, settings, ports, primaries, roles, old_words)
+        self._resumption = Resumption(peers, settings, ports, primaries, roles, old_words, put_off)
         self._defects = Defects(self._resumption, clock, settings.retry)
-        primaries.after_defect = self._defects.after
+        primaries.after_defect = put_off.look_again = self._defects.after
         self._pausing: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
 
