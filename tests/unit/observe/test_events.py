@@ -178,6 +178,19 @@ def test_any_detail_can_be_noted(events: EventLog, detail: dict[str, Any], path:
     assert lines(path)[0]["event"] == "odd"
 
 
+@pytest.mark.parametrize(
+    "detail", [{"reason": "vif\udcff"}, {"vif\udcff": 1}, {"some": [{"vif\udcff": ("vif\udcff", {1})}]}]
+)
+def test_a_name_from_xenstore_that_is_no_text_can_be_noted(
+    events: EventLog, detail: dict[str, Any], path: Path
+) -> None:
+    noted = events.emit("odd", "web\udcff", detail=detail)
+    assert events.flush()
+    assert lines(path)[0]["domain"] == "web\\udcff"
+    assert "vif\\udcff" in str(lines(path)[0]["detail"]).replace("\\\\", "\\")
+    assert events.read(domain="web\\udcff")[0].as_dict()["detail"] == noted.detail == lines(path)[0]["detail"]
+
+
 def test_a_detail_that_contains_itself(events: EventLog) -> None:
     detail: dict[str, Any] = {}
     detail["self"] = detail
