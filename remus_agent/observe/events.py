@@ -213,6 +213,9 @@ class EventLog:
         self._torn = self._size > 0 and os.pread(self._fd, 1, self._size - 1) != b"\n"
 
     def _shut(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1  # its number is somebody else's afterwards, also when that fails
+        try:
+            if fd >= 0:
+                os.close(fd)
+        except OSError as error:
+            log.warning("the newest events may be missing in %s: %s", self._path, error.strerror)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from remus_agent.observe.events import ID_STEP, EventLog
+from tests.failing_close import close_fails
 
 
 @pytest.fixture
@@ -222,3 +223,17 @@ def test_ids_are_unique_over_threads(events: EventLog) -> None:
     for thread in threads:
         thread.join()
     assert [e.id for e in events.read(limit=2000)] == list(range(1, 1601))
+
+
+def test_a_close_that_fails_sends_no_later_event_into_another_file(path: Path, tmp_path: Path) -> None:
+    events = EventLog(path, max_bytes=200)
+    with close_fails(tmp_path / "other") as closed:
+        while not closed:
+            events.emit("tick", "redis1")
+            assert events.flush()
+        events.emit("tock", "redis1")
+        assert events.flush()
+    assert len(closed) == 1
+    assert [line["event"] for line in lines(path)] == ["tick", "tock"]
+    assert lines(path.with_name("events.jsonl.1"))
+    events.close()
