@@ -75,6 +75,9 @@ PROBLEMS: Final[Mapping[str, Problem]] = MappingProxyType(
         "sweep-failed": Problem(
             "what an earlier agent left could not be cleared up", "after-a-crash-of-the-backups-agent"
         ),
+        "older-copy-stays": Problem(
+            "a copy that a newer one has replaced could not be cleared up", "after-a-crash-of-the-backups-agent"
+        ),
         "defect": Problem(
             "the agent's code failed in a way that nobody has foreseen", "a-protection-ended-by-a-defect"
         ),
