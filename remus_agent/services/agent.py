@@ -72,6 +72,7 @@ class AgentService:
         self._paths = paths
         self._outputs = outputs
         self._primaries = primaries = Primaries(settings, peers, ports, outputs, backup)
+        self._put_off = put_off = PutOff(clock)
         self._roles = roles = self._with_witness()
         self._by_word = ByWord(ports.store, backup.taking_over, clock, settings)
         self._look_after_sessions()
@@ -80,9 +81,12 @@ class AgentService:
         )
         seconds = settings.watchdog_seconds if roles is not None else 0
         self._watchdog = watchdog = WatchdogKeeper(
-            ports.watchdog, seconds, clock, ports.events, primaries.under_authority
+            ports.watchdog,
+            seconds,
+            clock,
+            ports.events,
+            lambda: [*primaries.under_authority(), *put_off.under_authority()],
         )
-        self._put_off = put_off = PutOff(clock)
         self._taken = taken = TakenDomains(settings, hypervisor, primaries, put_off, backup, clock)
         self._protecting = Protecting(settings, peers, ports, backup, primaries, taken, roles, watchdog)
         self._probing = Probing(settings, peers, ports, primaries, taken, watchdog)
@@ -104,7 +108,7 @@ class AgentService:
     def _with_witness(self) -> Roles | None:
         if self._ports.witness is None:
             return None
-        seams = Seams(self._primaries.guests, self._primaries.adopt, self._paths)
+        seams = Seams(lambda: [*self._primaries.guests(), *self._put_off.guests()], self._primaries.adopt, self._paths)
         roles = Roles(self._ports.witness, self.settings, self._ports, self.backup, seams)
         self._primaries.rights = roles.ownership
         return roles

@@ -10,7 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from remus_agent.errors import RefusedError
+from remus_agent.machines.primary import NOT_OURS, State
+from remus_agent.machines.watchdog import AUTHORITY
 from remus_agent.ports import Clock
+from remus_agent.services.primary import beginning
 from remus_agent.store_ports import GuestRecord
 
 
@@ -21,6 +24,11 @@ class Waiting:
     record: GuestRecord
     why: str
     since: float
+
+    @property
+    def state(self) -> State:
+        """In which it would begin, on a host with a witness."""
+        return beginning(self.record, solo=True)[0]
 
     @property
     def reason(self) -> str:
@@ -59,6 +67,14 @@ class PutOff:
     def get(self, name: str) -> Waiting | None:
         """None where it does not wait."""
         return self._waiting.get(name)
+
+    def under_authority(self) -> list[str]:
+        """Names of those over which this host holds authority, by the witness's record as far as it is known here."""
+        return [name for name, waiting in self._waiting.items() if AUTHORITY[waiting.state]]
+
+    def guests(self) -> list[str]:
+        """UUIDs of those that are this host's own: it lives, so nobody shall take it for dead and switch it off."""
+        return [waiting.record.uuid for waiting in self._waiting.values() if waiting.state not in NOT_OURS]
 
     def refuse(self, name: str, operation: str) -> None:
         """Raises RefusedError for one that waits."""
