@@ -69,8 +69,14 @@ PROBLEMS: Final[Mapping[str, Problem]] = MappingProxyType(
         "group-changed": Problem(
             "its group is another one, or none, in the configuration", "a-protection-was-not-resumed"
         ),
+        "resume-put-off": Problem(
+            "what has to be asked about the guest fails, and its output stays held", "a-protection-was-not-resumed"
+        ),
         "sweep-failed": Problem(
             "what an earlier agent left could not be cleared up", "after-a-crash-of-the-backups-agent"
+        ),
+        "older-copy-stays": Problem(
+            "a copy that a newer one has replaced could not be cleared up", "after-a-crash-of-the-backups-agent"
         ),
         "defect": Problem(
             "the agent's code failed in a way that nobody has foreseen", "a-protection-ended-by-a-defect"

@@ -20,6 +20,8 @@ from typing import Any, Final
 
 import msgspec
 
+from remus_agent.protocol.readable import readable
+
 log = logging.getLogger(__name__)
 
 RING: Final = 5000
@@ -55,10 +57,10 @@ _DECODER: Final = msgspec.json.Decoder(Event)
 def _plain(detail: dict[str, Any]) -> dict[str, Any]:
     """The facts as JSON values; a fact that cannot be written as JSON is noted as its text."""
     try:
-        plain: dict[str, Any] = msgspec.to_builtins(detail, str_keys=True, enc_hook=str)
+        plain: dict[str, Any] = readable(msgspec.to_builtins(detail, str_keys=True, enc_hook=str))
         msgspec.json.encode(plain)
     except (TypeError, ValueError, OverflowError, RecursionError):
-        return {str(key): str(value) for key, value in detail.items()}
+        return {readable(str(key)): readable(str(value)) for key, value in detail.items()}
     return plain
 
 
@@ -104,11 +106,12 @@ class EventLog:
         epoch: int | None = None,
         detail: dict[str, Any] | None = None,
     ) -> Event:
-        """Note an event. detail: JSON values; what is none is noted as its text."""
+        """Note an event. detail: JSON values; what is none is noted as its text, and
+        what is no text as `readable`."""
         time = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
         facts = _plain(detail or {})
         with self._lock:
-            entry = Event(id=self._next, time=time, domain=domain, event=event, epoch=epoch, detail=facts)
+            entry = Event(id=self._next, time=time, domain=readable(domain), event=event, epoch=epoch, detail=facts)
             self._next += 1
             self._ring.append(entry)
             if not self._closed and self._lines.qsize() < _BACKLOG:
@@ -210,6 +213,9 @@ class EventLog:
         self._torn = self._size > 0 and os.pread(self._fd, 1, self._size - 1) != b"\n"
 
     def _shut(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1  # its number is somebody else's afterwards, also when that fails
+        try:
+            if fd >= 0:
+                os.close(fd)
+        except OSError as error:
+            log.warning("the newest events may be missing in %s: %s", self._path, error.strerror)

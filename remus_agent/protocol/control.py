@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from remus_agent.errors import ProtocolError, RemusError
+from remus_agent.protocol.readable import to_json
 
 VERSION: Final = 1
 REQUEST_LIMIT: Final = 1024 * 1024
@@ -158,7 +159,7 @@ def _wrong_version(version: int) -> ProtocolError:
 
 def encode_answer(answer: Answer) -> bytes:
     """The line of an answer. A result that is too long becomes an error that says so."""
-    line = msgspec.json.encode(answer) + b"\n"
+    line = to_json(answer) + b"\n"
     if len(line) > ANSWER_LIMIT:
         error = Failure(
             code="too-long",

@@ -154,6 +154,12 @@ def link_get(ifindex: int) -> bytearray:
     return _request(RTM_GETLINK, NLM_F_ACK, _LINK.pack(0, 0, ifindex, 0, 0))
 
 
+def link_find(name: str) -> bytearray:
+    """Ask for the interface of a name. ENODEV: there is none."""
+    text = name.encode("utf-8", "surrogateescape")
+    return _request(RTM_GETLINK, NLM_F_ACK, _LINK.pack(0, 0, 0, 0, 0), _attribute(3, text + b"\0"))
+
+
 def links_dump() -> bytearray:
     """Ask for all interfaces."""
     return _request(RTM_GETLINK, NLM_F_DUMP, _LINK.pack(0, 0, 0, 0, 0))

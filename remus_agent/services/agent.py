@@ -33,6 +33,7 @@ from remus_agent.services.primary import PrimaryService
 from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.probing import Probing
 from remus_agent.services.protecting import Protecting, address_of
+from remus_agent.services.put_off import PutOff
 from remus_agent.services.report import none_status
 from remus_agent.services.resumption import Resumption
 from remus_agent.services.roles import Roles, Seams
@@ -71,6 +72,7 @@ class AgentService:
         self._paths = paths
         self._outputs = outputs
         self._primaries = primaries = Primaries(settings, peers, ports, outputs, backup)
+        self._put_off = put_off = PutOff(clock)
         self._roles = roles = self._with_witness()
         self._by_word = ByWord(ports.store, backup.taking_over, clock, settings)
         self._look_after_sessions()
@@ -79,9 +81,13 @@ class AgentService:
         )
         seconds = settings.watchdog_seconds if roles is not None else 0
         self._watchdog = watchdog = WatchdogKeeper(
-            ports.watchdog, seconds, clock, ports.events, primaries.under_authority
+            ports.watchdog,
+            seconds,
+            clock,
+            ports.events,
+            lambda: [*primaries.under_authority(), *put_off.under_authority()],
         )
-        self._taken = taken = TakenDomains(settings, hypervisor, primaries, backup, clock)
+        self._taken = taken = TakenDomains(settings, hypervisor, primaries, put_off, backup, clock)
         self._protecting = Protecting(settings, peers, ports, backup, primaries, taken, roles, watchdog)
         self._probing = Probing(settings, peers, ports, primaries, taken, watchdog)
         self._pauses = Pauses(ports.pauses, clock, ports.events, settings.retry, self._protecting)
@@ -90,19 +96,19 @@ class AgentService:
         )
         self._costing = costing = Costing(ports.costs, backup.copies)
         self._statuses = Statuses(
-            hypervisor, clock, primaries, backup, taken, self._pauses, roles, watchdog, old_words, costing
+            hypervisor, clock, primaries, backup, taken, self._pauses, roles, watchdog, old_words, put_off, costing
         )
         self._forgetting = Forgetting(settings.host, ports, backup, primaries.of_guest)
-        self._resumption = Resumption(peers, settings, ports, primaries, roles, old_words)
+        self._resumption = Resumption(peers, settings, ports, primaries, roles, old_words, put_off)
         self._defects = Defects(self._resumption, clock, settings.retry)
-        primaries.after_defect = self._defects.after
+        primaries.after_defect = put_off.look_again = self._defects.after
         self._pausing: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
 
     def _with_witness(self) -> Roles | None:
         if self._ports.witness is None:
             return None
-        seams = Seams(self._primaries.guests, self._primaries.adopt, self._paths)
+        seams = Seams(lambda: [*self._primaries.guests(), *self._put_off.guests()], self._primaries.adopt, self._paths)
         roles = Roles(self._ports.witness, self.settings, self._ports, self.backup, seams)
         self._primaries.rights = roles.ownership
         return roles

@@ -381,8 +381,12 @@ class Copy:
 
     async def _abort(self) -> None:
         self._image.forget()
-        await self._disks.stop()
-        await self._disks.leave()
+        async with contextlib.AsyncExitStack() as over:  # each of them, whatever happens to another one
+            over.push_async_callback(self._abort_targets)
+            over.push_async_callback(self._disks.leave)
+            over.push_async_callback(self._disks.stop)
+
+    async def _abort_targets(self) -> None:
         try:
             await self._image.targets.abort()
         except RemusError as error:

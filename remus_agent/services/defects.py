@@ -1,5 +1,6 @@
-"""Protections that ended by a defect of the agent, an error that nobody has foreseen: their output stays held, nobody else is
-disturbed, and after a while they go on from what is on record, as after a restart of the agent.
+"""Protections that ended by a defect of the agent, an error that nobody has foreseen, or that could not go on when it started
+(`put_off`): their output stays held, nobody else is disturbed, and after a while they go on from what is on record, as after a
+restart of the agent.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ class Defects:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def after(self, name: str) -> None:
-        """A guest's protection has just ended by one."""
+        """A guest's protection has just ended by one, or was put off."""
         now = self._clock.now()
         last, wait = self._waits.get(name, (now, 0.0))
         wait = self._retry if now - last > FORGOTTEN else min(max(2 * wait, self._retry), LONGEST)
         self._waits[name] = (now, wait)
-        task = asyncio.create_task(self._go_on(name, wait), name=f"after a defect of {name}")
+        task = asyncio.create_task(self._go_on(name, wait), name=f"go on with {name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -52,8 +53,8 @@ class Defects:
         try:
             await self._resumption.again(name)
         except RemusError as error:
-            log.error("%s: it cannot go on yet after a defect: %s", name, error)
+            log.error("%s: it cannot go on yet: %s", name, error)
             self.after(name)
         except Exception:
-            log.critical("%s: it cannot go on yet after a defect, by another one", name, exc_info=True)
+            log.critical("%s: it cannot go on yet, by a defect", name, exc_info=True)
             self.after(name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from remus_agent.errors import RemusError
 from remus_agent.faults import FaultName, active
 from remus_agent.machines.backup import Event, State
 from remus_agent.ports import EventSink
@@ -71,9 +72,21 @@ class OlderCopies:
         for old in self._copies.of(newest.hello.domain):
             if old is not newest and old.state in LEFT:
                 old.give_up(Event.SUPERSEDED)
-                task = asyncio.create_task(old.clear_up(), name=f"supersede {newest.hello.domain}")
+                task = asyncio.create_task(self._clear_up(old), name=f"supersede {newest.hello.domain}")
                 self._clearing.add(task)
                 task.add_done_callback(self._clearing.discard)
+
+    async def _clear_up(self, old: Copy) -> None:
+        """Nobody waits for it, so what goes wrong is said here."""
+        name, epoch = old.hello.domain, old.committed_epoch
+        try:
+            await old.clear_up()
+        except RemusError as error:
+            log.error("%s: an older copy that a newer one has replaced is not cleared up: %s", name, error)
+            self._events.note(name, "older-copy-stays", epoch=epoch, copy=old.working_name, reason=str(error))
+        except Exception as defect:
+            log.critical("%s: an older copy is not cleared up, by a defect", name, exc_info=True)
+            self._events.note(name, "defect", epoch=epoch, copy=old.working_name, reason=repr(defect))
 
     async def cleared(self) -> None:
         """Returns when those are gone that were superseded."""

@@ -72,7 +72,7 @@ class PrimaryService:
         depart: Callable[[Domain], Awaitable[None]],
     ) -> None:
         self.domain = domain
-        self._begin = _begin(record, solo=solo)
+        self._begin = beginning(record, solo=solo)
         self.state = self._begin[0]
         self.ownership: PrimaryRights = ownership or Unwitnessed()
         self.since = ports.clock.now()
@@ -248,9 +248,11 @@ class PrimaryService:
             self._touch()
         finally:
             watching.cancel()
-            await asyncio.shield(self._parts.abandon())
-            if self._parts.disks is not None:
-                await self._parts.disks.leave()
+            try:
+                await asyncio.shield(self._parts.abandon())
+            finally:
+                if self._parts.disks is not None:
+                    await self._parts.disks.leave()
 
     def _advance(self, event: Event) -> tuple[Effect, ...]:
         row = TABLE.step(self.state, event)
@@ -361,7 +363,8 @@ class PrimaryService:
         self._touch()
 
 
-def _begin(record: GuestRecord, *, solo: bool) -> tuple[State, tuple[Effect, ...]]:
+def beginning(record: GuestRecord, *, solo: bool) -> tuple[State, tuple[Effect, ...]]:
+    """In which state a protection begins, and what is done first. solo: see `Primaries.start`."""
     if record.role == STOOD_DOWN:
         return STARTED_STOOD_DOWN
     if record.handed is not None:

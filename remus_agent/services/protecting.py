@@ -95,6 +95,7 @@ class Protecting:
 
     async def unprotect(self, name: str, *, force: bool, timeout: float, progress: Progress) -> None:
         """End protection: the copy is destroyed first, then held output flows. On a backup: destroy the copy (force)."""
+        self._taken.refuse_put_off(name, "unprotect")
         service = self._primaries.get(name)
         if service is None or is_over(service):
             copy = self._backup.copy_of(name)

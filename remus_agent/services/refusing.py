@@ -7,6 +7,7 @@ import logging
 
 from remus_agent.errors import PeerError, RemusError
 from remus_agent.ports import Connection
+from remus_agent.protocol.readable import readable
 from remus_agent.protocol.replication.message_frames import encode
 from remus_agent.protocol.replication.messages import Reason, Refuse
 
@@ -15,7 +16,7 @@ log = logging.getLogger(__name__)
 
 def reason_of(error: RemusError) -> Reason:
     """An error as REFUSE says it."""
-    return Reason(code=error.code, message=error.message[:4000], hint=error.hint or "")
+    return Reason(code=error.code, message=readable(error.message)[:4000], hint=readable(error.hint or ""))
 
 
 async def refuse(connection: Connection, error: RemusError, domain: str, seconds: float) -> None:

@@ -8,7 +8,8 @@ from remus_agent.observe.status import MemberStatus, Role, State, Status
 from remus_agent.ports import BufferState, Domain
 from remus_agent.services.copy import Copy
 from remus_agent.services.epochs import EpochRecord
-from remus_agent.services.primary import PrimaryService, is_over
+from remus_agent.services.primary import PrimaryService, beginning, is_over
+from remus_agent.services.put_off import Waiting
 
 _PRIMARY: dict[primary.State, State] = {
     primary.State.CONNECTING: "connecting",
@@ -95,6 +96,22 @@ async def primary_status(service: PrimaryService, now: float, watchdog: RemusErr
         reason=reason,
         disks=service.disks,
         members=_members(service.domain, last),
+    )
+
+
+def put_off_status(waiting: Waiting, now: float, *, witnessed: bool) -> Status:
+    """Status of a domain whose protection is on record and cannot go on yet. witnessed: by a host with a witness."""
+    record = waiting.record
+    state = _PRIMARY[beginning(record, solo=witnessed)[0]]
+    return Status(
+        domain=record.name,
+        role="primary",
+        state="silent" if state in _REPLICATING else state,
+        peer=record.peer,
+        generation=record.generation,
+        interval_ms=record.interval_ms,
+        since=round(now - waiting.since, 3),
+        reason=waiting.reason,
     )
 
 

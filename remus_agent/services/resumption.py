@@ -11,6 +11,7 @@ from remus_agent.protocol.groups import member_working_name
 from remus_agent.services.old_words import OldWords
 from remus_agent.services.primaries import Primaries
 from remus_agent.services.primary_ports import PrimaryPorts
+from remus_agent.services.put_off import PutOff
 from remus_agent.services.roles import Roles
 from remus_agent.services.settings import Settings
 from remus_agent.services.unfinished import Unfinished
@@ -41,12 +42,14 @@ class Resumption:
         primaries: Primaries,
         roles: Roles | None,
         old_words: OldWords,
+        put_off: PutOff,
     ) -> None:
         self._peers = peers
         self._groups = settings.groups
         self._ports = ports
         self._primaries = primaries
         self._roles = roles
+        self._put_off = put_off
         self._unfinished = Unfinished(
             ports.hypervisor,
             ports.store,
@@ -60,7 +63,8 @@ class Resumption:
 
     async def run(self) -> OnRecord:
         """Where a protection is on record that cannot be resumed (its peer is not configured, its record is damaged), its guest
-        keeps its taps: output is held then, and its tap stays as it is too. Raises RemusError."""
+        keeps its taps: output is held then, and its tap stays as it is too. So it is where what is asked about one guest fails,
+        which is looked at again by itself. Raises RemusError."""
         loaded = await self._ports.store.load_all()
         unread = frozenset(error.domain for error in loaded.damaged if error.domain is not None)
         kept = {*unread}
@@ -75,12 +79,20 @@ class Resumption:
             elif (record := await self._unfinished.settle(each)) is not None:
                 records.append(record)
         for record in records:
-            if await self._resume(record):
+            if await self._resume_or_put_off(record):
                 kept.update((record.name, *record.members))
         return OnRecord(tuple(records), frozenset(kept), starting, unread)
 
     async def again(self, name: str) -> None:
-        """Go on with one guest whose protection has ended here although it is on record. Raises RemusError."""
+        """Go on with one guest whose protection has ended here, or was put off, although it is on record. Raises RemusError."""
+        try:
+            await self._again(name)
+        except RemusError as error:
+            self._put_off.still(name, str(error))
+            raise
+        self._put_off.forget(name)
+
+    async def _again(self, name: str) -> None:
         loaded = await self._ports.store.load_all()
         for each in loaded.records:
             if (
@@ -99,6 +111,20 @@ class Resumption:
         reason = f"it was protected as {_said(record.members)}, and is {_said(mine)} in the configuration"
         log.error("%s: %s", record.name, reason)
         self._ports.events.note(record.name, "group-changed", reason=reason)
+        return True
+
+    async def _resume_or_put_off(self, record: GuestRecord) -> bool:
+        """As `_resume`; True also where that is not known yet. Other guests must not wait for that."""
+        try:
+            return await self._resume(record)
+        except RemusError as error:
+            why = str(error)
+            self._ports.events.note(record.name, "resume-put-off", reason=why)
+        except Exception as defect:
+            why = repr(defect)
+            log.critical("%s: not resumed, by a defect", record.name, exc_info=True)
+            self._ports.events.note(record.name, "defect", reason=why)
+        log.error("%s: %s", record.name, self._put_off.keep(record, why).reason)
         return True
 
     async def _resume(self, record: GuestRecord) -> bool:

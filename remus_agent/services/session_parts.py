@@ -5,6 +5,7 @@ One session follows the other; the guest's disks, and what is known of its devic
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -89,18 +90,22 @@ class SessionParts:
 
     async def abandon(self) -> None:
         """End the session in any state; the disks stay tapped."""
-        await self._rights.forget()
         session, self.session = self.session, None
         source, self._source = self._source, None
-        if self.disks is not None:
-            await self.disks.end()
-        if session is not None:
-            await session.close()
-        if source is not None:
-            try:
-                await source.close()
-            except RemusError as error:
-                log.error("%s: %s", self._domain.name, error)
+        async with contextlib.AsyncExitStack() as over:  # each of them, whatever happens to another one
+            if source is not None:
+                over.push_async_callback(self._close, source)
+            if session is not None:
+                over.push_async_callback(session.close)
+            if self.disks is not None:
+                over.push_async_callback(self.disks.end)
+            over.push_async_callback(self._rights.forget)
+
+    async def _close(self, source: Source) -> None:
+        try:
+            await source.close()
+        except RemusError as error:
+            log.error("%s: %s", self._domain.name, error)
 
     async def disks_left(self) -> DiskSet | None:
         """Also those that an earlier agent has left."""

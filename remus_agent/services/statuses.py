@@ -17,7 +17,8 @@ from remus_agent.services.old_words import OldWords
 from remus_agent.services.pausing import Pauses
 from remus_agent.services.primaries import Primaries
 from remus_agent.services.primary import is_over
-from remus_agent.services.report import copy_status, none_status, primary_status
+from remus_agent.services.put_off import PutOff
+from remus_agent.services.report import copy_status, none_status, primary_status, put_off_status
 from remus_agent.services.roles import Roles
 from remus_agent.services.taken_domains import TakenDomains
 from remus_agent.services.watchdog import WatchdogKeeper
@@ -46,6 +47,7 @@ class Statuses:
         roles: Roles | None,
         watchdog: WatchdogKeeper,
         old_words: OldWords,
+        put_off: PutOff,
         costing: Costing,
     ) -> None:
         self._hypervisor = hypervisor
@@ -57,6 +59,7 @@ class Statuses:
         self._roles = roles
         self._watchdog = watchdog
         self._old_words = old_words
+        self._put_off = put_off
         self._costing = costing
 
     async def overview(self) -> Overview:
@@ -70,6 +73,7 @@ class Statuses:
             *self._overrides(),
             *self._pauses.names(),
             *self._old_words.names(),
+            *self._put_off.names(),
         }
         for name in sorted(known):
             try:
@@ -85,6 +89,9 @@ class Statuses:
         return await self._of(name, await self._costing.look())
 
     async def _of(self, name: str, account: Account | None) -> Status:
+        put_off = self._put_off.get(name)
+        if put_off is not None:
+            return put_off_status(put_off, self._clock.now(), witnessed=self._roles is not None)
         primary = self._primaries.get(name)
         paused = None if self._primaries.protects(name) else self._pauses.status(name)
         if paused is not None:

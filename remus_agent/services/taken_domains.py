@@ -15,6 +15,7 @@ from remus_agent.ports import Clock, Hypervisor
 from remus_agent.relay_ports import Reserved
 from remus_agent.services.backup import BackupService
 from remus_agent.services.primaries import Primaries
+from remus_agent.services.put_off import PutOff
 from remus_agent.services.settings import Settings
 
 
@@ -22,7 +23,13 @@ class TakenDomains:
     """Of one host."""
 
     def __init__(
-        self, settings: Settings, hypervisor: Hypervisor, primaries: Primaries, backup: BackupService, clock: Clock
+        self,
+        settings: Settings,
+        hypervisor: Hypervisor,
+        primaries: Primaries,
+        put_off: PutOff,
+        backup: BackupService,
+        clock: Clock,
     ) -> None:
         self.lock = asyncio.Lock()
         """For whoever begins to protect a domain, or needs that nobody does."""
@@ -30,6 +37,7 @@ class TakenDomains:
         self._groups = settings.groups
         self._hypervisor = hypervisor
         self._primaries = primaries
+        self._put_off = put_off
         self._backup = backup
         self._clock = clock
         self._reserved: dict[str, float] = {}
@@ -50,6 +58,7 @@ class TakenDomains:
                         left="nothing was changed",
                         hint=f"only one may take its checkpoints; first: remusctl unprotect {unit}",
                     )
+                self._put_off.refuse(unit, "relay")
                 self.refuse_copies(unit, "relay")
             if seconds > 0:
                 self._reserved[name] = self._clock.now() + seconds
@@ -100,7 +109,12 @@ class TakenDomains:
                 error.hint = error.hint or f"end that first: remusctl unprotect {member}"
                 raise
 
+    def refuse_put_off(self, name: str, operation: str) -> None:
+        """See `PutOff.refuse`."""
+        self._put_off.refuse(name, operation)
+
     def _refuse_taken(self, name: str, operation: str) -> None:
+        self._put_off.refuse(name, operation)
         if self._primaries.protects(name):
             service = self._primaries[name]
             peer = service.record.peer

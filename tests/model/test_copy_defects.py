@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from remus_agent.adapters.sim.hypervisor import SimTarget
+from remus_agent.errors import DiskError
+from remus_agent.services.copy_disks import CopyDisks
 from remus_agent.services.copy_image import CopyImage
 from remus_agent.services.disk_feed import DiskFeed
 from tests.model.disk_pair import DISKS, protected
@@ -124,5 +126,37 @@ def test_an_activation_that_fails_so_is_over(method: str, monkeypatch: pytest.Mo
         with pytest.raises(Defect):
             await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
         assert states(pair) == ["discarded"]
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    ("error", "event"), [(DiskError("it is busy", domain="web1"), "older-copy-stays"), (Defect(), "defect")]
+)
+def test_an_older_copy_that_is_not_cleared_up_is_told_of_at_once_and_keeps_no_agent_from_stopping(
+    error: Exception, event: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    armed: list[Exception] = []
+    leave = CopyDisks.leave
+
+    async def perhaps(self: CopyDisks) -> None:
+        if armed:
+            raise armed.pop()
+        await leave(self)
+
+    monkeypatch.setattr(CopyDisks, "leave", perhaps)
+
+    async def story() -> None:
+        pair = Pair(silence=3, heartbeat=1)
+        await pair.protect()
+        await pair.kill_agent(pair.alpha)
+        await until(lambda: states(pair) == ["orphaned"], "the session is over", 30)
+        armed.append(error)
+        await pair.boot(pair.alpha).resume()
+        await until(lambda: not armed, "the older copy is cleared up", 60)
+        await until(lambda: ("web1", event) in pair.beta.events.noted, "it is told", 1)
+        assert len(pair.beta.xen.guests) == 1, "the domain of the older copy stays"
+        await until(lambda: states(pair) == ["discarded", "ready"], "the newer one stands")
+        await on(pair.beta).close()
 
     run(story())

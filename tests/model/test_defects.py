@@ -7,7 +7,11 @@ import errno
 import itertools
 from collections.abc import Callable
 
+import pytest
+
 from remus_agent.services.defects import LONGEST
+from remus_agent.services.disks import DiskSet
+from remus_agent.services.session import PrimarySession
 from tests.model.loop import run
 from tests.model.pair import Pair, on, quiet, until
 
@@ -99,5 +103,37 @@ def test_an_operator_can_end_it_once_it_goes_on() -> None:
         await asyncio.sleep(LONGEST)
         status = await on(pair.alpha).unprotect("web1", force=False, timeout=30, progress=quiet)
         assert status.state == "unprotected"
+
+    run(story())
+
+
+@pytest.mark.parametrize(("kind", "method", "times"), [(DiskSet, "end", 2), (PrimarySession, "close", 1)])
+def test_what_a_session_leaves_is_cleared_up_though_one_part_of_it_does_not_end(
+    kind: type, method: str, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = getattr(kind, method)
+    armed: list[None] = []
+
+    async def perhaps(self: DiskSet | PrimarySession) -> None:
+        if armed:
+            armed.pop()
+            raise OSError(errno.EIO, "Input/output error")
+        await ends(self)
+
+    monkeypatch.setattr(kind, method, perhaps)
+
+    async def story() -> None:
+        pair = Pair(("xvda",))
+        await pair.protect()
+        parts = on(pair.alpha)._primaries["web1"]._parts
+        armed.extend([None] * times)  # as the session ends, and when the protection's task does
+        pair.network.cut()
+        await until(lambda: defects(pair) == 1, "the defect")
+        assert not pair.guest.in_log_dirty, "its source is still open"
+        assert not [task for task in asyncio.all_tasks() if task.get_name() == "look at local disks"]
+        assert parts.session is None
+        pair.network.heal()
+        pair.output.emit("held")
+        await until(lambda: "held" in pair.output.out, "output flows again", 2 * LONGEST)
 
     run(story())

@@ -10,6 +10,7 @@ import pytest
 
 from remus_agent.errors import HypervisorError, JournalError
 from remus_agent.machines.watchdog import AUTHORITY
+from remus_agent.ports import Domain
 from remus_agent.services.watchdog import LOOK
 from remus_agent.store_ports import LoadedGuests
 from tests.model.test_authority import BOTH, ask, play, standing, status, until
@@ -249,6 +250,29 @@ def test_agents_that_never_get_to_know_their_guests_let_it_run_out() -> None:
         assert not alpha.up
         assert alpha.watchdog.count("pet") == pets
         assert runs_on(world) == ["beta"]
+
+    guarded(story)
+
+
+def test_it_stays_armed_for_a_guest_with_which_a_new_agent_cannot_go_on_yet() -> None:
+    async def story(world: World) -> None:
+        alpha = world.hosts["alpha"]
+        await until(world, lambda: armed(world) == ["alpha"], 2 * LOOK)
+        world.kill_agent(alpha)
+        domain, disarmed = alpha.xen.domain, alpha.watchdog.count("disarm")
+
+        async def unseen(name: str) -> Domain:
+            raise HypervisorError("xenstore does not answer", domain=name)
+
+        alpha.xen.domain = unseen  # type: ignore[method-assign]
+        world.start_agent(alpha)
+        await until(world, lambda: noted(world, "alpha", "resume-put-off") == 1, 5)
+        await asyncio.sleep(2 * SECONDS)
+        assert noted(world, "beta", "suspect") == 0
+        assert (alpha.up, alpha.watchdog.armed, alpha.watchdog.count("disarm")) == (True, True, disarmed)
+        alpha.xen.domain = domain  # type: ignore[method-assign]
+        assert standing(world) == ("alpha", 2, "protected", "beta"), "a host that lives is not taken for dead"
+        await until(world, lambda: noted(world, "alpha", "protected") == 2, 2 * SECONDS)
 
     guarded(story)
 

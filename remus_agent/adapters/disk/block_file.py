@@ -176,9 +176,9 @@ class RawBlockFile:
 
     def close(self) -> None:
         """Let go of it. Safe to call twice."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1  # its number is somebody else's afterwards, also when that fails
+        if fd >= 0:
+            os.close(fd)
 
     def _buffer(self) -> memoryview:
         bounce: memoryview | None = getattr(self._local, "bounce", None)

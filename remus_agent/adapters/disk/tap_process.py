@@ -71,9 +71,17 @@ class _Conversation:
         end.setblocking(False)
 
     def post(self, request: say.Request) -> None:
-        """Say what has no answer. A process that is gone does not hear it, and the next answer says so."""
+        """Say what has no answer. A process that is gone, or takes nothing in, does not hear it, and the next answer says so."""
+        message = say.encode(request)
         with contextlib.suppress(OSError):
-            self._end.send(say.encode(request))
+            if self._end.send(message) == len(message):
+                return
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """What was said is not taken in whole, so nothing may follow it: the process comes to its end, and ends."""
+        with contextlib.suppress(OSError):
+            self._end.shutdown(socket.SHUT_RDWR)
 
     async def ask(self, request: say.Request, *kinds: type[A]) -> tuple[A, memoryview]:
         """The answer to a request, which is of one of these kinds, and the data behind it. Raises DiskError: what the process
@@ -97,6 +105,9 @@ class _Conversation:
         self._asked = request
         try:
             await asyncio.get_running_loop().sock_sendall(self._end, say.encode(request))
+        except asyncio.CancelledError:
+            self._hang_up()
+            raise
         except OSError as error:
             raise self._gone(error.strerror or str(error)) from error
 

@@ -48,6 +48,16 @@ def make(directory: Path) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
+def files(directory: Path, suffix: str) -> list[Path]:
+    """Those of a suffix, sorted, hidden ones left out; none where there is no such directory. Raises JournalError."""
+    try:
+        return sorted(path for path in directory.iterdir() if path.suffix == suffix and not path.name.startswith("."))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise failure(error, "read", directory, "*") from error
+
+
 def check_writable(directory: Path) -> None:
     """Write a file there, make it durable, and remove it. Raises JournalError."""
     path = directory / ".selftest"

@@ -101,10 +101,13 @@ class FileJournal:
 
     def _close(self) -> None:
         with self._lock:
-            if self._fd >= 0:
-                os.close(self._fd)
-                self._fd = -1
+            fd, self._fd = self._fd, -1  # its number is somebody else's afterwards, also when that fails
             self._dead = "is closed"
+            try:
+                if fd >= 0:
+                    os.close(fd)
+            except OSError as error:  # what was committed is durable
+                log.warning("%s: not closed in order: %s", self._path, error)
 
     def _pack(self, entry: _Entry) -> bytes:
         record = entry.record

@@ -71,13 +71,7 @@ class GuestFiles:
     def _load_all(self) -> LoadedGuests:
         records: list[GuestRecord] = []
         damaged: list[JournalError] = []
-        try:
-            paths = sorted(self._directory.iterdir()) if self._directory.exists() else []
-        except OSError as error:
-            raise directory.failure(error, "read", self._directory, "*") from error
-        for path in paths:
-            if path.suffix != _SUFFIX or path.name.startswith("."):
-                continue
+        for path in directory.files(self._directory, _SUFFIX):
             try:
                 record = self._load(path.name.removesuffix(_SUFFIX))
             except JournalError as error:

@@ -32,7 +32,8 @@ class PauseFiles:
         self._boot_id = boot_id
 
     async def load_all(self) -> tuple[list[PauseNote], list[JournalError]]:
-        """One damaged file does not hide the others. A note from before the host was started is over."""
+        """One damaged file does not hide the others. A note from before the host was started is over. Raises JournalError when
+        nobody knows which there are."""
         return await asyncio.to_thread(self._load_all)
 
     async def save(self, note: PauseNote) -> None:
@@ -52,9 +53,7 @@ class PauseFiles:
     def _load_all(self) -> tuple[list[PauseNote], list[JournalError]]:
         notes: list[PauseNote] = []
         damaged: list[JournalError] = []
-        if not self._directory.exists():
-            return notes, damaged
-        for path in sorted(self._directory.glob(f"[!.]*{_SUFFIX}")):
+        for path in directory.files(self._directory, _SUFFIX):
             name = path.name.removesuffix(_SUFFIX)
             try:
                 written = msgspec.json.decode(path.read_bytes(), type=_Written)

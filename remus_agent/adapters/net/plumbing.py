@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import re
-import socket
 import time
 from collections.abc import Collection
 from typing import Final
@@ -47,10 +46,18 @@ class Plumbing:
 
     def vif_index(self, vif: Vif) -> int | None:
         """The ifindex of a guest's interface; None when it is gone."""
+        return self._index(vif.device) if len(vif.device) <= _NAME_LENGTH else None
+
+    def _index(self, name: str) -> int | None:
+        """None where there is no such interface. C's `if_nametoindex` needs a descriptor for that, and Python's does not say why
+        it failed."""
         try:
-            return socket.if_nametoindex(vif.device)
-        except OSError:
-            return None
+            bodies = self._netlink.ask(rtnl.link_find(name), rtnl.RTM_NEWLINK, "find the interface", name)
+        except NetlinkError as error:
+            if error.errno == errno.ENODEV:
+                return None
+            raise
+        return rtnl.parse_link(bodies[0]).index
 
     def own_links(self, domid: int, vif: Vif) -> list[Link]:
         """The IFBs of an interface, oldest first."""
@@ -144,7 +151,10 @@ class Plumbing:
             self._netlink.do(rtnl.ifb_add(name), "make an IFB", name)
         except NetlinkError as error:
             raise _with_module(error, "ifb") from error
-        link = Link(socket.if_nametoindex(name), name, "ifb", up=False, received=0, sent=0, dropped=0)
+        index = self._index(name)
+        if index is None:
+            raise NetlinkError("make an IFB", name, errno.ENODEV)
+        link = Link(index, name, "ifb", up=False, received=0, sent=0, dropped=0)
         try:
             self._furnish(link, limit)
         except OutputBufferError:

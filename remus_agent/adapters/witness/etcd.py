@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
@@ -24,10 +24,14 @@ _HINT: Final = "check etcd on the witness, the network to it, and [witness] in t
 T = TypeVar("T")
 
 
-class _KeyValue(msgspec.Struct, frozen=True):
-    """As the gateway writes it: bytes in base64, 64-bit numbers as text."""
+_Revision = Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{1,19}\Z")]
+"""A 64-bit number, which the gateway writes as text."""
 
-    mod_revision: str
+
+class _KeyValue(msgspec.Struct, frozen=True):
+    """As the gateway writes it. value: in base64."""
+
+    mod_revision: _Revision
     value: str = ""
 
 
@@ -36,7 +40,7 @@ class _Range(msgspec.Struct, frozen=True):
 
 
 class _Header(msgspec.Struct, frozen=True):
-    revision: str
+    revision: _Revision
 
 
 class _Txn(msgspec.Struct, frozen=True):
@@ -150,7 +154,7 @@ async def _finished(access: EtcdAccess, url: str, payload: bytes) -> bytes:
 def _answer(said: bytes, endpoint: str, kind: type[T], *, changes: bool) -> T:
     try:
         return msgspec.json.decode(said, type=kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         if changes:
             raise _unknown(endpoint, f"an answer that is not etcd's: {error}") from error
         raise WitnessError(

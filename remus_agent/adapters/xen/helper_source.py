@@ -282,8 +282,14 @@ class HelperSource(SourceThread):
 
     def _stop_helper(self) -> None:
         self._entry.look()
-        if self._helper.stop(STOP):
-            return
+        clean = False
+        try:
+            clean = self._helper.stop(STOP)
+        finally:
+            if not clean:
+                self._log_dirty_off()
+
+    def _log_dirty_off(self) -> None:
         with suppress(GuestEnded):
             self._xen.info()
             log.warning("%s: the save helper has not cleaned up; switching log-dirty off", self._domain.name)

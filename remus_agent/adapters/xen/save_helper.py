@@ -16,7 +16,7 @@ from collections import deque
 from pathlib import Path
 from typing import Final
 
-from remus_agent.adapters.process import tail
+from remus_agent.adapters.process import REAP, tail
 from remus_agent.errors import HypervisorError, ProtocolError
 from remus_agent.protocol import save_helper as protocol
 from remus_agent.protocol.save_helper import Callback, Complete, Log, LogLevel, Message, Progress
@@ -28,8 +28,6 @@ _COMPLAINTS: Final = 3
 """Errors that it said last and that are repeated in ours."""
 _EXIT: Final = 5.0
 """Seconds to exit after it has closed its output."""
-_REAP: Final = 10.0
-"""Seconds for the kernel to end it after SIGKILL."""
 
 
 def helper_path(version: tuple[int, int]) -> Path:
@@ -108,7 +106,8 @@ class SaveHelper:
             raise self._ended() from error
 
     def stop(self, seconds: float) -> bool:
-        """End it, whatever it does. True: it has cleaned up behind it, so log-dirty is off. Safe to call twice.
+        """End it, whatever it does. True: it has cleaned up behind it, so log-dirty is off. Safe to call twice. Raises
+        HypervisorError when it does not end although it was killed.
 
         One that waits is told to stop. One that works gets SIGTERM, which makes its next write fail; while it waits
         for an answer, SIGTERM would end it without cleaning up (libxl_save_helper.c, read_exactly)."""
@@ -116,10 +115,12 @@ class SaveHelper:
             self._stopping = True
             if self.waiting is None and self._completed is None:
                 self._process.terminate()
-            self._see_off(time.monotonic() + seconds)
-            self._to.close()
-            self._from.close()
-            self._said.close()
+            try:
+                self._see_off(time.monotonic() + seconds)
+            finally:
+                self._to.close()
+                self._from.close()
+                self._said.close()
         return self._completed is not None and self._process.returncode == 0
 
     def _see_off(self, deadline: float) -> None:
@@ -136,7 +137,16 @@ class SaveHelper:
         except subprocess.TimeoutExpired:
             log.warning("%s: the save helper does not end; it is killed", self._name)
             self._process.kill()
-            self._process.wait(_REAP)
+            try:
+                self._process.wait(REAP)
+            except subprocess.TimeoutExpired:
+                raise HypervisorError(
+                    f"the save helper (process {self._process.pid}) was killed and does not end: it waits for the kernel",
+                    operation="end the save helper",
+                    domain=self._name,
+                    left="the guest runs",
+                    hint="see dmesg on this host for what does not answer; the process ends when that does",
+                ) from None
 
     def _read(self) -> bytes | None:
         """None: nothing at present; empty: the end."""

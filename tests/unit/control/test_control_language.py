@@ -97,6 +97,19 @@ def test_an_error_carries_its_facts_and_nothing_else() -> None:
     }
 
 
+def test_names_from_xenstore_that_are_no_text_can_be_sent() -> None:
+    error = AuthorityError("vif\udcff is gone", operation="protect", domain="web\udcff", hint="see vif\udcff")
+    failure = control.decode_answer(control.encode_error(1, error)).error
+    assert failure is not None
+    assert (failure.message, failure.domain, failure.epoch) == ("vif\\udcff is gone", "web\\udcff", None)
+    result = {"domains": [{"reason": "vif\udcff", "vif\udcff": ("vif\udcff", 1.5, None)}]}
+    assert control.decode_answer(control.encode_result(1, result)).result == {
+        "domains": [{"reason": "vif\\udcff", "vif\\udcff": ["vif\\udcff", 1.5, None]}]
+    }
+    step = Progress(phase="seeding", message="vif\udcff")
+    assert json.loads(control.encode_progress(3, step))["progress"]["message"] == "vif\\udcff"
+
+
 @pytest.mark.parametrize("line", [b"{}", b'{"id":1}', b'{"id":1,"result":{},"error":{"code":"a","message":"b"}}', b"x"])
 def test_what_is_not_an_answer(line: bytes) -> None:
     with pytest.raises(ProtocolError):

@@ -18,6 +18,7 @@ from remus_agent.adapters.disk.block_file import BOUNCE_BYTES, RawBlockFile, ope
 from remus_agent.adapters.disk.writing import WRITERS, misfit, write_extents
 from remus_agent.disk_ports import DiskFacts
 from remus_agent.protocol.disk.operations import Extent, Op
+from tests.failing_close import close_fails
 
 SIZE = 6 << 20
 
@@ -192,3 +193,13 @@ def test_changes_that_cannot_be_of_this_disk(extent: Extent) -> None:
 
 def test_an_extent_longer_than_its_length_can_say() -> None:
     assert misfit([Extent(Op.ZERO, 0, 1 << 32)], DiskFacts("xvda", 1 << 40, 512))
+
+
+def test_a_close_that_fails_is_not_made_again(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(SIZE))
+    opened = open_block_file(tmp_path / "file", sector=512)
+    with close_fails(tmp_path / "other") as closed:
+        with pytest.raises(OSError, match="Input/output error"):
+            opened.close()
+        opened.close()
+    assert len(closed) == 1

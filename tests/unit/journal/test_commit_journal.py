@@ -14,6 +14,7 @@ from remus_agent.adapters.journal import file as journal_file
 from remus_agent.adapters.journal.file import BLOCK_BYTES, BLOCKS, FILE_BYTES, FileJournal, FileJournals
 from remus_agent.errors import JournalError
 from remus_agent.store_ports import CommitRecord
+from tests.failing_close import close_fails
 
 SESSION = str(uuid.UUID(int=1))
 
@@ -85,6 +86,21 @@ def test_every_damaged_byte_of_a_record_is_noticed(tmp_path: Path) -> None:
     for at in range(2 * BLOCK_BYTES, 2 * BLOCK_BYTES + journal_file.RECORD.size):
         path.write_bytes(good[:at] + bytes([good[at] ^ 0x40]) + good[at + 1 :])
         assert asyncio.run(reopened(tmp_path)) == record(1)
+
+
+def test_a_close_that_fails_is_not_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        journal = await written(tmp_path, 2)
+        with close_fails(tmp_path / "other") as closed:
+            await journal.close()
+            await journal.close()
+        assert len(closed) == 1
+        assert "redis1" in caplog.text
+        with pytest.raises(JournalError, match="is closed"):
+            await journal.commit(record(3))
+        assert await reopened(tmp_path) == record(2)
+
+    asyncio.run(run())
 
 
 async def _close(opening: Any) -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from remus_agent.adapters.journal import directory
+from remus_agent.adapters.journal.guests import GuestFiles
 from remus_agent.adapters.journal.pauses import PauseFiles
 from remus_agent.errors import JournalError
 from remus_agent.store_ports import PauseNote
@@ -65,3 +68,23 @@ def test_whether_a_directory_takes_anything(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(JournalError, match="cannot write"):
         directory.check_writable(tmp_path / "file")
+
+
+@pytest.mark.parametrize("kind", [PauseFiles, GuestFiles])
+async def test_a_directory_that_cannot_be_listed_is_an_error_and_not_an_empty_one(
+    tmp_path: Path, kind: type[PauseFiles] | type[GuestFiles], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    for call in ("listdir", "scandir"):
+        monkeypatch.setattr(os, call, fails)
+    with pytest.raises(JournalError, match=r"cannot read .*: Input/output error") as caught:
+        await kind(tmp_path).load_all()
+    assert "the device under" in str(caught.value.hint)
+
+
+async def test_a_file_in_the_directorys_place_is_no_empty_directory(tmp_path: Path, boot_id: Path) -> None:
+    (tmp_path / "paused").write_text("in the way")
+    with pytest.raises(JournalError, match="cannot read"):
+        await PauseFiles(tmp_path / "paused", boot_id).load_all()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from remus_agent.observe.events import ID_STEP, EventLog
+from tests.failing_close import close_fails
 
 
 @pytest.fixture
@@ -178,6 +179,19 @@ def test_any_detail_can_be_noted(events: EventLog, detail: dict[str, Any], path:
     assert lines(path)[0]["event"] == "odd"
 
 
+@pytest.mark.parametrize(
+    "detail", [{"reason": "vif\udcff"}, {"vif\udcff": 1}, {"some": [{"vif\udcff": ("vif\udcff", {1})}]}]
+)
+def test_a_name_from_xenstore_that_is_no_text_can_be_noted(
+    events: EventLog, detail: dict[str, Any], path: Path
+) -> None:
+    noted = events.emit("odd", "web\udcff", detail=detail)
+    assert events.flush()
+    assert lines(path)[0]["domain"] == "web\\udcff"
+    assert "vif\\udcff" in str(lines(path)[0]["detail"]).replace("\\\\", "\\")
+    assert events.read(domain="web\\udcff")[0].as_dict()["detail"] == noted.detail == lines(path)[0]["detail"]
+
+
 def test_a_detail_that_contains_itself(events: EventLog) -> None:
     detail: dict[str, Any] = {}
     detail["self"] = detail
@@ -209,3 +223,17 @@ def test_ids_are_unique_over_threads(events: EventLog) -> None:
     for thread in threads:
         thread.join()
     assert [e.id for e in events.read(limit=2000)] == list(range(1, 1601))
+
+
+def test_a_close_that_fails_sends_no_later_event_into_another_file(path: Path, tmp_path: Path) -> None:
+    events = EventLog(path, max_bytes=200)
+    with close_fails(tmp_path / "other") as closed:
+        while not closed:
+            events.emit("tick", "redis1")
+            assert events.flush()
+        events.emit("tock", "redis1")
+        assert events.flush()
+    assert len(closed) == 1
+    assert [line["event"] for line in lines(path)] == ["tick", "tock"]
+    assert lines(path.with_name("events.jsonl.1"))
+    events.close()

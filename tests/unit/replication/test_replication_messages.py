@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from remus_agent.errors import ReplicationError
+from remus_agent.errors import JournalError, ReplicationError
 from remus_agent.protocol.replication import message_frames, messages
 from remus_agent.protocol.replication.frames import FLAG_LAST, Frame, FrameType
 from remus_agent.protocol.replication.messages import (
@@ -26,6 +26,7 @@ from remus_agent.protocol.replication.messages import (
     Refuse,
     Welcome,
 )
+from remus_agent.services.refusing import reason_of
 
 SESSION = "0d4a3c1e-8b61-4a70-9a5b-3f1d2c4e5f60"
 UUID = "11111111-2222-3333-4444-555555555555"
@@ -86,6 +87,13 @@ def test_there_and_back(message: messages.Message) -> None:
     frame = message_frames.encode(message)
     assert message_frames.decode(frame) == message
     assert message_frames.expect(frame, type(message)) == message
+
+
+def test_a_reason_with_a_name_from_xenstore_that_is_no_text_is_told() -> None:
+    refuse = Refuse(reasons=(reason_of(JournalError("vif\udcff is gone", hint="see vif\udcff")),))
+    assert message_frames.decode(message_frames.encode(refuse)) == Refuse(
+        reasons=(Reason(code="journal", message="vif\\udcff is gone", hint="see vif\\udcff"),)
+    )
 
 
 def test_the_bytes_of_epoch_end() -> None:

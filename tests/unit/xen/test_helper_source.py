@@ -4,6 +4,8 @@ wrong."""
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +17,7 @@ from helper_setting import CONFIG, Setting
 from watcher import Watcher
 
 from remus_agent.adapters.ledger import Ledger
-from remus_agent.adapters.xen import helper_source, helper_stream
+from remus_agent.adapters.xen import helper_source, helper_stream, save_helper
 from remus_agent.adapters.xen import structs as s
 from remus_agent.adapters.xen.helper_source import HelperSource
 from remus_agent.errors import GuestEnded, HypervisorError, RefusedError, StreamError
@@ -251,6 +253,41 @@ async def test_a_helper_that_does_not_end_is_killed_and_log_dirty_switched_off(
     assert not setting.cleaned.exists()
     assert not setting.xen.logdirty
     assert setting.watcher.watched == {}
+
+
+async def test_a_helper_that_outlives_its_killing_is_told_of_and_log_dirty_switched_off(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that waits for a device (state D) ends when that answers."""
+    monkeypatch.setattr(helper_source, "STALL_DOWN", 0.3)
+    monkeypatch.setattr(helper_source, "STOP", 0.3)
+    monkeypatch.setattr(save_helper, "REAP", 0.1)
+    unkillable: list[subprocess.Popen[bytes]] = []
+
+    def survive(self: subprocess.Popen[bytes]) -> None:
+        unkillable.append(self)
+
+    monkeypatch.setattr(subprocess.Popen, "kill", survive)
+    setting.plan(where="copy", fault="deaf")
+    source = setting.source()
+    await source.begin()
+    async for _ in source.seed():
+        pass
+    with pytest.raises(HypervisorError, match="stands still"):
+        await take(source)
+    try:
+        with pytest.raises(HypervisorError, match="was killed and does not end") as caught:
+            await source.close()
+    finally:
+        (process,) = unkillable
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+    assert caught.value.domain == NAME
+    assert "dmesg" in str(caught.value.hint)
+    assert not setting.xen.logdirty
+    assert setting.watcher.watched == {}
+    assert process.stdin is not None
+    assert process.stdin.closed
 
 
 async def test_a_helper_that_died_between_epochs_is_noticed(setting: Setting) -> None:
