@@ -31,4 +31,5 @@ def test_the_drills_client_is_reached_through_the_labs_network(sources: list[str
     )
     assert done.returncode == 0, done.stdout + done.stderr
     said = json.loads(done.stdout.partition("=>")[2])["remus_drill_client_prefix"]
-    assert said == [sys.executable, str(PROJECT / "roles/xen_lab/files/labctl"), "exec", "--"]
+    assert Path(said[0]).resolve() == Path(sys.executable).resolve()  # one interpreter has several names
+    assert said[1:] == [str(PROJECT / "roles/xen_lab/files/labctl"), "exec", "--"]
