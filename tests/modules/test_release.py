@@ -87,6 +87,34 @@ def test_install_switch_and_run(run_module: RunModule, options: dict[str, Any], 
     assert run_module("remus_release", release="1-a", **options)["changed"] is False
 
 
+def test_a_release_is_on_disk_before_it_counts_as_whole(
+    run_module: RunModule, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a host that loses power then has a mark, and empty files behind it that every later run takes for whole."""
+    log, program = tmp_path / "log", tmp_path / "tools/sync"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$* $(ls -A "$2" | tr "\\n" " ")" >>{log}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    usual = os.fsync
+
+    def fsync(handle: int) -> None:
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        with log.open("a") as written:
+            written.write(f"{path}: {' '.join(sorted(os.listdir(path)))}\n")
+        usual(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    tar = archive(tmp_path / "a.tar", "1-a")
+    assert run_module("remus_release", release="1-a", archive=str(tar), **options)["changed"]
+    tree, names = log.read_text().splitlines()
+    assert tree.startswith(f"--file-system {options['prefix']}/.1-a.unpacking ")
+    assert " bin " in tree
+    assert ".complete" not in tree
+    assert names == f"{options['prefix']}: 1-a"
+    assert Path(options["prefix"], "1-a/.complete").exists()
+
+
 def test_old_releases_go_and_the_newest_stay(run_module: RunModule, options: dict[str, Any], tmp_path: Path) -> None:
     for number, release in enumerate(["1-a", "1-b", "1-c"]):
         result = install(run_module, options, tmp_path, release)
