@@ -236,13 +236,17 @@ def ensure_installed(params, folder, check_mode):
     result = {"changed": comparison.changed, "diff": comparison.as_diff(), "complete": complete}
     if check_mode:
         return result
-    for path in missing:
-        os.makedirs(path, mode=0o755)
-    if not complete:
-        if not params["archive"]:
-            raise ReleaseError("Release {} is not installed and no archive was named.".format(params["release"]))
-        os.makedirs(params["prefix"], mode=0o755, exist_ok=True)
-        result["seconds"] = install(params, folder)
+    before = os.umask(0o022)  # root's own may be narrower, and the agent's administration group runs remusctl
+    try:
+        for path in missing:
+            os.makedirs(path, mode=0o755)
+        if not complete:
+            if not params["archive"]:
+                raise ReleaseError("Release {} is not installed and no archive was named.".format(params["release"]))
+            os.makedirs(params["prefix"], mode=0o755, exist_ok=True)
+            result["seconds"] = install(params, folder)
+    finally:
+        os.umask(before)
     return result
 
 

@@ -115,6 +115,21 @@ def test_a_release_is_on_disk_before_it_counts_as_whole(
     assert Path(options["prefix"], "1-a/.complete").exists()
 
 
+def test_everybody_may_read_a_release_whatever_the_umask_of_root(
+    run_module: RunModule, options: dict[str, Any], tmp_path: Path
+) -> None:
+    tar, before = archive(tmp_path / "a.tar", "1-a"), os.umask(0o077)
+    try:
+        run_module("remus_release", release="1-a", archive=str(tar), folders=[str(tmp_path / "etc/remus")], **options)
+    finally:
+        os.umask(before)
+    prefix = Path(options["prefix"])
+    for path in (tmp_path / "etc/remus", prefix, *prefix.rglob("*")):
+        mode = path.lstat().st_mode
+        assert mode & 0o044 == 0o044, path
+        assert mode & 0o111 in (0, 0o111), path
+
+
 def test_old_releases_go_and_the_newest_stay(run_module: RunModule, options: dict[str, Any], tmp_path: Path) -> None:
     for number, release in enumerate(["1-a", "1-b", "1-c"]):
         result = install(run_module, options, tmp_path, release)
