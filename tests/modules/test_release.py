@@ -101,7 +101,7 @@ def test_a_release_is_on_disk_before_it_counts_as_whole(
     def fsync(handle: int) -> None:
         path = Path(f"/proc/self/fd/{handle}").readlink()
         with log.open("a") as written:
-            written.write(f"{path}: {' '.join(sorted(os.listdir(path)))}\n")
+            written.write(f"{path}: {' '.join(sorted(found.name for found in path.iterdir()))}\n")
         usual(handle)
 
     monkeypatch.setattr(os, "fsync", fsync)
