@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import subprocess
 import tarfile
@@ -137,6 +138,28 @@ def test_old_releases_go_and_the_newest_stay(run_module: RunModule, options: dic
     assert result["removed"] == ["1-a"]
     assert sorted(path.name for path in Path(options["prefix"]).iterdir()) == ["1-b", "1-c", "current", "previous"]
     assert Path(options["prefix"], "current").readlink() == Path("1-c")
+
+
+def test_a_release_that_still_runs_is_not_removed(
+    run_module: RunModule, options: dict[str, Any], tmp_path: Path
+) -> None:
+    """An upgrade was interrupted between the switch and the restart, and then another release was installed."""
+    prefix = Path(options["prefix"])
+    for number, release in enumerate(["1-a", "1-b", "1-c"]):
+        install(run_module, options, tmp_path, release, keep=9)
+        os.utime(prefix / release / ".complete", (number, number))
+    switch = {"release": "1-c", "state": "current", **options}
+    command = [str(prefix / "1-a/bin/python3"), "-c", "import sys; sys.stdin.read()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as started:
+        for check in (True, False):
+            again = run_module("remus_release", check=check, **switch)
+            assert (again["changed"], again["removed"]) == (False, []), "started from it"
+        started.communicate()
+    (tmp_path / "link").symlink_to(prefix)
+    switch["prefix"] = str(tmp_path / "link")
+    with (prefix / "1-a/.complete").open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ):
+        assert run_module("remus_release", **switch)["removed"] == [], "a file of it is in its memory"
+    assert run_module("remus_release", **switch)["removed"] == ["1-a"]
 
 
 def test_back_is_to_the_release_that_ran_before(run_module: RunModule, options: dict[str, Any], tmp_path: Path) -> None:
