@@ -31,9 +31,9 @@ options:
   state:
     description:
       - With V(installed) the release lies complete in its folder.
-      - With V(current) the link C(current) leads to it, and older releases beyond O(keep) are removed. The link C(previous) leads
-        to the release that was current before; going back to that one leaves it as it is, so that going back twice is going back
-        once.
+      - With V(current) the link C(current) leads to it, and older releases beyond O(keep) are removed, but none that a process
+        still runs. The link C(previous) leads to the release that was current before; going back to that one leaves it as it is,
+        so that going back twice is going back once.
     type: str
     choices: [installed, current]
     default: installed
@@ -73,7 +73,9 @@ options:
     type: dict
     default: {}
   keep:
-    description: How many releases stay, the current one included. The previous one is the last that goes.
+    description: >-
+      How many releases stay, the current one included. The previous one is the last that goes; one that a process still runs
+      stays in addition, and goes with a later run.
     type: int
     default: 2
 seealso:
@@ -132,6 +134,7 @@ import subprocess
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.remus import files
 from ansible.module_utils.remus.diff import Comparison
+from ansible.module_utils.remus.running import in_use
 from ansible.module_utils.remus.unpacking import MARK, ReleaseError, install, site_packages
 
 
@@ -161,7 +164,7 @@ def previous_release(prefix, release):
 
 
 def older_releases(prefix, release, keep, previous):
-    """Releases to remove: all but this one, the previous one and the newest others, keep in number."""
+    """Releases to remove: all but this one, the previous one and the newest others, keep in number, and those that still run."""
     others = []
     if os.path.isdir(prefix):
         for name in os.listdir(prefix):
@@ -169,7 +172,9 @@ def older_releases(prefix, release, keep, previous):
             if name != release and not os.path.islink(os.path.join(prefix, name)) and os.path.isfile(mark):
                 others.append((name == previous, os.stat(mark).st_mtime, name))
     others.sort(reverse=True)
-    return [name for dummy, dummy2, name in others[max(0, keep - 1) :]]
+    older = [name for dummy, dummy2, name in others[max(0, keep - 1) :]]
+    used = in_use(prefix) if older else set()  # of an upgrade that was interrupted before the restart
+    return [name for name in older if name not in used]
 
 
 def units_to_write(params, folder):
@@ -236,13 +241,17 @@ def ensure_installed(params, folder, check_mode):
     result = {"changed": comparison.changed, "diff": comparison.as_diff(), "complete": complete}
     if check_mode:
         return result
-    for path in missing:
-        os.makedirs(path, mode=0o755)
-    if not complete:
-        if not params["archive"]:
-            raise ReleaseError("Release {} is not installed and no archive was named.".format(params["release"]))
-        os.makedirs(params["prefix"], mode=0o755, exist_ok=True)
-        result["seconds"] = install(params, folder)
+    before = os.umask(0o022)  # root's own may be narrower, and the agent's administration group runs remusctl
+    try:
+        for path in missing:
+            os.makedirs(path, mode=0o755)
+        if not complete:
+            if not params["archive"]:
+                raise ReleaseError("Release {} is not installed and no archive was named.".format(params["release"]))
+            os.makedirs(params["prefix"], mode=0o755, exist_ok=True)
+            result["seconds"] = install(params, folder)
+    finally:
+        os.umask(before)
     return result
 
 

@@ -70,8 +70,10 @@ import glob
 import os
 import re
 import subprocess
+from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.remus.running import interpreter_of, release_of
 
 MARK = ".complete"
 PROTOCOL = re.compile(r"^PROTOCOL: Final = (\d+)$", re.MULTILINE)
@@ -117,12 +119,9 @@ def running(prefix, service):
     if not pid.isdigit() or pid == "0":
         return None
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as source:
-            interpreter = os.fsdecode(source.read().split(b"\0")[0])
+        return release_of(prefix, interpreter_of(Path("/proc", pid)))
     except OSError:
         return None
-    inside = os.path.relpath(interpreter, prefix).split(os.sep)
-    return inside[0] if inside[0] != os.pardir and len(inside) > 1 else None
 
 
 def main():

@@ -94,7 +94,7 @@ import re
 import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.remus import bridge_plan, interfaces
+from ansible.module_utils.remus import bridge_plan, files, interfaces
 from ansible.module_utils.remus.bridge_trial import UNIT, Trial
 
 INTERFACES = "/etc/network/interfaces"
@@ -103,9 +103,9 @@ RUN = "/run/remus-bridge"
 
 
 def configuration(path):
-    """{path: text} of a file and all that it takes in."""
+    """{path: text} of a file and all that it takes in. Bytes of another encoding are kept, see files.as_bytes."""
     try:
-        with open(path, encoding="utf-8") as source:
+        with open(path, encoding="utf-8", errors="surrogateescape") as source:
             text = source.read()
     except OSError:
         return {}
@@ -194,7 +194,7 @@ def main():
         else:
             result = kept(module.params, module.check_mode)
     except interfaces.Refused as refused:
-        module.fail_json(msg=str(refused))
+        module.fail_json(msg=files.readable(str(refused)))
     except subprocess.CalledProcessError as failure:
         module.fail_json(msg=f"systemd did not take it: {failure.stderr.strip()}")
     else:

@@ -145,9 +145,9 @@ ROW = re.compile(r"^(?P<name>\S.*?)\s+(?P<id>\d+)\s+(?P<memory>\d+)\s+\d+\s+(?P<
 
 
 def read_text(path):
-    """Content of a small file, or None where there is none."""
+    """Content of a small file, or None where there is none; comments in it may have any encoding."""
     try:
-        with open(path, encoding="utf-8") as source:
+        with open(path, encoding="utf-8", errors="replace") as source:
             return source.read().strip()
     except OSError:
         return None

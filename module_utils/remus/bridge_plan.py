@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from ansible.module_utils.remus import interfaces
+from ansible.module_utils.remus.files import readable
 from ansible.module_utils.remus.interfaces import Refused
 
 BY_HAND = "Next: set the bridge up by hand and leave xen_host_bridge empty"
@@ -27,7 +28,8 @@ class Plan:
 
     def as_diff(self):
         """The `diff` value of a module's result."""
-        return {"before_header": self.path, "after_header": self.path, "before": self.before or "", "after": self.after}
+        before, after = readable(self.before or ""), readable(self.after)
+        return {"before_header": self.path, "after_header": self.path, "before": before, "after": after}
 
 
 def plan(bridge, port, main, files, live):

@@ -80,7 +80,7 @@ class Trial:
                 token=os.urandom(8).hex(),
             )
         )
-        (self.folder / "interfaces").write_text(stanzas)
+        (self.folder / "interfaces").write_bytes(files.as_bytes(stanzas))
         return script
 
     def begin(self, script):
@@ -96,6 +96,6 @@ class Trial:
             (self.folder / "decided").mkdir()
         except FileExistsError:
             return (self.folder / "kept").exists()
-        files.replace(path, content.encode(), 0o644)
+        files.replace(path, files.as_bytes(content), 0o644)
         (self.folder / "kept").touch()
         return True

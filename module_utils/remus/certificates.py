@@ -16,7 +16,7 @@ try:
     from cryptography import x509
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 except ImportError:
     x509 = None
@@ -99,6 +99,11 @@ class Authority:
         if public(certificate.public_key()) != public(key.public_key()):
             raise CertificateError(
                 f"the key in {path} is not that of its certificate. State left: nothing was changed. Next: restore both"
+            )
+        if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+            raise CertificateError(
+                f"the key in {path} is neither of RSA nor of ECDSA. State left: nothing was changed. "
+                "Next: use a CA with a key of one of these"
             )
         return cls(certificate, key, content)
 

@@ -18,6 +18,12 @@ DEFAULT_SOCKET = "/run/remus/agent.sock"
 PROTOCOL_VERSION = 1
 MAX_LINE = 16 * 1024 * 1024
 READ_ONLY = frozenset(["agent", "list", "status", "probe", "events", "records"])
+NEEDED = {
+    "list": {"domains": list},
+    "events": {"events": list},
+    "status": {"role": str, "state": str, "generation": int},
+}
+"""What each answer, which is always an object, has to have at least, for what is done with it here."""
 
 
 class ControlClient:
@@ -68,11 +74,20 @@ class ControlClient:
                 if "progress" in answer:
                     self.progress.append(answer["progress"])
                 elif "result" in answer:
-                    return answer["result"]
+                    return _shaped(answer["result"], method)
                 elif "error" in answer:
                     raise _refused(answer["error"], method)
                 else:
-                    raise AgentProtocolError("The agent's answer has no result and no error", operation=method)
+                    raise AgentProtocolError("The agent's answer has no result and no error")
+        except AgentProtocolError as failure:
+            self.close()
+            raise AgentProtocolError(
+                f"{failure.message} (it was asked '{method}' on {self._path})",
+                operation=method,
+                left=None if method in READ_ONLY else "the request may have been carried out; ask for the status",
+                hint="see with 'journalctl -u remus-agent' on this host what runs there, and bring its agent to this "
+                "bundle's release with 'ansible-playbook playbooks/upgrade.yml'",
+            ) from failure
         except TimeoutError as failure:
             self.close()
             raise AgentTimeout(
@@ -153,9 +168,21 @@ def _remaining(deadline):
     return left
 
 
+def _shaped(result, method):
+    """The result of a request, if it is what its readers rely on."""
+    if not isinstance(result, dict):
+        raise AgentProtocolError("The agent's result is not a JSON object")
+    for name, kind in NEEDED.get(method, {}).items():
+        if name not in result or not isinstance(result[name], kind):
+            raise AgentProtocolError(f"The agent's result has no '{name}' of the expected kind")
+        if kind is list and not all(isinstance(one, dict) for one in result[name]):
+            raise AgentProtocolError(f"The agent's result has '{name}' that are not JSON objects")
+    return result
+
+
 def _refused(error, method):
     if not isinstance(error, dict):
-        return AgentProtocolError("The agent's error is not a JSON object", operation=method)
+        return AgentProtocolError("The agent's error is not a JSON object")
     facts = {name: error.get(name) for name in ("operation", "domain", "epoch", "left", "hint")}
     facts["operation"] = facts["operation"] or method
     return AgentRefused(str(error.get("message", "no message")), code=error.get("code", "refused"), **facts)

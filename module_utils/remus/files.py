@@ -16,6 +16,16 @@ def read(path):
         return None
 
 
+def as_bytes(text):
+    """Text that was read with `surrogateescape`, byte for byte: a comment in another encoding than UTF-8 stays as it is."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def readable(text):
+    """The same for a person: what is not UTF-8 is replaced."""
+    return as_bytes(text).decode("utf-8", "replace")
+
+
 def replace(path, content, mode):
     """Replace a file; whoever reads it finds the old content or the new, and nobody whom its mode keeps out ever reads it."""
     beside = f"{path}.{os.getpid()}.new"

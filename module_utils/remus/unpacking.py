@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import configparser
+import os
 import shutil
 import subprocess
 import sys
@@ -73,6 +74,15 @@ def run(words, failure):
         raise ReleaseError("{}: {}".format(failure, done.stdout.decode("utf-8", "replace")[-2000:]))
 
 
+def sync_folder(path):
+    """Write the names in a folder to its disk."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def install(params, folder):
     """Unpack into a folder beside, try it, then rename; so a folder with the release's name is always complete."""
     beside = Path(params["prefix"], ".{}.unpacking".format(params["release"]))
@@ -102,8 +112,13 @@ def install(params, folder):
         modules = ", ".join(sorted({module for dummy, module, dummy2 in commands}))
         run([str(beside / "bin" / "python3"), "-c", f"import {modules}"], "the commands do not import")
         seconds["trial"] = round(time.monotonic() - started, 1)
+        started = time.monotonic()
+        # A host that loses power may keep a name and lose the content: nothing unwritten lies behind the mark.
+        run(["sync", "--file-system", str(beside)], "it could not be written to its disk")
         (beside / MARK).write_text(f"{sys.version.split()[0]}\n", encoding="utf-8")
         beside.rename(folder)
+        sync_folder(params["prefix"])
+        seconds["sync"] = round(time.monotonic() - started, 1)
     except (OSError, ReleaseError, tarfile.TarError, zipfile.BadZipFile, subprocess.SubprocessError) as failure:
         shutil.rmtree(beside, ignore_errors=True)
         raise ReleaseError(

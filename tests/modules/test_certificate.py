@@ -13,6 +13,7 @@ import pytest
 from ansible.module_utils.remus import certificates
 from certificates import Authority
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from remus_agent.adapters.transport.tls import MutualTls
 from remus_agent.config import Tls
@@ -201,12 +202,23 @@ def test_a_ca_that_has_expired(make: Any, tmp_path: Path, monkeypatch: pytest.Mo
         site.plan({"rotation": "none", "ca_days": 30})
 
 
+def ca_with_an_ed25519_key() -> str:
+    """As somebody brings his own."""
+    key = ed25519.Ed25519PrivateKey.generate()
+    name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "ours")])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=3650))
+    return (certificates.pem_of(builder.sign(key, None)) + certificates.pem_of_key(key)).decode()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("none", "is not a certificate with its key"),
         (None, "has no key"),
         ("other", "the key in .* is not that of its certificate"),
+        ("ed25519", "the key in .* is neither of RSA nor of ECDSA. State left: nothing was changed. Next: "),
     ],
 )
 def test_a_ca_that_is_of_no_use(make: Any, tmp_path: Path, text: str | None, message: str) -> None:
@@ -214,7 +226,8 @@ def test_a_ca_that_is_of_no_use(make: Any, tmp_path: Path, text: str | None, mes
     ca = tmp_path / "pki/ca.pem"
     certificate = Path(tmp_path / "pki/hosts/alpha/ca.pem").read_text()
     key = Path(tmp_path / "pki/hosts/alpha/host.key").read_text()
-    ca.write_text({"none": "none", None: certificate, "other": certificate + key}[text])
+    texts = {"none": "none", None: certificate, "other": certificate + key, "ed25519": ca_with_an_ed25519_key()}
+    ca.write_text(texts[text])
     before = content(tmp_path / "pki")
     refused = make()
     assert refused["failed"]

@@ -51,6 +51,38 @@ def test_an_error_that_is_none(agent: ScriptedAgent, run_module: RunModule) -> N
     assert protect(agent, run_module, status={"error": "no"})["error"]["code"] == "agent-protocol"
 
 
+@pytest.mark.parametrize(
+    ("method", "answer", "name"),
+    [
+        ("list", {}, None),
+        ("list", None, None),
+        ("list", {"domains": None}, None),
+        ("list", {"domains": [3]}, None),
+        ("status", 3, "web1"),
+        ("status", {}, "web1"),
+        ("agent", [[]], None),
+        ("events", {}, "web1"),
+    ],
+)
+def test_a_result_of_another_shape(
+    agent: ScriptedAgent, run_module: RunModule, method: str, answer: Any, name: str | None
+) -> None:
+    agent.answers = {"agent": {}, "status": NONE, "list": {"domains": []}, method: answer}
+    result = run_module("remus_protection_info", name=name, events=1, socket=agent.path)
+    assert (result["error"]["code"], result["error"]["operation"]) == ("agent-protocol", method)
+    assert f"it was asked '{method}' on {agent.path}" in result["msg"]
+    assert "State left" not in result["msg"]
+    assert "Next: see with 'journalctl -u remus-agent'" in result["msg"]
+
+
+def test_a_request_whose_answer_makes_no_sense_may_have_been_carried_out(
+    agent: ScriptedAgent, run_module: RunModule
+) -> None:
+    result = protect(agent, run_module, protect=3)
+    assert result["error"]["code"] == "agent-protocol"
+    assert "State left: the request may have been carried out; ask for the status." in result["msg"]
+
+
 def test_an_answer_without_an_end(
     agent: ScriptedAgent, run_module: RunModule, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -286,6 +286,29 @@ def test_what_is_kept_stays(host: Host) -> None:
     assert (host.main.with_name("interfaces.d") / "lab").stat().st_mode & 0o777 == 0o644
 
 
+def test_bytes_of_another_encoding_stay_as_they_are(host: Host) -> None:
+    """Latin-1 in a comment and in an option, in the file that is written and in one that is only read."""
+
+    def latin(text: str) -> bytes:
+        return text.replace("of the rack", "f\xfcr B\xfcro").replace("via", "#\xfc via").encode("latin-1")
+
+    host.main.write_bytes(b"# geh\xf6rt zu B\xfcro\n" + host.main.read_bytes())
+    file = host.main.with_name("interfaces.d") / "lab"
+    file.write_bytes(latin(STATIC))
+    shown = host.ask(check=True)["diff"]
+    assert "# f\ufffdr B\ufffdro" in shown["before"]
+    assert "# f\ufffdr B\ufffdro" in shown["after"]
+    host.ask()
+    assert b"#\xfc via 192.0.2.2" in (host.run / "interfaces").read_bytes()
+    (host.run / "tried").write_text("word\n")
+    assert host.ask(state="kept", token="word")["changed"]
+    assert file.read_bytes() == latin(MOVED)
+    file.write_bytes(latin(STATIC) + b"mapping x\n  script \xfc eno1\n")
+    (host.run / "decided").rmdir()
+    (host.run / "interfaces").unlink()
+    assert "script \ufffd eno1' names eno1" in host.ask()["msg"]
+
+
 def test_only_who_has_seen_the_bridge_up_can_keep_it(host: Host) -> None:
     host.write(STATIC, "lab")
     host.ask()

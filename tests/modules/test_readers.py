@@ -211,6 +211,13 @@ def test_host_without_xen_is_a_fact(run_module: RunModule) -> None:
     assert len(facts["boot_id"]) == 36
 
 
+def test_comments_in_files_of_the_host_may_have_any_encoding(tmp_path: Path) -> None:
+    module = load("xen_host_info")
+    (tmp_path / "xendomains").write_bytes(b"# f\xfcr B\xfcro\nXENDOMAINS_SAVE=/var/lib/xen/save\n")
+    read = module.assignments(module.read_text(str(tmp_path / "xendomains")))
+    assert read == {"XENDOMAINS_SAVE": "/var/lib/xen/save"}
+
+
 def test_topology_names_a_host_that_is_not_in_its_group(run_module: RunModule) -> None:
     guests = [{"name": "web1", "hosts": ["alpha", "zeta"]}]
     entry = run_module("remus_topology", guests=guests, hosts={"alpha": host(running=RUNS)})["guests"][0]

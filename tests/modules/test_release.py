@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import subprocess
 import tarfile
@@ -87,6 +88,49 @@ def test_install_switch_and_run(run_module: RunModule, options: dict[str, Any], 
     assert run_module("remus_release", release="1-a", **options)["changed"] is False
 
 
+def test_a_release_is_on_disk_before_it_counts_as_whole(
+    run_module: RunModule, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a host that loses power then has a mark, and empty files behind it that every later run takes for whole."""
+    log, program = tmp_path / "log", tmp_path / "tools/sync"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$* $(ls -A "$2" | tr "\\n" " ")" >>{log}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    usual = os.fsync
+
+    def fsync(handle: int) -> None:
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        with log.open("a") as written:
+            written.write(f"{path}: {' '.join(sorted(found.name for found in path.iterdir()))}\n")
+        usual(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    tar = archive(tmp_path / "a.tar", "1-a")
+    assert run_module("remus_release", release="1-a", archive=str(tar), **options)["changed"]
+    tree, names = log.read_text().splitlines()
+    assert tree.startswith(f"--file-system {options['prefix']}/.1-a.unpacking ")
+    assert " bin " in tree
+    assert ".complete" not in tree
+    assert names == f"{options['prefix']}: 1-a"
+    assert Path(options["prefix"], "1-a/.complete").exists()
+
+
+def test_everybody_may_read_a_release_whatever_the_umask_of_root(
+    run_module: RunModule, options: dict[str, Any], tmp_path: Path
+) -> None:
+    tar, before = archive(tmp_path / "a.tar", "1-a"), os.umask(0o077)
+    try:
+        run_module("remus_release", release="1-a", archive=str(tar), folders=[str(tmp_path / "etc/remus")], **options)
+    finally:
+        os.umask(before)
+    prefix = Path(options["prefix"])
+    for path in (tmp_path / "etc/remus", prefix, *prefix.rglob("*")):
+        mode = path.lstat().st_mode
+        assert mode & 0o044 == 0o044, path
+        assert mode & 0o111 in (0, 0o111), path
+
+
 def test_old_releases_go_and_the_newest_stay(run_module: RunModule, options: dict[str, Any], tmp_path: Path) -> None:
     for number, release in enumerate(["1-a", "1-b", "1-c"]):
         result = install(run_module, options, tmp_path, release)
@@ -94,6 +138,28 @@ def test_old_releases_go_and_the_newest_stay(run_module: RunModule, options: dic
     assert result["removed"] == ["1-a"]
     assert sorted(path.name for path in Path(options["prefix"]).iterdir()) == ["1-b", "1-c", "current", "previous"]
     assert Path(options["prefix"], "current").readlink() == Path("1-c")
+
+
+def test_a_release_that_still_runs_is_not_removed(
+    run_module: RunModule, options: dict[str, Any], tmp_path: Path
+) -> None:
+    """An upgrade was interrupted between the switch and the restart, and then another release was installed."""
+    prefix = Path(options["prefix"])
+    for number, release in enumerate(["1-a", "1-b", "1-c"]):
+        install(run_module, options, tmp_path, release, keep=9)
+        os.utime(prefix / release / ".complete", (number, number))
+    switch = {"release": "1-c", "state": "current", **options}
+    command = [str(prefix / "1-a/bin/python3"), "-c", "import sys; sys.stdin.read()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as started:
+        for check in (True, False):
+            again = run_module("remus_release", check=check, **switch)
+            assert (again["changed"], again["removed"]) == (False, []), "started from it"
+        started.communicate()
+    (tmp_path / "link").symlink_to(prefix)
+    switch["prefix"] = str(tmp_path / "link")
+    with (prefix / "1-a/.complete").open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ):
+        assert run_module("remus_release", **switch)["removed"] == [], "a file of it is in its memory"
+    assert run_module("remus_release", **switch)["removed"] == ["1-a"]
 
 
 def test_back_is_to_the_release_that_ran_before(run_module: RunModule, options: dict[str, Any], tmp_path: Path) -> None:

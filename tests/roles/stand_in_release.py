@@ -1,6 +1,7 @@
 """Releases of an agent that only talks: enough for the role remus_agent to install, start and ask it, on this machine.
 
-Its systemd is a script. A unit is called after its host, `alpha-agent`; starting it runs `current/bin/remus-agent` of that host.
+Its systemd is a script. A unit is called after its host, `alpha-agent`; starting it runs `current/bin/remus-agent` of that host,
+unless there is a file `alpha/refuses`.
 """
 
 from __future__ import annotations
@@ -115,6 +116,8 @@ elif words[0] in ("start", "restart"):
     if running():
         os.kill(running(), signal.SIGKILL)
     (folder / host / "run" / "agent.sock").unlink(missing_ok=True)
+    if (folder / host / "refuses").exists():
+        raise SystemExit("it has no memory left")
     program = folder / host / "opt" / "current" / "bin" / "remus-agent"
     with (folder / host / "output").open("ab") as output:
         started = subprocess.Popen([str(program), host, str(folder)], stdin=subprocess.DEVNULL, stdout=output, stderr=output,

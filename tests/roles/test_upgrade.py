@@ -222,6 +222,16 @@ def test_a_release_that_does_not_start_is_undone_and_the_primary_is_not_touched(
     assert (pair.folder / "beta" / "etc" / "agent.toml").read_text() == "# of before\n"
 
 
+def test_a_systemd_that_refuses_is_told_in_its_words(pair: Pair) -> None:
+    new = pair.release_of_this_tree()
+    (pair.folder / "beta" / "refuses").touch()
+    said = " ".join(pair.upgrade(fails=True).split())
+    refused = "service beta-agent: it has no memory left"
+    assert f"beta was not brought to {new}: Unable to restart {refused} Undone:" in said
+    assert f"Undone: {OLD} was to run there again, but: Unable to start {refused}." in said
+    assert (pair.releases(), pair.started()) == ([OLD, OLD], [])
+
+
 def test_another_build_of_the_same_version_is_not_taken_for_it(pair: Pair) -> None:
     """An upgrade before it was interrupted when it had written its configuration, which the agent that runs has never read: what
     that one has kept is what this one brings back."""

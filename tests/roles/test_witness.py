@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -10,14 +12,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
 from tests.certificates import Authority
 from tests.etcd_server import free_ports
 from tests.modules.conftest import ROOT
-from tests.roles.local_play import run_play, run_playbook
+from tests.roles.local_play import VARIABLES, ansible_playbook, run_play, run_playbook
 
 pytestmark = [pytest.mark.playbooks, pytest.mark.timeout(1800)]
 
@@ -139,21 +141,59 @@ def shown(folder: Path, port: int) -> str:
         return ssl.DER_cert_to_PEM_cert(tls.getpeercert(binary_form=True) or b"")
 
 
-def test_the_documented_command_for_certificates_hands_them_to_etcd(
-    witness: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    calls, port = tmp_path / "systemctl", witness["remus_witness_client_port"]
+class Renew(Protocol):
+    """What was done to units by `playbooks/witness.yml --tags remus_pki`, which site.yml imports."""
 
-    def renew(*options: str, fails: bool = False) -> list[str]:
-        """What was done to units by `playbooks/witness.yml --tags remus_pki`, which site.yml imports."""
+    def __call__(self, *options: str, fails: bool = False, **settings: str) -> list[str]: ...
+
+
+@pytest.fixture
+def renew(witness: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Renew:
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    calls = tmp_path / "systemctl"
+
+    def renew(*options: str, fails: bool = False, **settings: str) -> list[str]:
         calls.write_text("")
-        variables = ("-e", f"__remus_witness_drop_in_dir={tmp_path / 'units'}")
-        inventory = {"children": {"remus_witnesses": {"hosts": {"gamma": witness}}}}
-        code, text = run_playbook(tmp_path, inventory, "witness", "--tags", "remus_pki", *variables, *options)
+        words = ("--tags", "remus_pki", "-e", f"__remus_witness_drop_in_dir={tmp_path / 'units'}", *options)
+        inventory = {"all": {"children": {"remus_witnesses": {"hosts": {"gamma": witness}}}, "vars": VARIABLES}}
+        code, text = ansible_playbook(tmp_path, inventory, ROOT / "playbooks/witness.yml", *words, **settings)
         assert (code != 0) is fails, text
         return [line for line in calls.read_text().splitlines() if "restart" in line or " start " in line]
 
+    return renew
+
+
+@contextlib.contextmanager
+def systemd_fails(folder: Path) -> Iterator[None]:
+    """A run meanwhile ends when it has written everything."""
+    systemctl, kept = folder / "bin" / "systemctl", folder / "kept"
+    systemctl.rename(kept)
+    systemctl.write_text("#!/bin/sh\nexit 1\n")
+    systemctl.chmod(0o755)
+    yield
+    kept.rename(systemctl)
+
+
+def test_a_confinement_that_an_interrupted_run_has_written_takes_effect_with_the_next(
+    renew: Renew, tmp_path: Path
+) -> None:
+    """The bundle of before had none of the clock; its certificates were the same."""
+    shutil.copytree(ROOT / "roles/remus_witness", tmp_path / "before/remus_witness")
+    template = tmp_path / "before/remus_witness/templates/etcd.service.j2"
+    template.write_text(template.read_text().replace("ProtectClock=true\n", ""))
+    assert len(renew(ANSIBLE_ROLES_PATH=f"{tmp_path / 'before'}:{ROOT / 'roles'}")) == 1
+    assert "ProtectClock" not in (tmp_path / "units/remus.conf").read_text()
+    with systemd_fails(tmp_path):
+        renew(fails=True)
+    assert "ProtectClock" in (tmp_path / "units/remus.conf").read_text()
+    assert len(renew()) == 1, "etcd was never started with it"
+    assert renew() == []
+
+
+def test_the_documented_command_for_certificates_hands_them_to_etcd(
+    witness: dict[str, Any], renew: Renew, tmp_path: Path
+) -> None:
+    port = witness["remus_witness_client_port"]
     assert len(renew()) == 1, "the drop-in names certificates that etcd may not have"
     assert renew() == [], "nothing has changed"
     first = shown(tmp_path, port)
@@ -163,15 +203,10 @@ def test_the_documented_command_for_certificates_hands_them_to_etcd(
     assert shown(tmp_path, port) != first
     assert shown(tmp_path, port).strip() == (tmp_path / "tls" / "host.pem").read_text().strip()
     assert len(renew("-e", "remus_pki_rotation=prepare")) == 1, "it trusts one CA more"
-    # A run that is interrupted after it has written everything.
     for path in (tmp_path / "pki" / "hosts" / "gamma").iterdir():
         path.unlink()
-    systemctl, kept = tmp_path / "bin" / "systemctl", tmp_path / "kept"
-    systemctl.rename(kept)
-    systemctl.write_text("#!/bin/sh\nexit 1\n")
-    systemctl.chmod(0o755)
-    renew(fails=True)
-    kept.rename(systemctl)
+    with systemd_fails(tmp_path):
+        renew(fails=True)
     assert renew("--check") == []
     assert len(renew()) == 1, "etcd was never started with them"
     assert shown(tmp_path, port).strip() == (tmp_path / "tls" / "host.pem").read_text().strip()

@@ -64,6 +64,7 @@ def test_so_is_etcd_with_our_drop_in(tmp_path: Path) -> None:
         remus_witness_tls_dir="/etc/remus/tls",
         remus_witness_data_dir="/var/lib/etcd/remus",
         __remus_witness_given="REMUS_CERTIFICATES=",
+        __remus_witness_confined="REMUS_DROP_IN=",
     )
     unit = tmp_path / "etcd.service"
     unit.write_text(ETCD + ours)
