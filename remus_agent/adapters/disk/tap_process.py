@@ -22,7 +22,7 @@ from remus_agent.protocol.disk import tap_messages as say
 
 log = logging.getLogger(__name__)
 
-_START: Final = 60.0
+_START: Final = 180.0
 """Seconds for the process to answer first. It has to load its modules, at a time when a host may be starting everything."""
 _EXIT: Final = 10.0
 """Seconds for it to end once nobody talks to it any more; then it is killed."""
@@ -257,7 +257,7 @@ async def start(setup: say.Setup, how: Spawn) -> TapProcess:
             f"the process of the tap of {setup.vdev} has not answered within {_START:g} s",
             operation="start the tap",
             domain=setup.domain,
-            hint="the host may be overloaded; it is tried again",
+            hint="the host may be overloaded; a guest that was protected is tried again by itself, for another one ask again",
         ) from None
     except BaseException:
         await tap.close()
