@@ -148,8 +148,11 @@ def test_the_agent_accepts_its_fencing(secrets: bool) -> None:
 WATCH = """
 import os, sys
 
+def name(file):
+    return os.readlink(f"/proc/self/fd/{{file}}") if isinstance(file, int) else os.fsdecode(file)
+
 def hook(event, arguments):
-    if event in ("os.chmod", "os.rename") and os.fsdecode(arguments[int(event == "os.rename")]).endswith(".secrets"):
+    if event in ("os.chmod", "os.rename") and name(arguments[int(event == "os.rename")]).endswith(".secrets"):
         mode = arguments[1] if event == "os.chmod" else os.stat(arguments[0]).st_mode
         size = os.stat(arguments[0]).st_size
         with open({log!r}, "a") as log:

@@ -8,7 +8,6 @@ import functools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -17,6 +16,7 @@ from typing import Any
 
 import deadline
 import pytest
+from etcd_server import free_ports
 from streams import builder
 from streams.builder import Epoch
 
@@ -225,18 +225,13 @@ def test_a_signal_ends_it_while_it_waits_for_xl(
     run(test())
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 def test_what_ends_it_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         async with agents(tmp_path, monkeypatch) as pair:
             (tmp_path / "remus").write_bytes(STREAM)
             (tmp_path / "plain").write_bytes(builder.plain(EPOCHS[:1], FRONT))
             (tmp_path / "damaged").write_bytes(STREAM + b"\xff" * 99)
-            dead = f"127.0.0.1:{free_port()}"
+            dead = f"127.0.0.1:{free_ports(1)[0]}"
             for words, code, said in (
                 (("--to", "gamma", tmp_path / "remus"), 2, "neither a peer in"),
                 (("--to", "beta", tmp_path / "none"), 13, "No such file"),
