@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import socket
@@ -79,7 +80,8 @@ def serve(agent: ScriptedAgent, listener: socket.socket) -> None:
             connection, _ = listener.accept()
         except OSError:
             return
-        with connection, connection.makefile("rb") as lines:
+        # A client that has heard enough closes its end without reading the rest.
+        with connection, connection.makefile("rb") as lines, contextlib.suppress(ConnectionError):
             for text in lines:
                 for answer in agent.reply(json.loads(text)):
                     if answer == b"HANG":
