@@ -60,6 +60,22 @@ async def test_nothing_follows_half_a_request() -> None:
     await agent.close()
 
 
+async def test_nor_where_there_is_room_again() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(5)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
+    agent = _Conversation(ours, DiskError)
+    agent.post(LARGE)
+    half = theirs.recv(1 << 20)
+    agent.post(say.Lose())
+    while more := theirs.recv(1 << 20):
+        half += more
+    assert 0 < len(half) < len(say.encode(LARGE))
+    assert half == say.encode(LARGE)[: len(half)]
+    await agent.close()
+    theirs.close()
+
+
 async def test_nor_one_whose_sender_was_called_off() -> None:
     agent, tap = pair()
     asking = asyncio.create_task(agent.ask(LARGE, say.Copied))
