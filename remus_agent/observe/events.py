@@ -106,8 +106,8 @@ class EventLog:
         epoch: int | None = None,
         detail: dict[str, Any] | None = None,
     ) -> Event:
-        """Note an event. detail: JSON values; what is none is noted as its text, and
-        what is no text as `readable`."""
+        """Note an event. detail: JSON values; what is none is noted as its text, and what is no text as
+        `readable`."""
         time = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
         facts = _plain(detail or {})
         with self._lock:

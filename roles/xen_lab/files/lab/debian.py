@@ -8,17 +8,8 @@ from lab import archive
 from lab.chroot import chroot, isolated
 from lab.command import run
 
-APT = [
-    "apt-get",
-    "-q",
-    "-y",
-    "-o",
-    "Acquire::Retries=12",
-    "-o",
-    "Dpkg::Use-Pty=0",
-    "-o",
-    "Dpkg::Options::=--force-unsafe-io",
-]
+SETTINGS = ("Acquire::Retries=12", "Dpkg::Use-Pty=0", "Dpkg::Options::=--force-unsafe-io")
+APT = ["apt-get", "-q", "-y", *(word for setting in SETTINGS for word in ("-o", setting))]
 MINIMAL = "ca-certificates"
 
 
