@@ -1,5 +1,5 @@
-"""`remus-supervisor`: resumes a guest that a killed agent left suspended. Small, always running, never
-touches a plug.
+"""`remus-supervisor`: resumes a guest that a killed agent left suspended, or that goes down when its agent has
+stopped waiting for it. Small, always running, never touches a plug.
 
 An agent connects and says which domains it may suspend (`adapters.xen.guard` is the client). When its
 connection ends, or when it was already gone while this process was restarted, each of its domains is looked
@@ -38,9 +38,9 @@ from remus_agent.faults import FaultName, active, check
 log = logging.getLogger("remus-supervisor")
 
 RUN: Final = Path("/run/remus")
-LOOK_AFTER: Final = 25.0
-"""Seconds to look after a domain whose agent is gone: longer than Linux tries to freeze its processes (20
-s), after which it has given up on a request to suspend."""
+LOOK_AFTER: Final = 60.0
+"""Seconds to look after a domain whose agent is gone: three times as long as Linux tries to freeze its
+processes, after which it gives up on a request to suspend. A guest on a crowded host is slow in the rest."""
 RECONNECT: Final = 3.0
 """Seconds that a restarted supervisor gives a living agent's dead process id to turn out to be a living
 one."""
@@ -104,7 +104,7 @@ class Xen:
         if self._look(watched) is None:
             return
         if self._store.swap(f"/local/domain/{watched.domid}/control/shutdown", "suspend", ""):
-            log.warning("domain %d: withdrew the dead agent's request to suspend", watched.domid)
+            log.warning("domain %d: withdrew a request to suspend that was left", watched.domid)
         self._libs.xc_domain_subscribe_for_suspend(self._handle, watched.domid, 0)
         if self._libs.xc_shadow_control(self._handle, watched.domid, SHADOW_OP_OFF, None, 0):
             log.info("domain %d: log-dirty was off", watched.domid)
@@ -257,7 +257,7 @@ class Supervisor:
         client.line.close()
         self._clients.discard(client)
         for watched in client.watched.values():
-            log.warning("domain %d: its agent (process %d) is gone", watched.domid, watched.pid)
+            log.warning("domain %d: its agent (process %d) has hung up", watched.domid, watched.pid)
             self._orphaned(watched)
 
     def _orphaned(self, watched: Watched) -> None:
@@ -290,7 +290,7 @@ class Supervisor:
                 orphan.told = str(error)
                 continue
             if revived:
-                log.warning("domain %d: resumed; its agent had left it suspended", domid)
+                log.warning("domain %d: resumed; it was left suspended", domid)
             if revived is None or revived or time.monotonic() > orphan.until:
                 del self._orphans[domid]
                 log.info("domain %d: %s", domid, "gone" if revived is None else "left running")

@@ -95,7 +95,7 @@ def test_a_guest_killed_by_its_agents_death_is_resumed(engine: Engine, probe_gue
     with pytest.raises(CommandFailed):  # it is down: nothing answers
         engine.host.run(f"printf 'PING\\r\\n' | nc -w 3 {probe_guest.address} 6379 | grep -q PONG")
     engine.host.run(f"kill -KILL {agent}")
-    engine.wait_for("guard.log", "resumed; its agent had left it suspended")
+    engine.wait_for("guard.log", "resumed; it was left suspended")
     answers(probe_guest)
     engine.host.run(f"while kill -0 {serve} 2>/dev/null; do sleep 0.5; done", timeout=SLOW)
     with pytest.raises(CommandFailed):  # the copy went with its stream

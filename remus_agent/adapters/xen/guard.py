@@ -1,5 +1,5 @@
 """The agent's line to the supervisor (`remus_agent.supervisor`), which resumes a guest that a killed agent
-left suspended.
+left suspended, or that goes down when its agent has stopped waiting for it.
 
 One JSON object a line: `{"watch": domid, "uuid": uuid}` or `{"unwatch": domid}`, each answered by `{"ok":
 true}` or `{"ok": false, "error": text}`. What a connection watches is what the supervisor looks after when
@@ -92,6 +92,13 @@ class Guard:
                 domain=self._name,
                 hint="see `journalctl -u remus-supervisor`",
             ) from error
+
+    def hang_up(self) -> None:
+        """End the line without a word: the supervisor looks after the domain for a while, as if this process had died. Safe to
+        call twice."""
+        line, self._socket = self._socket, None
+        if line is not None:
+            line.close()
 
     def unwatch(self) -> None:
         """End the supervisor's care and the line. Safe to call twice, and without a supervisor: then one

@@ -63,7 +63,7 @@ class SourceThread(ABC):
 
     async def seed(self) -> AsyncIterator[SeedRound]:
         rounds = self._seed()
-        while (piece := await self._run(next, rounds, None)) is not None:
+        while (piece := await self._run(self._next, rounds)) is not None:
             yield piece
 
     async def checkpoint(
@@ -118,9 +118,23 @@ class SourceThread(ABC):
             self._xen = DomainControl(control, self._domain.domid, self._domain.name, self._domain.uuid)
             self._xen.info()  # the domain is there, and the one that is meant
             self._guard.watch()
-            stack.callback(self._guard.unwatch)
+            stack.callback(self._end_care)
             self._set_up(stack)
+            self._revive()
             self._cleanup = stack.pop_all()
+
+    def _next(self, rounds: Iterator[SeedRound]) -> SeedRound | None:
+        self._revive()
+        return next(rounds, None)
+
+    def _revive(self) -> None:
+        """Resume a guest that is down although nobody waits for it: it accepted a request that was given up, perhaps of an
+        earlier session, and froze later."""
+        if self._suspender is not None and self._suspender.is_down():
+            log.warning("%s: it went down for a request that was given up; resuming it", self._domain.name)
+            self._before_resume()
+            self._resume()
+            self._suspender.resumed()
 
     def _open_suspender(self, stack: ExitStack) -> None:
         self._suspender = suspender = Suspender(self._libs, self._xen, self._store)
@@ -138,6 +152,7 @@ class SourceThread(ABC):
                     hint="protection starts over with a full copy",
                 )
             self._guard.ensure()
+            self._revive()
             return self._take(epoch, at_barrier, timeout, self._suspender)
         except RemusError as error:
             error.epoch = epoch if error.epoch is None else error.epoch
@@ -169,6 +184,13 @@ class SourceThread(ABC):
                 self._before_resume()
                 self._xen.resume()
                 self._suspender.resumed()
+
+    def _end_care(self) -> None:
+        """Of the supervisor, unless the guest may go down yet: then nobody else would resume it."""
+        if self._suspender is not None and self._suspender.may_go_down:
+            self._guard.hang_up()
+        else:
+            self._guard.unwatch()
 
     def _close(self) -> None:
         self._cleanup.close()  # looked up here: a `begin` that was still at work has replaced it

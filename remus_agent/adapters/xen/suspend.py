@@ -80,15 +80,27 @@ class Suspender:
         """Make a waiting `suspend` give up soon. From any thread."""
         self._abandoned.set()
 
+    @property
+    def may_go_down(self) -> bool:
+        """Whether the guest accepted a request and has not been seen down since: nothing tells when it gives up freezing."""
+        return self._accepted
+
+    def is_down(self) -> bool:
+        """Whether the guest is down for suspension, asked for or late."""
+        down = self._domain.info().suspended
+        if down:
+            self._accepted = False
+        return down
+
     def settle(self) -> bool:
         """Wait for a guest that accepted a request but was not down in time. True: it is down now, and must
         be resumed."""
         deadline = time.monotonic() + _LATE
         while self._accepted and time.monotonic() < deadline:
-            if self._domain.info().suspended:
+            if self.is_down():
                 break
             time.sleep(_LOOK)
-        return self._domain.info().suspended
+        return self.is_down()
 
     def close(self) -> None:
         """Give the event channel back; Xen reports shutdowns the ordinary way again. Safe to call twice."""
@@ -122,7 +134,9 @@ class Suspender:
             else f"the guest accepted the suspend request and was not down after {timeout:g} s",
             operation="suspend the guest",
             domain=self._domain.name,
-            left="the guest runs; the request is withdrawn" if unseen else "the guest runs or is still freezing",
+            left="the guest runs; the request is withdrawn"
+            if unseen
+            else "the guest runs or is still freezing; it is resumed should it go down yet",
             hint="look at its console: a process or driver that cannot be frozen holds it up",
         )
 

@@ -195,7 +195,41 @@ async def test_a_guest_that_goes_down_late_is_resumed_on_close(
         with pytest.raises(HypervisorError, match="accepted the suspend request"):
             await take(source)
         xen.shutdown = s.Shutdown.SUSPEND
-    assert xen.shutdown is None
+    assert (xen.shutdown, watcher.watched) == (None, {})
+
+
+async def test_a_guest_that_may_go_down_yet_is_left_to_the_supervisor(
+    xen: FakeXen, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suspend, "_LATE", 0.1)
+    async with begun(xen, watcher) as source:
+        xen.reacts = False
+        with pytest.raises(HypervisorError, match="resumed should it go down yet"):
+            await take(source)
+    assert watcher.watched == {DOMID: UUID}, "its care did not end, but the line has"
+
+
+async def test_a_guest_that_went_down_between_two_sessions_is_resumed_by_the_next(
+    xen: FakeXen, watcher: Watcher
+) -> None:
+    xen.shutdown = s.Shutdown.SUSPEND
+    async with begun(xen, watcher, seeded=False):
+        assert xen.shutdown is None
+
+
+async def test_a_guest_that_goes_down_while_it_is_seeded_is_resumed(xen: FakeXen, watcher: Watcher) -> None:
+    async with begun(xen, watcher, seeded=False) as source:
+        xen.shutdown = s.Shutdown.SUSPEND
+        async for _ in source.seed():
+            assert xen.shutdown is None
+
+
+async def test_a_guest_that_went_down_late_is_asked_anew(xen: FakeXen, watcher: Watcher) -> None:
+    async with begun(xen, watcher) as source:
+        xen.shutdown = s.Shutdown.SUSPEND
+        xen.touch(5)
+        await take(source)
+        assert (xen.shutdown, xen.count("xs_write"), xen.count("xc_domain_resume")) == (None, 1, 2)
 
 
 @pytest.mark.parametrize(
