@@ -175,7 +175,9 @@ class TapProcess:
                 answer = say.answer(self._barrier_answer())
         except OSError as error:
             self.sound = False  # a late answer must not be taken for another one's
-            raise self._gone("it does not answer" if isinstance(error, BlockingIOError) else str(error)) from error
+            if isinstance(error, BlockingIOError):
+                raise self._lost(f"the tap of {self._setup.vdev} has not ended an epoch within {seconds:g} s") from error
+            raise self._gone(str(error)) from error
         if isinstance(answer, say.Failed):
             raise _error(answer)
 
@@ -224,8 +226,11 @@ class TapProcess:
         return data[say.HEAD.size :]
 
     def _gone(self, why: str) -> DiskError:
+        return self._lost(f"the process of the tap of {self._setup.vdev} is gone: {why}")
+
+    def _lost(self, what: str) -> DiskError:
         return DiskError(
-            f"the process of the tap of {self._setup.vdev} is gone: {why}",
+            what,
             operation="log writes",
             domain=self._setup.domain,
             left="the guest's disk goes on, md remembers what changes",
