@@ -176,7 +176,9 @@ class TapProcess:
         except OSError as error:
             self.sound = False  # a late answer must not be taken for another one's
             if isinstance(error, BlockingIOError):
-                raise self._lost(f"the tap of {self._setup.vdev} has not ended an epoch within {seconds:g} s") from error
+                raise self._lost(
+                    f"the tap of {self._setup.vdev} has not ended an epoch within {seconds:g} s"
+                ) from error
             raise self._gone(str(error)) from error
         if isinstance(answer, say.Failed):
             raise _error(answer)
