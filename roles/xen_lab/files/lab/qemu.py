@@ -9,11 +9,7 @@ from lab.spec import DOM0_MIB, HostSpec, Settings
 # guests loop, and AVX state is not kept apart between domains. With erms, kernels and Xen copy and clear by `rep movsb` and
 # `rep stosb`, which are emulated byte by byte: 1 MiB through a Unix socket took dom0 28.7 ms, and takes 3.1 without it.
 TCG_CPU = "max,-smap,-rdtscp,-avx,-avx2,-f16c,-fma,-xsave,-xsaveopt,-xsavec,-xsaves,-pku,-la57,-erms"
-# Each change from one domain to another empties what emulation has translated: with Xen's 1 ms, two busy guests beside a
-# busy dom0 get nowhere. One guest alone is not slower with 10 ms.
-LAB_XEN_ARGUMENTS = (
-    "com1=115200,8n1 console=com1 spec-ctrl=no loglvl=warning guest_loglvl=warning sched_ratelimit_us=10000"
-)
+LAB_XEN_ARGUMENTS = "com1=115200,8n1 console=com1 spec-ctrl=no loglvl=warning guest_loglvl=warning"
 XEN_ARGUMENTS = f"{LAB_XEN_ARGUMENTS} dom0_max_vcpus=1"
 # cmpxchg16b is emulated wrongly, and Linux's allocator lives on it; see docs/adr/0003.
 NO_CMPXCHG16B = "clearcpuid=cx16"
