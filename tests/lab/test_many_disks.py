@@ -16,6 +16,7 @@ from pair.hosts import GUEST, HOSTS, heal_links, on
 from pair.load import load
 from pair.protection import SEED_TIMEOUT, die, require_agents, take_over, wait_protected
 from pair.second_guest import ADDRESS, NAME, VOLUMES, second_guest
+from pair.slices import long_slices
 from pair.volumes import volumes
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(3600)]
@@ -31,7 +32,7 @@ def guests(lab: dict[str, Any]) -> Iterator[None]:
     for host in HOSTS:
         on(host, f"xl destroy {GUEST} 2>/dev/null || true", timeout=180)
     try:
-        with volumes(*VOLUMES), second_guest("alpha"):
+        with long_slices(), volumes(*VOLUMES), second_guest("alpha"):
             come_home(configuration=WITH_DISK)
             database.wait_ready()
             database.wait_ready(ADDRESS)

@@ -16,6 +16,7 @@ from pair.guest import come_home, forget
 from pair.hosts import HOSTS, heal_links, on, on_both
 from pair.load import Load, load
 from pair.protection import SEED_TIMEOUT, die, require_agents, take_over, wait_protected
+from pair.slices import long_slices
 from pair.small_guests import SmallGuest, small_guests
 from pair.wait import until
 
@@ -37,7 +38,7 @@ def guests(lab: dict[str, Any]) -> Iterator[Sequence[SmallGuest]]:
     heal_links()
     on_both(forget)
     try:
-        with small_guests(COUNT) as found:
+        with long_slices(), small_guests(COUNT) as found:
             for guest in found:
                 request = {"domain": guest.name, "peer": guest.peer, "wait": False, "interval_ms": INTERVAL_MS}
                 agent.ask(guest.home, "protect", timeout=SEED_TIMEOUT, **request)
