@@ -27,15 +27,14 @@ def ask(host: str, method: str, timeout: float = 60, **params: Any) -> dict[str,
     request = json.dumps({"version": 1, "id": 1, "method": method, "params": params})
     # No Python: to start one takes an emulated host a second, and much here is asked again and again.
     said = on(host, f"nc -N -w {math.ceil(timeout)} -U {SOCKET}", stdin=f"{request}\n", timeout=timeout + 30)
-    whole = said.split("\n")[:-1]  # an agent may die within a line; one that only says how far it is has not answered
-    answers = [answer for answer in map(json.loads, whole) if "result" in answer or "error" in answer]
-    if not answers:
-        raise CommandFailed(f"no answer from the agent of {host} to {method} within {timeout:g} s")
-    answer = answers[0]
-    if "error" in answer:
-        raise AgentError(answer["error"])
-    result: dict[str, Any] = answer["result"]
-    return result
+    for line in said.split("\n")[:-1]:  # an agent may die within one; one that only says how far it is has neither
+        answer = json.loads(line)
+        if "error" in answer:
+            raise AgentError(answer["error"])
+        if "result" in answer:
+            result: dict[str, Any] = answer["result"]
+            return result
+    raise CommandFailed(f"no answer from the agent of {host} to {method} within {timeout:g} s")
 
 
 def status(host: str, domain: str = GUEST) -> Status:

@@ -38,7 +38,7 @@ def wait_protected(timeout: float = SEED_TIMEOUT, host: str = "alpha", guest: st
         lambda: agent.status(host, guest),
         lambda seen: agent.protected(seen) or unprotected(seen),
         timeout=timeout,
-        every=3,  # each look starts a Python on the host that has to copy meanwhile
+        every=3,  # each look is work for the host that has to copy meanwhile
         passing=NOT_YET,
     )
     if not agent.protected(state):

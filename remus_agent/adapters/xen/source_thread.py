@@ -132,9 +132,7 @@ class SourceThread(ABC):
         earlier session, and froze later."""
         if self._suspender is not None and self._suspender.is_down():
             log.warning("%s: it went down for a request that was given up; resuming it", self._domain.name)
-            self._before_resume()
-            self._resume()
-            self._suspender.resumed()
+            self._let_go_on(self._suspender)
 
     def _open_suspender(self, stack: ExitStack) -> None:
         self._suspender = suspender = Suspender(self._libs, self._xen, self._store)
@@ -181,9 +179,12 @@ class SourceThread(ABC):
             return
         with suppress(GuestEnded):
             if self._suspender is not None and self._suspender.settle():
-                self._before_resume()
-                self._xen.resume()
-                self._suspender.resumed()
+                self._let_go_on(self._suspender)
+
+    def _let_go_on(self, suspender: Suspender) -> None:
+        self._before_resume()
+        self._resume()
+        suspender.resumed()
 
     def _end_care(self) -> None:
         """Of the supervisor, unless the guest may go down yet: then nobody else would resume it."""
