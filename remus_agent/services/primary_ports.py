@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from remus_agent.cost_ports import Costs
 from remus_agent.disk_ports import Taps
@@ -50,6 +50,8 @@ def hello_for(
     generation: int,
     purpose: str,
     disks: Sequence[HelloDisk] = (),
+    interval_ms: int | UnsetType = UNSET,
+    output_limit_bytes: int | UnsetType = UNSET,
 ) -> Hello:
     """The HELLO of a new session for this domain, which may be a consistency group."""
     members = tuple(
@@ -75,4 +77,6 @@ def hello_for(
         host=host,
         disks=tuple(disks),
         members=members or UNSET,
+        interval_ms=interval_ms,
+        output_limit_bytes=output_limit_bytes,
     )

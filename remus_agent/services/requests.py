@@ -10,7 +10,7 @@ import msgspec
 
 from remus_agent.errors import ConfigError
 from remus_agent.observe.event_kinds import explained
-from remus_agent.protocol.replication.messages import Uuid
+from remus_agent.protocol.replication.messages import IntervalMs, OutputLimit, Uuid
 from remus_agent.services.agent import AgentService
 from remus_agent.services.selftest import SelfTest
 from remus_agent.services.watch import Progress
@@ -35,8 +35,8 @@ class Protect(OfDomain, kw_only=True):
     """Parameters of `protect`. interval_ms: how long the guest runs between checkpoints at least."""
 
     peer: Name
-    interval_ms: Annotated[int, msgspec.Meta(ge=0, le=60_000)] | None = None
-    output_limit_bytes: Annotated[int, msgspec.Meta(ge=65536, le=2**31 - 1)] | None = None
+    interval_ms: IntervalMs | None = None
+    output_limit_bytes: OutputLimit | None = None
     wait: bool = True
     timeout: Seconds = 900.0
 

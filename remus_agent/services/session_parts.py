@@ -9,6 +9,8 @@ import contextlib
 import logging
 from collections.abc import Callable
 
+from msgspec import UNSET
+
 from remus_agent.errors import GuestEnded, RefusedError, RemusError
 from remus_agent.ports import Domain, OutputBuffer
 from remus_agent.services.attached import DeviceWatch
@@ -75,13 +77,19 @@ class SessionParts:
         self._source = await ports.hypervisor.open_source(domain)
         await self._kept.note(generation=await self._rights.before_session(self._kept.now.generation, held=held))
         facts = await ports.hypervisor.facts()
+        kept, usual = self._kept.now, self._settings
         hello = hello_for(
             domain,
             facts,
-            self._settings.host,
-            generation=self._kept.now.generation,
+            usual.host,
+            generation=kept.generation,
             purpose="protect",
             disks=disks.hello,
+            # What is usual is left to whoever takes it over, so that an agent that does not know these fields takes its HELLO.
+            interval_ms=UNSET if kept.interval_ms == usual.interval_ms else kept.interval_ms,
+            output_limit_bytes=UNSET
+            if kept.output_limit_bytes == usual.output_limit_bytes
+            else kept.output_limit_bytes,
         )
         session = await open_session(ports.connector, self._address, hello, self._settings, ports.clock)
         self.session = session

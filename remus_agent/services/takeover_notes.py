@@ -13,6 +13,8 @@ import logging
 from collections.abc import Iterable
 from dataclasses import replace
 
+from msgspec import UNSET
+
 from remus_agent.errors import RemusError
 from remus_agent.faults import FaultName, active
 from remus_agent.services.copy import Copy
@@ -22,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class TakeoverNotes:
-    """Of one host. interval_ms, output_limit_bytes: for guests that run here then."""
+    """Of one host. interval_ms, output_limit_bytes: for guests that run here then and for which nobody wanted others."""
 
     def __init__(self, store: GuestStore, *, interval_ms: int, output_limit_bytes: int) -> None:
         self._store = store
@@ -41,16 +43,17 @@ class TakeoverNotes:
 
     def record(self, copy: Copy, role: str, generation: int) -> GuestRecord:
         """The record of a guest that comes from a copy."""
+        hello = copy.hello
         return GuestRecord(
-            name=copy.hello.domain,
-            uuid=copy.hello.uuid,
+            name=hello.domain,
+            uuid=hello.uuid,
             role=role,
-            peer=copy.hello.host,
+            peer=hello.host,
             generation=generation,
             committed=False,
-            interval_ms=self._interval_ms,
-            output_limit_bytes=self._limit,
-            members=copy.hello.member_names,
+            interval_ms=self._interval_ms if hello.interval_ms is UNSET else hello.interval_ms,
+            output_limit_bytes=self._limit if hello.output_limit_bytes is UNSET else hello.output_limit_bytes,
+            members=hello.member_names,
         )
 
     async def asks(self, copy: Copy) -> None:

@@ -9,9 +9,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from remus_agent.errors import AlreadyProtected, AuthorityError, PeerError, RemusError
 from remus_agent.machines.authority import Ownership
+from tests.model.pair import quiet
 from tests.model.scheduler import Scheduler, run_scheduled
 from tests.model.world import GUEST, UUID, Violated, World
 
@@ -122,6 +124,44 @@ def test_a_backup_takes_over_by_itself_and_protects_again_when_the_other_returns
         world.power_on(world.hosts["alpha"])
         await until(world, lambda: standing(world) == ("beta", 4, "protected", "alpha"), 10)
         assert await status(world, "beta") == "protected"
+
+    play(story)
+
+
+def test_what_was_wanted_for_a_guest_goes_with_it_and_back() -> None:
+    """Its interval and the limit of its output, which are not the usual ones of either host."""
+
+    async def story(world: World) -> None:
+        wanted = (700, 1 << 20)
+        for old, new, generation in (("alpha", "beta", 4), ("beta", "alpha", 6)):
+            world.power_off(world.hosts[old])
+            await until(world, lambda new=new: [inc.host for inc in world.running()] == [new], 8)
+            world.power_on(world.hosts[old])
+            await until(
+                world,
+                lambda old=old, new=new, generation=generation: standing(world) == (new, generation, "protected", old),
+                15,
+            )
+            record = world.hosts[new].disk.guests[GUEST]
+            assert (record.interval_ms, record.output_limit_bytes) == wanted
+
+    play(story)
+
+
+def test_what_is_usual_is_left_to_whoever_takes_it_over() -> None:
+    """So that an agent of a release that does not know the fields is not refused for them."""
+
+    async def story(world: World) -> None:
+        (copy,) = world.hosts["beta"].agent.backup.copies_of(GUEST)
+        assert (copy.hello.interval_ms, copy.hello.output_limit_bytes) == (700, 1 << 20)
+        await ask(world, "alpha", lambda agent: agent.unprotect(GUEST, force=True, timeout=5, progress=quiet))
+        usual = world.hosts["alpha"].agent.settings
+        how = {"interval_ms": usual.interval_ms, "output_limit_bytes": usual.output_limit_bytes}
+        await ask(
+            world, "alpha", lambda agent: agent.protect(GUEST, "beta", **how, wait=True, timeout=30, progress=quiet)
+        )
+        (copy,) = world.hosts["beta"].agent.backup.copies_of(GUEST)
+        assert (copy.hello.interval_ms, copy.hello.output_limit_bytes) == (UNSET, UNSET)
 
     play(story)
 

@@ -30,6 +30,10 @@ Text = Annotated[str, msgspec.Meta(max_length=4096)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Vdev = Annotated[str, msgspec.Meta(pattern=r"\A([A-Za-z0-9_][A-Za-z0-9_.+:@=-]{0,126}/)?[a-z][a-z0-9]{0,31}\Z")]
 """A disk's name in its guest (`xvda`); of a group's member with the guest before it (`db1/xvda`, see `protocol.groups`)."""
+IntervalMs = Annotated[int, msgspec.Meta(ge=0, le=60_000)]
+"""How long a guest runs at least between two checkpoints."""
+OutputLimit = Annotated[int, msgspec.Meta(ge=65536, le=2**31 - 1)]
+"""The most bytes of a guest's output that are held."""
 DiskBytes = Annotated[int, msgspec.Meta(ge=512, le=2**63 - 512, multiple_of=512)]
 Sector = Annotated[int, msgspec.Meta(ge=512, le=65536, multiple_of=512)]
 
@@ -56,7 +60,9 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """First frame from a primary: what it wants to protect, or only asks about. memory_kib: populated memory.
     cpu_policy: hex digest of its host's CPUID and MSR policy. generation: token of ownership. disks: those that are
     replicated with it, each on a connection of its own. members: of a group, in the order in which frames count them; not
-    there for a guest alone. Of a group memory_kib is that of all members, guest_type and cpu_policy are the first one's."""
+    there for a guest alone. Of a group memory_kib is that of all members, guest_type and cpu_policy are the first one's.
+    interval_ms, output_limit_bytes: where somebody wanted others for this guest than are usual on the primary's host; whoever
+    takes it over protects it with them."""
 
     protocol: int = PROTOCOL
     purpose: Literal["protect", "probe"]
@@ -73,6 +79,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     members: Annotated[tuple[HelloMember, ...], msgspec.Meta(max_length=MAX_MEMBERS)] | msgspec.UnsetType = (
         msgspec.UNSET
     )
+    interval_ms: IntervalMs | msgspec.UnsetType = msgspec.UNSET
+    output_limit_bytes: OutputLimit | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def guests(self) -> tuple[HelloMember, ...]:

@@ -68,6 +68,7 @@ EVERY: list[messages.Message] = [
     DiskAsk(offset=0, length=1 << 32),
     DiskDigests(digests=bytes(64 * 1024)),
     hello(purpose="probe"),
+    hello(interval_ms=0, output_limit_bytes=2**31 - 1),
     Welcome(host="beta", session=SESSION, free_memory_kib=1000),
     Refuse(reasons=(Reason(code="too-little-memory", message="needs 1 GiB", hint="free some"),)),
     EpochEnd(epoch=1, stream_bytes=2**40, pages=5, digest=bytes(range(16)), last=True),
