@@ -162,6 +162,9 @@ from ansible.module_utils.remus.client import ControlClient
 from ansible.module_utils.remus.diff import Comparison
 from ansible.module_utils.remus.errors import AgentRefused, RemusClientError
 
+SETTINGS = (("interval_ms", "an interval", "ms"), ("output_limit_bytes", "a limit of held output", "bytes"))
+# What a protection keeps from its beginning on: option, what it is called, unit.
+
 
 def refuse(message, code, domain, hint, left=None):
     """An error of this module itself; nothing was changed."""
@@ -190,14 +193,15 @@ def check_present(params, status):
             name,
             f"stop that first with playbooks/unprotect.yml, then protect it with {peer}",
         )
-    wanted, current = params["interval_ms"], status.get("interval_ms")
-    if state in PRIMARY_STATES and None not in (wanted, current) and wanted != current:
-        raise refuse(
-            f"{name} is protected with an interval of {current} ms, not {wanted} ms",
-            "other-settings",
-            name,
-            "unprotect it and protect it again; the interval is set when protection begins",
-        )
+    for option, what, unit in SETTINGS:
+        wanted, current = params[option], status.get(option)
+        if state in PRIMARY_STATES and None not in (wanted, current) and wanted != current:
+            raise refuse(
+                f"{name} is protected with {what} of {current} {unit}, not {wanted} {unit}",
+                "other-settings",
+                name,
+                "unprotect it and protect it again; this is set when protection begins",
+            )
 
 
 def compare_present(params, status):
@@ -241,7 +245,7 @@ def protect(client, params, deadline):
         "wait": params["wait"],
         "timeout": params["timeout"],
     }
-    for option in ("interval_ms", "output_limit_bytes"):
+    for option, _what, _unit in SETTINGS:
         if params[option] is not None:
             request[option] = params[option]
     try:

@@ -32,7 +32,7 @@ def guest(state: State = "protected", role: Role = "primary", name: str = "web1"
     """One guest, by its status."""
     status = Status(domain=name, role=role, state=state, peer="beta", **facts)
     mine = role == "primary"
-    return GuestView(status, UUID, 64 << 20, figures() if mine else None, 1 << 20 if mine else None)
+    return GuestView(status, UUID, 64 << 20, figures() if mine else None)
 
 
 def host(*guests: GuestView, **facts: Any) -> HostView:

@@ -180,7 +180,7 @@ def _of_guests(guests: Iterable[GuestView]) -> Iterator[Metric]:
         "remus_output_limit_bytes",
         "Most output that is held for one interface.",
         primaries,
-        lambda guest: guest.output_limit_bytes,
+        lambda guest: guest.status.output_limit_bytes,
     )
     dropped = CounterMetricFamily(
         "remus_output_dropped_frames", "Frames lost because the buffer was full.", labels=_DOMAIN

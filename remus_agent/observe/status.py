@@ -127,12 +127,12 @@ class MemberStatus(msgspec.Struct, frozen=True, kw_only=True):
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """One domain on one host.
 
-    epoch: the running one. acked_epoch: newest whose memory the backup acknowledged. committed_epoch: newest
-    committed. held_*: guest output that waits for an acknowledgement; dropped_packets: lost because the
-    buffer was full. last_ack_age: seconds since the last acknowledgement. interval_ms: wanted time between
-    checkpoints. pages_last, bytes_last (of memory), down_ms_last: of the last checkpoint. since: seconds in this state. reason:
-    why it failed or is silent. disks: those that are protected with it, on its primary. members: of a consistency group. cost:
-    of its protection on this host; null where there is none, or nothing is known.
+    epoch: the running one. acked_epoch: newest whose memory the backup acknowledged. committed_epoch: newest committed.
+    held_*: guest output that waits for an acknowledgement; dropped_packets: lost because the buffer was full. last_ack_age:
+    seconds since the last acknowledgement. interval_ms: wanted time between checkpoints. output_limit_bytes: most that may be
+    held for one interface. pages_last, bytes_last (of memory), down_ms_last: of the last checkpoint. since: seconds in this
+    state. reason: why it failed or is silent. disks: those that are protected with it, on its primary. members: of a
+    consistency group. cost: of its protection on this host; null where there is none, or nothing is known.
     """
 
     domain: str
@@ -150,6 +150,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     dropped_packets: int = 0
     last_ack_age: float | None = None
     interval_ms: int = 0
+    output_limit_bytes: int = 0
     pages_last: int = 0
     bytes_last: int = 0
     down_ms_last: float = 0.0

@@ -10,14 +10,12 @@ from remus_agent.observe.status import Status
 
 @dataclass(frozen=True, slots=True)
 class GuestView:
-    """One domain. memory_bytes: what it has. figures, output_limit_bytes: of one that is protected here; the limit is of each of
-    its interfaces."""
+    """One domain. memory_bytes: what it has. figures: of one that is protected here."""
 
     status: Status
     uuid: str
     memory_bytes: int
     figures: EpochFigures | None = None
-    output_limit_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

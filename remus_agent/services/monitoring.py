@@ -118,13 +118,7 @@ class Monitoring:
         """None for one that this agent only remembers the name of; not so for one that is paused."""
         primary = self._service.last_protector(status.domain)
         if primary is not None and not is_over(primary):
-            return GuestView(
-                status,
-                primary.domain.uuid,
-                primary.domain.memory_kib * 1024,
-                primary.figures.copy(),
-                primary.record.output_limit_bytes,
-            )
+            return GuestView(status, primary.domain.uuid, primary.domain.memory_kib * 1024, primary.figures.copy())
         copy = self._service.backup.copy_of(status.domain)
         if copy is not None:
             return GuestView(status, copy.hello.uuid, copy.hello.memory_kib * 1024)

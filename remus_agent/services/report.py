@@ -89,6 +89,7 @@ async def primary_status(service: PrimaryService, now: float, watchdog: RemusErr
         dropped_packets=held.dropped_packets,
         last_ack_age=round(now - service.last_ack, 3) if service.last_ack is not None else None,
         interval_ms=service.record.interval_ms,
+        output_limit_bytes=service.record.output_limit_bytes,
         pages_last=last.pages if last else 0,
         bytes_last=last.bytes if last else 0,
         down_ms_last=round(last.down_ns / 1e6, 3) if last else 0.0,
@@ -110,6 +111,7 @@ def put_off_status(waiting: Waiting, now: float, *, witnessed: bool) -> Status:
         peer=record.peer,
         generation=record.generation,
         interval_ms=record.interval_ms,
+        output_limit_bytes=record.output_limit_bytes,
         since=round(now - waiting.since, 3),
         reason=waiting.reason,
     )

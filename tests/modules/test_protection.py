@@ -84,7 +84,13 @@ def test_options_are_passed_only_where_given(agent: ScriptedAgent, run_module: R
         (status(peer="gamma"), {}, "other-peer", "protected by gamma, not by beta"),
         (status("backup", "receiving", "alpha"), {}, "wrong-host", "primary is alpha"),
         (status(state="stopping"), {}, "stopping", "just being stopped"),
-        (status(interval_ms=0), {"interval_ms": 50}, "other-settings", "interval of 0 ms, not 50 ms"),
+        (status(interval_ms=0), {"interval_ms": 50}, "other-settings", "an interval of 0 ms, not 50 ms"),
+        (
+            status(output_limit_bytes=65536),
+            {"output_limit_bytes": 131072},
+            "other-settings",
+            "a limit of held output of 65536 bytes, not 131072 bytes",
+        ),
     ],
 )
 @pytest.mark.parametrize("check", [False, True])

@@ -71,8 +71,10 @@ def test_status_has_every_field_of_the_contract() -> None:
     status = Status(domain="redis1", role="primary", state="seeding", seeding=Seeding(done=1, total=2))
     shown = status.as_dict()
     names = "domain role state peer session generation epoch acked_epoch committed_epoch seeding held_bytes"
-    names += " held_packets dropped_packets last_ack_age interval_ms pages_last bytes_last down_ms_last since reason"
-    names += " disks members cost"
+    names += (
+        " held_packets dropped_packets last_ack_age interval_ms output_limit_bytes pages_last bytes_last down_ms_last"
+    )
+    names += " since reason disks members cost"
     assert list(shown) == names.split()
     assert shown["seeding"] == {"done": 1, "total": 2, "unit": "pages", "rate": 0.0, "left": None}
     assert shown["peer"] is None

@@ -25,6 +25,7 @@ FULL = host(
         dropped_packets=2,
         last_ack_age=0.04,
         interval_ms=50,
+        output_limit_bytes=1 << 20,
         since=7.5,
         disks=(DiskStatus(vdev="xvda", mode="replicating", size=1 << 30, sent=4096, problem="it failed"),),
     ),
