@@ -288,7 +288,13 @@ class Connection(Protocol):
         """The next frame. Raises ConnectionLost at the end, ReplicationError on malformed bytes."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """End it after what was sent is on its way, for which it waits a moment."""
+        ...
+
+    def abort(self) -> None:
+        """End it at once: the other side is not there, or has given it up."""
+        ...
 
 
 class Connector(Protocol):

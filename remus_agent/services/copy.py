@@ -243,7 +243,7 @@ class Copy:
         """The primary has opened another session, so this connection is dead: end it and what it staged. False where that is not
         over within so many seconds; None: as long as it takes."""
         if self._connection is not None and not self._disconnected.is_set():
-            await self._connection.close()
+            self._connection.abort()  # to close it waits for a primary that is not there, while its guest is away
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience):
                     await self._disconnected.wait()

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
+from remus_agent.adapters.sim.net import SimConnection
 from remus_agent.errors import AlreadyProtected, AuthorityError, PeerError, RemusError
 from remus_agent.machines.authority import Ownership
 from tests.model.pair import quiet
 from tests.model.scheduler import Scheduler, run_scheduled
-from tests.model.world import GUEST, UUID, Violated, World
+from tests.model.world import GUEST, TIMES, UUID, Violated, World
 
 BOTH = {(path, host) for path in ("channel", "second") for host in ("alpha", "beta")}
 
@@ -125,6 +126,21 @@ def test_a_backup_takes_over_by_itself_and_protects_again_when_the_other_returns
         await until(world, lambda: standing(world) == ("beta", 4, "protected", "alpha"), 10)
         assert await status(world, "beta") == "protected"
 
+    play(story)
+
+
+def test_a_takeover_does_not_wait_for_the_dead_primary_to_take_the_end_of_its_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def lingers(_: SimConnection) -> None:
+        await asyncio.sleep(3600)
+
+    async def story(world: World) -> None:
+        monkeypatch.setattr(SimConnection, "close", lingers)
+        world.power_off(world.hosts["alpha"])
+        await until(world, lambda: [inc.host for inc in world.running()] == ["beta"], 8)
+
+    monkeypatch.setitem(TIMES, "silence", 60.0)  # so that its session has not ended by itself before
     play(story)
 
 

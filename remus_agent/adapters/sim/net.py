@@ -49,6 +49,10 @@ class SimConnection:
         return self._frames.pop(0)
 
     async def close(self) -> None:
+        self.abort()
+
+    def abort(self) -> None:
+        """As `close`, which need not wait here."""
         if self._closed:
             return
         self._closed = True

@@ -223,13 +223,7 @@ class TcpConnection(asyncio.BufferedProtocol):
         if transport is None or self._gone.is_set():
             return
         if not self._closing:
-            self._closing = True
-            self._cause = self._cause or "closed by this side"
-            self._discarding = True
-            self._queue.clear()
-            self._queued_bytes = 0
-            self._resume_reading()
-            self._arrived.set()
+            self._take_no_more()
             # Closing a socket with unread bytes resets it, and the other side could lose the last frame we
             # sent. So: end our direction, and read until the other side ends its own.
             if not transport.is_closing():
@@ -252,12 +246,21 @@ class TcpConnection(asyncio.BufferedProtocol):
             await self._gone.wait()
 
     def abort(self) -> None:
-        """End the connection at once; nothing more is sent."""
-        self._closing = True
-        self._cause = self._cause or "closed by this side"
+        """End the connection at once; nothing more is sent, and what has come is thrown away."""
+        self._take_no_more()
         self._abort()
 
     # Parts
+
+    def _take_no_more(self) -> None:
+        """From now on whoever receives has an error."""
+        self._closing = True
+        self._cause = self._cause or "closed by this side"
+        self._discarding = True
+        self._queue.clear()
+        self._queued_bytes = 0
+        self._resume_reading()
+        self._arrived.set()
 
     async def _write(self, data: Buffer) -> None:
         if self._transport is None or self._closing or self._gone.is_set() or self._transport.is_closing():

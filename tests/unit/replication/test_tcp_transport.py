@@ -196,6 +196,22 @@ def test_a_waiting_receiver_is_woken_by_its_own_close() -> None:
     run(test())
 
 
+def test_aborting_waits_for_nobody_and_hands_out_nothing_more() -> None:
+    """To close waits for the other side, which may be a host that has died."""
+
+    async def test() -> None:
+        async with Pair() as pair:
+            await pair.far.send(Frame(FrameType.STREAM, 1, 0, (b"page",)))
+            await until(lambda: pair.near._queue)
+            pair.near.abort()
+            with pytest.raises(ConnectionLost, match="closed by this side"):
+                await pair.near.receive()
+            with pytest.raises(ConnectionLost, match=r"reset|closed"):
+                await pair.far.receive()
+
+    run(test())
+
+
 def test_a_cancelled_small_send_or_receive_breaks_nothing() -> None:
     async def test() -> None:
         async with Pair() as pair:
