@@ -22,7 +22,10 @@ from pair.wait import SLOWEST, until
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(3600)]
 
-GIVEN_UP = "accepted the suspend request and was not down"
+SUPERVISOR = "remus-supervisor.service"
+LEFT = "has hung up"
+"""Said by the supervisor: the source that had asked has given up, waited a moment longer, and ended."""
+NEXT = "reconnecting -> reseeding"
 RESUMED = "it went down for a request that was given up; resuming it"
 REVIVED = "resumed; it was left suspended"
 
@@ -63,8 +66,8 @@ def let_go_on(holder: subprocess.Popen[bytes]) -> None:
     assert holder.wait(60 * SLOWEST) == 0
 
 
-def the_agent_says(words: str, since: str) -> None:
-    until(f"alpha's agent says: {words}", lambda: logged(faults.UNIT, since, words), timeout=120, passing=NOT_YET)
+def says(unit: str, words: str, since: str) -> None:
+    until(f"alpha's {unit} says: {words}", lambda: logged(unit, since, words), timeout=120, passing=NOT_YET)
 
 
 def serves_again(client: Load) -> None:
@@ -78,24 +81,20 @@ def serves_again(client: Load) -> None:
 
 def test_its_next_session_resumes_it(client: Load, held: subprocess.Popen[bytes]) -> None:
     since = on("alpha", "date +%s").strip()
-    the_agent_says(GIVEN_UP, since)
+    says(SUPERVISOR, LEFT, since)
+    says(faults.UNIT, NEXT, since)
     let_go_on(held)
-    the_agent_says(RESUMED, since)
+    says(faults.UNIT, RESUMED, since)
     serves_again(client)
 
 
 def test_the_supervisor_resumes_it_where_its_agent_has_ended(client: Load, held: subprocess.Popen[bytes]) -> None:
     since = on("alpha", "date +%s").strip()
-    the_agent_says(GIVEN_UP, since)
+    says(SUPERVISOR, LEFT, since)
     on("alpha", f"systemctl stop {faults.UNIT}", timeout=180)
     try:
         let_go_on(held)
-        until(
-            "alpha's supervisor says that it has resumed the guest",
-            lambda: logged("remus-supervisor.service", since, REVIVED),
-            timeout=60,
-            passing=NOT_YET,
-        )
+        says(SUPERVISOR, REVIVED, since)
         (guest,) = (copy for copy in copies("alpha") if copy.name == GUEST)
         assert guest.runs
     finally:
