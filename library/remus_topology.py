@@ -58,6 +58,7 @@ options:
         agent did not answer, C(domains) the statuses of its agent, C(running) the domains of its toolstack, C(seen) whether the
         host answered, C(version) and C(xen_version) what its agent says of itself, its release where it says one, and of Xen.
         C(toolstack_error) is why its toolstack could not say which domains run; without one, what is not in C(running) does not.
+        C(autostart) is what C(xen_host_info) says of the guests that the host starts when it boots.
     type: dict
     required: true
 seealso:
@@ -236,6 +237,24 @@ def elsewhere(guest, hosts, statuses):
     return problems
 
 
+def started_at_boot(guest, hosts):
+    """A host that comes back after a failover would start a second copy of a guest that runs on the other one."""
+    problems = []
+    for host in guest["hosts"]:
+        for started in hosts.get(host, {}).get("autostart") or []:
+            if started["guest"] is None:
+                problems.append(
+                    "nobody can tell which guest {0} starts from {1} when it boots. Next: remove it there, or correct it until "
+                    "'grep name {1}' shows name = \"NAME\"".format(host, started["file"])
+                )
+            elif started["guest"] in domains_of(guest):
+                problems.append(
+                    "{} starts {} from {} when it boots, also while the guest runs on the other host. Next: remove that link, or "
+                    "move that file to another folder".format(host, started["guest"], started["file"])
+                )
+    return problems
+
+
 def mixed_versions(guest, hosts):
     """What the hosts of a guest have in different versions, as far as their agents answer."""
     reasons = []
@@ -293,6 +312,7 @@ def decide(guest, hosts):
             statuses[host] = status
     owner = find_owner(guest, hosts, statuses, problems)
     problems += elsewhere(guest, hosts, statuses)
+    problems += started_at_boot(guest, hosts)
     _dummy, copies, taken = holders(statuses)
     others = [host for host in guest["hosts"] if host != owner]
     other = others[0] if owner and len(others) == 1 else None

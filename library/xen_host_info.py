@@ -126,6 +126,12 @@ host:
           C(XENDOMAINS_RESTORE) of xendomains, each as text or null, and C(modules_load), the modules that
           /etc/modules-load.d/remus.conf names.
       type: dict
+    autostart:
+      description:
+        - Files from which xendomains starts guests when the host boots, each with its path, C(file), and the guest that it is the
+          configuration of, C(guest), which is null where the file cannot tell. Empty where xendomains is off.
+      type: list
+      elements: dict
     domains:
       description: Every domain but the control domain, each with C(name), C(id), C(memory_mib) and C(paused).
       type: list
@@ -141,6 +147,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.remus import boot_menu
 
 MENU = "/boot/grub/grub.cfg"
+NAMED = re.compile(r"""^\s*name\s*=\s*(["'])(.+?)\1""", re.MULTILINE)
 ROW = re.compile(r"^(?P<name>\S.*?)\s+(?P<id>\d+)\s+(?P<memory>\d+)\s+\d+\s+(?P<state>[-a-z]{6})\s+[\d.]+\s*$")
 
 
@@ -180,6 +187,26 @@ def settings():
         "XENDOMAINS_RESTORE": xendomains.get("XENDOMAINS_RESTORE"),
         "modules_load": [line.strip() for line in at_boot if line.strip() and not line.startswith("#")],
     }
+
+
+def autostart(settings_file="/etc/default/xendomains"):
+    """What xendomains starts when the host boots: whatever the shell's * finds in its folder."""
+    folder = assignments(read_text(settings_file)).get("XENDOMAINS_AUTO") or ""
+    try:
+        paths = [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if not name.startswith(".")]
+    except OSError:
+        return []
+    # Where nobody can be asked, it is on.
+    if not paths or run(["systemctl", "is-enabled", "xendomains.service"])[0] not in (0, 127):
+        return []
+    return [{"file": path, "guest": configured(path)} for path in paths]
+
+
+def configured(path):
+    """The guest that a configuration is of, by the last name in it, as xl reads it; or None."""
+    text = read_text(path) if os.path.isfile(path) else None  # opening a pipe would wait
+    names = NAMED.findall(text or "")
+    return names[-1][1] if names else None
 
 
 def assignments(text):
@@ -317,6 +344,7 @@ def read(params):
         "toolstack_error": None,
         "missing_packages": missing_packages(params["packages"]),
         "settings": settings(),
+        "autostart": autostart(),
         "domains": [],
     }
     facts["loaded_modules"], facts["unavailable_modules"] = kernel_modules(params["kernel_modules"])

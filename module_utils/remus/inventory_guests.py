@@ -13,6 +13,10 @@ from ansible.module_utils.remus.inventory_hosts import agent_name
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+:@=-]{0,126}")
 """As the agents accept it: it becomes part of file names."""
+GROUPED = 48
+MARKS = ("--of-", "--incoming-")
+"""Of a group and its members, as the agents accept them: copies of members are called after both."""
+GROUPED_RULE = f"a group and its members have at most {GROUPED} characters, without {' and '.join(MARKS)}"
 EXAMPLE = "see inventories/example/group_vars/all.yml"
 KEYS = ("name", "hosts", "interval_ms", "output_limit_bytes", "disks", "members")
 MEMBER_KEYS = ("name", "disks")
@@ -35,9 +39,9 @@ def guest_reasons(guests, domain, hosts):
         name = guest.get("name")
         if not name:
             reasons.append(f"entry {number} of remus_guests has no name. Next: name it as xl list shows it")
-        elif not NAME.fullmatch(str(name)):
+        elif not accepted(str(name), grouped=bool(guest.get("members"))):
             reasons.append(
-                f"entry {number} of remus_guests is named '{name}', which no agent accepts. Next: rename the guest"
+                f"entry {number} of remus_guests is named '{name}', which no agent accepts. Next: rename it; {GROUPED_RULE}"
             )
         label = str(name or f"of entry {number}")
         names.append(str(name or ""))
@@ -63,6 +67,12 @@ def guest_reasons(guests, domain, hosts):
             "Next: correct the name, or add the guest to the inventory"
         )
     return reasons
+
+
+def accepted(name, grouped):
+    """Do the agents accept this name?"""
+    fits = len(name) <= GROUPED and not any(mark in name for mark in MARKS)
+    return NAME.fullmatch(name) is not None and (fits or not grouped)
 
 
 def different_lists(guests, hosts):
@@ -142,8 +152,10 @@ def member_reasons(label, guest):
     for number, member in enumerate(members, 1):
         name = str(member.get("name") or "")
         what = f"member {name or number} of group {label}"
-        if not NAME.fullmatch(name):
-            reasons.append(f"{what} has no name that an agent accepts. Next: name it as xl list shows it")
+        if not name:
+            reasons.append(f"{what} has no name. Next: name it as xl list shows it")
+        elif not accepted(name, grouped=True):
+            reasons.append(f"{what} has a name that no agent accepts. Next: rename the guest; {GROUPED_RULE}")
         reasons += unknown_keys(member, MEMBER_KEYS, what)
         reasons += disk_reasons(name or str(number), {"disks": member.get("disks"), "hosts": guest.get("hosts")})
     return reasons

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from remus_agent.errors import ConfigError
+from remus_agent.group_config import parse
 from tests.modules.conftest import ROOT, RunModule
 
 GOOD: dict[str, Any] = {
@@ -202,6 +204,8 @@ WRONG: list[tuple[str, Change, str]] = [
     ("member", group(["app1", "db1"]), "members of guest shop is not a list of dictionaries"),
     ("one member", group([{"name": "app1"}]), "group shop has 1 members; 2 to 8 are possible"),
     ("no member's name", group([{"name": "app1"}, {}]), "member 2 of group shop has no name"),
+    ("a copy's name", group(MEMBERS, name="a--of-b"), "named 'a--of-b', which no agent accepts. Next: rename"),
+    ("long member", group([{"name": "app1"}, {"name": "d" * 49}]), "d of group shop has a name that no agent accepts"),
     ("member's key", group([{"name": "app1"}, {"name": "db1", "hosts": []}]), "member db1 of group shop has hosts"),
     ("member's disk", group([{"name": "app1"}, {"name": "db1", "disks": [{}]}]), "disk 1 of guest db1 has no vdev"),
     (
@@ -244,6 +248,25 @@ def test_all_of_them_at_once(run_module: RunModule) -> None:
             mistake(inventory)
 
     assert len(reasons(run_module, change)) == 9, reasons(run_module, change)
+
+
+def test_names_are_refused_as_the_agents_do(run_module: RunModule) -> None:
+    """Of a group and of its members; a guest by itself may have a longer one."""
+    names = ["s" * 48, "s" * 49, "a--of-b", "a--incoming-b", "a-of-b", "_a.b+c:d@e=f-g", "-a", "a b"]
+    for name in names:
+        for unit, members in ((name, ["app1", "db1"]), ("shop", [name, "db1"])):
+            try:
+                parse({unit: {"members": members}})
+                accepted = True
+            except ConfigError:
+                accepted = False
+
+            def change(inventory: dict[str, Any], unit: str = unit, members: list[str] = members) -> None:
+                entry = {"name": unit, "hosts": ["alpha", "beta"], "members": [{"name": member} for member in members]}
+                inventory["guests"].append(entry)
+
+            assert (reasons(run_module, change) == []) is accepted, (unit, members)
+    assert reasons(run_module, guest(name="s" * 49)) == []
 
 
 def test_one_machine_behind_two_ports_is_two(run_module: RunModule) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,87 @@ def test_comments_in_files_of_the_host_may_have_any_encoding(tmp_path: Path) -> 
     (tmp_path / "xendomains").write_bytes(b"# f\xfcr B\xfcro\nXENDOMAINS_SAVE=/var/lib/xen/save\n")
     read = module.assignments(module.read_text(str(tmp_path / "xendomains")))
     assert read == {"XENDOMAINS_SAVE": "/var/lib/xen/save"}
+
+
+def xendomains(folder: Path, configurations: dict[str, str]) -> str:
+    """Its settings, and what is in the folder that they name."""
+    (folder / "auto").mkdir()
+    for name, text in configurations.items():
+        (folder / "auto" / name).write_text(text)
+    (folder / "xendomains").write_text(f"# as Debian has it\nXENDOMAINS_AUTO={folder}/auto\n")
+    return str(folder / "xendomains")
+
+
+def test_what_the_host_starts_when_it_boots_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = load("xen_host_info")
+    monkeypatch.setattr(module, "run", lambda words: (0, "enabled\n"))
+    settings = xendomains(
+        tmp_path,
+        {
+            "10-copy": '# name = \'no\'\nmemory = 128\n name="web1" # the shop\'s "front"\n',
+            "20-twice": "name = 'old'\nname = 'web2'\n",
+            "40-nameless": "type = 'pvh'\n",
+            ".hidden": "name = 'web4'\n",
+        },
+    )
+    (tmp_path / "web3.cfg").write_bytes(b"# f\xfcr B\xfcro\nname = 'web3'\n")
+    (tmp_path / "auto" / "30-link").symlink_to(tmp_path / "web3.cfg")
+    (tmp_path / "auto" / "50-nowhere").symlink_to(tmp_path / "gone.cfg")
+    (tmp_path / "auto" / "60-folder").mkdir()
+    os.mkfifo(tmp_path / "auto" / "70-pipe")
+    assert module.autostart(settings) == [
+        {"file": f"{tmp_path}/auto/{name}", "guest": guest}
+        for name, guest in (
+            ("10-copy", "web1"),
+            ("20-twice", "web2"),
+            ("30-link", "web3"),
+            ("40-nameless", None),
+            ("50-nowhere", None),
+            ("60-folder", None),
+            ("70-pipe", None),
+        )
+    ]
+
+
+def test_a_host_without_xendomains_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = load("xen_host_info")
+    settings = xendomains(tmp_path, {"web1.cfg": "name = 'web1'\n"})
+    for code, text, starts in ((0, "enabled", True), (127, "no systemctl", True), (1, "disabled", False)):
+        monkeypatch.setattr(module, "run", lambda words, said=(code, text): said)
+        assert bool(module.autostart(settings)) is starts, text
+    monkeypatch.setattr(module, "run", lambda words: (0, "enabled"))
+    for text in ("XENDOMAINS_AUTO=\n", "", f"XENDOMAINS_AUTO={tmp_path}/none\n", f"XENDOMAINS_AUTO={settings}\n"):
+        (tmp_path / "xendomains").write_text(text)
+        assert module.autostart(settings) == [], text
+    assert module.autostart(str(tmp_path / "none")) == []
+
+
+def test_topology_names_a_guest_that_a_host_would_start_by_itself(run_module: RunModule) -> None:
+    """Of its two hosts alone, and also where it runs now: after a failover that is the other one."""
+    starts = [
+        {"file": "/etc/xen/auto/web1.cfg", "guest": "web1"},
+        {"file": "/etc/xen/auto/mail", "guest": "mail"},
+        {"file": "/etc/xen/auto/odd", "guest": None},
+        {"file": "/etc/xen/auto/db", "guest": "db1"},
+    ]
+    hosts = {
+        "alpha": host(running=[*RUNS, APP, DB], agent_name="alpha", autostart=starts),
+        "beta": host(agent_name="beta", autostart=starts[:1]),
+        "gamma": host(agent_name="gamma", autostart=starts),
+    }
+    guests = [{"name": "web1", "hosts": ["alpha", "beta"]}, SHOP, {"name": "mail", "hosts": ["beta", "alpha"]}]
+    web, shop, _ = run_module("remus_topology", guests=guests, hosts=hosts)["guests"]
+    assert (web["owner"], shop["owner"]) == ("alpha", "alpha")
+    remedy = "Next: remove that link, or move that file to another folder"
+    odd = "nobody can tell which guest alpha starts from /etc/xen/auto/odd when it boots. Next: "
+    assert [problem.split(", also")[0] for problem in web["problems"] if remedy in problem] == [
+        f"{name} starts web1 from /etc/xen/auto/web1.cfg when it boots" for name in ("alpha", "beta")
+    ]
+    assert [problem.split(", also")[0] for problem in shop["problems"] if remedy in problem] == [
+        "alpha starts db1 from /etc/xen/auto/db when it boots"
+    ]
+    assert sum(problem.startswith(odd) for problem in web["problems"]) == 1
+    assert (len(web["problems"]), len(shop["problems"])) == (3, 2)
 
 
 def test_topology_names_a_host_that_is_not_in_its_group(run_module: RunModule) -> None:

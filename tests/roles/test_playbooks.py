@@ -217,6 +217,28 @@ def test_a_host_that_cannot_say_what_it_runs_is_not_dead(tmp_path: Path) -> None
         assert ("nobody knows whether web1 runs on alpha" in told) is not proven
 
 
+def test_a_guest_that_a_host_starts_when_it_boots_is_named(tmp_path: Path) -> None:
+    """What the toolstack's host says of it reaches the decision."""
+    starts = [{"file": "/etc/xen/auto/web1.cfg", "guest": "web1"}]
+    runs = {"domains": [{"name": "web1", "id": 3, "paused": False}], "toolstack_error": None}
+    hosts = {
+        name: {
+            "remus_said_agent": {"agent": {}},
+            "remus_said_host": {"host": runs if name == "alpha" else {"autostart": starts}},
+        }
+        for name in ("alpha", "beta")
+    }
+    tasks = [
+        {"include_tasks": str(ROOT / "playbooks/tasks/decide.yml")},
+        {"debug": {"msg": "{{ remus_topology_guests[0].problems }}"}},
+    ]
+    variables = {"remus_guests": [{"name": "web1", "hosts": ["alpha", "beta"]}]}
+    play = {"hosts": "localhost", "tasks": tasks}
+    code, text = run_plays(tmp_path, {"children": {"remus_hosts": {"hosts": hosts}}}, [play], variables=variables)
+    assert code == 0, text
+    assert "beta starts web1 from /etc/xen/auto/web1.cfg when it boots" in " ".join(text.split())
+
+
 def test_a_command_that_asks_for_a_proof_is_not_shown(tmp_path: Path) -> None:
     """It may have the password of a management board in it; what it prints is told."""
     command = "echo cannot ask >&2; exit 1 # -P hush"

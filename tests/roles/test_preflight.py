@@ -62,7 +62,12 @@ def test_hosts_are_refused_with_what_every_role_has_against_them(tmp_path: Path)
         name: {"remus_replication_address": f"203.0.113.{number}"} for number, name in enumerate(("a", "b", "c"), 1)
     }
     hosts["a"] |= {"remus_agent_watchdog_seconds": 180}
-    hosts["b"] |= {"remus_agent_fencing": {"z": {"agent": "fence_x", "ip": "192.0.2.9"}}}
+    hosts["b"] |= {
+        "remus_agent_fencing": {"z": {"agent": "fence_x", "ip": "192.0.2.9"}},
+        "remus_agent_witness": True,
+        "remus_agent_second_address": "198.51.100.2",
+        "remus_agent_second_paths": {"a": "198.51.100.1:7790"},
+    }
     hosts["c"] |= {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
     disks = [{"vdev": "xvda", "device": "/dev/none/web1"}]
     text = preflight(tmp_path, hosts, {}, [{"name": "web1", "hosts": ["a", "b"], "disks": disks}])
@@ -73,6 +78,7 @@ def test_hosts_are_refused_with_what_every_role_has_against_them(tmp_path: Path)
         assert f"The disks of {host} cannot be protected" in said
         assert f"The replication network of {host} is not usable" in said
     assert "without a witness it would never be armed" in said
+    assert "it needs a second path to c" in said
     assert "remus_agent_fencing names z" in said
     assert "remus_agent_fencing has no key ip" in said
     assert "c does not answer" in said
