@@ -108,7 +108,8 @@ def switchover(client: Client, options: argparse.Namespace, progress: ProgressLi
         trial = client.call("switchover", params | {"dry_run": True}, timeout=MARGIN)
         confirm(
             f"{options.domain} is moved to {trial.get('to')} and is gone from this host then; its clients notice a pause."
-            " It is not protected there before somebody says so."
+            " With a witness it is protected there by itself, unless [automatic] there says otherwise; without one not before"
+            " somebody says so."
         )
         # What was confirmed is what may be moved, nothing newer.
         if trial.get("generation") is not None:

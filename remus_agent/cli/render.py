@@ -222,7 +222,8 @@ def switchover(answer: Mapping[str, Any], *, trial: bool) -> str:
         return f"{domain} could be moved to {peer} now."
     return (
         f"{domain} runs on {peer}, and is gone from this host.\n"
-        f"next: protect it there (remusctl protect {domain} --peer ...), or run the playbook switchover, which does both"
+        f"next: without a witness protect it there (remusctl protect {domain} --peer ...), or run the playbook switchover,"
+        " which does both;\n  with a witness it is protected there by itself, unless [automatic] there says otherwise"
     )
 
 

@@ -55,6 +55,8 @@ def test_the_release_has_what_the_role_runs() -> None:
     assert {"xendomains.service", "remus-agent.service"} <= set(unit["Unit"]["Before"].split())
     agent = (ROOT / "remus_agent/units/remus-agent.service").read_text()
     assert agent.count("remus-disks.service") == 2
+    links = yaml.safe_load((ROOT / "roles/remus_agent/vars/main.yml").read_text())["__remus_agent_links"]
+    assert links["/usr/local/sbin/remus-disks"] == "remus-disks", "as messages have it"
 
 
 def test_disks_come_before_the_agent_starts() -> None:

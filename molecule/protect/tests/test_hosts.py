@@ -55,11 +55,11 @@ def test_there_are_nbd_devices_for_every_disk(host):
 def test_the_list_of_disks_is_closed_to_others_and_accepted(host):
     file = host.file("/etc/remus/disks.toml")
     assert (file.user, file.group, file.mode) == ("root", "root", 0o640)
-    assert host.run("/opt/remus/current/bin/remus-disks check").rc == 0
+    assert host.run("remus-disks check").rc == 0
 
 
 def test_the_mapper_device_leads_where_it_should(host):
-    said = json.loads(host.check_output("/opt/remus/current/bin/remus-disks status --json"))
+    said = json.loads(host.check_output("remus-disks status --json"))
     (disk,) = said["disks"]
     assert (disk["name"], disk["right"]) == (DISK, True), disk
     assert disk["mapped"] == disk["size"] > 0, disk
@@ -87,4 +87,5 @@ def test_the_agent_has_read_its_configuration(host):
 def test_the_releases_links_lead_to_one_that_is_whole(host):
     assert host.file("/opt/remus/current").is_symlink
     assert host.file("/opt/remus/current/.complete").exists
-    assert host.file("/usr/local/sbin/remusctl").linked_to.endswith("/bin/remusctl")
+    for command in ("remusctl", "remus-disks"):
+        assert host.file(f"/usr/local/sbin/{command}").linked_to.endswith(f"/bin/{command}")

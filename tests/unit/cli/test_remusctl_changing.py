@@ -232,7 +232,9 @@ def test_switchover_asks_for_what_it_is_told(agent: FakeAgent, capsys: pytest.Ca
     assert cli.main(["switchover", "redis1", "--timeout", "20", "--dry-run"]) == 0
     assert "could be moved to beta" in capsys.readouterr().out
     assert cli.main(["switchover", "redis1", "--expected-generation", "3", "--yes"]) == 0
-    assert "runs on beta" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "runs on beta" in shown
+    assert "with a witness it is protected there by itself" in shown
     assert [request.params for request in agent.requests] == [
         {"domain": "redis1", "timeout": 20.0, "dry_run": True},
         {"domain": "redis1", "timeout": 60.0, "dry_run": False, "expected_generation": 3},

@@ -74,7 +74,9 @@ def test_a_trial_asks_nobody_and_changes_nothing(
     assert all(request.method == "status" or request.params.get("dry_run") is True for request in agent.requests)
 
 
-def test_what_is_moved_is_what_was_confirmed(agent: FakeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_moved_is_what_was_confirmed(
+    agent: FakeAgent, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     agent.answers = gives(domain="redis1", to="beta", generation=7)
     monkeypatch.setattr(sys, "stdin", TerminalText("y\n"))
     assert cli.main(["switchover", "redis1"]) == 0
@@ -82,6 +84,9 @@ def test_what_is_moved_is_what_was_confirmed(agent: FakeAgent, monkeypatch: pyte
         (True, None),
         (False, 7),
     ]
+    asked = capsys.readouterr().err
+    assert "With a witness it is protected there by itself" in asked
+    assert "without one not before somebody says so" in asked
 
 
 @pytest.mark.parametrize(
