@@ -108,6 +108,7 @@ async def test_who_asks_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> No
         writer.write(b"GET /fine HT")
         assert await ended(reader)
         writer.close()
+        monkeypatch.undo()  # a busy machine may need longer to ask in earnest
         assert await ask(server, "/fine") == (200, b"fine\n")
 
 
