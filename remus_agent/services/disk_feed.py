@@ -134,10 +134,12 @@ class DiskFeed:
         self._staged_memory = 0
 
     async def stop(self, error: RemusError) -> None:
-        """The session is over: tell the primary why, and wait until nothing is done to the replica any more."""
+        """The session is over: tell the primary why, if it is there, and wait until nothing is done to the replica any more."""
         if self._stopped is None:
             self._stopped = error
-        if self._connection is not None:
+        if self._connection is not None and isinstance(error, PeerError):
+            self._connection.abort()  # to close it waits for the primary
+        elif self._connection is not None:
             await self._refuse(error)
             await self._connection.close()
         await self.done.wait()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from remus_agent.adapters.sim.hypervisor import SimTarget
+from remus_agent.adapters.sim.net import SimConnection
 from remus_agent.errors import AuthorityError, DiskError, DomainNotFound, HypervisorError
 from remus_agent.machines.backup import State
 from remus_agent.protocol.replication.frames import Frame, FrameType
@@ -30,6 +31,24 @@ def test_an_apply_that_failed_is_made_up_for_before_activation() -> None:
         await asyncio.sleep(40)
         await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
         assert same(pair)
+
+    run(story())
+
+
+def test_a_failover_does_not_wait_for_a_dead_host_to_take_the_ends_of_its_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def lingers(_: SimConnection) -> None:
+        await asyncio.sleep(3600)
+
+    async def story() -> None:
+        pair = await protected()
+        await later(pair)
+        pair.network.cut()
+        monkeypatch.setattr(SimConnection, "close", lingers)
+        began = asyncio.get_running_loop().time()
+        await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
+        assert asyncio.get_running_loop().time() - began < 3600
 
     run(story())
 
