@@ -162,8 +162,8 @@ from ansible.module_utils.remus.client import ControlClient
 from ansible.module_utils.remus.diff import Comparison
 from ansible.module_utils.remus.errors import AgentRefused, RemusClientError
 
-SETTINGS = (("interval_ms", "an interval", "ms"), ("output_limit_bytes", "a limit of held output", "bytes"))
 # What a protection keeps from its beginning on: option, what it is called, unit.
+SETTINGS = (("interval_ms", "an interval", "ms"), ("output_limit_bytes", "a limit of held output", "bytes"))
 
 
 def refuse(message, code, domain, hint, left=None):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MAX_SECONDS: Final = 86400.0
 MIN_OUTPUT_BYTES: Final = 65536
+MAX_OUTPUT_BYTES: Final = 2**31 - 1
 MAX_INTERVAL_MS: Final = 60_000
 RESTART_SECONDS: Final = 60 + 30 + 1
 """Within which systemd has killed an agent that hangs and starts it again: WatchdogSec, TimeoutStopSec (so long it waits after
@@ -39,8 +40,11 @@ def check(config: Config) -> None:
             f" ({config.timeouts.heartbeat})",
             hint="otherwise one late heartbeat ends a connection",
         )
-    if config.output.limit_bytes < MIN_OUTPUT_BYTES:
-        raise ConfigError(f"output.limit_bytes is {config.output.limit_bytes}; it must be at least {MIN_OUTPUT_BYTES}")
+    if not MIN_OUTPUT_BYTES <= config.output.limit_bytes <= MAX_OUTPUT_BYTES:
+        raise ConfigError(
+            f"output.limit_bytes is {config.output.limit_bytes}; it must be at least {MIN_OUTPUT_BYTES}"
+            f" and at most {MAX_OUTPUT_BYTES}"
+        )
     if not 0 <= config.pacing.interval_ms <= MAX_INTERVAL_MS:
         raise ConfigError(f"pacing.interval_ms is {config.pacing.interval_ms}; it must be from 0 to {MAX_INTERVAL_MS}")
     _check_addresses(config.host.name, config.replication)

@@ -149,6 +149,7 @@ def test_a_witness_without_second_paths_never_fails_over_by_itself() -> None:
         (MINIMAL + "[timeouts]\nack = 86401\n", "timeouts.ack"),
         (MINIMAL + "[timeouts]\nheartbeat = 20\n", "timeouts.silence .* must be at least twice"),
         (MINIMAL + "[output]\nlimit_bytes = 1\n", "output.limit_bytes is 1; it must be at least 65536"),
+        (MINIMAL + "[output]\nlimit_bytes = 2147483648\n", "limit_bytes is 2147483648; .* at most 2147483647"),
         (MINIMAL + "[pacing]\ninterval_ms = -1\n", "pacing.interval_ms is -1"),
         (MINIMAL + "[pacing]\ninterval_ms = 1.5\n", "pacing.interval_ms: expected a whole number"),
         (MINIMAL + '[paths]\nstate = "lib"\n', "paths.state must be an absolute path"),
