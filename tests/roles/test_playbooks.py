@@ -175,7 +175,7 @@ def test_what_is_no_proof(tmp_path: Path) -> None:
     tasks = []
     for name in said:
         guest = {"owner": None, "holder": "beta", "hosts": [name, "beta"], "status": {"beta": {"peer": name}}}
-        guest |= {"verdict": "", "problems": []}
+        guest |= {"verdict": "", "problems": [], "unsure": {}}
         prove = {"include_tasks": str(ROOT / "playbooks/tasks/prove_dead.yml"), "vars": {"remus_failover_guest": guest}}
         tell = {"debug": {"msg": f"{name}: {{{{ ansible_failed_result.msg }}}} end of {name}"}}
         tasks.append({"block": [prove], "rescue": [tell]})
@@ -243,7 +243,7 @@ def test_a_command_that_asks_for_a_proof_is_not_shown(tmp_path: Path) -> None:
     """It may have the password of a management board in it; what it prints is told."""
     command = "echo cannot ask >&2; exit 1 # -P hush"
     answers = {"remus_fence_status_command": command, "remus_said_agent": {"agent": {}}}
-    guest = {"owner": None, "holder": "beta", "hosts": ["alpha", "beta"], "verdict": "", "problems": []}
+    guest = {"owner": None, "holder": "beta", "hosts": ["alpha", "beta"], "verdict": "", "problems": [], "unsure": {}}
     tasks = [
         {"include_tasks": str(ROOT / "playbooks/tasks/preflight_proof.yml")},
         {
