@@ -32,6 +32,7 @@ def test_protect_twice_then_unprotect(pair: Pair) -> None:
     text = pair.play("protect")
     assert pair.mutating == [("alpha", "protect")]
     assert "web1: protected, alpha -> beta" in text
+    assert text.count("TASK [inventory | Look at what it says]") == 1, "not once more for the verdict"
     assert "changed=0" in pair.play("protect").split("PLAY RECAP")[1].splitlines()[3]
     assert pair.mutating == [("alpha", "protect")]
     assert [record["play"] for record in pair.results()][-1] == "protect"
@@ -421,6 +422,7 @@ def test_status_reports_a_dead_host(pair: Pair) -> None:
     orphan(pair)
     text = pair.play("status")
     assert "web1: owner unknown, beta holds a copy (orphaned, committed epoch 8) of alpha" in text
+    assert "TASK [inventory | Look at what it says]" in text
     assert "alpha does not answer" in text
     assert pair.mutating == []
 
