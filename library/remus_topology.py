@@ -54,11 +54,9 @@ options:
         elements: dict
   hosts:
     description:
-      - What each host said, by its name in the inventory. C(agent_name) is its name among the agents, C(error) why it or its
-        agent did not answer, C(domains) the statuses of its agent, C(running) the domains of its toolstack, C(seen) whether the
-        host answered, C(version) and C(xen_version) what its agent says of itself, its release where it says one, and of Xen.
-        C(toolstack_error) is why its toolstack could not say which domains run; without one, what is not in C(running) does not.
-        C(autostart) is what C(xen_host_info) says of the guests that the host starts when it boots.
+      - What each host said, by its name in the inventory. C(agent_name) is its name among the agents, C(agent) the result of
+        C(remus_protection_info) there and C(toolstack) that of C(xen_host_info) with its domains, as they are, also of a failure.
+        Without one of them that one was not asked.
     type: dict
     required: true
 seealso:
@@ -73,8 +71,8 @@ EXAMPLES = r"""
       - name: web1
         hosts: [alpha, beta]
     hosts:
-      alpha: {seen: true, agent_name: alpha, domains: [], running: [{name: web1, id: 3, paused: false}]}
-      beta: {seen: true, agent_name: beta, domains: [], running: []}
+      alpha: {agent_name: alpha, agent: "{{ alpha_agent }}", toolstack: "{{ alpha_xen }}"}
+      beta: {agent_name: beta, agent: "{{ beta_agent }}", toolstack: "{{ beta_xen }}"}
   delegate_to: localhost
   register: topology
 """
@@ -113,6 +111,9 @@ guests:
     status:
       description: Status by host.
       type: dict
+    unsure:
+      description: Hosts that answer and cannot say which domains they run, each with the reason.
+      type: dict
     problems:
       description: What stands against protecting it, each with the next step.
       type: list
@@ -130,9 +131,28 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.remus.arguments import PRIMARY_STATES
 
 
+def heard(host, said):
+    """What the answers of a host mean."""
+    agent, toolstack = said.get("agent") or {}, said.get("toolstack") or {}
+    of_agent, of_xen = agent.get("agent") or {}, toolstack.get("host") or {}
+    not_asked = "it was not asked"
+    return {
+        "agent_name": said.get("agent_name") or host,
+        "seen": "agent" in agent or "host" in toolstack,
+        "error": None if "agent" in agent else agent.get("msg") or not_asked,
+        "version": of_agent.get("release") or of_agent.get("version"),
+        "xen_version": of_agent.get("xen_version"),
+        "domains": agent.get("domains") or [],
+        "running": of_xen.get("domains") or [],
+        "autostart": of_xen.get("autostart") or [],
+        # Without one, what is not in `running` does not run.
+        "toolstack_error": of_xen.get("toolstack_error") if "host" in toolstack else toolstack.get("msg") or not_asked,
+    }
+
+
 def status_of(host, name):
     """The status that a host's agent gave for a guest, or None."""
-    for status in host.get("domains") or []:
+    for status in host["domains"]:
         if status.get("domain") == name:
             return status
     return None
@@ -168,13 +188,13 @@ def apart(guest, running):
     )
 
 
-def find_owner(guest, hosts, statuses, problems):
+def find_owner(guest, hosts, statuses, unsure, problems):
     """The one host where the guest runs, or None with the reason added to problems."""
     name = guest["name"]
     primaries, copies, taken = holders(statuses)
     running = {}
     for host in guest["hosts"]:
-        there = {domain.get("name") for domain in hosts.get(host, {}).get("running") or []}.intersection(
+        there = {domain.get("name") for domain in hosts.get(host, {}).get("running", [])}.intersection(
             domains_of(guest)
         )
         if there and host not in copies:
@@ -197,14 +217,13 @@ def find_owner(guest, hosts, statuses, problems):
         return None
     if claims:
         return claims[0]
-    others = [host for host in guest["hosts"] if host not in copies and hosts.get(host, {}).get("seen")]
-    unsure = [host for host in others if hosts[host].get("toolstack_error")]
-    for host in unsure:
+    unknown = [host for host in unsure if host not in copies]
+    for host in unknown:
         problems.append(
-            "nobody knows whether {} runs on {}, whose toolstack says: {}. Next: have 'xl list' work there, and do not start "
-            "the guest elsewhere before".format(name, host, hosts[host]["toolstack_error"])
+            f"nobody knows whether {name} runs on {host}, whose toolstack says: {unsure[host]}. Next: have 'xl list' work "
+            "there, and do not start the guest elsewhere before"
         )
-    if unsure:
+    if unknown:
         return None
     if all(hosts.get(host, {}).get("seen") for host in guest["hosts"]):
         problems.append(
@@ -299,18 +318,20 @@ def verdict(entry, statuses):
 
 def decide(guest, hosts):
     """The entry of one guest."""
-    statuses, problems = {}, []
+    statuses, unsure, problems = {}, {}, []
     for host in guest["hosts"]:
         facts = hosts.get(host)
         if facts is None:
             problems.append(f"{host} is not in the inventory's group of hosts. Next: add it")
             continue
-        if facts.get("error"):
+        if facts["error"]:
             problems.append("{} does not answer: {}".format(host, facts["error"]))
+        if facts["seen"] and facts["toolstack_error"]:
+            unsure[host] = facts["toolstack_error"]
         status = status_of(facts, guest["name"])
         if status is not None:
             statuses[host] = status
-    owner = find_owner(guest, hosts, statuses, problems)
+    owner = find_owner(guest, hosts, statuses, unsure, problems)
     problems += elsewhere(guest, hosts, statuses)
     problems += started_at_boot(guest, hosts)
     _dummy, copies, taken = holders(statuses)
@@ -327,6 +348,7 @@ def decide(guest, hosts):
         replicating=state in PRIMARY_STATES,
         taken_over=owner is not None and owner in taken,
         status=statuses,
+        unsure=unsure,
         problems=problems,
         mixed=mixed_versions(guest, hosts),
     )
@@ -355,7 +377,8 @@ def main():
         },
         supports_check_mode=True,
     )
-    guests = [decide(guest, module.params["hosts"]) for guest in module.params["guests"]]
+    hosts = {name: heard(name, said) for name, said in module.params["hosts"].items()}
+    guests = [decide(guest, hosts) for guest in module.params["guests"]]
     module.exit_json(changed=False, guests=guests)
 
 

@@ -86,7 +86,8 @@ def sync_folder(path):
 def install(params, folder):
     """Unpack into a folder beside, try it, then rename; so a folder with the release's name is always complete."""
     beside = Path(params["prefix"], ".{}.unpacking".format(params["release"]))
-    for leftover in (beside, folder):
+    # Also of other releases, left by runs that were killed.
+    for leftover in (*Path(params["prefix"]).glob(".*.unpacking"), folder):
         shutil.rmtree(leftover, ignore_errors=True)
     seconds = {}
     try:

@@ -64,12 +64,30 @@ def test_info_waits_no_longer_than_told(run_module: RunModule, tmp_path: Any) ->
 RUNS = [{"name": "web1", "id": 3, "paused": False}]
 
 
-def host(domains: list[Any] | None = None, running: list[Any] | None = None, **more: Any) -> dict[str, Any]:
-    """What a host said."""
-    return {"seen": True, "agent_name": "", "error": "", "domains": domains or [], "running": running or [], **more}
+def host(
+    domains: list[Any] | None = None,
+    running: list[Any] | None = None,
+    toolstack_error: str | None = None,
+    agent_name: str = "",
+    autostart: list[Any] | None = None,
+    **agent: Any,
+) -> dict[str, Any]:
+    """What a host said. agent: what its agent said of itself."""
+    return {
+        "agent_name": agent_name,
+        "agent": {"agent": agent, "domains": domains or []},
+        "toolstack": {
+            "host": {"domains": running or [], "toolstack_error": toolstack_error, "autostart": autostart or []}
+        },
+    }
 
 
-GONE = host(seen=False, error="no route to host")
+def silent(agent_name: str = "", **toolstack: Any) -> dict[str, Any]:
+    """A host whose agent does not answer, as Ansible tells it."""
+    return {"agent_name": agent_name, "agent": {"msg": "no route to host"}, "toolstack": toolstack}
+
+
+GONE = silent(skipped=True)
 AS_COPY = status("backup", "receiving", "alpha")
 TAKEN = status("backup", "active", "alpha")
 
@@ -100,6 +118,10 @@ TAKEN = status("backup", "active", "alpha")
         (host(toolstack_error="no xenstore"), host(), {"owner": None, "holder": None}, "nobody knows whether web1 runs on alpha"),
         (host(toolstack_error="no xenstore"), host(running=RUNS), {"owner": "beta", "other": "alpha"}, ""),
         (host([status()], toolstack_error="no xenstore"), host([AS_COPY]), {"owner": "alpha", "holder": "beta"}, ""),
+        (host() | {"toolstack": {"msg": "no xl"}}, host([AS_COPY]), {"owner": None, "unsure": {"alpha": "no xl"}}, "says: no xl"),
+        (host() | {"toolstack": {}}, host([AS_COPY]), {"owner": None, "unsure": {"alpha": "it was not asked"}}, "not asked"),
+        (silent(host={"domains": RUNS}), host(), {"owner": "alpha", "unsure": {}}, "alpha does not answer: no route"),
+        ({}, host([AS_COPY]), {"owner": None, "holder": "beta", "unsure": {}}, "alpha does not answer: it was not asked"),
         (GONE, GONE, {"owner": None, "holder": None}, "no route"),
     ],
 )  # fmt: skip
@@ -181,13 +203,15 @@ def test_topology_names_mixed_versions(run_module: RunModule) -> None:
     hosts = {
         "alpha": host(running=RUNS, version="0.1.0", xen_version="4.20"),
         "beta": host(version="0.2.0", xen_version="4.17"),
-        "gamma": host(version="", error="no route to host"),
+        "gamma": GONE,
+        "delta": host(version="0.2.0", release="0.1.0"),
     }
     guests = [{"name": "web1", "hosts": ["alpha", "beta"]}, {"name": "web2", "hosts": ["alpha", "gamma"]}]
-    mixed, unknown = run_module("remus_topology", guests=guests, hosts=hosts)["guests"]
+    guests.append({"name": "web3", "hosts": ["alpha", "delta"]})
+    mixed, unknown, released = run_module("remus_topology", guests=guests, hosts=hosts)["guests"]
     assert "different versions of agent: alpha has 0.1.0, beta has 0.2.0. Next: " in mixed["mixed"][0]
     assert "different versions of Xen: alpha has 4.20, beta has 4.17. Next: " in mixed["mixed"][1]
-    assert (len(mixed["mixed"]), unknown["mixed"]) == (2, [])
+    assert (len(mixed["mixed"]), unknown["mixed"], released["mixed"]) == (2, [], [])
 
 
 XL_LIST = """\

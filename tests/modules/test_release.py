@@ -88,6 +88,16 @@ def test_install_switch_and_run(run_module: RunModule, options: dict[str, Any], 
     assert run_module("remus_release", release="1-a", **options)["changed"] is False
 
 
+def test_what_a_run_that_was_killed_has_unpacked_is_removed_with_the_next_release(
+    run_module: RunModule, options: dict[str, Any], tmp_path: Path
+) -> None:
+    for release in ("1-a", "1-b"):
+        Path(options["prefix"], f".{release}.unpacking/bin").mkdir(parents=True)
+    tar = archive(tmp_path / "b.tar", "1-b")
+    assert run_module("remus_release", release="1-b", archive=str(tar), **options)["changed"]
+    assert list(Path(options["prefix"]).glob(".*")) == []
+
+
 def test_a_release_is_on_disk_before_it_counts_as_whole(
     run_module: RunModule, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -189,6 +189,38 @@ def test_nobody_but_root_reads_a_secret_at_any_moment(tmp_path: Path, monkeypatc
     assert "changed=0" in text
 
 
+@pytest.mark.playbooks
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("complete", [True, False])
+def test_the_archive_of_a_run_that_was_killed_is_removed_by_the_next(tmp_path: Path, complete: bool) -> None:
+    """But for the one that this run unpacks, which need not be copied again."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    for name in ("remus-1-a.tar", "remus-1-b.tar", "others.tar"):
+        (cache / name).touch()
+    tasks = yaml.safe_load((ROLE / "tasks/install.yml").read_text().replace("/var/cache", str(cache)))
+    names = [task["name"] for task in tasks]
+    first, last = (
+        names.index(f"install | {step}") for step in ("Look for archives that runs have left", "Copy the archive")
+    )
+    variables = yaml.safe_load((ROLE / "vars/main.yml").read_text())
+    name = "__remus_agent_delivered"
+    known = {
+        name: variables[name].replace("/var/cache", str(cache)),
+        "__remus_agent_release": "1-b",
+        "__remus_agent_before": {"complete": complete},
+    }
+    play = {"vars": known, "tasks": tasks[first:last]}
+    code, text = run_play(tmp_path, {"hosts": {"alpha": {}}}, play, "--check", "--diff")
+    assert (code, "changed=1" in text) == (0, True), text
+    assert len(list(cache.iterdir())) == 3
+    code, text = run_play(tmp_path, {"hosts": {"alpha": {}}}, play)
+    assert (code, "changed=1" in text) == (0, True), text
+    assert sorted(path.name for path in cache.iterdir()) == ["others.tar", *([] if complete else ["remus-1-b.tar"])]
+    code, text = run_play(tmp_path, {"hosts": {"alpha": {}}}, play)
+    assert (code, "changed=0" in text) == (0, True), text
+
+
 def test_a_release_is_named_after_its_sources(tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     build_wheelhouse.copy_sources(ROOT, copy)

@@ -45,6 +45,7 @@ def test_made_installed_and_left_alone(tmp_path: Path) -> None:
     assert play(tmp_path).count("changed=0") == 2
     before = alpha.certificate.read_bytes()
     assert play(tmp_path, "-e", "remus_pki_enabled=false").count("changed=0") == 2
+    assert (own(tmp_path, "alpha"), alpha.certificate.read_bytes()) == (alpha, before), "agents may have them in use"
     play(tmp_path, "-e", "remus_pki_rotation=prepare")
     play(tmp_path, "-e", "remus_pki_rotation=switch")
     assert own(tmp_path, "alpha").certificate.read_bytes() != before

@@ -32,6 +32,7 @@ def test_protect_twice_then_unprotect(pair: Pair) -> None:
     text = pair.play("protect")
     assert pair.mutating == [("alpha", "protect")]
     assert "web1: protected, alpha -> beta" in text
+    assert text.count("TASK [inventory | Look at what it says]") == 1, "not once more for the verdict"
     assert "changed=0" in pair.play("protect").split("PLAY RECAP")[1].splitlines()[3]
     assert pair.mutating == [("alpha", "protect")]
     assert [record["play"] for record in pair.results()][-1] == "protect"
@@ -175,7 +176,7 @@ def test_what_is_no_proof(tmp_path: Path) -> None:
     tasks = []
     for name in said:
         guest = {"owner": None, "holder": "beta", "hosts": [name, "beta"], "status": {"beta": {"peer": name}}}
-        guest |= {"verdict": "", "problems": []}
+        guest |= {"verdict": "", "problems": [], "unsure": {}}
         prove = {"include_tasks": str(ROOT / "playbooks/tasks/prove_dead.yml"), "vars": {"remus_failover_guest": guest}}
         tell = {"debug": {"msg": f"{name}: {{{{ ansible_failed_result.msg }}}} end of {name}"}}
         tasks.append({"block": [prove], "rescue": [tell]})
@@ -243,7 +244,7 @@ def test_a_command_that_asks_for_a_proof_is_not_shown(tmp_path: Path) -> None:
     """It may have the password of a management board in it; what it prints is told."""
     command = "echo cannot ask >&2; exit 1 # -P hush"
     answers = {"remus_fence_status_command": command, "remus_said_agent": {"agent": {}}}
-    guest = {"owner": None, "holder": "beta", "hosts": ["alpha", "beta"], "verdict": "", "problems": []}
+    guest = {"owner": None, "holder": "beta", "hosts": ["alpha", "beta"], "verdict": "", "problems": [], "unsure": {}}
     tasks = [
         {"include_tasks": str(ROOT / "playbooks/tasks/preflight_proof.yml")},
         {
@@ -421,6 +422,7 @@ def test_status_reports_a_dead_host(pair: Pair) -> None:
     orphan(pair)
     text = pair.play("status")
     assert "web1: owner unknown, beta holds a copy (orphaned, committed epoch 8) of alpha" in text
+    assert "TASK [inventory | Look at what it says]" in text
     assert "alpha does not answer" in text
     assert pair.mutating == []
 

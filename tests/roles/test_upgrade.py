@@ -26,6 +26,7 @@ ROLE_VARIABLES = {
     "__remus_agent_configuration": "{{ stand_in }}/etc/agent.toml",
     "__remus_agent_unit_dir": "{{ stand_in }}/units",
     "__remus_agent_completions": "{{ stand_in }}/completions",
+    "__remus_agent_delivered": "{{ stand_in }}/remus-{{ __remus_agent_release }}.tar",
     "__remus_agent_folders": ["{{ stand_in }}/etc"],
     "__remus_agent_links": {},
     "remus_upgrade_pause": 1,
