@@ -8,15 +8,13 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Final
 
 from remus_agent.errors import ConfigError
+from remus_agent.protocol.limits import MAX_INTERVAL_MS, MAX_OUTPUT_BYTES, MIN_OUTPUT_BYTES
 
 if TYPE_CHECKING:
     from remus_agent.addresses import Address
     from remus_agent.config import Config, Replication, Witness
 
 MAX_SECONDS: Final = 86400.0
-MIN_OUTPUT_BYTES: Final = 65536
-MAX_OUTPUT_BYTES: Final = 2**31 - 1
-MAX_INTERVAL_MS: Final = 60_000
 RESTART_SECONDS: Final = 60 + 30 + 1
 """Within which systemd has killed an agent that hangs and starts it again: WatchdogSec, TimeoutStopSec (so long it waits after
 SIGABRT) and RestartSec of its unit."""

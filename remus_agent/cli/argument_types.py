@@ -7,7 +7,7 @@ import re
 from typing import Final
 from uuid import UUID
 
-MAX_INTERVAL_MS: Final = 60_000
+from remus_agent.protocol.limits import MAX_INTERVAL_MS
 
 
 def guest_uuid(value: str) -> str:

@@ -140,7 +140,7 @@ def test_check_mode_shows_what_the_boot_loader_would_be_told(tmp_path: Path) -> 
 def test_check_mode_shows_the_toolstacks_settings_before_its_package_is_there(tmp_path: Path) -> None:
     said, text = said_by(tmp_path, {"here": host(BARE)}, "configure", "--check", "--diff")
     assert said["here"] == ""
-    for line in ('+autoballoon="off"', '+XENDOMAINS_SAVE=""', '+XENDOMAINS_RESTORE="false"', "+sch_plug"):
+    for line in ('+autoballoon="off"', '+XENDOMAINS_SAVE=""', '+XENDOMAINS_RESTORE=""', "+sch_plug"):
         assert line in text
 
 

@@ -44,7 +44,7 @@ def test_dom0_gives_no_memory_away(host):
 
 def test_no_stale_copy_of_a_guest_comes_back_after_a_boot(host):
     found = assignments(host, "/etc/default/xendomains")
-    assert (found["XENDOMAINS_SAVE"], found["XENDOMAINS_RESTORE"]) == ("", "false")
+    assert (found["XENDOMAINS_SAVE"], found["XENDOMAINS_RESTORE"]) == ("", "")
 
 
 def test_there_are_nbd_devices_for_every_disk(host):

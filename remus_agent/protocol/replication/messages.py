@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from remus_agent.protocol.groups import MAX_MEMBERS
+from remus_agent.protocol.limits import MAX_INTERVAL_MS, MAX_OUTPUT_BYTES, MIN_OUTPUT_BYTES
 from remus_agent.protocol.replication.frames import FrameType
 
 PROTOCOL: Final = 2
@@ -30,9 +31,9 @@ Text = Annotated[str, msgspec.Meta(max_length=4096)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Vdev = Annotated[str, msgspec.Meta(pattern=r"\A([A-Za-z0-9_][A-Za-z0-9_.+:@=-]{0,126}/)?[a-z][a-z0-9]{0,31}\Z")]
 """A disk's name in its guest (`xvda`); of a group's member with the guest before it (`db1/xvda`, see `protocol.groups`)."""
-IntervalMs = Annotated[int, msgspec.Meta(ge=0, le=60_000)]
+IntervalMs = Annotated[int, msgspec.Meta(ge=0, le=MAX_INTERVAL_MS)]
 """How long a guest runs at least between two checkpoints."""
-OutputLimit = Annotated[int, msgspec.Meta(ge=65536, le=2**31 - 1)]
+OutputLimit = Annotated[int, msgspec.Meta(ge=MIN_OUTPUT_BYTES, le=MAX_OUTPUT_BYTES)]
 """The most bytes of a guest's output that are held."""
 DiskBytes = Annotated[int, msgspec.Meta(ge=512, le=2**63 - 512, multiple_of=512)]
 Sector = Annotated[int, msgspec.Meta(ge=512, le=65536, multiple_of=512)]
