@@ -36,10 +36,10 @@ demo: setup ## Show the main job: a guest under load survives the death of its h
 	@python -u tools/demo.py
 
 test: setup verifier ## Run all tests: the fast ones, then every scenario on two nested Xen hosts (up to an hour)
-	@python -u tools/run_tests.py
+	@python -u tools/run_tests.py $(if $(test_from),--from "$(test_from)")
 
-test-all: setup verifier ## Every lab test and every scenario, through Ansible alone (several hours)
-	@python -u tools/run_tests.py --all
+test-all: setup verifier ## Every lab test and every scenario, through Ansible alone (several hours; test_from="scenario drill" goes on from there)
+	@python -u tools/run_tests.py --all $(if $(test_from),--from "$(test_from)")
 
 test-failovers: setup ## Run the failover of every type of guest on nested hosts (lab_debian=13 or 12; lab_guests="hvm pv" for some types only)
 	@python -u tools/run_tests.py --failovers $(lab_guests)

@@ -69,7 +69,6 @@ def pytest(name: str, *arguments: str) -> tuple[str, ...]:
 
 
 LAB = pytest("lab", "-m", "lab and not long", "--timeout=1500", "--durations=0", "--durations-min=5")
-LAB_ALL = pytest("lab", "-m", "lab", "--timeout=3600", "--durations=0", "--durations-min=5")
 LINT = ("make", "--no-print-directory", "lint-python")
 DESTROY_COMMAND = ("molecule", "destroy", "-s", "default")
 """Also makes molecule forget that it has created hosts: it believes its own record, and does not look."""
@@ -122,6 +121,12 @@ def scenario(name: str) -> Stage:
     return Stage(f"scenario {name}", command, report=f"molecule-{name}", lab=True, minutes=40)
 
 
+def lab_file(file: Path) -> Stage:
+    """Every lab test of a file, by itself: that is where a run of several hours can go on."""
+    command = pytest(file.stem, "-m", "lab", "--timeout=5400", "--durations=0", "--durations-min=5", str(file))
+    return Stage(f"lab {file.stem.removeprefix('test_')}", command, report=file.stem, lab=True, minutes=240)
+
+
 def failover(guest: str) -> Stage:
     """The scenario failover with a guest of this type."""
     return replace(scenario("failover"), name=f"scenario failover, {guest.upper()} guest", guest=guest)
@@ -156,6 +161,8 @@ def scenarios(*, every: bool) -> tuple[Stage, ...]:
 
 def stages(*, every: bool) -> tuple[Stage, ...]:
     """What runs, in order. every: also what does not fit into an hour, and through nothing but Ansible."""
+    files = sorted((ROOT / "tests" / "lab").glob("test_*.py"))
+    guarantees = Stage("guarantees on the live pair", LAB, report="lab", lab=True, minutes=180)
     return (
         Stage("lint, types and contracts", LINT, minutes=15),
         Stage(
@@ -169,10 +176,21 @@ def stages(*, every: bool) -> tuple[Stage, ...]:
         FORGET,
         BOOT,
         scenario("protect") if every else shortened("protect"),
-        Stage("guarantees on the live pair", LAB_ALL if every else LAB, report="lab", lab=True, minutes=180),
+        *((lab_file(file) for file in files) if every else (guarantees,)),
         *scenarios(every=every),
         *(BARE if every else ()),
     )
+
+
+def going_on(wanted: Sequence[Stage], words: str) -> tuple[Stage, ...]:
+    """From the first stage on whose name has these words, on hosts that were booted for it. Raises ValueError: none has."""
+    first = next((number for number, stage in enumerate(wanted) if words in stage.name), None)
+    if first is None:
+        names = "\n".join(f"  {stage.name}" for stage in wanted)
+        raise ValueError(f"no stage has {words!r} in its name; there are\n{names}")
+    rest = tuple(wanted[first:])
+    shared = any(stage.lab and stage not in (BOOT, *BARE) for stage in rest)
+    return (*(stage for stage in (FORGET, BOOT) if shared and stage not in rest), *rest)
 
 
 DESTROY = Stage("stop the hosts", DESTROY_COMMAND, minutes=10)
@@ -187,8 +205,19 @@ def main() -> int:
         "--failovers", nargs="*", choices=known, metavar="TYPE",
         help=f"only the failover of guests of these types, without any of: {', '.join(known)}",
     )  # fmt: skip
+    parser.add_argument(
+        "--from",
+        dest="first",
+        metavar="WORDS",
+        help="leave out what comes before the first stage with these words in its name",
+    )
     options = parser.parse_args()
     wanted = stages(every=options.all) if options.failovers is None else failovers(options.failovers or known)
+    if options.first is not None:
+        try:
+            wanted = going_on(wanted, options.first)
+        except ValueError as error:
+            parser.error(str(error))
     started = time.monotonic()
     RESULTS.mkdir(exist_ok=True)
     counts = Counts()
@@ -197,7 +226,8 @@ def main() -> int:
     elapsed = clock(time.monotonic() - started)
     for line in (*counts.notes, *counts.causes):
         print(f"  {line}")
-    verdict = f"FAILED at: {failed}" if failed else "all stages passed"
+    part = "" if options.first is None else f" from {options.first!r} on"
+    verdict = f"FAILED at: {failed}" if failed else f"all stages{part} passed"
     print(f"VERDICT after {elapsed}: {verdict}")
     skipped = f", {counts.skipped} skipped" if counts.skipped else ""
     print(f"{counts.passed} passed, {counts.failed} failed{skipped}", flush=True)
