@@ -13,8 +13,8 @@ from bench.figures import FiguresError
 BARE, BESIDE, LINEAR, PROTECTED, DRBD = "bare", "bare-beside", "linear", "protected", "drbd"
 GUEST, GUEST_PROTECTED, TAP, TAP_HERE = "guest", "guest-protected", "tap-alone", "tap-here"
 TITLES = {
-    BARE: "bare loop device",
-    BESIDE: "bare loop device beside a protected guest",
+    BARE: "bare device",
+    BESIDE: "bare device beside a protected guest",
     LINEAR: "mapper device, unprotected",
     PROTECTED: "mapper device, protected",
     DRBD: "DRBD 8.4, protocol C",

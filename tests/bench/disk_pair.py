@@ -10,7 +10,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from pair.guest import come_home
 from pair.hosts import GUEST, HOSTS, PROJECT, on, on_both, run
 from pair.protection import SEED_TIMEOUT, require_agents, unprotected, wait_protected
 from pair.second_guest import ADDRESS, NAME, OWN_DISK, second_guest
+from pair.slow import slow, unslow
 from pair.volumes import Volume, volumes
 from pair.wait import until
 
@@ -35,8 +36,8 @@ IN_GUEST = "/second/fio"
 TESTED = "xvdd"
 """The disk that the guest itself leaves alone."""
 MIB = 64
-TURNS = 24
-"""Of each device and pattern, a second or two each: on an emulated host two neighbours differ by a factor of three."""
+TURNS = 12
+"""Of each device and pattern, a second or two each: what the machine does beside it meets all devices."""
 VOLUMES = (Volume(NAME, "xvda", 512), Volume(NAME, "xvdb", 128), Volume(NAME, TESTED, MIB))
 BOOT = f"(until [ -b /dev/{TESTED} ]; do sleep 0.1; done; chmod 666 /dev/{TESTED}) &\n"
 """PostgreSQL, which starts fio there, is not root."""
@@ -44,11 +45,14 @@ _FILES = {
     names.BARE: f"{FOLDER}/bare.img",
     names.DRBD: f"{FOLDER}/drbd.img",
 }
+READ_MS = 60
+"""What a read takes on each device. A file of an emulated host is read in no time but the processor's, of which every layer of
+the kernel takes some more; a disk takes time."""
 
 
 @dataclass
 class Pair:
-    """Made by `prepared`. bare: the loop device that nothing else is on. log: told what is being done."""
+    """Made by `prepared`. bare: the device that nothing else is on. log: told what is being done."""
 
     bare: str
     seconds: float
@@ -163,17 +167,19 @@ def _since(before: agent.Status) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _loops() -> Iterator[dict[tuple[str, str], str]]:
-    """Loop devices by host and target."""
+def _lower(read_ms: int) -> Iterator[dict[tuple[str, str], str]]:
+    """What is compared with the guest's disk or below that, by host and target: loop devices, whose reads take that time."""
     made: dict[tuple[str, str], str] = {}
 
     def make(host: str) -> None:
         on(host, f"mkdir -p {FOLDER}")
         for target, file in _FILES.items():
-            made[host, target] = drbd.loop(host, file, MIB)
+            device = drbd.loop(host, file, MIB)
+            made[host, target] = slow(host, device, f"slow-{target}", read_ms) if read_ms else device
 
     def remove(host: str) -> None:
-        for file in _FILES.values():
+        for target, file in _FILES.items():
+            unslow(host, f"slow-{target}")
             drbd.unloop(host, file)
         on(host, f"rm -rf {FOLDER}")
 
@@ -204,7 +210,7 @@ def _fill(archive: bytes) -> str:
 
 
 @contextlib.contextmanager
-def prepared(seconds: float, log: Callable[[str], None]) -> Iterator[Pair]:
+def prepared(seconds: float, read_ms: int, log: Callable[[str], None]) -> Iterator[Pair]:
     """The guest on the first host with a disk that nobody uses, unprotected, and beside it the other devices. Afterwards the
     lab's own guest runs there again."""
     require_agents()
@@ -213,12 +219,13 @@ def prepared(seconds: float, log: Callable[[str], None]) -> Iterator[Pair]:
         for host in HOSTS:
             on(host, f"xl destroy {GUEST} 2>/dev/null || true", timeout=180)
         log("preparing devices and guest")
-        with _loops() as loops, volumes(*VOLUMES):
+        disks = (*VOLUMES[:-1], replace(VOLUMES[-1], read_ms=read_ms))
+        with _lower(read_ms) as devices, volumes(*disks):
             fill = _fill(archive)
-            lower = {host: loops[host, names.DRBD] for host in HOSTS}
-            with drbd.mirror(lower), second_guest(HOSTS[0], VOLUMES, fill=fill, boot=BOOT):
+            mirrored = {host: devices[host, names.DRBD] for host in HOSTS}
+            with drbd.mirror(mirrored), second_guest(HOSTS[0], disks, fill=fill, boot=BOOT):
                 database.wait_ready(ADDRESS)
-                yield Pair(loops[HOSTS[0], names.BARE], seconds, log)
+                yield Pair(devices[HOSTS[0], names.BARE], seconds, log)
     finally:
         log("putting the lab back")
         come_home()

@@ -2,13 +2,13 @@
 """How fast a guest's disk is, unprotected and protected, against the bare device and against DRBD's protocol C on the same
 pair: fio in the guest, in dom0, and at the write tap alone, all in one run, alternating; reads of devices in short turns.
 
-    disk_speed.py [--rounds 2] [--seconds 3] [--reads-only] [--results results/disks-...]
+    disk_speed.py [--rounds 2] [--seconds 3] [--reads-only] [--read-ms 60] [--results results/disks-...]
     disk_speed.py --report FOLDER
 
 Needs the lab (`make lab-up`, `playbooks/site.yml`) and, on this machine, fio and drbd-utils of Debian: they are carried to
 the hosts. REMUS_FIO names another fio for them. All devices are loop devices with direct I/O over files of the same file
-system. Raw figures and the environment stay in the results folder. Exit code: 0 the budgets are kept, 1 one is missed, 2 the
-figures do not suffice.
+system, on which a read takes the time that a disk would need (dm-delay). Raw figures and the environment stay in the results
+folder. Exit code: 0 the budgets are kept, 1 one is missed, 2 the figures do not suffice.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from pair.slow import BUSY
+
 from bench import disk_figures as names
 from bench.disk_cells import CELLS
-from bench.disk_pair import FIO, Pair, prepared
+from bench.disk_pair import FIO, READ_MS, Pair, prepared
 from bench.environment import hosts, machine
 from bench.run import end_in_order, report, say
 
@@ -46,6 +48,13 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each pattern on each device (default: 3)")
     parser.add_argument("--reads-only", action="store_true", help="only what devices read, in turns")
+    parser.add_argument(
+        "--read-ms",
+        type=_read_ms,
+        default=READ_MS,
+        metavar="MS",
+        help=f"what a read takes on every device (default: {READ_MS}); 0: nothing but the processor's time",
+    )
     parser.add_argument("--results", type=Path, help="folder for raw figures (default: a new one under results/)")
     parser.add_argument("--report", type=Path, metavar="FOLDER", help="only summarise what was measured before")
     options = parser.parse_args()
@@ -56,11 +65,17 @@ def main() -> int:
     os.chdir(ROOT)
     end_in_order()
     (folder / "environment.json").write_text(json.dumps(_environment(options), indent=2) + "\n")
-    with contextlib.suppress(KeyboardInterrupt), prepared(options.seconds, say) as pair:
+    with contextlib.suppress(KeyboardInterrupt), prepared(options.seconds, options.read_ms, say) as pair:
         for number in range(1, options.rounds + 1):
             _round(pair, number, folder, reads_only=options.reads_only)
     # Of an interrupted run as well: ratios are within a round.
     return report("disk_speed", folder, names.summary, names.as_text)
+
+
+def _read_ms(value: str) -> int:
+    if 0 < int(value) <= BUSY:
+        raise argparse.ArgumentTypeError(f"must be 0 or above {BUSY}: up to that the kernel would wait by spinning")
+    return int(value)
 
 
 def _round(pair: Pair, number: int, folder: Path, *, reads_only: bool) -> None:
@@ -86,6 +101,7 @@ def _environment(options: argparse.Namespace) -> dict[str, Any]:
         "fio": fio,
         "rounds": options.rounds,
         "seconds": options.seconds,
+        "read_ms": options.read_ms,
         "cells": [f"{cell.name}: {cell.kind}, {cell.block}, depth {cell.depth}" for cell in CELLS],
         "hosts": hosts(drbd="modinfo -F version drbd"),
     }

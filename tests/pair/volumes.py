@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pair.hosts import on, on_both
+from pair.slow import slow
 
 FOLDER = "/var/lib/remus-test-volumes"
 CONFIGURATION = "/etc/remus/disks.toml"
@@ -17,11 +18,12 @@ DISKS = "/var/lib/remus/disks"
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A protected disk of a guest. mib: its size."""
+    """A protected disk of a guest. mib: its size. read_ms: what a read takes, above that of its file."""
 
     domain: str
     vdev: str
     mib: int
+    read_ms: int = 0
 
     @property
     def mapper(self) -> str:
@@ -33,10 +35,17 @@ class Volume:
         """What is behind it on a host."""
         return f"{FOLDER}/{self.domain}-{self.vdev}.img"
 
+    @property
+    def slow(self) -> str:
+        """Name of the device between the two, where reads take their time."""
+        return f"slow-{self.domain}-{self.vdev}"
+
 
 def _add(host: str, volume: Volume) -> None:
     on(host, f"truncate -s {volume.mib}M {volume.file}")
     device = on(host, f"losetup --find --show --direct-io=on {volume.file}").strip()
+    if volume.read_ms:
+        device = slow(host, device, volume.slow, volume.read_ms)
     lines = ["", "[[disk]]", f'domain = "{volume.domain}"', f'vdev = "{volume.vdev}"', f'device = "{device}"', ""]
     on(host, f"cat >>{CONFIGURATION}", stdin="\n".join(lines))
 
@@ -46,6 +55,7 @@ def _restore(host: str, volumes: Sequence[Volume]) -> None:
     kept = " ".join(f"{DISKS}/remus-{name}* {DISKS}/{name}.journal {DISKS}/{name}.md" for name in names)
     devices = "; ".join(
         f"dmsetup remove --retry remus-{volume.domain}-{volume.vdev};"
+        f" if [ -e /dev/mapper/{volume.slow} ]; then dmsetup remove --retry {volume.slow}; fi;"
         f" losetup -j {volume.file} -O NAME -n | xargs -r losetup -d"
         for volume in volumes
     )
