@@ -26,11 +26,14 @@ FRESH = "DROP SERVER IF EXISTS second CASCADE; DROP TABLE IF EXISTS orders"
 
 
 def application(after: str, host: str, port: str) -> str:
-    """What makes an application of a database. after: number of the newest run of a client. host, port: of the other database."""
+    """What makes an application of a database. after: number of the newest run of a client. host, port: of the other database.
+
+    It does not ask for encryption first: two more commits, in a minute that a server gives to who logs in."""
     return f"""
 {FRESH};
 CREATE EXTENSION IF NOT EXISTS postgres_fdw;
-CREATE SERVER second FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{host}', port '{port}', dbname '{rows.DATABASE}');
+CREATE SERVER second FOREIGN DATA WRAPPER postgres_fdw
+    OPTIONS (host '{host}', port '{port}', dbname '{rows.DATABASE}', sslmode 'disable');
 CREATE USER MAPPING FOR {rows.USER} SERVER second OPTIONS (user '{rows.USER}');
 CREATE FOREIGN TABLE orders (n bigint NOT NULL) SERVER second;
 CREATE OR REPLACE FUNCTION order_it() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN

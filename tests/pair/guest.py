@@ -54,13 +54,18 @@ def running_copies() -> list[Copy]:
     return [copy for host in HOSTS if powered(host) for copy in copies(host) if copy.runs]
 
 
-def answers() -> bool:
-    """Whether the guest's Redis answers."""
+def answers(address: str = redis.HOST) -> bool:
+    """Whether the guest's Redis answers. address: another guest's."""
     try:
-        said = run(redis.command("ping", seconds=5))
+        said = run(redis.command("ping", seconds=5, host=address))
     except CommandFailed:
         return False
     return said.strip() == "PONG"
+
+
+def console(host: str, name: str) -> str:
+    """The end of what a guest has said on its console."""
+    return on(host, f"tail -n 60 /var/log/xen/console/guest-{name}.log 2>/dev/null || true")
 
 
 def forget(host: str) -> None:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 from pair import agent
-from pair.guest import answers, copies, ensure_running, running_copies
+from pair.guest import answers, console, copies, ensure_running, running_copies
 from pair.hosts import GUEST, HOSTS, CommandFailed, heal_links, labctl, on, powered
 from pair.wait import TooLate, until
 
@@ -42,8 +42,8 @@ def wait_protected(timeout: float = SEED_TIMEOUT, host: str = "alpha", guest: st
         passing=NOT_YET,
     )
     if not agent.protected(state):
-        console = on(host, f"tail -n 60 /var/log/xen/console/guest-{guest}.log 2>/dev/null || true")
-        raise CommandFailed(f"the protection of {guest} has ended: {state}\nThe guest's console:\n{console}")
+        said = console(host, guest)
+        raise CommandFailed(f"the protection of {guest} has ended: {state}\nThe guest's console:\n{said}")
     return state
 
 

@@ -1,6 +1,7 @@
 # ruff: noqa: S608
 """Client, checker and pg_amcheck against a PostgreSQL of this machine, started for these tests where there is one."""
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from pair import group
 from proof import rows
 from proof.amcheck import NoAmcheck, amcheck
 from proof.checker import check, main
@@ -34,8 +36,8 @@ def as_somebody(folder):
     return ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
 
 
-@pytest.fixture(scope="module")
-def address():
+@contextlib.contextmanager
+def started():
     """A server with an empty database `proof` that trusts everybody on the loopback network."""
     binaries = SERVERS[-1].parent
     folder = Path(tempfile.mkdtemp(prefix="remus-proof-"))
@@ -60,6 +62,12 @@ def address():
         server.terminate()
         server.wait(30)
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def address():
+    with started() as found:
+        yield found
 
 
 def sql(address, statement):
@@ -161,3 +169,20 @@ def test_a_check_that_cannot_be_made_is_not_clean():
         port = taken.getsockname()[1]
     with pytest.raises(NoAmcheck, match="refused"):
         amcheck(("127.0.0.1", port))
+
+
+def test_an_application_writes_the_rows_of_its_next_client_to_another_database(address, tmp_path):
+    """As on the lab, where each of the two is in a guest of a consistency group."""
+    sql(address, rows.SCHEMA)
+    with started() as other:
+        sql(other, f"{group.FRESH}; CREATE TABLE orders (n bigint NOT NULL)")
+        ((newest,),) = sql(address, "SELECT coalesce(max(number), 0) FROM proof_runs")
+        sql(address, group.application(newest, other[0], str(other[1])))
+        try:
+            first = record(address, tmp_path / "first.jsonl", Limits(run=0.5))
+            record(address, tmp_path / "second.jsonl", Limits(run=0.5))
+            assert len(first.acks) > 3
+            ordered = [int(n) for (n,) in sql(other, "SELECT n FROM orders ORDER BY n")]
+            assert ordered == [*range(1, len(first.acks) + 1)]
+        finally:
+            sql(address, f"DROP TRIGGER ordering ON proof_rows; {group.FRESH}")

@@ -70,12 +70,14 @@ def host_named(name: str) -> HostSpec:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What one lab was brought up with; kept in its folder, so that later commands need no options."""
+    """What one lab was brought up with; kept in its folder, so that later commands need no options.
+
+    memory_mib: of a Xen host; there is room for ten guests, or their copies, beside dom0 (tests/lab/test_ten_guests.py)."""
 
     debian: int = 13
     namespace: str = "remus-lab"
     ssh_base_port: int = 2211
-    memory_mib: int = 2048
+    memory_mib: int = 2304
     boot_timeout: int = 300
     hypervisor: str = "current"
     hosts: str = "xen"
