@@ -191,8 +191,10 @@ def work(fault, **options):
 
 
 def begin_script(fault, made, run_dir):
-    """What begins the fault. The mark comes first: of some faults nothing comes back."""
-    lines = ["#!/bin/sh", f"# A drill: {fault} begins.", "set -e", _q("touch", f"{run_dir}/begun"), *made.begin]
+    """What begins the fault, unless its time is over already: nothing would undo it then. The mark comes first: of some faults
+    nothing comes back."""
+    free = _q("test", "!", "-e", f"{run_dir}/undone")
+    lines = ["#!/bin/sh", f"# A drill: {fault} begins.", "set -e", free, _q("touch", f"{run_dir}/begun"), *made.begin]
     return "\n".join(lines) + "\n"
 
 

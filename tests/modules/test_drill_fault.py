@@ -160,9 +160,12 @@ def test_queues_of_others_are_left_alone(
 
 
 def test_faults_of_a_whole_host_begin_after_the_answer(run_module: RunModule, host: Host) -> None:
+    """And are held as long as is asked for. A small host takes seconds for the end of the module itself."""
     for name in drill_faults.DEFERRED:
-        fault(run_module, host, fault=name)
-        assert f"--unit=remus-drill-begin --slice={drill_faults.SLICE} --on-active=1" in host.log[-1]
+        fault(run_module, host, fault=name, seconds=7)
+        (undo,) = (line for line in host.log[-2:] if "--unit=remus-drill-undo" in line)
+        assert "--on-active=12" in undo
+        assert f"--unit=remus-drill-begin --slice={drill_faults.SLICE} --on-active=5" in host.log[-1]
         (host.run_dir / "undone").touch()
 
 
@@ -230,6 +233,15 @@ def test_a_host_without_a_slice_of_users_is_frozen_and_goes_on(host: Host, monke
     assert run(drill_faults.undo_script("host_freeze", made, host.run_dir)) == 0
     assert frozen.read_text() == "0\n"
     assert not (host.folder / "user.slice").exists()
+
+
+def test_a_beginning_that_comes_after_the_end_is_none(host: Host) -> None:
+    """A busy host may come to the one timer as late as to the other."""
+    host.run_dir.mkdir()
+    made = drill_faults.work("agent_kill", unit="x.service")
+    assert run(drill_faults.undo_script("agent_kill", made, host.run_dir)) == 0
+    assert run(drill_faults.begin_script("agent_kill", made, host.run_dir)) != 0
+    assert not any("KILL" in line for line in host.log)
 
 
 @pytest.mark.parametrize("taken", [True, False])
