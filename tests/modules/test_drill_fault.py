@@ -67,6 +67,7 @@ def test_its_end_is_arranged_for_before_it_begins(run_module: RunModule, host: H
     result = fault(run_module, host, fault="agent_kill", seconds=7)
     assert result["changed"] is True
     assert not result.get("failed"), result
+    assert result["begins_in"] == 0
     timer, kill = (next(n for n, line in enumerate(host.log) if words in line) for words in ("systemd-run", "KILL"))
     assert timer < kill
     said = host.log[timer].split()
@@ -162,7 +163,7 @@ def test_queues_of_others_are_left_alone(
 def test_faults_of_a_whole_host_begin_after_the_answer(run_module: RunModule, host: Host) -> None:
     """And are held as long as is asked for. A small host takes seconds for the end of the module itself."""
     for name in drill_faults.DEFERRED:
-        fault(run_module, host, fault=name, seconds=7)
+        assert fault(run_module, host, fault=name, seconds=7)["begins_in"] == 5
         (undo,) = (line for line in host.log[-2:] if "--unit=remus-drill-undo" in line)
         assert "--on-active=12" in undo
         assert f"--unit=remus-drill-begin --slice={drill_faults.SLICE} --on-active=5" in host.log[-1]
