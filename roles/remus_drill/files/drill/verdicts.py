@@ -186,7 +186,9 @@ def _g1(run: Run) -> Verdict:
     _, held = early(run.questions, long)
     if not held:
         return Verdict(
-            "G1", NOT_LOOKED_AT, "Nobody saw a second or more without acknowledgements in which the client asked something."
+            "G1",
+            NOT_LOOKED_AT,
+            "Nobody saw a second or more without acknowledgements in which the client asked something.",
         )
     total = sum(one.seconds for one in long)
     return Verdict(
@@ -268,8 +270,8 @@ def _spans(looks: list[Look]) -> list[Window]:
 
 
 def _open(look: Look) -> bool:
-    """Does it say so? One that has given the guest up to its new owner says `unprotected` as well, and goes on naming that one; of
-    a guest that only runs there an agent names nobody."""
+    """Does it say so? One that has given the guest up to its new owner says `unprotected` as well, and goes on naming that
+    one; of a guest that only runs there an agent names nobody."""
     return look.state in OPEN and not (look.state == "unprotected" and look.peer)
 
 
@@ -304,7 +306,9 @@ def _g4(run: Run) -> Verdict:
         )
     if not held:
         return Verdict(
-            "G4", NOT_LOOKED_AT, "The guest answers again, but no two looks missed its agent while the client asked something."
+            "G4",
+            NOT_LOOKED_AT,
+            "The guest answers again, but no two looks missed its agent while the client asked something.",
         )
     seconds = sum(one.seconds for one in windows)
     return Verdict(
