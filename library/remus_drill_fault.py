@@ -13,7 +13,7 @@ description:
   - Before anything is broken, the commands that undo it are handed to the host's own systemd, which runs them when the time is
     over, whatever becomes of the controller. Both are in C(run_dir), below C(/run), so that nothing of it outlives a boot.
   - The file C(undone) there says that the fault is over, as seen by a look at the host. Undoing may be done twice.
-  - Faults that take the host away begin one second after this module has answered.
+  - Faults that take the host away begin some seconds later, when this module has long answered.
 version_added: "0.1.0"
 author:
   - The Remus for Xen authors
@@ -118,6 +118,10 @@ undo:
   returned: O(state=begun)
   type: list
   elements: str
+begins_in:
+  description: Seconds until it begins, 0 where it has begun.
+  returned: O(state=begun)
+  type: int
 undone:
   description: >-
     What undid the fault, V(timer) (the host itself), V(now) (this call) or V(nothing) where there was none.
@@ -139,6 +143,8 @@ from ansible.module_utils.remus import drill_faults
 
 UNDO, BEGIN = "remus-drill-undo", "remus-drill-begin"
 FENCE_AGENTS = "/usr/sbin"
+SOON = 5
+"""Seconds until a fault begins that takes the host away: on a busy one even the end of this module takes some."""
 GRACE = 5
 """Seconds between the end of the held time and the host's own undoing, so that who holds it may be first. None where the host
 cannot be reached meanwhile."""
@@ -248,6 +254,11 @@ def free(run_dir):
         )
 
 
+def begins_in(params):
+    """Seconds: 0 for one that begins before this module answers."""
+    return SOON if params["fault"] in drill_faults.DEFERRED and not params["fence"] else 0
+
+
 def begin(module, made):
     """Arrange for the end, then begin."""
     params = module.params
@@ -260,16 +271,16 @@ def begin(module, made):
         ("begin.sh", drill_faults.begin_script(fault, made, run_dir)),
     ):
         Path(f"{run_dir}/{name}").write_text(text)
-    deferred = fault in drill_faults.DEFERRED and not params["fence"]
-    after = params["seconds"] + (1 if deferred else GRACE)
+    soon = begins_in(params)
+    after = params["seconds"] + (soon or GRACE)
     # A timer of that name is one of a drill that is over: undone, but before its time.
     module.run_command(["systemctl", "stop", f"{UNDO}.timer"])
     rc, _out, err = module.run_command(drill_faults.timer(UNDO, after, f"{run_dir}/undo.sh"))
     if rc != 0:
         Path(f"{run_dir}/undone").touch()
         raise Cannot(f"systemd does not take the timer that would undo it: {err.strip()}. Nothing was broken")
-    if deferred:
-        rc, _out, err = module.run_command(drill_faults.timer(BEGIN, 1, f"{run_dir}/begin.sh"))
+    if soon:
+        rc, _out, err = module.run_command(drill_faults.timer(BEGIN, soon, f"{run_dir}/begin.sh"))
     else:
         rc, _out, err = module.run_command(["/bin/sh", f"{run_dir}/begin.sh"])
     if rc != 0:
@@ -339,7 +350,8 @@ def main():
             begin(module, made)
     except Cannot as cannot:
         module.fail_json(msg=f"{cannot}.", by_hand=hand)
-    module.exit_json(changed=True, begin=made.begin, undo=made.undo, by_hand=hand)
+    soon = begins_in(module.params)
+    module.exit_json(changed=True, begin=made.begin, undo=made.undo, begins_in=soon, by_hand=hand)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ FROZEN = ("system.slice", "user.slice")
 """Everything in a host's own domain besides systemd itself, which is in init.scope, and what this drill runs."""
 SLICE = "remusdrill.slice"
 CGROUPS = "/sys/fs/cgroup"
+LEAST_WRITES = 2
+"""Bytes a second: the kernel refuses a limit of one, and systemd only logs that."""
 
 
 class Work:
@@ -108,12 +110,23 @@ def _match(address, which):
 
 
 def disk_stall(unit, path, **_rest):
-    """What the agent writes to the file system of its state comes to a stand: one byte a second. Nobody else's writes do."""
+    """What the agent writes to the file system of its state comes to a stand: two bytes a second. Nobody else's writes do.
+
+    The kernel goes on counting a file's writes for the group that had the limits when the file was first written. It looks again
+    once something new is written from within the unit's group, so that is done here."""
     limit = "IOWriteBandwidthMax="
+    group = f"{CGROUPS}$(systemctl show --property=ControlGroup --value {_q(unit)})"
+    new = _q(f"{path}/.remus-drill")
     return Work(
-        [_q("systemctl", "set-property", "--runtime", unit, f"{limit}{path} 1")],
+        [
+            _q("systemctl", "set-property", "--runtime", unit, f"{limit}{path} {LEAST_WRITES}"),
+            f"grep -q ' wbps={LEAST_WRITES} ' {group}/io.max || "
+            "{ echo 'the kernel has not taken the limit' >&2; exit 1; }",
+            f"(echo 0 > {group}/cgroup.procs && echo > {new} && rm -f {new})",
+        ],
         [_q("systemctl", "set-property", "--runtime", unit, limit)],
-        f"! systemctl show --property=IOWriteBandwidthMax --value {_q(unit)} | grep -q .",
+        f"! systemctl show --property=IOWriteBandwidthMax --value {_q(unit)} | grep -q . && "
+        f"! grep -qs ' wbps=[0-9]' {group}/io.max",
     )
 
 
@@ -127,12 +140,13 @@ def witness_loss(unit, **_rest):
 
 
 def host_freeze(**_rest):
-    """Every process of the host's own domain stands still, besides systemd. Guests and the kernel go on."""
+    """Every process of the host's own domain stands still, besides systemd. Guests and the kernel go on. Where nobody looks after
+    sessions there is no slice of users."""
     files = [f"{CGROUPS}/{name}/cgroup.freeze" for name in FROZEN]
     return Work(
-        [f"echo 1 > {name}" for name in files],
-        [f"echo 0 > {name}" for name in files],
-        " && ".join(f"grep -qx 0 {name}" for name in files),
+        [f"test ! -e {name} || echo 1 > {name}" for name in files],
+        [f"test ! -e {name} || echo 0 > {name}" for name in files],
+        "! grep -qsx 1 {}".format(" ".join(files)),
         ("systemctl",),
     )
 
@@ -177,8 +191,10 @@ def work(fault, **options):
 
 
 def begin_script(fault, made, run_dir):
-    """What begins the fault. The mark comes first: of some faults nothing comes back."""
-    lines = ["#!/bin/sh", f"# A drill: {fault} begins.", "set -e", _q("touch", f"{run_dir}/begun"), *made.begin]
+    """What begins the fault, unless its time is over already: nothing would undo it then. The mark comes first: of some faults
+    nothing comes back."""
+    free = _q("test", "!", "-e", f"{run_dir}/undone")
+    lines = ["#!/bin/sh", f"# A drill: {fault} begins.", "set -e", free, _q("touch", f"{run_dir}/begun"), *made.begin]
     return "\n".join(lines) + "\n"
 
 

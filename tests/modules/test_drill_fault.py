@@ -67,6 +67,7 @@ def test_its_end_is_arranged_for_before_it_begins(run_module: RunModule, host: H
     result = fault(run_module, host, fault="agent_kill", seconds=7)
     assert result["changed"] is True
     assert not result.get("failed"), result
+    assert result["begins_in"] == 0
     timer, kill = (next(n for n, line in enumerate(host.log) if words in line) for words in ("systemd-run", "KILL"))
     assert timer < kill
     said = host.log[timer].split()
@@ -160,9 +161,12 @@ def test_queues_of_others_are_left_alone(
 
 
 def test_faults_of_a_whole_host_begin_after_the_answer(run_module: RunModule, host: Host) -> None:
+    """And are held as long as is asked for. A small host takes seconds for the end of the module itself."""
     for name in drill_faults.DEFERRED:
-        fault(run_module, host, fault=name)
-        assert f"--unit=remus-drill-begin --slice={drill_faults.SLICE} --on-active=1" in host.log[-1]
+        assert fault(run_module, host, fault=name, seconds=7)["begins_in"] == 5
+        (undo,) = (line for line in host.log[-2:] if "--unit=remus-drill-undo" in line)
+        assert "--on-active=12" in undo
+        assert f"--unit=remus-drill-begin --slice={drill_faults.SLICE} --on-active=5" in host.log[-1]
         (host.run_dir / "undone").touch()
 
 
@@ -211,6 +215,57 @@ def test_writes_that_cannot_be_stalled_are_named(
     assert result["by_hand"] == f"sh {host.run_dir}/undo.sh"
 
 
+def run(script: str) -> int:
+    """A script of a fault; its exit status."""
+    return subprocess.run(["/bin/sh"], input=script, text=True, check=False).returncode
+
+
+def test_a_host_without_a_slice_of_users_is_frozen_and_goes_on(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing looks after sessions, systemd never starts that slice."""
+    frozen = host.folder / "system.slice" / "cgroup.freeze"
+    frozen.parent.mkdir()
+    host.run_dir.mkdir()
+    monkeypatch.setattr(drill_faults, "CGROUPS", str(host.folder))
+    made = drill_faults.work("host_freeze")
+    frozen.write_text("0\n")
+    assert run(drill_faults.begin_script("host_freeze", made, host.run_dir)) == 0
+    assert frozen.read_text() == "1\n"
+    assert run(f"if {made.look}; then exit 1; fi") == 0, "it is seen"
+    assert run(drill_faults.undo_script("host_freeze", made, host.run_dir)) == 0
+    assert frozen.read_text() == "0\n"
+    assert not (host.folder / "user.slice").exists()
+
+
+def test_a_beginning_that_comes_after_the_end_is_none(host: Host) -> None:
+    """A busy host may come to the one timer as late as to the other."""
+    host.run_dir.mkdir()
+    made = drill_faults.work("agent_kill", unit="x.service")
+    assert run(drill_faults.undo_script("agent_kill", made, host.run_dir)) == 0
+    assert run(drill_faults.begin_script("agent_kill", made, host.run_dir)) != 0
+    assert not any("KILL" in line for line in host.log)
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_limit_that_the_kernel_does_not_take_is_no_stall(
+    host: Host, monkeypatch: pytest.MonkeyPatch, taken: bool
+) -> None:
+    """systemd says in its journal alone that it was refused."""
+    group = host.folder / "x.service"
+    group.mkdir()
+    host.run_dir.mkdir()
+    monkeypatch.setattr(drill_faults, "CGROUPS", str(host.folder))
+    host.says("systemctl", "/x.service")
+    (group / "io.max").write_text("254:0 rbps=max wbps=2 riops=max wiops=max\n" if taken else "")
+    made = drill_faults.work("disk_stall", unit="x.service", path=str(host.folder))
+    assert run(drill_faults.begin_script("disk_stall", made, host.run_dir)) == (0 if taken else 1)
+    assert (group / "cgroup.procs").exists() is taken, "something was written from within its group"
+    assert not (host.folder / ".remus-drill").exists()
+    host.says("systemctl", "")
+    monkeypatch.setattr(drill_faults, "CGROUPS", str(group))
+    look = drill_faults.work("disk_stall", unit="x.service", path="/").look
+    assert run(look) == (1 if taken else 0), "what still has a limit is not undone"
+
+
 def test_lines_of_each_fault() -> None:
     lines = {
         name: drill_faults.work(
@@ -224,9 +279,8 @@ def test_lines_of_each_fault() -> None:
     ]
     assert "netem delay 250ms" in lines["slow_link"].begin[1]
     assert lines["slow_link"].begin[2].endswith("match ip6 dst fd00::2/128 flowid 1:4")
-    assert lines["disk_stall"].begin == [
-        "systemctl set-property --runtime x.service 'IOWriteBandwidthMax=/var/lib/remus 1'"
-    ]
+    stall = "systemctl set-property --runtime x.service 'IOWriteBandwidthMax=/var/lib/remus 2'"
+    assert lines["disk_stall"].begin[0] == stall, "the kernel takes no limit of one byte a second"
     assert lines["disk_stall"].undo == ["systemctl set-property --runtime x.service IOWriteBandwidthMax="]
     assert lines["witness_loss"].begin == ["systemctl stop x.service"]
     assert lines["host_power_loss"].begin == ["echo b > /proc/sysrq-trigger"]

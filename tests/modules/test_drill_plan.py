@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.modules.conftest import RunModule
+from remus_agent.adapters import systemd
+from tests.modules.conftest import ROOT, RunModule, load
 from tests.modules.test_protection import status
 
 HOSTS = {
@@ -119,6 +120,16 @@ def test_what_stands_against_it(run_module: RunModule, fault: str, options: dict
     assert len(reasons) == 1, reasons
     assert words in reasons[0]
     assert "Next: " in reasons[0] or "does not answer" in reasons[0]
+
+
+def test_systemd_bears_an_agent_for_as_long_as_a_drill_may_freeze_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    unit = (ROOT / "remus_agent/units/remus-agent.service").read_text()
+    patience = int(unit.split("\nWatchdogSec=")[1].split()[0])
+    monkeypatch.setenv("WATCHDOG_USEC", str(patience * 1_000_000))
+    interval = systemd.watchdog_seconds()
+    assert interval is not None
+    held = load("remus_drill_plan").FREEZE_SECONDS + load("remus_drill_fault").GRACE
+    assert interval + held < patience
 
 
 def test_a_backups_host_may_go_without_a_witness_and_nobody_is_asked_in_check_mode(run_module: RunModule) -> None:

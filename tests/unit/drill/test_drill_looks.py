@@ -242,6 +242,42 @@ def test_a_conversation_that_ends_is_begun_anew(host: Host, agent: Agent, tmp_pa
     assert [line["asked"] for line in lines] == sorted(line["asked"] for line in lines)
 
 
+def test_a_host_that_is_lost_before_it_has_begun_what_it_was_told_to(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reach, "BEGIN", 0.5)
+    stands = threading.Event()
+    monkeypatch.setattr(host.server, "check_channel_exec_request", lambda *_: stands.wait(60))
+    began = time.monotonic()
+    with pytest.raises(Unreachable):
+        reach.way_to(host.target(), ["a", "b", "c"])
+    assert time.monotonic() - began < 30
+    stands.set()
+
+
+def test_the_first_answer_may_take_longer(tmp_path: Path) -> None:
+    """What answers has to be started there."""
+    asked: list[float] = []
+
+    class Slow:
+        """A way."""
+
+        def ask(self, patience: float) -> str:
+            asked.append(patience)
+            return "{}"
+
+        def close(self) -> None:
+            """Nothing to end."""
+
+    stop, path = threading.Event(), tmp_path / "looks.jsonl"
+    looks = Looks(LOCAL, [], path, 0.05, stop, lambda *_: Slow())
+    looks.thread.start()
+    wait(path, lambda lines: len(lines) >= 2)
+    stop.set()
+    looks.thread.join(20)
+    assert asked[0] > asked[1] == asked[-1]
+
+
 def wait(path: Path, enough: Any, seconds: float = 30) -> None:
     """Until the lines of a file are enough."""
     deadline = time.monotonic() + seconds

@@ -196,6 +196,19 @@ def test_what_is_not_undone_comes_first(tmp_path: Path) -> None:
     assert report.summary(run)["ok"] is False
 
 
+def test_a_host_that_was_not_reset_is_told(tmp_path: Path) -> None:
+    folder = taken_over(tmp_path / "drill")
+    assert report.summary(record.read(folder))["problem"] == ""
+    undone = [{"host": "alpha", "undone": "timer", "by_hand": "sh /run/remus-drill/undo.sh"}]
+    (folder / "final.json").write_text(json.dumps(final("beta") | {"undone": undone}) + "\n")
+    said = report.summary(record.read(folder))
+    assert said["problem"] == "alpha was to be reset, and has not booted anew: nothing was broken"
+    assert said["ok"] is False
+    by_fence = taken_over(tmp_path / "fenced", sites=[{"host": "alpha", "fence": "beta"}])
+    (by_fence / "final.json").write_text(json.dumps(final("beta") | {"undone": undone}) + "\n")
+    assert report.summary(record.read(by_fence))["problem"] == "", "who switches another host off does not boot"
+
+
 def test_epochs_are_told_in_the_controllers_time_and_once(tmp_path: Path) -> None:
     run = record.read(taken_over(tmp_path / "drill"))
     assert {epoch.host for epoch in run.epochs} == {"alpha", "beta"}

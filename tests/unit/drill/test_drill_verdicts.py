@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -130,6 +131,41 @@ def test_a_backup_that_the_drill_took_away_let_nothing_out() -> None:
     assert verdict(taken, "G1") == "kept"
     taken.questions = asked((12.0, 13.0))
     assert verdict(taken, "G1") == "violated"
+
+
+def taken_over_while(state: str | None) -> Run:
+    """Alpha goes on like that, reached, until 18; beta takes the guest over between its looks of 14.5 and 15."""
+    seen = ordered(
+        every("alpha", 10, 18, state),
+        every("alpha", 18, 40, "stood-down"),
+        every("beta", 0, 15, "ready"),
+        every("beta", 15, 40, "active"),
+    )
+    return run("agent_freeze", looks=seen, questions=asked((12.0, 15.3), (16.0, 16.1)))
+
+
+def test_a_takeover_ends_what_can_be_judged_of_the_host_before_and_not_all_of_it() -> None:
+    assert verdict(taken_over_while("silent"), "G1") == "kept"
+    assert verdict(taken_over_while(None), "G4") == "kept"
+    early = taken_over_while("silent")
+    early.questions = asked((12.0, 14.2), (16.0, 16.1))
+    assert verdict(early, "G1") == "violated"
+
+
+def test_what_a_copy_answers_between_two_looks_at_it_is_no_breach() -> None:
+    """The old owner stands down before anybody has looked at the new one again."""
+    old = [*every("alpha", 10, 15, "silent"), *looks("alpha", (14.9, "silent", 5))]
+    new = [*every("beta", 0, 15, "ready"), *looks("beta", (15.2, "active", 5))]
+    assert verdict(run(looks=ordered(old, new), questions=asked((13.0, 14.8))), "G1") == "kept"
+    assert verdict(run(looks=ordered(old, new), questions=asked((13.0, 14.4))), "G1") == "violated"
+
+
+def test_an_owner_that_has_given_the_guest_up_does_not_run_it() -> None:
+    gone = [replace(look, role="none", peer="beta") for look in every("alpha", 15, 20, "unprotected")]
+    seen = ordered(gone, every("beta", 15, 20, "solo"))
+    assert verdict(run(looks=seen), "G3") == "kept"
+    runs = [replace(look, peer=None) for look in gone]
+    assert verdict(run(looks=ordered(runs, every("beta", 15, 20, "solo"))), "G3") == "violated"
 
 
 def test_an_acknowledgement_between_two_looks_ends_the_window() -> None:

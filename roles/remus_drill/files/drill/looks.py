@@ -15,6 +15,8 @@ from typing import Any
 from drill.reach import Target, Unreachable, Way, way_to
 
 PATIENCE = 4.0
+FIRST = 15.0
+"""Seconds for the first answer on a new way: a busy host takes some to start what answers."""
 AGAIN = 1.0
 
 Open = Callable[[Target, list[str]], Way]
@@ -57,10 +59,12 @@ class Looks:
             self._way.close()
 
     def _one(self) -> dict[str, Any]:
+        patience = PATIENCE
         try:
             if self._way is None:
                 self._way = self._open(self._target, self._arguments)
-            said: dict[str, Any] = json.loads(self._way.ask(PATIENCE))
+                patience = FIRST
+            said: dict[str, Any] = json.loads(self._way.ask(patience))
         except (Unreachable, ValueError) as error:
             if self._way is not None:
                 self._way.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import select
 import shlex
 import subprocess
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any, Protocol
 
 SOURCE = Path(__file__).with_name("on_host.py")
 CONNECT = 5.0
+BEGIN = 15.0
+"""Seconds for a host to say that it has begun what it was told to; paramiko itself would wait for ever."""
 
 
 class Unreachable(Exception):
@@ -117,6 +120,8 @@ class Ssh:
         self._client = connect(target)
         import paramiko  # noqa: PLC0415 - where no host is reached by ssh, nobody has to have it
 
+        lost = threading.Timer(BEGIN, self._client.close)
+        lost.start()
         try:
             transport = self._client.get_transport()
             if transport is None:
@@ -127,6 +132,8 @@ class Ssh:
         except (paramiko.SSHException, OSError, EOFError) as error:
             self._client.close()
             raise Unreachable(str(error)) from error
+        finally:
+            lost.cancel()
         self._received: bytes = b""
 
     def ask(self, patience: float) -> str:

@@ -19,6 +19,8 @@ FAULTS = {
     "host_panic": "the host's kernel panics",
     "host_power_loss": "the host loses its power",
 }
+BOOTS = ("host_panic", "host_power_loss")
+"""What takes a host away for so long that it boots anew."""
 FORMAT = 1
 QUIET = frozenset({"heartbeat", "probe"})
 
@@ -27,7 +29,7 @@ def summary(run: Run) -> dict[str, Any]:
     """Everything that is said, as data. `ok`: no guarantee was violated, the fault is undone and the guest is protected."""
     judged = verdicts.judge(run)
     guest = run.final.get("guest") or {}
-    problem = str(run.final.get("problem") or "")
+    problem = str(run.final.get("problem") or "") or not_booted(run)
     protected = bool(guest.get("protected")) and not run.final.get("missing")
     undone = list(run.final.get("undone") or [])
     left = [one for one in undone if one.get("error")]
@@ -72,6 +74,14 @@ def summary(run: Run) -> dict[str, Any]:
             if one.kind not in QUIET
         ],
     }
+
+
+def not_booted(run: Run) -> str:
+    """What is wrong where a host was to be reset, and has still got what a boot removes; empty where nothing is."""
+    resets = [site["host"] for site in run.plan.get("sites") or [] if not site.get("fence")]
+    undone = {one["host"]: one.get("undone") for one in run.final.get("undone") or []}
+    left = [host for host in resets if run.plan["fault"] in BOOTS and undone.get(host) in ("now", "timer")]
+    return f"{', '.join(left)} was to be reset, and has not booted anew: nothing was broken" if left else ""
 
 
 def client_words(plan: dict[str, Any]) -> str:

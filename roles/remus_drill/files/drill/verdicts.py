@@ -111,19 +111,36 @@ def unacknowledged(run: Run) -> list[Window]:
                 newest = look
         if first is not None and newest is not None:
             found.append(Window(first.answered, newest.asked, host, f"epoch {first.acked}"))
-    return [one for one in found if one.seconds > 0 and _alone(run, one)]
+    return _alone(run, found)
 
 
-def _alone(run: Run, window: Window) -> bool:
-    """Could no other host have let anything out meanwhile? By its own word, or because the drill had taken it away."""
-    for host in run.hosts:
-        if host == window.host:
+def _alone(run: Run, windows: list[Window]) -> list[Window]:
+    """Of each window the first part, in which no other host could have let anything out: by its own word, or because the drill
+    had taken it away. A takeover ends it at the last look before."""
+    found = []
+    for window in (one for one in windows if one.seconds > 0):
+        end = window.end
+        for host in run.hosts:
+            if host != window.host:
+                end = min(end, _quiet(run, host, window))
+        if end > window.begin:
+            found.append(Window(window.begin, end, window.host, window.words))
+    return found
+
+
+def _quiet(run: Run, host: str, window: Window) -> float:
+    """Until when a host certainly had nothing of the guest, from the beginning of a window on."""
+    taken = host != run.plan["owner"] and run.plan["side"] == "backup" and run.plan["fault"] in TAKES_THE_HOST
+    until = window.begin
+    for look in run.of(host):
+        if look.answered < window.begin:
             continue
-        taken = host != run.plan["owner"] and run.plan["side"] == "backup" and run.plan["fault"] in TAKES_THE_HOST
-        looks = [one for one in run.of(host) if one.answered >= window.begin and one.asked <= window.end]
-        if not looks or not all(one.role != "primary" and (one.reached or taken) for one in looks):
-            return False
-    return True
+        if until >= window.end:
+            break
+        if look.role == "primary" or not (look.reached or taken):
+            break
+        until = look.asked
+    return until
 
 
 def without_agent(run: Run) -> list[Window]:
@@ -137,7 +154,7 @@ def without_agent(run: Run) -> list[Window]:
         if len(run_of) > 1:
             found.append(Window(run_of[0].answered, run_of[-1].asked, run.plan["owner"], run_of[0].error))
         run_of = []
-    return [one for one in found if one.seconds > 0 and _alone(run, one)]
+    return _alone(run, found)
 
 
 def early(questions: Iterable[Question], windows: list[Window]) -> tuple[list[tuple[Question, Window]], int]:
@@ -169,7 +186,9 @@ def _g1(run: Run) -> Verdict:
     _, held = early(run.questions, long)
     if not held:
         return Verdict(
-            "G1", NOT_LOOKED_AT, "The client asked nothing while acknowledgements were away for a second or more."
+            "G1",
+            NOT_LOOKED_AT,
+            "Nobody saw a second or more without acknowledgements in which the client asked something.",
         )
     total = sum(one.seconds for one in long)
     return Verdict(
@@ -245,9 +264,15 @@ def _spans(looks: list[Look]) -> list[Window]:
     """Times in which a host certainly had the guest with its output open: between two looks that both say so."""
     found = []
     for before, after in itertools.pairwise(looks):
-        if before.state in OPEN and after.state in OPEN and after.asked > before.answered:
+        if _open(before) and _open(after) and after.asked > before.answered:
             found.append(Window(before.answered, after.asked, before.host, before.state or ""))
     return found
+
+
+def _open(look: Look) -> bool:
+    """Does it say so? One that has given the guest up to its new owner says `unprotected` as well, and goes on naming that
+    one; of a guest that only runs there an agent names nobody."""
+    return look.state in OPEN and not (look.state == "unprotected" and look.peer)
 
 
 def _both(run: Run, since: float) -> int:
@@ -281,7 +306,9 @@ def _g4(run: Run) -> Verdict:
         )
     if not held:
         return Verdict(
-            "G4", NOT_LOOKED_AT, "The guest answers again, but its agent was back before two looks could miss it."
+            "G4",
+            NOT_LOOKED_AT,
+            "The guest answers again, but no two looks missed its agent while the client asked something.",
         )
     seconds = sum(one.seconds for one in windows)
     return Verdict(
