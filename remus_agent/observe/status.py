@@ -56,7 +56,8 @@ destroyed here. `stood-down`: it is paused here, until the owner has shown that 
 was to run by an operator's word, until he has.
 `switching`: its last epoch is on its way to the backup, which then runs it; `handed-over`: the backup was told;
 `in-doubt`: the backup has not said whether it runs it. In these three the guest is down here.
-`stale`: a copy without which the guest ran on; only an operator who accepts the loss may activate it."""
+`stale`: a copy without which the guest ran on; only an operator who accepts the loss may activate it.
+`discarded`: what was here is destroyed, a copy or, with role `none`, also a guest that another host owns."""
 
 
 class Seeding(msgspec.Struct, frozen=True):

@@ -37,7 +37,7 @@ _PRIMARY: dict[primary.State, State] = {
     primary.State.RETURNING: "stood-down",
     primary.State.GIVING_UP: "standing-down",
     primary.State.STARTING: "starting",
-    primary.State.GIVEN_UP: "unprotected",
+    primary.State.GIVEN_UP: "discarded",
     primary.State.FAILED: "failed",
 }
 """The words for users, who need not tell apart all states of the machine."""

@@ -11,8 +11,10 @@ import pytest
 
 from remus_agent.adapters import clock
 from remus_agent.adapters.clock import SystemClock
+from remus_agent.machines import primary
 from remus_agent.observe import logs
 from remus_agent.observe.status import BackupState, PrimaryState, Seeding, State, Status
+from remus_agent.services import report
 
 
 @pytest.fixture
@@ -118,3 +120,8 @@ def test_short_sleeps(seconds: float) -> None:
     began = system.now()
     asyncio.run(system.sleep(seconds))
     assert system.now() - began >= seconds
+
+
+def test_only_a_guest_that_runs_on_is_called_unprotected() -> None:
+    """Whoever asks both hosts takes it for running there."""
+    assert [state for state, word in report._PRIMARY.items() if word == "unprotected"] == [primary.State.STOPPED]

@@ -34,5 +34,7 @@ def test_nothing_is_booted_twice_or_for_hosts_of_their_own() -> None:
 
 
 def test_a_stage_that_is_not_there_is_answered_with_those_that_are() -> None:
-    with pytest.raises(ValueError, match=r"no stage has .disk drill. in its name; there are\n(.*\n)*  scenario drill\n"):
+    with pytest.raises(
+        ValueError, match=r"no stage has .disk drill. in its name; there are\n(.*\n)*  scenario drill\n"
+    ):
         run_tests.going_on(run_tests.stages(every=True), "disk drill")

@@ -25,7 +25,6 @@ class Look:
     acked: int = 0
     held: int = 0
     error: str = ""
-    peer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -166,7 +165,6 @@ def _looks(run: Run, host: str, said: list[dict[str, Any]]) -> None:
                 int(status.get("acked_epoch") or 0),
                 int(status.get("held_bytes") or 0),
                 str(one.get("error") or ""),
-                status.get("peer"),
             )
         )
         for epoch in one.get("epochs") or []:

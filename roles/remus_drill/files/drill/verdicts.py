@@ -264,15 +264,9 @@ def _spans(looks: list[Look]) -> list[Window]:
     """Times in which a host certainly had the guest with its output open: between two looks that both say so."""
     found = []
     for before, after in itertools.pairwise(looks):
-        if _open(before) and _open(after) and after.asked > before.answered:
+        if before.state in OPEN and after.state in OPEN and after.asked > before.answered:
             found.append(Window(before.answered, after.asked, before.host, before.state or ""))
     return found
-
-
-def _open(look: Look) -> bool:
-    """Does it say so? One that has given the guest up to its new owner says `unprotected` as well, and goes on naming that
-    one; of a guest that only runs there an agent names nobody."""
-    return look.state in OPEN and not (look.state == "unprotected" and look.peer)
 
 
 def _both(run: Run, since: float) -> int:
