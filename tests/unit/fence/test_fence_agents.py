@@ -79,11 +79,11 @@ def test_off_that_fails_is_no_failure_when_the_host_is_seen_off(tmp_path: Path) 
 
 
 def test_an_agent_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
-    beta = Beta(tmp_path, "hangs", timeout=1.5)
+    beta = Beta(tmp_path, "hangs", timeout=6.0)
     begun = time.monotonic()
-    with pytest.raises(FenceTimeout, match=r"did not end within 1\.5 s and was killed"):
+    with pytest.raises(FenceTimeout, match=r"did not end within 6 s and was killed"):
         run(beta.fencing.status("beta"))
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30
     for pid in map(int, Path(f"{beta.state}.pids").read_text().split()):
         assert not _lives(pid), pid
 
