@@ -8,7 +8,7 @@ All times are put on this machine's monotonic clock. Of ours, by the new host's 
     announce   until bridge and switches were told where it is, or it answered before that
     rest       until its first answer on the wire: its own drivers have connected, the question came through
 
-What is judged is like against like (ADR 0011): from the death of the host to the first answer, less the time of detection, against
+What is judged is like against like (ADR 0011): from the death of the host to the first answer, less the time of detection, to
 the time from the end of stock's stream to the first answer. Detection counts as what is configured, or what it took where that
 was less. Beside it stands the ratio to the time until stock's guest is unpaused, which decides nothing.
 """
