@@ -63,6 +63,11 @@ class Detector:
         return self.at - max(self.channel, self.path)
 
     @property
+    def due(self) -> float:
+        """When the witness may be asked, if nothing is heard until then."""
+        return max(self.channel + self.detect, self.path + self.detect, self.not_before)
+
+    @property
     def suspects(self) -> bool:
         """Whether the witness may be asked now."""
         return self.silent_for >= self.detect and self.at >= self.not_before

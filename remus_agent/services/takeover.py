@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Final
 
 from remus_agent.errors import AuthorityError, RemusError, WitnessUnknown
 from remus_agent.faults import FaultName, active
@@ -22,6 +23,9 @@ from remus_agent.services.settings import Settings
 from remus_agent.services.takeover_notes import TakeoverNotes
 
 log = logging.getLogger(__name__)
+
+SOONEST: Final = 0.01
+"""Seconds between two looks of a detector at least."""
 
 
 class Takeover:
@@ -55,12 +59,18 @@ class Takeover:
         self._attempts: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Look at every guest, a tick after the other; never ends by itself."""
+        """Look at every guest, a tick after the other, and when one of them is due; never ends by itself."""
         while True:
             self._backup.beats.look()
             for domain in self._backup.names():
                 self._look(domain)
-            await self._clock.sleep(self._settings.tick)
+            await self._clock.sleep(self._until_next())
+
+    def _until_next(self) -> float:
+        """Seconds: clients wait for a takeover, so it does not wait for a tick."""
+        now = self._clock.now()
+        due = [detector.due - now for detector in self._detectors.values() if detector.due > now]
+        return min([self._settings.tick, *(max(seconds, SOONEST) for seconds in due)])
 
     async def close(self) -> None:
         """The agent stops. What is asked of the witness right now may still be granted; the record tells the next agent."""

@@ -195,6 +195,22 @@ def test_events_tell_where_the_time_of_a_takeover_went() -> None:
     play(story)
 
 
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.6, 0.9])
+def test_a_takeover_does_not_wait_for_a_tick(part: float) -> None:
+    """A tenth of the time of detection, and clients wait for it. part: of one, after which the host dies."""
+
+    async def story(world: World) -> None:
+        await asyncio.sleep(part * TIMES["detect"] / 10)
+        world.power_off(world.hosts["alpha"])
+        await until(world, lambda: [inc.host for inc in world.running()] == ["beta"], 8)
+        (silent,) = (
+            detail["silent_for"] for kind, detail in world.hosts["beta"].events.details(GUEST) if kind == "suspect"
+        )
+        assert TIMES["detect"] <= silent < TIMES["detect"] + 0.02
+
+    play(story)
+
+
 def test_protection_again_can_be_left_to_an_operator() -> None:
     async def story(world: World) -> None:
         world.power_off(world.hosts["alpha"])

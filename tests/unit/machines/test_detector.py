@@ -60,3 +60,11 @@ def test_a_primary_that_was_heard_again_is_suspected_as_soon_as_the_first_time()
     detector = listen(detector, 125, channel=True)
     assert detector.failures == 0
     assert listen(detector, 135).suspects
+
+
+def test_it_says_when_the_witness_may_be_asked() -> None:
+    detector = listen(started().ticked(102).heard(channel=101, path=101.5), 111)
+    assert detector.due == 111.5
+    assert not detector.ticked(111.4).suspects
+    assert detector.ticked(111.5).suspects
+    assert detector.ticked(111.5).failed(111.5).due == 121.5
