@@ -152,6 +152,26 @@ def test_redis_counts_compares_and_leaves_nothing(tmp_path: Path, service: Any) 
     assert all(0 <= seconds < 5 for seconds in latencies)
 
 
+def test_an_answer_that_comes_late_is_not_taken_for_one_to_a_question(
+    tmp_path: Path, service: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guest's output is held, perhaps for longer than anybody waits for what it is to keep."""
+    monkeypatch.setattr(client, "KEEP", 1.0)
+    redis, late = Redis(), threading.Event()
+
+    def reply(data: bytes) -> bytes | None:
+        if not late.is_set():
+            late.set()
+            time.sleep(1.5)
+        return redis(data)
+
+    lines = run(tmp_path, options("redis", service(reply).address), answered(3))
+    assert [line["connection"] for line in events(lines, "connected")] == [1, 2]
+    assert events(lines, "damaged") == []
+    assert [line["value"] for line in events(lines, "answered")][:3] == [1, 2, 3]
+    assert len(events(lines, "kept")) == len(events(lines, "checked")) == 1
+
+
 def test_what_is_kept_and_changed_is_seen(tmp_path: Path, service: Any) -> None:
     redis = Redis()
 

@@ -36,6 +36,9 @@ POLL = 0.05
 CONNECT = 3.0
 AGAIN = 0.5
 """Seconds between two attempts to connect."""
+KEEP = 30.0
+"""Seconds in which the guest has to take what it is to keep. Its answers wait for an epoch, which takes long right after another
+fault."""
 
 
 class Log:
@@ -94,10 +97,12 @@ class Client:
     def run(self) -> None:
         """The whole of it."""
         connection = self._connect()
-        if connection is not None and self._ask.counts:
-            self._keep(connection)
+        kept = not self._ask.counts
         while connection is not None:
             try:
+                if not kept:
+                    self._keep(connection)
+                    kept = True
                 self._one(connection)
             except OSError as error:
                 self._lose(connection, error)
@@ -183,15 +188,12 @@ class Client:
             self._log.write("answered", now, number=number, seconds=round(now - sent, 6), value=answer.value)
 
     def _keep(self, connection: Connection) -> None:
-        """Put the blob into the guest's memory, for a day at most."""
-        data = asking.blob(self._options.key)
-        with contextlib.suppress(OSError):
-            reply = self._whole(
-                connection, asking.command("SET", f"{self._options.key}:blob", data, "EX", "86400"), b"+OK\r\n"
-            )
-            reply += self._whole(connection, asking.command("SET", self._options.key, "0", "EX", "86400"), b"+OK\r\n")
-            if reply == b"+OK\r\n" * 2:
-                self._log.write("kept", digest=asking.digest(data))
+        """Put the blob into the guest's memory, for a day at most. Raises OSError: an answer may still come then."""
+        data, key = asking.blob(self._options.key), self._options.key
+        for words in (("SET", f"{key}:blob", data, "EX", "86400"), ("SET", key, "0", "EX", "86400")):
+            if self._whole(connection, asking.command(*words), b"+OK\r\n", KEEP) != b"+OK\r\n":
+                return
+        self._log.write("kept", digest=asking.digest(data))
 
     def _check(self, connection: Connection) -> None:
         """Read what the guest keeps, and remove it."""
@@ -208,9 +210,11 @@ class Client:
             self._log.write("final", value=int(value) if value.isdigit() else None)
             self._whole(connection, asking.command("DEL", self._options.key, f"{self._options.key}:blob"), b":2\r\n")
 
-    def _whole(self, connection: Connection, request: bytes, expected: bytes | None) -> bytes:
+    def _whole(
+        self, connection: Connection, request: bytes, expected: bytes | None, patience: float | None = None
+    ) -> bytes:
         """A reply outside of the stream of questions: as long as the expected one, or until two lines have come."""
-        connection.link.settimeout(self._options.grace)
+        connection.link.settimeout(self._options.grace if patience is None else patience)
         try:
             connection.link.sendall(request)
             reply = b""
