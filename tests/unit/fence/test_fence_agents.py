@@ -62,7 +62,7 @@ def test_it_is_asked_until_the_host_is_off(tmp_path: Path) -> None:
 
 
 def test_off_that_succeeds_without_effect_is_not_confirmed(tmp_path: Path) -> None:
-    beta = Beta(tmp_path, "lies", timeout=2.0)
+    beta = Beta(tmp_path, "lies", timeout=6.0)
     with pytest.raises(FenceUnconfirmed, match="whose status says on"):
         run(beta.fencing.fence("beta"))
     assert beta.state.read_text() == "on"
