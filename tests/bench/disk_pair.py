@@ -19,7 +19,7 @@ from pair.guest import come_home
 from pair.hosts import GUEST, HOSTS, PROJECT, on, on_both, run
 from pair.protection import SEED_TIMEOUT, require_agents, unprotected, wait_protected
 from pair.second_guest import ADDRESS, NAME, OWN_DISK, second_guest
-from pair.slow import slow, unslow
+from pair.slow import removal, slow
 from pair.volumes import Volume, volumes
 from pair.wait import until
 
@@ -179,7 +179,7 @@ def _lower(read_ms: int) -> Iterator[dict[tuple[str, str], str]]:
 
     def remove(host: str) -> None:
         for target, file in _FILES.items():
-            unslow(host, f"slow-{target}")
+            on(host, removal(f"slow-{target}"), timeout=60)
             drbd.unloop(host, file)
         on(host, f"rm -rf {FOLDER}")
 

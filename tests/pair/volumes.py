@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pair.hosts import on, on_both
-from pair.slow import slow
+from pair.slow import removal, slow
 
 FOLDER = "/var/lib/remus-test-volumes"
 CONFIGURATION = "/etc/remus/disks.toml"
@@ -55,7 +55,7 @@ def _restore(host: str, volumes: Sequence[Volume]) -> None:
     kept = " ".join(f"{DISKS}/remus-{name}* {DISKS}/{name}.journal {DISKS}/{name}.md" for name in names)
     devices = "; ".join(
         f"dmsetup remove --retry remus-{volume.domain}-{volume.vdev};"
-        f" if [ -e /dev/mapper/{volume.slow} ]; then dmsetup remove --retry {volume.slow}; fi;"
+        f" {removal(volume.slow)};"
         f" losetup -j {volume.file} -O NAME -n | xargs -r losetup -d"
         for volume in volumes
     )
