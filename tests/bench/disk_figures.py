@@ -12,6 +12,7 @@ from bench.figures import FiguresError
 
 BARE, BESIDE, LINEAR, PROTECTED, DRBD = "bare", "bare-beside", "linear", "protected", "drbd"
 GUEST, GUEST_PROTECTED, TAP, TAP_HERE = "guest", "guest-protected", "tap-alone", "tap-here"
+IN_GUEST = (GUEST, GUEST_PROTECTED)
 TITLES = {
     BARE: "bare device",
     BESIDE: "bare device beside a protected guest",
@@ -86,7 +87,7 @@ def summary(raws: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     quotients = ratios(raws)
     verdicts = []
     wanted = [(f"{LINEAR} / {BARE}", False, READS_AT_LEAST), (f"{PROTECTED} / {BESIDE}", False, READS_AT_LEAST)]
-    if not all("turn" in raw for raw in raws):
+    if any(cell.name in raw["cells"] for raw in raws for cell in CELLS if cell.writes):
         wanted.append((f"{PROTECTED} / {DRBD}", True, WRITES_AT_LEAST))
     for pair, writes, least in wanted:
         for cell in CELLS:

@@ -24,7 +24,7 @@ from pair.volumes import Volume, volumes
 from pair.wait import until
 
 from bench import disk_figures as names
-from bench.disk_cells import CELLS, READS, WRITES, figures, job_file, turn_figures, turns_file
+from bench.disk_cells import CELLS, READS, WRITES, Cell, figures, job_file, turn_figures, turns_file
 from bench.figures import FiguresError
 
 HERE = Path(__file__).parent
@@ -52,13 +52,15 @@ the kernel takes some more; a disk takes time."""
 
 @dataclass
 class Pair:
-    """Made by `prepared`. bare: the device that nothing else is on. log: told what is being done."""
+    """Made by `prepared`. bare: the device that nothing else is on. interval_ms: how long the guest runs at least between two
+    checkpoints; None: what its agent takes. log: told what is being done."""
 
     bare: str
     seconds: float
+    interval_ms: int | None
     log: Callable[[str], None]
 
-    def measure(self, target: str, number: int) -> dict[str, Any]:
+    def measure(self, target: str, number: int, *, in_guest: Sequence[Cell] = CELLS) -> dict[str, Any]:
         """Raw figures of one target; of a device on a host only what it writes, for `reads` has the rest."""
         self.log(f"round {number}: {names.TITLES[target]}")
         before = agent.status(HOSTS[0], NAME)
@@ -66,8 +68,8 @@ class Pair:
             cells = self._tap_here()
         elif target == names.TAP:
             cells = self._tap_alone()
-        elif target in (names.GUEST, names.GUEST_PROTECTED):
-            cells = self._in_guest()
+        elif target in names.IN_GUEST:
+            cells = self._in_guest(in_guest)
         else:
             job = job_file(self._device(target), WRITES, self.seconds, MIB)
             cells = figures(self._on_host(job, len(WRITES)), WRITES)
@@ -89,7 +91,8 @@ class Pair:
     def protect(self) -> None:
         """The guest is protected to the other host."""
         self.log("protecting the guest")
-        agent.ask(HOSTS[0], "protect", timeout=SEED_TIMEOUT, domain=NAME, peer=HOSTS[1], wait=False)
+        pacing = {} if self.interval_ms is None else {"interval_ms": self.interval_ms}
+        agent.ask(HOSTS[0], "protect", timeout=SEED_TIMEOUT, domain=NAME, peer=HOSTS[1], wait=False, **pacing)
         wait_protected(guest=NAME)
 
     def unprotect(self) -> None:
@@ -111,12 +114,12 @@ class Pair:
         fio = f"{bundle.command(FOLDER, FIO)} --output-format=json -"
         return on(HOSTS[0], fio, stdin=job, timeout=self._limit(runs))
 
-    def _in_guest(self) -> dict[str, dict[str, float]]:
-        job = job_file(f"/dev/{TESTED}", CELLS, self.seconds, MIB).replace("\n", "\\n")
+    def _in_guest(self, cells: Sequence[Cell]) -> dict[str, dict[str, float]]:
+        job = job_file(f"/dev/{TESTED}", cells, self.seconds, MIB).replace("\n", "\\n")
         fio = f"{bundle.command(IN_GUEST, FIO)} --output-format=json --output=/tmp/fio.json /tmp/fio.job"
         program = f'printf "{job}" >/tmp/fio.job; {fio} >/tmp/fio.said 2>&1'
         database.sql(f"COPY (SELECT 1) TO PROGRAM '{program}'", ADDRESS, timeout=self._limit())
-        return figures(database.sql("SELECT pg_read_file('/tmp/fio.json')", ADDRESS), CELLS)
+        return figures(database.sql("SELECT pg_read_file('/tmp/fio.json')", ADDRESS), cells)
 
     def _tap_alone(self) -> dict[str, dict[str, float]]:
         """In dom0 as well, below the kernel's nbd client but without mirror, sender and backup."""
@@ -210,7 +213,7 @@ def _fill(archive: bytes) -> str:
 
 
 @contextlib.contextmanager
-def prepared(seconds: float, read_ms: int, log: Callable[[str], None]) -> Iterator[Pair]:
+def prepared(seconds: float, read_ms: int, interval_ms: int | None, log: Callable[[str], None]) -> Iterator[Pair]:
     """The guest on the first host with a disk that nobody uses, unprotected, and beside it the other devices. Afterwards the
     lab's own guest runs there again."""
     require_agents()
@@ -225,7 +228,7 @@ def prepared(seconds: float, read_ms: int, log: Callable[[str], None]) -> Iterat
             mirrored = {host: devices[host, names.DRBD] for host in HOSTS}
             with drbd.mirror(mirrored), second_guest(HOSTS[0], disks, fill=fill, boot=BOOT):
                 database.wait_ready(ADDRESS)
-                yield Pair(devices[HOSTS[0], names.BARE], seconds, log)
+                yield Pair(devices[HOSTS[0], names.BARE], seconds, interval_ms, log)
     finally:
         log("putting the lab back")
         come_home()

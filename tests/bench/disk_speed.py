@@ -2,7 +2,7 @@
 """How fast a guest's disk is, unprotected and protected, against the bare device and against DRBD's protocol C on the same
 pair: fio in the guest, in dom0, and at the write tap alone, all in one run, alternating; reads of devices in short turns.
 
-    disk_speed.py [--rounds 2] [--seconds 3] [--reads-only] [--read-ms 60] [--results results/disks-...]
+    disk_speed.py [--rounds 2] [--seconds 3] [--reads-only] [--read-ms 60] [--interval-ms 100] [--results results/disks-...]
     disk_speed.py --report FOLDER
 
 Needs the lab (`make lab-up`, `playbooks/site.yml`) and, on this machine, fio and drbd-utils of Debian: they are carried to
@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from pair.slow import BUSY
 
 from bench import disk_figures as names
-from bench.disk_cells import CELLS
+from bench.disk_cells import CELLS, READS
 from bench.disk_pair import FIO, READ_MS, Pair, prepared
 from bench.environment import hosts, machine
 from bench.run import end_in_order, report, say
@@ -47,13 +47,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each pattern on each device (default: 3)")
-    parser.add_argument("--reads-only", action="store_true", help="only what devices read, in turns")
+    parser.add_argument("--reads-only", action="store_true", help="only what devices read, in turns, and the guest")
     parser.add_argument(
         "--read-ms",
         type=_read_ms,
         default=READ_MS,
         metavar="MS",
         help=f"what a read takes on every device (default: {READ_MS}); 0: nothing but the processor's time",
+    )
+    parser.add_argument(
+        "--interval-ms",
+        type=int,
+        metavar="MS",
+        help="how long the guest runs between checkpoints (default: the agent's)",
     )
     parser.add_argument("--results", type=Path, help="folder for raw figures (default: a new one under results/)")
     parser.add_argument("--report", type=Path, metavar="FOLDER", help="only summarise what was measured before")
@@ -65,7 +71,8 @@ def main() -> int:
     os.chdir(ROOT)
     end_in_order()
     (folder / "environment.json").write_text(json.dumps(_environment(options), indent=2) + "\n")
-    with contextlib.suppress(KeyboardInterrupt), prepared(options.seconds, options.read_ms, say) as pair:
+    preparing = prepared(options.seconds, options.read_ms, options.interval_ms, say)
+    with contextlib.suppress(KeyboardInterrupt), preparing as pair:
         for number in range(1, options.rounds + 1):
             _round(pair, number, folder, reads_only=options.reads_only)
     # Of an interrupted run as well: ratios are within a round.
@@ -85,8 +92,10 @@ def _round(pair: Pair, number: int, folder: Path, *, reads_only: bool) -> None:
             pair.protect()
         for raw in pair.reads(read, number):
             _keep(raw, folder / f"raw-{number:02}-{raw['turn']}-{raw['target']}.json")
-        for target in () if reads_only else written if number % 2 else written[::-1]:
-            _keep(pair.measure(target, number), folder / f"raw-{number:02}-{target}.json")
+        others = [target for target in written if not reads_only or target in names.IN_GUEST]
+        for target in others if number % 2 else others[::-1]:
+            raw = pair.measure(target, number, in_guest=READS if reads_only else CELLS)
+            _keep(raw, folder / f"raw-{number:02}-{target}.json")
     pair.unprotect()
 
 
@@ -102,6 +111,7 @@ def _environment(options: argparse.Namespace) -> dict[str, Any]:
         "rounds": options.rounds,
         "seconds": options.seconds,
         "read_ms": options.read_ms,
+        "interval_ms": options.interval_ms,
         "cells": [f"{cell.name}: {cell.kind}, {cell.block}, depth {cell.depth}" for cell in CELLS],
         "hosts": hosts(drbd="modinfo -F version drbd"),
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from bench.disk_cells import CELLS, READS, WRITES, Cell, figures, job_file, turn_figures, turns_file
-from bench.disk_figures import BARE, BESIDE, DRBD, LINEAR, PROTECTED, as_text, summary
+from bench.disk_figures import BARE, BESIDE, DRBD, GUEST, GUEST_PROTECTED, LINEAR, PROTECTED, as_text, summary
 from bench.disk_speed import main
 from bench.figures import FiguresError
 
@@ -130,7 +130,12 @@ def test_reads_alone_are_judged_alone() -> None:
         {"round": 1, "turn": 1, "target": target, "cells": cells, "session_held": True}
         for target in (BARE, LINEAR, BESIDE, PROTECTED)
     ]
-    assert {verdict["cell"] for verdict in summary(raws)["verdicts"]} == {cell.name for cell in READS}
+    in_guest = [
+        {"round": 1, "target": target, "cells": cells, "session_held": True} for target in (GUEST, GUEST_PROTECTED)
+    ]
+    found = summary(raws + in_guest)
+    assert {verdict["cell"] for verdict in found["verdicts"]} == {cell.name for cell in READS}
+    assert set(found["ratios"]["guest-protected / guest"]) == {cell.name for cell in READS}, "reported"
     with pytest.raises(FiguresError, match="protected / bare-beside was not measured"):
         summary(raws[:2])
 
