@@ -36,8 +36,6 @@ IN_GUEST = "/second/fio"
 TESTED = "xvdd"
 """The disk that the guest itself leaves alone."""
 MIB = 64
-TURNS = 12
-"""Of each device and pattern, a second or two each: what the machine does beside it meets all devices."""
 VOLUMES = (Volume(NAME, "xvda", 512), Volume(NAME, "xvdb", 128), Volume(NAME, TESTED, MIB))
 BOOT = f"(until [ -b /dev/{TESTED} ]; do sleep 0.1; done; chmod 666 /dev/{TESTED}) &\n"
 """PostgreSQL, which starts fio there, is not root."""
@@ -53,10 +51,12 @@ the kernel takes some more; a disk takes time."""
 @dataclass
 class Pair:
     """Made by `prepared`. bare: the device that nothing else is on. interval_ms: how long the guest runs at least between two
-    checkpoints; None: what its agent takes. log: told what is being done."""
+    checkpoints; None: what its agent takes. turns: of `reads`, of each device and pattern, a second or two each: what the machine
+    does beside it meets all devices. log: told what is being done."""
 
     bare: str
     seconds: float
+    turns: int
     interval_ms: int | None
     log: Callable[[str], None]
 
@@ -78,14 +78,16 @@ class Pair:
 
     def reads(self, targets: Sequence[str], number: int) -> list[dict[str, Any]]:
         """Raw figures of what several devices read in turns."""
-        self.log(f"round {number}: reads in {TURNS} turns: {', '.join(names.TITLES[target] for target in targets)}")
+        self.log(
+            f"round {number}: reads in {self.turns} turns: {', '.join(names.TITLES[target] for target in targets)}"
+        )
         before = agent.status(HOSTS[0], NAME)
-        job = turns_file({target: self._device(target) for target in targets}, TURNS, self.seconds / 2, MIB)
-        said = self._on_host(job, len(READS) * TURNS * len(targets))
+        job = turns_file({target: self._device(target) for target in targets}, self.turns, self.seconds / 2, MIB)
+        said = self._on_host(job, len(READS) * self.turns * len(targets))
         held = _since(before) if names.PROTECTED in targets else {}
         return [
             {"round": number, "turn": turn, "target": target, "cells": cells} | held
-            for (target, turn), cells in turn_figures(said, targets, TURNS).items()
+            for (target, turn), cells in turn_figures(said, targets, self.turns).items()
         ]
 
     def protect(self) -> None:
@@ -213,7 +215,9 @@ def _fill(archive: bytes) -> str:
 
 
 @contextlib.contextmanager
-def prepared(seconds: float, read_ms: int, interval_ms: int | None, log: Callable[[str], None]) -> Iterator[Pair]:
+def prepared(
+    seconds: float, turns: int, read_ms: int, interval_ms: int | None, log: Callable[[str], None]
+) -> Iterator[Pair]:
     """The guest on the first host with a disk that nobody uses, unprotected, and beside it the other devices. Afterwards the
     lab's own guest runs there again."""
     require_agents()
@@ -228,7 +232,7 @@ def prepared(seconds: float, read_ms: int, interval_ms: int | None, log: Callabl
             mirrored = {host: devices[host, names.DRBD] for host in HOSTS}
             with drbd.mirror(mirrored), second_guest(HOSTS[0], disks, fill=fill, boot=BOOT):
                 database.wait_ready(ADDRESS)
-                yield Pair(devices[HOSTS[0], names.BARE], seconds, interval_ms, log)
+                yield Pair(devices[HOSTS[0], names.BARE], seconds, turns, interval_ms, log)
     finally:
         log("putting the lab back")
         come_home()

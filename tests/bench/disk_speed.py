@@ -2,7 +2,8 @@
 """How fast a guest's disk is, unprotected and protected, against the bare device and against DRBD's protocol C on the same
 pair: fio in the guest, in dom0, and at the write tap alone, all in one run, alternating; reads of devices in short turns.
 
-    disk_speed.py [--rounds 2] [--seconds 3] [--reads-only] [--read-ms 60] [--interval-ms 100] [--results results/disks-...]
+    disk_speed.py [--rounds 2] [--seconds 3] [--reads-only] [--turns 12]
+                  [--read-ms 60] [--interval-ms 100] [--results results/disks-...]
     disk_speed.py --report FOLDER
 
 Needs the lab (`make lab-up`, `playbooks/site.yml`) and, on this machine, fio and drbd-utils of Debian: they are carried to
@@ -40,6 +41,7 @@ WHILE = (names.PROTECTED, names.GUEST_PROTECTED)
 READ_BEFORE = (names.BARE, names.LINEAR, names.DRBD)
 READ_WHILE = (names.BESIDE, names.PROTECTED)
 """Devices whose reads are measured in turns: first, since writes are still under way to the other host when they are answered."""
+TURNS = 12
 
 
 def main() -> int:
@@ -48,6 +50,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each pattern on each device (default: 3)")
     parser.add_argument("--reads-only", action="store_true", help="only what devices read, in turns, and the guest")
+    parser.add_argument("--turns", type=int, default=TURNS, help=f"in which devices are read (default: {TURNS})")
     parser.add_argument(
         "--read-ms",
         type=_read_ms,
@@ -71,7 +74,7 @@ def main() -> int:
     os.chdir(ROOT)
     end_in_order()
     (folder / "environment.json").write_text(json.dumps(_environment(options), indent=2) + "\n")
-    preparing = prepared(options.seconds, options.read_ms, options.interval_ms, say)
+    preparing = prepared(options.seconds, options.turns, options.read_ms, options.interval_ms, say)
     with contextlib.suppress(KeyboardInterrupt), preparing as pair:
         for number in range(1, options.rounds + 1):
             _round(pair, number, folder, reads_only=options.reads_only)
@@ -110,6 +113,7 @@ def _environment(options: argparse.Namespace) -> dict[str, Any]:
         "fio": fio,
         "rounds": options.rounds,
         "seconds": options.seconds,
+        "turns": options.turns,
         "read_ms": options.read_ms,
         "interval_ms": options.interval_ms,
         "cells": [f"{cell.name}: {cell.kind}, {cell.block}, depth {cell.depth}" for cell in CELLS],
