@@ -48,8 +48,9 @@ def test_no_stale_copy_of_a_guest_comes_back_after_a_boot(host):
 
 
 def test_there_are_nbd_devices_for_every_disk(host):
-    assert f"nbds_max={NBD_DEVICES}" in host.file("/etc/modprobe.d/remus-storage.conf").content_string
+    assert f"nbds_max={NBD_DEVICES} max_part=0" in host.file("/etc/modprobe.d/remus-storage.conf").content_string
     assert len(host.check_output("ls -d /sys/block/nbd*").split()) >= NBD_DEVICES
+    assert host.file("/sys/module/nbd/parameters/max_part").content_string == "0\n", "it looks for partitions on taps"
 
 
 def test_the_list_of_disks_is_closed_to_others_and_accepted(host):
