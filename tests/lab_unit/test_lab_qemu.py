@@ -45,6 +45,14 @@ def test_dom0_memory_is_fixed(debian: int, memory: str) -> None:
     assert f"dom0_mem={memory},max:{memory}" in after(line(debian=debian), "-append")[0]
 
 
+def test_only_xen_hosts_have_more_processors_and_dom0_has_one() -> None:
+    xen, witness = (
+        argv(host, Settings(processors=2), FILES, "AAAAkey", (7, 8), kvm=False) for host in (HOSTS[0], WITNESS)
+    )
+    assert (after(xen, "-smp"), after(witness, "-smp")) == (["2"], ["1"])
+    assert "dom0_max_vcpus=1" in after(xen, "-append")[0].split()
+
+
 def test_hosts_differ_where_they_must() -> None:
     alpha, beta = line(0), line(1)
     assert after(alpha, "-netdev")[0].endswith("hostfwd=tcp:127.0.0.1:2211-:22")

@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
         if name == "up":
             command.add_argument("--ssh-base-port", type=int, default=None)
             command.add_argument("--memory", type=int, default=None, help="MiB a host")
+            command.add_argument("--processors", type=int, default=None, help="of a host; dom0 has one")
             command.add_argument("--boot-timeout", type=int, default=None, help="seconds for one boot")
             command.add_argument(
                 "--hypervisor", choices=sorted(HYPERVISORS), default=None, help="which Xen of the release"
@@ -85,6 +86,7 @@ def settings_for(options: argparse.Namespace, paths: Paths) -> Settings:
         "namespace": getattr(options, "namespace", None),
         "ssh_base_port": getattr(options, "ssh_base_port", None),
         "memory_mib": getattr(options, "memory", None),
+        "processors": getattr(options, "processors", None),
         "boot_timeout": getattr(options, "boot_timeout", None),
         "hypervisor": getattr(options, "hypervisor", None),
         "hosts": getattr(options, "hosts", None),

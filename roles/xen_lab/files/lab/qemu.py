@@ -96,7 +96,7 @@ def argv(
 ) -> list[str]:
     """Whole command line for HOST. TAPS are the descriptors for the guests' and the replication network."""
     words = ["qemu-system-x86_64", "-name", f"{settings.namespace}-{host.name}", "-machine", "q35"]
-    words += [*acceleration(kvm), "-smp", "1", "-m", str(settings.memory(host))]
+    words += [*acceleration(kvm), "-smp", str(settings.processors if host.xen else 1), "-m", str(settings.memory(host))]
     words += ["-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none"]
     words += ["-serial", f"file:{escape(str(files.console))}"]
     if settings.bare(host):

@@ -72,12 +72,14 @@ def host_named(name: str) -> HostSpec:
 class Settings:
     """What one lab was brought up with; kept in its folder, so that later commands need no options.
 
-    memory_mib: of a Xen host; there is room for ten guests, or their copies, beside dom0 (tests/lab/test_ten_guests.py)."""
+    memory_mib: of a Xen host; there is room for ten guests, or their copies, beside dom0 (tests/lab/test_ten_guests.py).
+    processors: of a Xen host, of which dom0 has one."""
 
     debian: int = 13
     namespace: str = "remus-lab"
     ssh_base_port: int = 2211
     memory_mib: int = 2304
+    processors: int = 1
     boot_timeout: int = 300
     hypervisor: str = "current"
     hosts: str = "xen"
