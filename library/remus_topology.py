@@ -145,6 +145,7 @@ def heard(host, said):
         "domains": agent.get("domains") or [],
         "running": of_xen.get("domains") or [],
         "autostart": of_xen.get("autostart") or [],
+        "bridges": of_xen.get("bridges"),
         # Without one, what is not in `running` does not run.
         "toolstack_error": of_xen.get("toolstack_error") if "host" in toolstack else toolstack.get("msg") or not_asked,
     }
@@ -274,6 +275,24 @@ def started_at_boot(guest, hosts):
     return problems
 
 
+def unbridged(guest, owner, hosts):
+    """A bridge of the guest that its other host does not have: when the copy shall run, its interface could not be made there."""
+    running = [domain for domain in hosts.get(owner, {}).get("running", []) if domain.get("name") in domains_of(guest)]
+    wanted = sorted({bridge for domain in running for bridge in domain.get("bridges") or []})
+    problems = []
+    for host in guest["hosts"]:
+        there = hosts.get(host, {}).get("bridges")
+        for bridge in wanted if there is not None and host != owner else []:
+            if bridge not in there:
+                problems.append(
+                    "{} is on the bridge {} of {}, and {} has no bridge of that name, so it could not run there. Next: make one "
+                    "on {}, or put the guest on a bridge that both have".format(
+                        guest["name"], bridge, owner, host, host
+                    )
+                )
+    return problems
+
+
 def mixed_versions(guest, hosts):
     """What the hosts of a guest have in different versions, as far as their agents answer."""
     reasons = []
@@ -334,6 +353,7 @@ def decide(guest, hosts):
     owner = find_owner(guest, hosts, statuses, unsure, problems)
     problems += elsewhere(guest, hosts, statuses)
     problems += started_at_boot(guest, hosts)
+    problems += unbridged(guest, owner, hosts)
     _dummy, copies, taken = holders(statuses)
     others = [host for host in guest["hosts"] if host != owner]
     other = others[0] if owner and len(others) == 1 else None

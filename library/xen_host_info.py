@@ -132,8 +132,14 @@ host:
           configuration of, C(guest), which is null where the file cannot tell. Empty where xendomains is off.
       type: list
       elements: dict
+    bridges:
+      description: Names of the host's bridges.
+      type: list
+      elements: str
     domains:
-      description: Every domain but the control domain, each with C(name), C(id), C(memory_mib) and C(paused).
+      description: >-
+        Every domain but the control domain, each with C(name), C(id), C(memory_mib), C(paused) and C(bridges), the names of those
+        that its interfaces are ports of.
       type: list
       elements: dict
 """
@@ -147,6 +153,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.remus import boot_menu
 
 MENU = "/boot/grub/grub.cfg"
+NET = "/sys/class/net"
 NAMED = re.compile(r"""^\s*name\s*=\s*(["'])(.+?)\1""", re.MULTILINE)
 ROW = re.compile(r"^(?P<name>\S.*?)\s+(?P<id>\d+)\s+(?P<memory>\d+)\s+\d+\s+(?P<state>[-a-z]{6})\s+[\d.]+\s*$")
 
@@ -246,6 +253,25 @@ def parse_list(text):
     return domains
 
 
+def interfaces(net):
+    """Names of the host's interfaces; none where nobody can tell."""
+    try:
+        return sorted(os.listdir(net))
+    except OSError:
+        return []
+
+
+def bridges(net=NET):
+    """Names of its bridges."""
+    return [name for name in interfaces(net) if os.path.isdir(os.path.join(net, name, "bridge"))]
+
+
+def bridges_of(domid, net=NET):
+    """Names of the bridges that interfaces of a domain are ports of. One that was given a name of its own is not looked for."""
+    ports = [os.path.join(net, name, "brport", "bridge") for name in interfaces(net) if name.startswith(f"vif{domid}.")]
+    return sorted({os.path.basename(os.path.realpath(port)) for port in ports if os.path.islink(port)})
+
+
 def missing_packages(names):
     """Those that dpkg does not have installed."""
     if not names:
@@ -317,7 +343,7 @@ def toolstack(facts, with_domains):
         if status != 0:
             facts["toolstack_error"] = text.strip()[-500:]
             return
-        facts["domains"] = parse_list(text)
+        facts["domains"] = [dict(domain, bridges=bridges_of(domain["id"])) for domain in parse_list(text)]
 
 
 def read(params):
@@ -345,6 +371,7 @@ def read(params):
         "missing_packages": missing_packages(params["packages"]),
         "settings": settings(),
         "autostart": autostart(),
+        "bridges": bridges(),
         "domains": [],
     }
     facts["loaded_modules"], facts["unavailable_modules"] = kernel_modules(params["kernel_modules"])

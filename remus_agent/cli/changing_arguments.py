@@ -62,7 +62,12 @@ def _protection(verb: Verb) -> None:
 
     unprotect = verb("unprotect", "end the protection of a domain; the domain runs on")
     unprotect.add_argument("domain")
-    unprotect.add_argument("--force", action="store_true", help="on the backup: discard the copy of the domain")
+    unprotect.add_argument(
+        "--force",
+        action="store_true",
+        help="on the backup: discard the copy of the domain. On the primary: you made sure that no copy of it will run."
+        " Of a domain that is paused here because another host owns it, or waits to run: destroy it",
+    )
     unprotect.add_argument("--dry-run", action="store_true", help="only say what would end or be discarded")
     unprotect.add_argument("--yes", action="store_true", help="do not ask")
 

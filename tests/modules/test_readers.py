@@ -70,6 +70,7 @@ def host(
     toolstack_error: str | None = None,
     agent_name: str = "",
     autostart: list[Any] | None = None,
+    bridges: list[str] | None = None,
     **agent: Any,
 ) -> dict[str, Any]:
     """What a host said. agent: what its agent said of itself."""
@@ -77,7 +78,12 @@ def host(
         "agent_name": agent_name,
         "agent": {"agent": agent, "domains": domains or []},
         "toolstack": {
-            "host": {"domains": running or [], "toolstack_error": toolstack_error, "autostart": autostart or []}
+            "host": {
+                "domains": running or [],
+                "toolstack_error": toolstack_error,
+                "autostart": autostart or [],
+                **({} if bridges is None else {"bridges": bridges}),
+            }
         },
     }
 
@@ -322,6 +328,44 @@ def test_topology_names_a_guest_that_a_host_would_start_by_itself(run_module: Ru
     ]
     assert sum(problem.startswith(odd) for problem in web["problems"]) == 1
     assert (len(web["problems"]), len(shop["problems"])) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("bridges", "missing"),
+    [(["xenbr0", "dmz"], []), (["dmz"], ["xenbr0"]), ([], ["dmz", "xenbr0"]), (None, [])],
+    ids=["all", "one", "none", "not known"],
+)
+def test_topology_names_a_bridge_that_the_other_host_does_not_have(
+    run_module: RunModule, bridges: list[str] | None, missing: list[str]
+) -> None:
+    """Its own host has them, whatever is read there."""
+    runs = [
+        {"name": "web1", "id": 3, "paused": False, "bridges": ["xenbr0", "dmz"]},
+        {"name": "mail", "id": 4, "paused": False, "bridges": ["mail"]},
+    ]
+    hosts = {
+        "alpha": host([status()], runs, bridges=[], agent_name="alpha"),
+        "beta": host([AS_COPY], bridges=bridges, agent_name="beta"),
+    }
+    guests = [{"name": "web1", "hosts": ["alpha", "beta"]}]
+    entry = run_module("remus_topology", guests=guests, hosts=hosts)["guests"][0]
+    said = "web1 is on the bridge {} of alpha, and beta has no bridge of that name, so it could not run there. "
+    assert [problem.partition("Next: make one on beta")[0] for problem in entry["problems"]] == [
+        said.format(name) for name in missing
+    ]
+
+
+def test_bridges_are_read_from_the_kernel(tmp_path: Path) -> None:
+    module = load("xen_host_info")
+    for name in ("xenbr0/bridge", "dmz/bridge", "lo", "vif3.2"):
+        (tmp_path / name).mkdir(parents=True)
+    for port, bridge in (("eno1", "xenbr0"), ("vif3.0", "xenbr0"), ("vif3.1", "dmz"), ("vif31.0", "dmz")):
+        (tmp_path / port / "brport").mkdir(parents=True)
+        (tmp_path / port / "brport" / "bridge").symlink_to(tmp_path / bridge)
+    net = str(tmp_path)
+    assert module.bridges(net) == ["dmz", "xenbr0"]
+    assert [module.bridges_of(domid, net) for domid in (3, 31, 1)] == [["dmz", "xenbr0"], ["dmz"], []]
+    assert (module.bridges(f"{net}/none"), module.bridges_of(3, f"{net}/none")) == ([], [])
 
 
 def test_topology_names_a_host_that_is_not_in_its_group(run_module: RunModule) -> None:

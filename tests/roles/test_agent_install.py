@@ -12,6 +12,7 @@ from pathlib import Path
 import jinja2
 import pytest
 import yaml
+from ansible.plugins.filter.core import flatten
 
 from remus_agent import config
 from remus_agent.addresses import Address
@@ -143,6 +144,21 @@ def test_the_agent_accepts_its_fencing(secrets: bool) -> None:
         ),
         "x.y": config.FenceAgent(Path("/opt/off")),
     }
+
+
+def test_packages_of_fence_agents_are_one_or_several() -> None:
+    """An agent of which Debian's package does not bring what it calls."""
+    tasks = yaml.safe_load((ROLE / "tasks/configure.yml").read_text())
+    text = next(task["vars"]["__remus_agent_fencing_packages"] for task in tasks if "packages of fence" in task["name"])
+    environment = jinja2.Environment(autoescape=False)  # noqa: S701  no HTML
+    environment.filters["flatten"] = flatten
+    fencing = {
+        "beta": {"agent": "fence_ipmilan", "package": ["fence-agents", "ipmitool"]},
+        "gamma": {"agent": "fence_apc", "package": "fence-agents"},
+        "delta": {"agent": "/opt/off"},
+    }
+    found = environment.from_string(text).render(remus_agent_fencing=fencing)
+    assert ast.literal_eval(found.strip()) == ["fence-agents", "ipmitool"]
 
 
 WATCH = """

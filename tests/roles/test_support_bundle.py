@@ -38,8 +38,8 @@ DOWN = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port"
 
 
 def collect(folder: Path, hosts: dict[str, Any], *options: str, fails: bool = False) -> str:
-    """Run it; what it printed, on one line."""
-    target = ("-e", f"remus_support_dir={folder / 'support'}")
+    """Run it; what it printed, on one line. The folder is named as people do, from where they are."""
+    target = ("-e", f"remus_support_dir={os.path.relpath(folder / 'support', ROOT)}")
     code, text = run_playbook(
         folder, {"children": {"remus_hosts": {"hosts": hosts}}}, "support_bundle", *target, *options
     )
