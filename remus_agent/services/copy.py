@@ -24,6 +24,7 @@ from remus_agent.services.backup_ports import BackupPorts
 from remus_agent.services.copy_disks import CopyDisks
 from remus_agent.services.copy_image import CopyImage
 from remus_agent.services.hearing import Hearing
+from remus_agent.services.openings import does_not_end
 from remus_agent.services.refusing import refuse
 from remus_agent.services.settings import Settings
 from remus_agent.services.working_names import working_name
@@ -69,7 +70,7 @@ class Copy:
             disks,
             settings,
             lambda: on_first_commit(self),
-            lambda: self._advance(Event.EPOCH_COMPLETE),
+            self._epoch_complete,
             self._acknowledge,
         )
         self._connection: Connection | None = None
@@ -239,9 +240,9 @@ class Copy:
         if self._connection is not None and not self.stop_asked_by_peer:
             await self._connection.close()
 
-    async def disconnect(self, patience: float | None = None) -> bool:
+    async def disconnect(self, patience: float) -> bool:
         """The primary has opened another session, so this connection is dead: end it and what it staged. False where that is not
-        over within so many seconds; None: as long as it takes."""
+        over within so many seconds."""
         if self._connection is not None and not self._disconnected.is_set():
             self._connection.abort()  # to close it waits for a primary that is not there, while its guest is away
             with contextlib.suppress(TimeoutError):
@@ -284,6 +285,12 @@ class Copy:
                 decode(frame)
             case _:
                 raise self._image.broken(f"unexpected {frame.type.name}")
+
+    def _epoch_complete(self) -> None:
+        """Raises RefusedError where an operator has discarded the copy while the epoch was committed."""
+        if self.state is State.DISCARDED:
+            raise RefusedError("its copy was discarded meanwhile, by an operator", domain=self.hello.domain)
+        self._advance(Event.EPOCH_COMPLETE)
 
     async def _acknowledge(self, ack: MemoryAck) -> PeerError | None:
         """Acknowledge; the error when the primary is gone."""
@@ -348,8 +355,8 @@ class Copy:
         waiting = Waiting(self._clock, self.hello.host, self.hello.domain, quiet)
         while self.state in (State.RECEIVING, State.READY):
             if self._hearing.silent_for >= quiet:
-                if end:
-                    await self.disconnect()
+                if end and not await self.disconnect(self._settings.activate):
+                    raise does_not_end(self.hello.domain, "failover", self.hangs)
                 return
             if waiting.is_heard(self.last_heard):
                 raise AuthorityError(

@@ -10,7 +10,7 @@ from remus_agent.errors import ConfigError, DiskError, DomainNotFound, OutputBuf
 from remus_agent.machines.primary import NOT_OURS, State
 from remus_agent.ports import Domain
 from remus_agent.services import switchover
-from remus_agent.services.backup import BackupService, refuse_on_backup
+from remus_agent.services.backup import BackupService
 from remus_agent.services.primaries import Primaries
 from remus_agent.services.primary import PrimaryService, is_over
 from remus_agent.services.primary_ports import PrimaryPorts
@@ -99,9 +99,17 @@ class Protecting:
         service = self._primaries.get(name)
         if service is None or is_over(service):
             copy = self._backup.copy_of(name)
+            if copy is not None and copy.state.value in ("taking", "activating"):
+                raise RefusedError(
+                    f"this host is about to run it: {copy.reason or copy.state.value}",
+                    operation="unprotect",
+                    domain=name,
+                    left="nothing was changed",
+                    hint=f"see `remusctl status {name}`, and ask again when it runs here, or its copy stands",
+                )
             if copy is not None and copy.state.value in ("receiving", "ready", "orphaned", "stale"):
                 if not force:
-                    raise refuse_on_backup(name)
+                    raise _refuse_on_backup(name)
                 await self._backup.discard(name)
             elif service is None:
                 self._taken.refuse_member(name, "unprotect")
@@ -242,3 +250,14 @@ def address_of(peers: Mapping[str, str], peer: str) -> str:
             f"no peer {peer!r} is configured; there is {', '.join(sorted(peers)) or 'none'}",
             hint="name one of them, or add it to [replication.peers]",
         ) from None
+
+
+def _refuse_on_backup(domain: str) -> RefusedError:
+    """The error for an operation that belongs on the primary."""
+    return RefusedError(
+        "this host is the backup of it",
+        operation="unprotect",
+        domain=domain,
+        left="nothing was changed",
+        hint="run it on the primary; to destroy the copy here all the same, use --force",
+    )
