@@ -190,7 +190,17 @@ class Protecting:
 
     async def end(self, name: str, timeout: float, progress: Progress) -> None:
         """End a protection that is to be paused."""
+        service = self._primaries.get(name)
         await self.unprotect(name, force=False, timeout=timeout, progress=progress)
+        if service is not None and service.state is State.DEPARTED:
+            peer = service.record.peer
+            raise RefusedError(
+                f"a switchover was faster: it was moved to {peer}",
+                operation="pause",
+                domain=name,
+                left=f"it runs on {peer}, nothing is paused",
+                hint=f"pause it on {peer}, once it is protected there",
+            )
 
     # Helpers
 

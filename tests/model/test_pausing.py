@@ -212,6 +212,55 @@ def test_a_pause_whose_note_stays_is_not_over_for_good() -> None:
     run(story())
 
 
+def test_a_guest_that_is_paused_anew_while_its_last_pause_is_forgotten_stays_paused_after_a_restart() -> None:
+    async def story() -> None:
+        pair = await started()
+        await pause(pair, 60)
+        agent, remove = on(pair.alpha), pair.alpha.pauses.remove
+        removing, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slowly(name: str) -> bool:
+            removing.set()
+            await go_on.wait()
+            return await remove(name)
+
+        pair.alpha.pauses.remove = slowly  # type: ignore[method-assign]
+        await agent.resume_protection("web1", wait=True, timeout=60, progress=quiet)
+        await removing.wait()
+        again = asyncio.create_task(pause(pair, 500))
+        await asyncio.sleep(5)
+        go_on.set()
+        await again
+        await asyncio.sleep(1)
+        assert "web1" in pair.alpha.pauses.notes, "the note of the new pause is durable"
+        await pair.kill_agent(pair.alpha)
+        await pair.boot(pair.alpha).resume()
+        assert await state(pair.alpha) == "paused"
+        await on(pair.alpha).close()
+
+    run(story())
+
+
+def test_a_guest_that_a_switchover_has_moved_is_not_paused() -> None:
+    async def story() -> None:
+        pair = await started()
+        agent = on(pair.alpha)
+        pair.beta.disk.delay = lambda: 2.0
+        moving = asyncio.create_task(
+            agent.switchover("web1", timeout=30, dry_run=False, generation=None, progress=quiet)
+        )
+        await until(lambda: agent._primaries["web1"].state.value == "switching", "it is moved")
+        with pytest.raises(RefusedError, match="it was moved to beta") as refused:
+            await pause(pair, 60)
+        assert refused.value.left == "it runs on beta, nothing is paused"
+        await moving
+        assert pair.alpha.pauses.notes == {}
+        assert "paused" not in kinds(pair)
+        await agent.close()
+
+    run(story())
+
+
 def test_with_a_witness_the_record_says_solo_before_output_flows() -> None:
     """The world looks at every frame that leaves a host, and at every copy that runs: see `World`."""
 
