@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from remus_agent.errors import DiskError, RefusedError, RemusError
@@ -13,6 +14,8 @@ from remus_agent.services.replica_set import DomainReplicas, facts_of
 from remus_agent.services.settings import Settings
 from remus_agent.services.together import all_done
 from remus_agent.store_ports import CommitRecord
+
+log = logging.getLogger(__name__)
 
 
 async def _nobody(_: RemusError) -> None:
@@ -63,10 +66,17 @@ class CopyDisks:
         try:
             await feed.serve(connection, hello)
         except RemusError as error:
-            if self._stopped is None:
-                self._stopped = error
-                self._changed()
-                await self.on_failure(error)
+            await self._failed(error)
+        except Exception as defect:
+            log.critical("%s: disk %s ends its session by a defect", hello.domain, hello.vdev, exc_info=True)
+            what = f"the backup's agent failed by a defect at disk {hello.vdev}: {defect!r}"
+            await self._failed(DiskError(what, operation="receive a disk", domain=hello.domain))
+
+    async def _failed(self, error: RemusError) -> None:
+        if self._stopped is None:
+            self._stopped = error
+            self._changed()
+            await self.on_failure(error)
 
     async def staged(self, epoch: int) -> dict[str, bytes]:
         """Digests of all disks, once all of them have staged this epoch."""

@@ -6,6 +6,7 @@ A channel belongs to a session (`services.session`); whatever ends it ends the s
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -25,8 +26,10 @@ from remus_agent.protocol.replication.messages import (
     Refuse,
 )
 from remus_agent.services.deadlines import receive_within, send_within
-from remus_agent.services.session import refused_by_peer
+from remus_agent.services.session import failed_by, refused_by_peer
 from remus_agent.services.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 async def open_channel(
@@ -159,6 +162,9 @@ class DiskChannel:
         except RemusError as error:
             error.domain = error.domain or self._domain
             self._failed(error)
+        except Exception as defect:  # nobody waits for it
+            log.critical("%s: disk %s ends its session by a defect", self._domain, self.vdev, exc_info=True)
+            self._failed(failed_by(defect, self._domain))
 
     async def _send(self) -> None:
         while True:
