@@ -48,7 +48,7 @@ class Openings:
                 operation="open session",
                 domain=domain,
                 left="the copy that was committed stands",
-                hint=f"nothing where {self._host} is only slow; else see there what hangs: dmesg, `systemctl status xenstored`",
+                hint=f"nothing where {self._host} is only slow; else see there what hangs: dmesg, `timeout 5 xenstore-list /`",
             )
         mine = self._of[domain] = Opening(self._clock.now())
         try:

@@ -81,8 +81,8 @@ class XenThread:
                     operation="ask xenstored",
                     domain=self._domain,
                     left=self._left,
-                    hint="`timeout 5 xenstore-list /` shows whether it answers; if not, see `systemctl status xenstored`, what it"
-                    " waits for (dmesg), and its processor time: no guest of this host can be started, moved or ended meanwhile",
+                    hint="`timeout 5 xenstore-list /` shows whether it answers; if not, `ps axo stat,wchan:20,time,cmd | grep"
+                    " xenstored` and dmesg what it waits for: no guest of this host can be started, moved or ended meanwhile",
                 )
 
 
