@@ -264,20 +264,20 @@ class BackupService:
             await self._answer(connection, answer)
             return
         async with self._openings.turn(hello.domain) as opening:
-            opened = await self._open(hello, opening)
+            opened = await self._open(hello, opening, connection)
         if isinstance(opened, Refuse):
             await self._answer(connection, opened)
             return
         copy, welcome = opened
         await self._answer(connection, welcome)
-        await copy.serve(connection)
+        await copy.serve()
         if copy.stop_asked_by_peer:
             await self._stopped_by_peer(hello.domain)
             await self._answer(connection, Plain(FrameType.STOPPED))
         if copy.handed_over:
             await self._answer(connection, await self._need_hand_overs(hello.domain).take(copy, connection))
 
-    async def _open(self, hello: Hello, opening: Opening) -> Refuse | tuple[Copy, Welcome]:
+    async def _open(self, hello: Hello, opening: Opening, connection: Connection) -> Refuse | tuple[Copy, Welcome]:
         """All that comes before a session, in its turn. Raises RemusError."""
         replicas, host = self._replicas_of(hello.domain), self._settings.host
         turn = replicas.turn
@@ -314,7 +314,7 @@ class BackupService:
             await journal.close()
             raise
         # From the last check on nothing is waited for: an activation either sees this session or keeps it out.
-        copy = Copy(hello, self._ports, journal, disks, self._settings, self._older.supersede)
+        copy = Copy(hello, self._ports, journal, disks, self._settings, self._older.supersede, connection)
         self._copies.add(copy)
         self._ports.events.note(hello.domain, "receiving", session=hello.session, primary=hello.host)
         return copy, self._welcome(hello, free_kib)

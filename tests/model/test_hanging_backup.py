@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from remus_agent.adapters.sim.local import SimJournal
+from remus_agent.adapters.sim.replica import SimReplica
 from remus_agent.errors import RefusedError
 from remus_agent.machines.backup import State
-from remus_agent.ports import HostFacts
-from remus_agent.protocol.replication.messages import AskOutcome
+from remus_agent.ports import Connection, HostFacts
+from remus_agent.protocol.replication.messages import AskOutcome, Welcome
 from remus_agent.services.copy import Copy
 from remus_agent.store_ports import CommitRecord
 from tests.model.loop import run
@@ -142,5 +144,59 @@ def test_a_copy_that_is_taken_over_is_not_said_to_be_discarded() -> None:
             await agent.unprotect("web1", force=True, timeout=30, progress=quiet)
         assert refused.value.left == "nothing was changed"
         assert (await failing_over).state == "active"
+
+    run(story())
+
+
+def test_a_session_that_is_ended_before_its_first_frame_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a takeover that begins when it was let in, and before it is told so."""
+
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        backup = on(pair.beta).backup
+        answer, ending = backup._answer, []
+
+        async def slowly(connection: Connection, message: Any) -> None:
+            if isinstance(message, Welcome) and not ending:
+                ending.append(asyncio.create_task(backup.silence("web1")))
+                await asyncio.sleep(0.1)
+            await answer(connection, message)
+
+        monkeypatch.setattr(backup, "_answer", slowly)
+        await pair.network.drop_all()
+        await until(lambda: bool(ending), "the next session is let in")
+        arriving = backup.copies_of("web1")[-1]
+        left = await ending[0]
+        assert left is not None
+        assert left is not arriving
+        assert arriving.state is State.DISCARDED
+
+    run(story())
+
+
+def test_disks_that_are_not_handed_over_are_said_to_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = asyncio.Event()
+    works = SimReplica.hand_over
+
+    async def hangs(self: SimReplica) -> None:
+        await answers.wait()
+        await works(self)
+
+    monkeypatch.setattr(SimReplica, "hand_over", hangs)
+
+    async def story() -> None:
+        pair = Pair(("xvda",))
+        await pair.protect()
+        await pair.orphan()
+        agent = on(pair.beta)
+        reason = copy_of(pair).reason
+        failing_over = asyncio.create_task(agent.failover("web1", generation=None, session=None, fenced=DEAD))
+        await until(lambda: ("web1", "copy-hangs") in pair.beta.events.noted, "said", 100)
+        status = await agent.status("web1")
+        assert (status.state, "have not been handed over within 60 s" in str(status.reason)) == ("activating", True)
+        answers.set()
+        assert (await failing_over).state == "active", "it goes on by itself"
+        assert copy_of(pair).reason == reason
 
     run(story())
