@@ -84,6 +84,7 @@ class CopyDisks:
             lambda: all(feed.staged[0] >= epoch for feed in self._feeds.values()),
             lambda: ", ".join(vdev for vdev, feed in self._feeds.items() if feed.staged[0] < epoch),
             f"epoch {epoch} to be staged",
+            epoch,
         )
         return {vdev: feed.staged[1] for vdev, feed in self._feeds.items()}
 
@@ -128,9 +129,9 @@ class CopyDisks:
         self._pulse = asyncio.Event()
 
     async def _until_applied(self, feed: DiskFeed, epoch: int) -> None:
-        await self._until(lambda: feed.applied >= epoch, lambda: feed.facts.vdev, f"epoch {epoch} to be applied")
+        await self._until(lambda: feed.applied >= epoch, lambda: feed.facts.vdev, f"epoch {epoch} to be applied", epoch)
 
-    async def _until(self, condition: Callable[[], bool], who: Callable[[], str], what: str) -> None:
+    async def _until(self, condition: Callable[[], bool], who: Callable[[], str], what: str, epoch: int) -> None:
         try:
             async with asyncio.timeout(self._settings.ack):
                 while not condition():
@@ -142,4 +143,7 @@ class CopyDisks:
                 f"waited {self._settings.ack:g} s in vain for {what} of disk {who()}",
                 operation="commit an epoch",
                 domain=self._hello.domain,
+                epoch=epoch,
+                left=f"the copy stands at epoch {self._committed}" if self._committed else "nothing was committed",
+                hint="see dmesg on the backup for a device or a journal that does not answer, or is slower than the guest writes",
             ) from None

@@ -170,6 +170,7 @@ class CopyImage:
                 domain=self._hello.domain,
                 epoch=self.epoch,
                 left="the copy was destroyed",
+                hint="see dmesg and /var/log/xen on this host; it can be taken over again once its primary has made a new copy",
             ) from None
 
     def forget(self) -> None:

@@ -25,7 +25,7 @@ from remus_agent.protocol.replication.messages import (
     Plain,
     Refuse,
 )
-from remus_agent.services.deadlines import receive_within, send_within
+from remus_agent.services.deadlines import HELD, LOOK_AT_THE_BACKUP, receive_within, send_within
 from remus_agent.services.session import failed_by, refused_by_peer
 from remus_agent.services.settings import Settings
 
@@ -63,6 +63,8 @@ async def open_channel(
             f"no answer to DISK_HELLO of {hello.vdev} within {settings.ack:g} s",
             operation="open disk",
             domain=hello.domain,
+            left=HELD,
+            hint=LOOK_AT_THE_BACKUP,
         ) from None
     except BaseException:
         await connection.close()
@@ -128,6 +130,7 @@ class DiskChannel:
                 operation="wait for the backup",
                 domain=self._domain,
                 epoch=epoch,
+                left=HELD,
                 hint="check the replication link, and the backup's disk",
             ) from None
 
@@ -144,6 +147,8 @@ class DiskChannel:
                     f"no digests of disk {self.vdev} within {self._settings.ack:g} s",
                     operation="copy a disk",
                     domain=self._domain,
+                    left=HELD,
+                    hint="check the replication link, and the backup's disk",
                 ) from None
             finally:
                 self._answer = None
@@ -190,7 +195,6 @@ class DiskChannel:
                 "backup",
                 domain=self._domain,
                 of=f" of disk {self.vdev}",
-                hint="check the replication link and the agent on the backup",
             )
             self._handle(frame)
 

@@ -17,7 +17,7 @@ from remus_agent.protocol.replication.digest import EpochDigest
 from remus_agent.protocol.replication.frames import Buffer, Frame, FrameType
 from remus_agent.protocol.replication.message_frames import decode, encode
 from remus_agent.protocol.replication.messages import EpochEnd, Hello, MemoryAck, Outcome, Plain, Refuse, Welcome
-from remus_agent.services.deadlines import receive_within, send_within
+from remus_agent.services.deadlines import HELD, LOOK_AT_THE_BACKUP, receive_within, send_within
 from remus_agent.services.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -146,7 +146,8 @@ class PrimarySession:
             operation="wait for the backup",
             domain=self._domain,
             epoch=epoch,
-            hint="check the replication link and the agent on the backup",
+            left=HELD,
+            hint=LOOK_AT_THE_BACKUP,
         )
 
     def _raise_if_ended(self) -> None:
@@ -161,7 +162,6 @@ class PrimarySession:
                     self._connection,
                     "backup",
                     domain=self._domain,
-                    hint="check the replication link and the agent on the backup",
                 )
                 self.last_heard = self._clock.now()
                 self._handle(frame)
@@ -255,7 +255,11 @@ async def ask(
     except TimeoutError:
         await connection.close()
         raise PeerTimeout(
-            f"no answer to HELLO within {settings.ack:g} s", operation="open session", domain=hello.domain
+            f"no answer to HELLO within {settings.ack:g} s",
+            operation="open session",
+            domain=hello.domain,
+            left="no session was opened",
+            hint="the log of the agent on the backup says what it waits for; see also dmesg there",
         ) from None
     except BaseException:
         await connection.close()
