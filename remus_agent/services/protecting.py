@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -47,6 +48,11 @@ class Protecting:
         self._taken = taken
         self._roles = roles
         self._watchdog = watchdog
+        self._turns: dict[str, asyncio.Lock] = {}
+
+    def _turn(self, name: str) -> asyncio.Lock:
+        """For whoever begins to protect this guest, or looks whether it is protected in order to end that."""
+        return self._turns.setdefault(name, asyncio.Lock())
 
     async def protect(
         self,
@@ -66,7 +72,7 @@ class Protecting:
         if alone is not None:
             await self._look_for_backup(alone, wait=wait, timeout=timeout, progress=progress)
             return
-        async with self._taken.lock:
+        async with self._turn(name), self._taken.lock:
             self._taken.refuse_member(name, "protect")
             self._taken.refuse_what_is_taken(name, "protect")
             self._taken.refuse_copies(name, "protect")
@@ -96,7 +102,10 @@ class Protecting:
     async def unprotect(self, name: str, *, force: bool, timeout: float, progress: Progress) -> None:
         """End protection: the copy is destroyed first, then held output flows. On a backup: destroy the copy (force)."""
         self._taken.refuse_put_off(name, "unprotect")
-        service = self._primaries.get(name)
+        async with self._turn(
+            name
+        ):  # one that is about to be protected is protected first, or that would come behind its end
+            service = self._primaries.get(name)
         if service is None or is_over(service):
             copy = self._backup.copy_of(name)
             if copy is not None and copy.state.value in ("taking", "activating"):

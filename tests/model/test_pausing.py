@@ -6,8 +6,10 @@ import asyncio
 
 import pytest
 
+from remus_agent.adapters.sim.hypervisor import SimSource
 from remus_agent.errors import JournalError, RefusedError
 from remus_agent.observe.status import Status
+from remus_agent.ports import Domain
 from tests.model.loop import run
 from tests.model.pair import Host, Pair, on, quiet, until
 from tests.model.test_authority import ask, play, standing
@@ -237,6 +239,31 @@ def test_a_guest_that_is_paused_anew_while_its_last_pause_is_forgotten_stays_pau
         await pair.boot(pair.alpha).resume()
         assert await state(pair.alpha) == "paused"
         await on(pair.alpha).close()
+
+    run(story())
+
+
+def test_a_protection_that_is_ended_while_it_begins_anew_does_not_come_behind_that() -> None:
+    async def story() -> None:
+        pair = await started()
+        agent, opens = on(pair.alpha), pair.alpha.xen.open_source
+        await pause(pair, 30)
+        beginning, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slowly(domain: Domain) -> SimSource:
+            beginning.set()
+            await go_on.wait()
+            return await opens(domain)
+
+        pair.alpha.xen.open_source = slowly  # type: ignore[method-assign]
+        await beginning.wait()
+        ending = asyncio.create_task(agent.unprotect("web1", force=False, timeout=30, progress=quiet))
+        await asyncio.sleep(1)
+        go_on.set()
+        assert (await ending).state == "unprotected"
+        await asyncio.sleep(100)
+        assert await state(pair.alpha) == "unprotected"
+        await agent.close()
 
     run(story())
 
