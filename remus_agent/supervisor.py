@@ -263,6 +263,7 @@ class Supervisor:
     def _orphaned(self, watched: Watched) -> None:
         now = time.monotonic()
         self._orphans[watched.domid] = Orphan(watched, now, now + LOOK_AFTER)
+        self._look_after()  # before what asks xenstored, which may not answer: a guest that is down must not wait for that
         try:
             self._xen.withdraw(watched)
         except RemusError as error:

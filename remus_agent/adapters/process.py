@@ -46,11 +46,15 @@ async def run(
     seconds: float,
     error: type[RemusError],
     operation: str | None = None,
+    domain: str | None = None,
+    left: str | None = None,
+    hint: str | None = None,
     package: str | None = None,
     late: str | None = None,
 ) -> bytes:
     """What the program printed. It is killed when this call ends before it does. Raises `error` when it cannot be started, fails,
-    or takes longer than so many seconds. package: what to install where it is missing. late: what to do when it takes long."""
+    or takes longer than so many seconds. left: the state then. hint: what to do when it fails; package: what to install where it
+    is missing; late: what to do when it takes long."""
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -59,18 +63,27 @@ async def run(
             stderr=asyncio.subprocess.PIPE,
         )
     except OSError as failed:
-        hint = f"install the package {package}" if package else None
-        raise error(f"{command[0]} cannot be run: {failed.strerror}", operation=operation, hint=hint) from failed
+        raise error(
+            f"{command[0]} cannot be run: {failed.strerror}",
+            operation=operation,
+            domain=domain,
+            left=left,
+            hint=f"install the package {package}" if package else hint,
+        ) from failed
     what = " ".join(command)
     try:
         async with asyncio.timeout(seconds):
             out, complaint = await process.communicate()
     except TimeoutError:
-        raise error(f"{what} took longer than {seconds:g} s", operation=operation, hint=late) from None
+        raise error(
+            f"{what} took longer than {seconds:g} s", operation=operation, domain=domain, left=left, hint=late or hint
+        ) from None
     finally:
         if process.returncode is None:
             process.kill()
             await reap(process, what)
     if process.returncode != 0:
-        raise error(f"{what} failed: {tail(complaint or out)}", operation=operation)
+        raise error(
+            f"{what} failed: {tail(complaint or out)}", operation=operation, domain=domain, left=left, hint=hint
+        )
     return out

@@ -1,8 +1,10 @@
-"""Which primaries a backup lets in: those of the record's generation, or a later one.
+"""Which primaries a backup lets in: the record's owner, with a session of the record's generation or a later one.
 
 What this host did before its agent started may be lost: that it took the guest over, told clients more than the primary knows,
 and went down with the guest. So an agent that has just started reads the record before the first session of a guest
-(docs/adr/0006, rule 8). After that it knows: only this host and the primary's ever change the record.
+(docs/adr/0006, rule 8). After that it knows: only this host and the primary's ever change the record. A generation alone proves
+nothing, because a peer can name any: what is paused here is destroyed for its owner's session, so an owner that is not known yet
+is looked up.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ async def admit(authority: Authority, hello: Hello) -> None:
     """Return when the session may be opened here. Raises AnotherOwner, or RefusedError when nothing is known."""
     if active(FaultName.SESSION_UNASKED):
         return
-    if authority.has_seen(hello.uuid) and _current(hello, authority.last_seen(hello.uuid)):
+    if authority.has_seen(hello.uuid) and _owners(hello, authority.last_seen(hello.uuid)):
         return
     try:
         # Also what is known may be of the past: a guest that was forgotten begins with the first generation again.
@@ -33,7 +35,9 @@ async def admit(authority: Authority, hello: Hello) -> None:
                 hint=f"check the witness, and the network from {authority.host} to it; it is tried again by itself",
             ) from error
         record = authority.last_seen(hello.uuid)
-    if record is None or _current(hello, record):
+        if _current(hello, record):
+            return  # it may have become the owner since
+    if record is None or _owners(hello, record):
         return
     said = f"{record.owner} owns the guest since generation {record.generation}; this session is of {hello.generation}"
     if record.owner != hello.host:
@@ -48,3 +52,7 @@ async def admit(authority: Authority, hello: Hello) -> None:
 
 def _current(hello: Hello, record: Ownership | None) -> bool:
     return record is None or hello.generation >= record.generation
+
+
+def _owners(hello: Hello, record: Ownership | None) -> bool:
+    return record is None or (hello.host == record.owner and _current(hello, record))

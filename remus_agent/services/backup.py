@@ -45,6 +45,7 @@ from remus_agent.services.greeting import answer, check_identity, first_of_conne
 from remus_agent.services.hand_over import HandOvers
 from remus_agent.services.heartbeats import HeardBeats
 from remus_agent.services.older_copies import OlderCopies
+from remus_agent.services.openings import Opening, Openings, does_not_end
 from remus_agent.services.refusing import reason_of
 from remus_agent.services.replica_set import DomainReplicas, facts_of
 from remus_agent.services.retry_events import VainSessions
@@ -62,6 +63,7 @@ class BackupService:
         self._settings = settings
         self._copies = Copies()
         self._older = OlderCopies(self._copies, ports.events)
+        self._openings = Openings(settings.host, ports.clock, settings.connect / 2)
         self._replicas: dict[str, DomainReplicas] = {}
         self.beats = HeardBeats(ports.clock, settings)
         self.hand_overs: HandOvers | None = None
@@ -238,59 +240,87 @@ class BackupService:
     async def close(self) -> None:
         """The agent stops: end the connections and destroy every copy that is not active."""
         for copy in self._copies.all():
-            await copy.disconnect()
-            if copy.state in LEFT:
+            await self._close(copy)
+        await self._older.cleared(self._settings.connect / 2)
+
+    async def _close(self, copy: Copy) -> None:
+        """Whatever becomes of one, the others are closed as well. What stays is paused, and the next agent destroys it."""
+        try:
+            if not await copy.disconnect(self._settings.connect / 2):
+                log.error("%s: left as it is: %s", copy.hello.domain, copy.hangs or "its last epoch is still taken in")
+            elif copy.state in LEFT:
                 await copy.discard()
-        await self._older.cleared()
+        except RemusError as error:
+            log.error("%s: not closed in order: %s", copy.hello.domain, error)
 
     def _replicas_of(self, domain: str) -> DomainReplicas:
         return self._replicas.setdefault(domain, DomainReplicas(domain, self._ports.replicas))
 
     async def _serve(self, connection: Connection, hello: Hello) -> None:
-        turn = self._replicas_of(hello.domain).turn
-        if hello.purpose != "probe":
-            await self.admit(hello)
+        if hello.purpose == "probe":
+            self._refuse_what_is_taken(hello)
+            reasons, free_kib = await self.examine(hello)
+            answer = Refuse(reasons=tuple(reasons)) if reasons else self._welcome(hello, free_kib)
+            await self._answer(connection, answer)
+            return
+        async with self._openings.turn(hello.domain) as opening:
+            opened = await self._open(hello, opening, connection)
+        if isinstance(opened, Refuse):
+            await self._answer(connection, opened)
+            return
+        copy, welcome = opened
+        await self._answer(connection, welcome)
+        await copy.serve()
+        if copy.stop_asked_by_peer:
+            await self._stopped_by_peer(hello.domain)
+            await self._answer(connection, Plain(FrameType.STOPPED))
+        if copy.handed_over:
+            await self._answer(connection, await self._need_hand_overs(hello.domain).take(copy, connection))
+
+    async def _open(self, hello: Hello, opening: Opening, connection: Connection) -> Refuse | tuple[Copy, Welcome]:
+        """All that comes before a session, in its turn. Raises RemusError."""
+        replicas, host = self._replicas_of(hello.domain), self._settings.host
+        turn = replicas.turn
+        opening.doing = f"{host} asks the witness who owns the guest"
+        await self.admit(hello)
         self._refuse_what_is_taken(hello)
-        if hello.purpose != "probe":
-            await self.make_way(hello)
+        opening.doing = f"{host} destroys what it still has of the guest"
+        await self.make_way(hello)
+        opening.doing = f"{host} looks at its memory, its guests and the disks"
         reasons, free_kib = await self.examine(hello)
         if reasons:
-            await self._answer(connection, Refuse(reasons=tuple(reasons)))
-            return
-        welcome = Welcome(host=self._settings.host, session=hello.session, free_memory_kib=free_kib)
-        if hello.purpose == "probe":
-            await self._answer(connection, welcome)
-            return
+            return Refuse(reasons=tuple(reasons))
+        opening.doing = "the session before ends"
         for old in self._copies.of(hello.domain):
             if not await old.disconnect(self._settings.connect / 2):
                 raise RefusedError(
                     f"the session before does not end: {old.hangs or 'its last epoch is still taken in'}",
                     operation="open session",
                     domain=hello.domain,
-                    hint=f"nothing where {self._settings.host} is only slow; else see there what hangs",
+                    hint=f"nothing where {host} is only slow; else see there what hangs",
                 )
+        opening.doing = "an older copy is given up"
         self._older.leave_behind(hello)
-        await self._older.make_room(hello, free_kib, self._replicas_of(hello.domain))
+        await self._older.make_room(hello, free_kib, replicas)
+        opening.doing = "what was noted of earlier activations, and of commits, is read"
         if self.hand_overs is not None:
-            await self.hand_overs.forget(hello.domain, lambda: self._replicas_of(hello.domain).check(turn))
+            await self.hand_overs.forget(hello.domain, lambda: replicas.check(turn))
         journal = await self._ports.journals.open(hello.domain)
+        opening.doing = "the disks are opened, and brought to the committed epoch"
         try:
             disks = await self._open_disks(hello, journal, turn)
-            self._replicas_of(hello.domain).check(turn)
+            replicas.check(turn)
         except BaseException:
             await journal.close()
             raise
         # From the last check on nothing is waited for: an activation either sees this session or keeps it out.
-        copy = Copy(hello, self._ports, journal, disks, self._settings, self._older.supersede)
+        copy = Copy(hello, self._ports, journal, disks, self._settings, self._older.supersede, connection)
         self._copies.add(copy)
         self._ports.events.note(hello.domain, "receiving", session=hello.session, primary=hello.host)
-        await self._answer(connection, welcome)
-        await copy.serve(connection)
-        if copy.stop_asked_by_peer:
-            await self._stopped_by_peer(hello.domain)
-            await self._answer(connection, Plain(FrameType.STOPPED))
-        if copy.handed_over:
-            await self._answer(connection, await self._need_hand_overs(hello.domain).take(copy, connection))
+        return copy, self._welcome(hello, free_kib)
+
+    def _welcome(self, hello: Hello, free_kib: int) -> Welcome:
+        return Welcome(host=self._settings.host, session=hello.session, free_memory_kib=free_kib)
 
     def _need_hand_overs(self, domain: str) -> HandOvers:
         if self.hand_overs is None:
@@ -320,9 +350,11 @@ class BackupService:
             await self.beats.expect_silence(off, quiet, domain)
 
     async def silence(self, domain: str) -> Copy | None:
-        """End all sessions of a domain; the committed copy that is left, if there is one."""
+        """End all sessions of a domain; the committed copy that is left, if there is one. Raises RefusedError when one does not
+        end."""
         for copy in self._copies.of(domain):
-            await copy.disconnect()
+            if not await copy.disconnect(self._settings.activate):
+                raise does_not_end(domain, "take over", copy.hangs)
         left = self.copy_of(domain)
         return left if left is not None and left.state is State.ORPHANED else None
 
@@ -381,14 +413,3 @@ def refuse_another(copy: Copy, generation: int | None, session: str | None) -> N
             left="nothing was changed",
             hint="look again with `remusctl status`; somebody has acted meanwhile",
         )
-
-
-def refuse_on_backup(domain: str) -> RefusedError:
-    """The error for an operation that belongs on the primary."""
-    return RefusedError(
-        "this host is the backup of it",
-        operation="unprotect",
-        domain=domain,
-        left="nothing was changed",
-        hint="run it on the primary; to destroy the copy here all the same, use --force",
-    )

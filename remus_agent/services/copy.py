@@ -24,6 +24,8 @@ from remus_agent.services.backup_ports import BackupPorts
 from remus_agent.services.copy_disks import CopyDisks
 from remus_agent.services.copy_image import CopyImage
 from remus_agent.services.hearing import Hearing
+from remus_agent.services.late_disks import said_when_late
+from remus_agent.services.openings import does_not_end
 from remus_agent.services.refusing import refuse
 from remus_agent.services.settings import Settings
 from remus_agent.services.working_names import working_name
@@ -43,6 +45,7 @@ class Copy:
         disks: CopyDisks,
         settings: Settings,
         on_first_commit: Callable[[Copy], None],
+        connection: Connection,
     ) -> None:
         clock = ports.clock
         self.hello = hello
@@ -69,10 +72,10 @@ class Copy:
             disks,
             settings,
             lambda: on_first_commit(self),
-            lambda: self._advance(Event.EPOCH_COMPLETE),
+            self._epoch_complete,
             self._acknowledge,
         )
-        self._connection: Connection | None = None
+        self._connection = connection  # whoever ends the session before `serve` waits for that
         self._disconnected = asyncio.Event()
         self._announcing: asyncio.Task[None] | None = None
         self.stop_asked_by_peer = False
@@ -96,10 +99,10 @@ class Copy:
         """When anything came from the primary."""
         return self._hearing.last_heard
 
-    async def serve(self, connection: Connection) -> None:
+    async def serve(self) -> None:
         """Take in the session until its connection ends, whatever ends it. After a defect, too, it is over: a copy that looked as
         if its session went on would keep every takeover of it from being made. Never raises RemusError."""
-        self._connection = connection
+        connection = self._connection
         heartbeat = asyncio.create_task(self._heartbeat(connection), name=f"heartbeat {self.hello.domain}")
         try:
             while not (self.stop_asked_by_peer or self.handed_over):
@@ -188,7 +191,8 @@ class Copy:
     async def _activate(self, operation: str, before_run: Callable[[], Awaitable[None]]) -> Domain:
         targets = self._image.need_targets()
         with self._standing():
-            await self._disks.hand_over(self._image.commit)
+            async with said_when_late(self, self._events, self._clock, self._settings.ack):
+                await self._disks.hand_over(self._image.commit)
         try:
             await self._image.build(operation)
         except Exception:  # a defect, too, must not leave it for ever in the state of one that is about to run
@@ -236,23 +240,23 @@ class Copy:
     async def clear_up(self) -> None:
         """Destroy a copy that was given up."""
         await self._abort()
-        if self._connection is not None and not self.stop_asked_by_peer:
+        if not self.stop_asked_by_peer:
             await self._connection.close()
 
-    async def disconnect(self, patience: float | None = None) -> bool:
+    async def disconnect(self, patience: float) -> bool:
         """The primary has opened another session, so this connection is dead: end it and what it staged. False where that is not
-        over within so many seconds; None: as long as it takes."""
-        if self._connection is not None and not self._disconnected.is_set():
+        over within so many seconds."""
+        if not self._disconnected.is_set():
             self._connection.abort()  # to close it waits for a primary that is not there, while its guest is away
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience):
                     await self._disconnected.wait()
-        return self._connection is None or self._disconnected.is_set()
+        return self._disconnected.is_set()
 
     @property
     def hangs(self) -> str | None:
         """What it does not come back from, though its primary has given up waiting for it; None: nothing."""
-        busy = 0.0 if self._connection is None or self._disconnected.is_set() else self._hearing.busy_for
+        busy = 0.0 if self._disconnected.is_set() else self._hearing.busy_for
         if busy <= self._settings.ack:
             return None
         return (
@@ -285,11 +289,16 @@ class Copy:
             case _:
                 raise self._image.broken(f"unexpected {frame.type.name}")
 
+    def _epoch_complete(self) -> None:
+        """Raises RefusedError where an operator has discarded the copy while the epoch was committed."""
+        if self.state is State.DISCARDED:
+            raise RefusedError("its copy was discarded meanwhile, by an operator", domain=self.hello.domain)
+        self._advance(Event.EPOCH_COMPLETE)
+
     async def _acknowledge(self, ack: MemoryAck) -> PeerError | None:
         """Acknowledge; the error when the primary is gone."""
         try:
-            if self._connection is not None:
-                await self._connection.send(encode(ack))
+            await self._connection.send(encode(ack))
         except PeerError as error:
             return error
         return None
@@ -298,7 +307,7 @@ class Copy:
         """What ends a disk ends the session: the primary is told, and the end of its connection ends the rest."""
         if self._disk_error is None:
             self._disk_error = error
-        if self._connection is not None and not self._disconnected.is_set():
+        if not self._disconnected.is_set():
             await refuse(self._connection, error, self.hello.domain, self._settings.connect)
             await self._connection.close()
 
@@ -348,8 +357,8 @@ class Copy:
         waiting = Waiting(self._clock, self.hello.host, self.hello.domain, quiet)
         while self.state in (State.RECEIVING, State.READY):
             if self._hearing.silent_for >= quiet:
-                if end:
-                    await self.disconnect()
+                if end and not await self.disconnect(self._settings.activate):
+                    raise does_not_end(self.hello.domain, "failover", self.hangs)
                 return
             if waiting.is_heard(self.last_heard):
                 raise AuthorityError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from remus_agent.errors import DiskError, RefusedError, RemusError
@@ -13,6 +14,8 @@ from remus_agent.services.replica_set import DomainReplicas, facts_of
 from remus_agent.services.settings import Settings
 from remus_agent.services.together import all_done
 from remus_agent.store_ports import CommitRecord
+
+log = logging.getLogger(__name__)
 
 
 async def _nobody(_: RemusError) -> None:
@@ -63,10 +66,17 @@ class CopyDisks:
         try:
             await feed.serve(connection, hello)
         except RemusError as error:
-            if self._stopped is None:
-                self._stopped = error
-                self._changed()
-                await self.on_failure(error)
+            await self._failed(error)
+        except Exception as defect:
+            log.critical("%s: disk %s ends its session by a defect", hello.domain, hello.vdev, exc_info=True)
+            what = f"the backup's agent failed by a defect at disk {hello.vdev}: {defect!r}"
+            await self._failed(DiskError(what, operation="receive a disk", domain=hello.domain))
+
+    async def _failed(self, error: RemusError) -> None:
+        if self._stopped is None:
+            self._stopped = error
+            self._changed()
+            await self.on_failure(error)
 
     async def staged(self, epoch: int) -> dict[str, bytes]:
         """Digests of all disks, once all of them have staged this epoch."""
@@ -74,6 +84,7 @@ class CopyDisks:
             lambda: all(feed.staged[0] >= epoch for feed in self._feeds.values()),
             lambda: ", ".join(vdev for vdev, feed in self._feeds.items() if feed.staged[0] < epoch),
             f"epoch {epoch} to be staged",
+            epoch,
         )
         return {vdev: feed.staged[1] for vdev, feed in self._feeds.items()}
 
@@ -118,9 +129,9 @@ class CopyDisks:
         self._pulse = asyncio.Event()
 
     async def _until_applied(self, feed: DiskFeed, epoch: int) -> None:
-        await self._until(lambda: feed.applied >= epoch, lambda: feed.facts.vdev, f"epoch {epoch} to be applied")
+        await self._until(lambda: feed.applied >= epoch, lambda: feed.facts.vdev, f"epoch {epoch} to be applied", epoch)
 
-    async def _until(self, condition: Callable[[], bool], who: Callable[[], str], what: str) -> None:
+    async def _until(self, condition: Callable[[], bool], who: Callable[[], str], what: str, epoch: int) -> None:
         try:
             async with asyncio.timeout(self._settings.ack):
                 while not condition():
@@ -132,4 +143,7 @@ class CopyDisks:
                 f"waited {self._settings.ack:g} s in vain for {what} of disk {who()}",
                 operation="commit an epoch",
                 domain=self._hello.domain,
+                epoch=epoch,
+                left=f"the copy stands at epoch {self._committed}" if self._committed else "nothing was committed",
+                hint="see dmesg on the backup for a device or a journal that does not answer, or is slower than the guest writes",
             ) from None

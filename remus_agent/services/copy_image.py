@@ -96,6 +96,8 @@ class CopyImage:
             raise self.broken(f"records of member {frame.member}, and there are {len(self._guests)}")
         if frame.epoch != self.epoch + 1:
             raise self.broken(f"records of epoch {frame.epoch} while {self.epoch + 1} is open")
+        if not frame.payload:
+            raise self.broken("STREAM without records")
         payload = frame.payload[0]
         self._digest.update(payload)
         staged = self._staged[frame.member]
@@ -168,6 +170,7 @@ class CopyImage:
                 domain=self._hello.domain,
                 epoch=self.epoch,
                 left="the copy was destroyed",
+                hint="see dmesg and /var/log/xen on this host; it can be taken over again once its primary has made a new copy",
             ) from None
 
     def forget(self) -> None:

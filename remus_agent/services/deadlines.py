@@ -11,6 +11,9 @@ from remus_agent.ports import Connection
 from remus_agent.protocol.replication.frames import Frame
 
 _LOOK: Final = 0.5
+HELD: Final = "the guest runs; its output is held if a copy of it may be activated"
+"""What a primary is left with when its session ends."""
+LOOK_AT_THE_BACKUP: Final = "check the replication link and the agent on the backup"
 
 
 async def awake_within(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
@@ -42,6 +45,8 @@ async def send_within(seconds: float, connection: Connection, frame: Frame, *, d
             operation="send to the backup",
             domain=domain,
             epoch=frame.epoch or None,
+            left=HELD,
+            hint=LOOK_AT_THE_BACKUP,
         ) from None
 
 
@@ -53,10 +58,11 @@ async def receive_within(
     domain: str,
     of: str = "",
     epoch: int | None = None,
-    hint: str | None = None,
+    left: str = HELD,
+    hint: str = LOOK_AT_THE_BACKUP,
 ) -> Frame:
-    """The next frame of the other side, which sends at least heartbeats. peer: `primary` or `backup`. Raises PeerTimeout,
-    ConnectionLost, ReplicationError."""
+    """The next frame of the other side, which sends at least heartbeats. peer: `primary` or `backup`. left, hint: what is left
+    when it does not, and what to do. Raises PeerTimeout, ConnectionLost, ReplicationError."""
     try:
         async with asyncio.timeout(seconds):
             return await connection.receive()
@@ -66,5 +72,6 @@ async def receive_within(
             operation=f"listen to the {peer}",
             domain=domain,
             epoch=epoch,
+            left=left,
             hint=hint,
         ) from None

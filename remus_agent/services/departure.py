@@ -55,13 +55,20 @@ class Departure:
 
     async def take_last(self) -> Event:
         """The last epoch, after which the guest stays down."""
-        seconds = self._request.seconds
+        seconds, epoch = self._request.seconds, self._epochs.commit.running
         try:
             async with asyncio.timeout(seconds):
-                await self._epochs.one(self._epochs.commit.running, last=True)
+                await self._epochs.one(epoch, last=True)
         except TimeoutError:
             return self._trouble.failed(
-                PeerTimeout(f"the last epoch was not committed within {seconds:g} s", operation="switchover")
+                PeerTimeout(
+                    f"the last epoch was not committed within {seconds:g} s",
+                    operation="switchover",
+                    domain=self._domain.name,
+                    epoch=epoch,
+                    left="the guest goes on here, its output held until the backup is there again",
+                    hint="give it more time (--timeout), or ask when the guest writes less",
+                )
             )
         except RemusError as error:
             return self._trouble.failed(error)

@@ -6,6 +6,7 @@ A channel belongs to a session (`services.session`); whatever ends it ends the s
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -24,9 +25,11 @@ from remus_agent.protocol.replication.messages import (
     Plain,
     Refuse,
 )
-from remus_agent.services.deadlines import receive_within, send_within
-from remus_agent.services.session import refused_by_peer
+from remus_agent.services.deadlines import HELD, LOOK_AT_THE_BACKUP, receive_within, send_within
+from remus_agent.services.session import failed_by, refused_by_peer
 from remus_agent.services.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 async def open_channel(
@@ -60,6 +63,8 @@ async def open_channel(
             f"no answer to DISK_HELLO of {hello.vdev} within {settings.ack:g} s",
             operation="open disk",
             domain=hello.domain,
+            left=HELD,
+            hint=LOOK_AT_THE_BACKUP,
         ) from None
     except BaseException:
         await connection.close()
@@ -125,6 +130,7 @@ class DiskChannel:
                 operation="wait for the backup",
                 domain=self._domain,
                 epoch=epoch,
+                left=HELD,
                 hint="check the replication link, and the backup's disk",
             ) from None
 
@@ -141,6 +147,8 @@ class DiskChannel:
                     f"no digests of disk {self.vdev} within {self._settings.ack:g} s",
                     operation="copy a disk",
                     domain=self._domain,
+                    left=HELD,
+                    hint="check the replication link, and the backup's disk",
                 ) from None
             finally:
                 self._answer = None
@@ -159,6 +167,9 @@ class DiskChannel:
         except RemusError as error:
             error.domain = error.domain or self._domain
             self._failed(error)
+        except Exception as defect:  # nobody waits for it
+            log.critical("%s: disk %s ends its session by a defect", self._domain, self.vdev, exc_info=True)
+            self._failed(failed_by(defect, self._domain))
 
     async def _send(self) -> None:
         while True:
@@ -184,7 +195,6 @@ class DiskChannel:
                 "backup",
                 domain=self._domain,
                 of=f" of disk {self.vdev}",
-                hint="check the replication link and the agent on the backup",
             )
             self._handle(frame)
 

@@ -243,7 +243,14 @@ class DiskFeed:
 
     async def _receive(self, connection: Connection) -> Frame:
         return await receive_within(
-            self._settings.silence, connection, "primary", domain=self._domain, of=f" of disk {self.facts.vdev}"
+            self._settings.silence,
+            connection,
+            "primary",
+            domain=self._domain,
+            of=f" of disk {self.facts.vdev}",
+            epoch=self._epoch,
+            left="the copy stands at its last commit",
+            hint="check the replication link and the primary's host",
         )
 
     async def _refuse(self, error: RemusError) -> None:

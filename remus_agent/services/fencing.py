@@ -183,6 +183,9 @@ class Fencer:
         except RemusError as error:
             log.error("%s: runs here, but %s is not fenced: %s", domain, host, error)
             self._events.note(domain, "fencing-failed", host=host, reason=str(error), required=False)
+        except Exception as defect:  # nobody waits for it
+            log.critical("%s: runs here, but %s is not fenced, by a defect", domain, host, exc_info=True)
+            self._events.note(domain, "fencing-failed", host=host, reason=repr(defect), required=False)
         else:
             self._events.note(domain, "fenced", **result.as_dict())
 

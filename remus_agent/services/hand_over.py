@@ -172,23 +172,27 @@ class HandOvers:
         """What has become of the hand-over of a session. Raises RefusedError for who was not its primary."""
         copy = next((each for each in self._copies(ask.domain) if each.hello.session == ask.session), None)
         if copy is None:
-            try:
-                if await self._runs(ask):
-                    return Outcome(session=ask.session, result="running")
-            except RemusError as error:
-                return _outcome(ask.session, "unknown", str(error))
-            return await self._not_running(ask.session, ask.domain, None, "this host has no copy of it any more")
+            return await self._without_copy(ask)
         if copy.hello.host != ask.host:
             raise RefusedError(
                 f"the primary of that session is {copy.hello.host}", operation="ask for the outcome", domain=ask.domain
             )
-        await copy.disconnect()  # so that no hand-over can come any more
+        if not await copy.disconnect(self._settings.connect / 2):  # so that no hand-over can come any more
+            return _outcome(ask.session, "unknown", copy.hangs or "its last epoch is still taken in")
         match copy.state:
             case State.ACTIVE:
                 return Outcome(session=ask.session, result="running")
             case State.TAKING | State.ACTIVATING:
                 return Outcome(session=ask.session, result="unknown", reason="its activation is under way")
         return await self._not_running(ask.session, ask.domain, copy, copy.reason or "no hand-over has arrived")
+
+    async def _without_copy(self, ask: AskOutcome) -> Outcome:
+        try:
+            if await self._runs(ask):
+                return Outcome(session=ask.session, result="running")
+        except RemusError as error:
+            return _outcome(ask.session, "unknown", str(error))
+        return await self._not_running(ask.session, ask.domain, None, "this host has no copy of it any more")
 
     async def forget(self, domain: str, still: Callable[[], None]) -> None:
         """As Permission.forget_hand_over says."""

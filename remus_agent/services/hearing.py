@@ -25,7 +25,15 @@ class Hearing:
         """The next frame. epoch: committed last, for the error. Raises PeerError, ReplicationError."""
         self._listening_since = self._clock.now()
         try:
-            frame = await receive_within(self._silence, connection, "primary", domain=self._domain, epoch=epoch)
+            frame = await receive_within(
+                self._silence,
+                connection,
+                "primary",
+                domain=self._domain,
+                epoch=epoch,
+                left="nothing was committed" if epoch is None else f"the copy stands at epoch {epoch}",
+                hint="check the replication link and the primary's host; `remusctl status` here says what becomes of the copy",
+            )
         finally:
             self._listening_since, self._busy_since = None, self._clock.now()
         self.last_heard = self._clock.now()

@@ -88,7 +88,9 @@ class OlderCopies:
             log.critical("%s: an older copy is not cleared up, by a defect", name, exc_info=True)
             self._events.note(name, "defect", epoch=epoch, copy=old.working_name, reason=repr(defect))
 
-    async def cleared(self) -> None:
-        """Returns when those are gone that were superseded."""
-        for task in list(self._clearing):
-            await task
+    async def cleared(self, seconds: float) -> None:
+        """Returns when those are gone that were superseded, or after so many seconds."""
+        if self._clearing:
+            _, left = await asyncio.wait(self._clearing, timeout=seconds)
+            for task in left:
+                log.error("%s: not done within %g s: it is left to the next agent", task.get_name(), seconds)

@@ -11,6 +11,7 @@ pause.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Iterator
@@ -70,6 +71,8 @@ class Pauses:
         self._retry = retry
         self._protections = protections
         self._notes: dict[str, PauseNote] = {}
+        self._writing = asyncio.Lock()
+        """Held while a note is kept or removed: what is on disk is what is known here."""
         self._busy: set[str] = set()
         self._problems: dict[str, str] = {}
         self._tried: dict[str, tuple[float, float]] = {}
@@ -130,7 +133,7 @@ class Pauses:
                     await self._protections.end(name, timeout, progress)
                 except RemusError:
                     service = self._protections.protector(name)
-                    if service is not None and service.state not in _ENDING:
+                    if service is None or service.state not in _ENDING:
                         await self.forget(name)
                     raise
         log.warning("%s: its protection is paused for %g s", name, seconds)
@@ -143,13 +146,14 @@ class Pauses:
         await self._keep(self._required(), ended)
         return ended
 
-    async def forget(self, name: str, why: str | None = None) -> None:
-        """A guest that is paused no more. why: it is noted. Raises JournalError; then it is paused still."""
-        note = self._notes.get(name)
-        if self._store is None or note is None:
-            return
-        await self._store.remove(name)  # first: a note that stays begins the protection anew after a restart
-        if self._notes.get(name) is note:
+    async def forget(self, name: str, why: str | None = None, *, only: PauseNote | None = None) -> None:
+        """A guest that is paused no more. why: it is noted. only: not where it was paused anew since. Raises JournalError; then
+        it is paused still."""
+        async with self._writing:
+            note = self._notes.get(name)
+            if self._store is None or note is None or (only is not None and only is not note):
+                return
+            await self._store.remove(name)  # first: a note that stays begins the protection anew after a restart
             del self._notes[name]
         self._problems.pop(name, None)
         self._tried.pop(name, None)
@@ -183,10 +187,10 @@ class Pauses:
         service = self._protections.protector(name)
         if service is not None:
             if service.state is State.PROTECTED:
-                await self.forget(name, "it is protected")
+                await self.forget(name, "it is protected", only=note)
             return
         if self._protections.has_copy(name):
-            await self.forget(name, "another host runs and protects it")
+            await self.forget(name, "another host runs and protects it", only=note)
             return
         now = self._clock.now()
         tried, wait = self._tried.get(name, (0.0, 0.0))
@@ -206,8 +210,9 @@ class Pauses:
         self._problems[name] = why
 
     async def _keep(self, store: PauseStore, note: PauseNote) -> None:
-        await store.save(note)
-        self._notes[note.name] = note
+        async with self._writing:
+            await store.save(note)
+            self._notes[note.name] = note
         self._tried.pop(note.name, None)
 
     def _required(self) -> PauseStore:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,7 +11,7 @@ from remus_agent.errors import ConfigError, DiskError, DomainNotFound, OutputBuf
 from remus_agent.machines.primary import NOT_OURS, State
 from remus_agent.ports import Domain
 from remus_agent.services import switchover
-from remus_agent.services.backup import BackupService, refuse_on_backup
+from remus_agent.services.backup import BackupService
 from remus_agent.services.primaries import Primaries
 from remus_agent.services.primary import PrimaryService, is_over
 from remus_agent.services.primary_ports import PrimaryPorts
@@ -47,6 +48,11 @@ class Protecting:
         self._taken = taken
         self._roles = roles
         self._watchdog = watchdog
+        self._turns: dict[str, asyncio.Lock] = {}
+
+    def _turn(self, name: str) -> asyncio.Lock:
+        """For whoever begins to protect this guest, or looks whether it is protected in order to end that."""
+        return self._turns.setdefault(name, asyncio.Lock())
 
     async def protect(
         self,
@@ -66,7 +72,7 @@ class Protecting:
         if alone is not None:
             await self._look_for_backup(alone, wait=wait, timeout=timeout, progress=progress)
             return
-        async with self._taken.lock:
+        async with self._turn(name), self._taken.lock:
             self._taken.refuse_member(name, "protect")
             self._taken.refuse_what_is_taken(name, "protect")
             self._taken.refuse_copies(name, "protect")
@@ -96,12 +102,23 @@ class Protecting:
     async def unprotect(self, name: str, *, force: bool, timeout: float, progress: Progress) -> None:
         """End protection: the copy is destroyed first, then held output flows. On a backup: destroy the copy (force)."""
         self._taken.refuse_put_off(name, "unprotect")
-        service = self._primaries.get(name)
+        async with self._turn(
+            name
+        ):  # one that is about to be protected is protected first, or that would come behind its end
+            service = self._primaries.get(name)
         if service is None or is_over(service):
             copy = self._backup.copy_of(name)
+            if copy is not None and copy.state.value in ("taking", "activating"):
+                raise RefusedError(
+                    f"this host is about to run it: {copy.reason or copy.state.value}",
+                    operation="unprotect",
+                    domain=name,
+                    left="nothing was changed",
+                    hint=f"see `remusctl status {name}`, and ask again when it runs here, or its copy stands",
+                )
             if copy is not None and copy.state.value in ("receiving", "ready", "orphaned", "stale"):
                 if not force:
-                    raise refuse_on_backup(name)
+                    raise _refuse_on_backup(name)
                 await self._backup.discard(name)
             elif service is None:
                 self._taken.refuse_member(name, "unprotect")
@@ -182,7 +199,17 @@ class Protecting:
 
     async def end(self, name: str, timeout: float, progress: Progress) -> None:
         """End a protection that is to be paused."""
+        service = self._primaries.get(name)
         await self.unprotect(name, force=False, timeout=timeout, progress=progress)
+        if service is not None and service.state is State.DEPARTED:
+            peer = service.record.peer
+            raise RefusedError(
+                f"a switchover was faster: it was moved to {peer}",
+                operation="pause",
+                domain=name,
+                left=f"it runs on {peer}, nothing is paused",
+                hint=f"pause it on {peer}, once it is protected there",
+            )
 
     # Helpers
 
@@ -242,3 +269,14 @@ def address_of(peers: Mapping[str, str], peer: str) -> str:
             f"no peer {peer!r} is configured; there is {', '.join(sorted(peers)) or 'none'}",
             hint="name one of them, or add it to [replication.peers]",
         ) from None
+
+
+def _refuse_on_backup(domain: str) -> RefusedError:
+    """The error for an operation that belongs on the primary."""
+    return RefusedError(
+        "this host is the backup of it",
+        operation="unprotect",
+        domain=domain,
+        left="nothing was changed",
+        hint="run it on the primary; to destroy the copy here all the same, use --force",
+    )

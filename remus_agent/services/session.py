@@ -7,6 +7,7 @@ connection ends every wait of the session with the same error.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -16,8 +17,10 @@ from remus_agent.protocol.replication.digest import EpochDigest
 from remus_agent.protocol.replication.frames import Buffer, Frame, FrameType
 from remus_agent.protocol.replication.message_frames import decode, encode
 from remus_agent.protocol.replication.messages import EpochEnd, Hello, MemoryAck, Outcome, Plain, Refuse, Welcome
-from remus_agent.services.deadlines import receive_within, send_within
+from remus_agent.services.deadlines import HELD, LOOK_AT_THE_BACKUP, receive_within, send_within
 from remus_agent.services.settings import Settings
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -143,7 +146,8 @@ class PrimarySession:
             operation="wait for the backup",
             domain=self._domain,
             epoch=epoch,
-            hint="check the replication link and the agent on the backup",
+            left=HELD,
+            hint=LOOK_AT_THE_BACKUP,
         )
 
     def _raise_if_ended(self) -> None:
@@ -158,12 +162,14 @@ class PrimarySession:
                     self._connection,
                     "backup",
                     domain=self._domain,
-                    hint="check the replication link and the agent on the backup",
                 )
                 self.last_heard = self._clock.now()
                 self._handle(frame)
         except (PeerError, ProtocolError) as error:
             self._finish(error)
+        except Exception as defect:  # nobody waits for it, and without it the session would only seem to go on
+            log.critical("%s: a session ends by a defect of this agent", self._domain, exc_info=True)
+            self._finish(failed_by(defect, self._domain))
 
     def _handle(self, frame: Frame) -> None:
         message = decode(frame)
@@ -206,6 +212,19 @@ class PrimarySession:
                 await self._connection.send(encode(Plain(FrameType.HEARTBEAT)))
         except PeerError as error:
             self._finish(error)
+        except Exception as defect:  # nobody waits for it, and without it the session would only seem to go on
+            log.critical("%s: a session ends by a defect of this agent", self._domain, exc_info=True)
+            self._finish(failed_by(defect, self._domain))
+
+
+def failed_by(defect: Exception, domain: str) -> ConnectionLost:
+    """What ends a session when this agent's own code has failed in a way that nobody has foreseen."""
+    return ConnectionLost(
+        f"this host's agent failed by a defect: {defect!r}",
+        operation="session",
+        domain=domain,
+        hint="nothing for now, a new session begins by itself; the agent's log has what to report",
+    )
 
 
 def refused_by_peer(refuse: Refuse, domain: str) -> PeerRefused:
@@ -236,7 +255,11 @@ async def ask(
     except TimeoutError:
         await connection.close()
         raise PeerTimeout(
-            f"no answer to HELLO within {settings.ack:g} s", operation="open session", domain=hello.domain
+            f"no answer to HELLO within {settings.ack:g} s",
+            operation="open session",
+            domain=hello.domain,
+            left="no session was opened",
+            hint="the log of the agent on the backup says what it waits for; see also dmesg there",
         ) from None
     except BaseException:
         await connection.close()

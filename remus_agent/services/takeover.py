@@ -207,7 +207,11 @@ class Takeover:
                 settled = await self._settle(copy, reason)
         except TimeoutError:
             raise WitnessUnknown(
-                f"no word within {patience:g} s", operation="take over", domain=copy.hello.domain
+                f"no word within {patience:g} s",
+                operation="take over",
+                domain=copy.hello.domain,
+                left="nothing was activated, the copy stands; the change that was asked for may still be made",
+                hint="check the witness and the network to it",
             ) from None
         if settled.verdict is Verdict.GO:
             return

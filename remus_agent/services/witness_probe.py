@@ -54,6 +54,10 @@ class WitnessProbe:
                 if self._view.reachable is not False:
                     log.warning("the witness cannot be reached: %s", error)
                 self._view = WitnessView(reachable=False, answered=self._view.answered)
+            except Exception:
+                # Or monitoring would show what was so before it, for ever.
+                log.critical("whether the witness can be reached is not known, by a defect", exc_info=True)
+                self._view = WitnessView(reachable=False, answered=self._view.answered)
             else:
                 if self._view.reachable is False:
                     log.info("the witness can be reached again")

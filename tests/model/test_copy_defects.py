@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from remus_agent.adapters.sim.hypervisor import SimTarget
+from remus_agent.adapters.sim.local import SimAnnouncer
 from remus_agent.errors import DiskError
+from remus_agent.protocol.replication.frames import Frame, FrameType
+from remus_agent.services import disk_channel, session
 from remus_agent.services.copy_disks import CopyDisks
 from remus_agent.services.copy_image import CopyImage
 from remus_agent.services.disk_feed import DiskFeed
@@ -158,5 +161,102 @@ def test_an_older_copy_that_is_not_cleared_up_is_told_of_at_once_and_keeps_no_ag
         assert len(pair.beta.xen.guests) == 1, "the domain of the older copy stays"
         await until(lambda: states(pair) == ["discarded", "ready"], "the newer one stands")
         await on(pair.beta).close()
+
+    run(story())
+
+
+def test_a_disk_s_defect_ends_its_session_at_once_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    armed = failing_once(monkeypatch, DiskFeed, "_take")
+
+    async def story() -> None:
+        pair = await protected()
+        primary = on(pair.alpha)._primaries["web1"]
+        armed.append(None)
+        await until(lambda: primary.state.value != "protected", "it is told", 10)
+        assert "failed by a defect at disk xvd" in str(primary.reason)
+        await until(lambda: primary.state.value == "protected", "protected again")
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"), [(disk_channel.DiskChannel, "_put"), (disk_channel, "receive_within")], ids=["send", "receive"]
+)
+def test_a_helper_of_a_disk_on_the_primary_does_not_die_unnoticed(
+    monkeypatch: pytest.MonkeyPatch, kind: Any, method: str
+) -> None:
+    armed: list[None] = []
+    works = getattr(kind, method)
+
+    async def perhaps(*args: Any, **kwargs: Any) -> Any:
+        if armed:
+            armed.pop()
+            raise Defect
+        return await works(*args, **kwargs)
+
+    monkeypatch.setattr(kind, method, perhaps)
+
+    async def story() -> None:
+        pair = await protected()
+        primary = on(pair.alpha)._primaries["web1"]
+        armed.append(None)
+        await until(lambda: primary.state.value != "protected", "it is noticed", 10)
+        assert "this host's agent failed by a defect: Defect()" in str(primary.reason)
+        await until(lambda: primary.state.value == "protected", "protected again")
+
+    run(story())
+
+
+def test_a_helper_of_a_session_does_not_die_unnoticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that listens: without it a session that copies for an hour would not hear that the backup is gone."""
+    armed: list[None] = []
+    works = session.PrimarySession._handle
+
+    def perhaps(self: session.PrimarySession, frame: Frame) -> None:
+        if armed:
+            armed.pop()
+            raise Defect
+        works(self, frame)
+
+    monkeypatch.setattr(session.PrimarySession, "_handle", perhaps)
+
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        primary = on(pair.alpha)._primaries["web1"]
+        armed.append(None)
+        await until(lambda: primary.state.value != "protected", "it is noticed", 10)
+        assert "this host's agent failed by a defect: Defect()" in str(primary.reason)
+        await until(lambda: primary.state.value == "protected", "protected again")
+
+    run(story())
+
+
+def test_a_frame_without_records_is_the_primary_s_fault() -> None:
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        copy = on(pair.beta).backup.copy_of("web1")
+        assert copy is not None
+        (near,) = (one for one in pair.network.connections if one.sent and one.sent[0].type is FrameType.HELLO)
+        await near.send(Frame(FrameType.STREAM, copy.committed_epoch + 1))
+        await until(lambda: copy.state.value != "ready", "its session is over", 10)
+        assert "STREAM without records" in str(copy.reason)
+        assert ("web1", "defect") not in pair.beta.events.noted
+
+    run(story())
+
+
+def test_a_guest_that_is_not_announced_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    armed = failing_once(monkeypatch, SimAnnouncer, "announce")
+
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        await pair.orphan()
+        armed.append(None)
+        await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
+        await until(lambda: not armed, "it is announced")
+        assert ("web1", "defect") in pair.beta.events.noted
 
     run(story())

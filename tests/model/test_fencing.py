@@ -118,6 +118,21 @@ def test_not_required_never_delays_the_activation(wrong: str) -> None:
     play(story)
 
 
+def test_a_defect_beside_the_activation_is_said_as_well() -> None:
+    async def story(world: World) -> None:
+        world.fencing.hosts = {"alpha"}
+
+        async def fails(host: str) -> None:
+            raise RuntimeError("a defect")
+
+        world.fencing.fence = fails  # type: ignore[method-assign, assignment]
+        await lose_alpha(world)
+        await until(world, lambda: noted(world, "fencing-failed") == 1, 20)
+        await until(world, lambda: runs_on(world) == ["beta"], 1)
+
+    play(story)
+
+
 @pytest.mark.parametrize("wrong", ["hangs", "ignored"])
 def test_an_agent_that_hangs_or_lies_has_not_fenced(wrong: str) -> None:
     async def story(world: World) -> None:

@@ -242,6 +242,30 @@ def test_what_the_agent_does_not_know_itself() -> None:
     run(story())
 
 
+def test_a_defect_does_not_leave_the_witness_looking_reachable() -> None:
+    async def story() -> None:
+        witness, clock = SimWitness(), LoopClock()
+        access = witness.of("alpha")
+        probe = WitnessProbe(access, clock)
+        probe.start()
+        await clock.sleep(1)
+        assert probe.view.reachable
+        read = access.read
+
+        async def fails(guest: str) -> None:
+            raise RuntimeError("a defect")
+
+        access.read = fails  # type: ignore[method-assign, assignment]
+        await clock.sleep(PERIOD + 1)
+        assert probe.view.reachable is False
+        access.read = read  # type: ignore[method-assign]
+        await clock.sleep(PERIOD + 1)
+        assert probe.view.reachable
+        await probe.close()
+
+    run(story())
+
+
 def test_the_witness_is_asked_now_and_then() -> None:
     async def story() -> None:
         witness, clock = SimWitness(), LoopClock()

@@ -6,8 +6,10 @@ import asyncio
 
 import pytest
 
+from remus_agent.adapters.sim.hypervisor import SimSource
 from remus_agent.errors import JournalError, RefusedError
 from remus_agent.observe.status import Status
+from remus_agent.ports import Domain
 from tests.model.loop import run
 from tests.model.pair import Host, Pair, on, quiet, until
 from tests.model.test_authority import ask, play, standing
@@ -208,6 +210,80 @@ def test_a_pause_whose_note_stays_is_not_over_for_good() -> None:
         await asyncio.sleep(200)
         assert await state(pair.alpha) == "unprotected"
         await on(pair.alpha).close()
+
+    run(story())
+
+
+def test_a_guest_that_is_paused_anew_while_its_last_pause_is_forgotten_stays_paused_after_a_restart() -> None:
+    async def story() -> None:
+        pair = await started()
+        await pause(pair, 60)
+        agent, remove = on(pair.alpha), pair.alpha.pauses.remove
+        removing, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slowly(name: str) -> bool:
+            removing.set()
+            await go_on.wait()
+            return await remove(name)
+
+        pair.alpha.pauses.remove = slowly  # type: ignore[method-assign]
+        await agent.resume_protection("web1", wait=True, timeout=60, progress=quiet)
+        await removing.wait()
+        again = asyncio.create_task(pause(pair, 500))
+        await asyncio.sleep(5)
+        go_on.set()
+        await again
+        await asyncio.sleep(1)
+        assert "web1" in pair.alpha.pauses.notes, "the note of the new pause is durable"
+        await pair.kill_agent(pair.alpha)
+        await pair.boot(pair.alpha).resume()
+        assert await state(pair.alpha) == "paused"
+        await on(pair.alpha).close()
+
+    run(story())
+
+
+def test_a_protection_that_is_ended_while_it_begins_anew_does_not_come_behind_that() -> None:
+    async def story() -> None:
+        pair = await started()
+        agent, opens = on(pair.alpha), pair.alpha.xen.open_source
+        await pause(pair, 30)
+        beginning, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slowly(domain: Domain) -> SimSource:
+            beginning.set()
+            await go_on.wait()
+            return await opens(domain)
+
+        pair.alpha.xen.open_source = slowly  # type: ignore[method-assign]
+        await beginning.wait()
+        ending = asyncio.create_task(agent.unprotect("web1", force=False, timeout=30, progress=quiet))
+        await asyncio.sleep(1)
+        go_on.set()
+        assert (await ending).state == "unprotected"
+        await asyncio.sleep(100)
+        assert await state(pair.alpha) == "unprotected"
+        await agent.close()
+
+    run(story())
+
+
+def test_a_guest_that_a_switchover_has_moved_is_not_paused() -> None:
+    async def story() -> None:
+        pair = await started()
+        agent = on(pair.alpha)
+        pair.beta.disk.delay = lambda: 2.0
+        moving = asyncio.create_task(
+            agent.switchover("web1", timeout=30, dry_run=False, generation=None, progress=quiet)
+        )
+        await until(lambda: agent._primaries["web1"].state.value == "switching", "it is moved")
+        with pytest.raises(RefusedError, match="it was moved to beta") as refused:
+            await pause(pair, 60)
+        assert refused.value.left == "it runs on beta, nothing is paused"
+        await moving
+        assert pair.alpha.pauses.notes == {}
+        assert "paused" not in kinds(pair)
+        await agent.close()
 
     run(story())
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+import yaml
 
 from tests.certificates import Authority
 from tests.etcd_server import free_ports
@@ -274,3 +275,51 @@ def test_a_witness_that_does_not_answer_is_named_by_every_host(tmp_path: Path) -
     _, text = preflight(tmp_path, hosts, witnesses, *folder)
     assert f"nobody listens at the witness gamma (127.0.0.1 port {port}) yet" in text
     assert "cannot use the witness" not in text, "it may not be installed yet"
+
+
+DISABLED = """#!/bin/sh
+echo "$@" >>{folder}/systemctl
+case "$*" in
+*show*) printf 'LoadState=loaded\\nActiveState=%s\\nUnitFileState=enabled\\n' "$(cat {folder}/is)";;
+*is-enabled*) cat {folder}/boots; exec grep -qx enabled {folder}/boots;;
+*stop*) echo inactive >{folder}/is;;
+*disable*) echo disabled >{folder}/boots;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("enabled", "ours", "stopped"), [(False, True, True), (False, False, False), (True, True, False)]
+)
+def test_an_etcd_of_this_role_is_stopped_where_it_is_not_used_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enabled: bool, ours: bool, stopped: bool
+) -> None:
+    """Nobody else's, and what it has recorded stays."""
+    units, data, program = tmp_path / "units", tmp_path / "data", tmp_path / "bin/systemctl"
+    for folder in (units, data, program.parent):
+        folder.mkdir()
+    if ours:
+        (units / "remus.conf").touch()
+    program.write_text(DISABLED.format(folder=tmp_path))
+    program.chmod(0o755)
+    (tmp_path / "is").write_text("active\n")
+    (tmp_path / "boots").write_text("enabled\n")
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    facts = {"remus_witness_enabled": enabled, "remus_witness_data_dir": str(data)}
+    absent = {**role("absent"), "vars": {"__remus_witness_drop_in_dir": str(units)}}
+    for again in (False, True):
+        (tmp_path / "systemctl").write_text("")
+        play(tmp_path, {"gamma": facts}, absent)
+        asked = (tmp_path / "systemctl").read_text()
+        assert ("stop etcd.service" in asked) is (stopped and not again)
+        assert ("disable etcd.service" in asked) is (stopped and not again)
+    assert data.exists()
+    assert (units / "remus.conf").exists() is ours
+
+
+def test_it_is_stopped_when_no_agent_asks_it_any_more() -> None:
+    """Agents are told of none first, so that they are never left with one that is away."""
+    plays = [str(one) for one in yaml.safe_load((ROOT / "playbooks/site.yml").read_text())]
+    (stops,) = (number for number, one in enumerate(plays) if "'tasks_from': 'absent'" in one)
+    (agents,) = (number for number, one in enumerate(plays) if "Configure and run the agent" in one)
+    assert agents < stops

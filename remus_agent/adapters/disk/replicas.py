@@ -23,6 +23,8 @@ from remus_agent.store_ports import CommitRecord
 
 OPENED_AT_ONCE: Final = 8
 """Copies of one host that are opened at the same time: each runs some tools, and may write an epoch."""
+LOOK_SECONDS: Final = 20.0
+"""For the devices and journals of one guest to be looked at, before a primary is told that they do not answer."""
 _SYSFS: Final = Path("/sys/class/block")
 
 
@@ -42,10 +44,27 @@ class FileReplicas:
         self._ledger = ledger or Ledger()
         self._open: dict[tuple[str, str], FileReplica] = {}
         self._turns = asyncio.Semaphore(OPENED_AT_ONCE)
+        self._looking: dict[str, asyncio.Future[list[str]]] = {}
+        """Of each guest whose disks are being looked at."""
 
     async def examine(self, domain: str, disks: Sequence[DiskFacts]) -> list[str]:
-        """Every reason against holding copies of these disks, each with what to do. Changes nothing."""
-        return await asyncio.to_thread(self._examine, domain, disks)
+        """Every reason against holding copies of these disks, each with what to do; that they do not answer is one. Changes
+        nothing."""
+        looking = self._looking.get(domain)
+        if looking is not None:
+            await asyncio.wait({looking}, timeout=LOOK_SECONDS)
+        if looking is None or looking.done():
+            # A thread of its own, and one for each guest at most: one that a device holds for ever must keep no other guest from
+            # the threads that all of them share, however often its primary asks.
+            executor = ThreadPoolExecutor(1, thread_name_prefix=f"look {domain}")
+            looking = self._looking[domain] = asyncio.wrap_future(executor.submit(self._examine, domain, disks))
+            executor.shutdown(wait=False)
+            await asyncio.wait({looking}, timeout=LOOK_SECONDS)
+        if not looking.done():
+            return [str(self._mute(domain, disks))]
+        if self._looking.get(domain) is looking:
+            del self._looking[domain]
+        return looking.result()
 
     async def open(self, domain: str, disk: DiskFacts, committed: CommitRecord | None) -> FileReplica:
         """Open one exclusively and bring it to the committed epoch. Raises DiskError, JournalError; then it is closed."""
@@ -152,6 +171,17 @@ class FileReplicas:
             except (DiskError, JournalError) as error:
                 found.append(str(error))
         return found
+
+    def _mute(self, domain: str, disks: Sequence[DiskFacts]) -> DiskError:
+        known = [self._disks[domain, disk.vdev] for disk in disks if (domain, disk.vdev) in self._disks]
+        paths = ", ".join(str(path) for disk in known for path in (disk.device, disk.journal))
+        return DiskError(
+            f"one of {paths} has not answered within {LOOK_SECONDS:g} s",
+            operation="look at the disks",
+            domain=domain,
+            left="nothing was changed",
+            hint="the kernel's log (dmesg) on this host names a device that does not answer; it is tried again by itself",
+        )
 
     def _examine_device(self, place: Place, name: str, disk: DiskFacts, exclusive: bool) -> None:
         """The disk's own mapper device may hold it: it is led nowhere before the device is opened."""

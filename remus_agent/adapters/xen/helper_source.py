@@ -87,10 +87,7 @@ class HelperSource(SourceThread):
             return
         self._abandoned.set()
         os.eventfd_write(self._wake, 1)
-        try:
-            await super().close()
-        finally:
-            os.close(self._wake)
+        await super().close()
 
     # In the thread
 
@@ -279,6 +276,12 @@ class HelperSource(SourceThread):
         )
 
     # Ending
+
+    def _close(self) -> None:
+        try:
+            super()._close()
+        finally:
+            os.close(self._wake)  # not before: the thread listens to it
 
     def _stop_helper(self) -> None:
         self._entry.look()

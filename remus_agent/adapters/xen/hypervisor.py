@@ -5,12 +5,10 @@ needed (a domain's configuration, destroying, restoring)."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
@@ -24,6 +22,7 @@ from remus_agent.adapters.xen.helper_source import HelperSource
 from remus_agent.adapters.xen.save_helper import helper_path
 from remus_agent.adapters.xen.source import XenSource
 from remus_agent.adapters.xen.target import XenTarget
+from remus_agent.adapters.xen.xen_thread import XenThread
 from remus_agent.adapters.xen.xenstore import XenStore
 from remus_agent.errors import DomainNotFound, HypervisorError, RefusedError
 from remus_agent.ports import Domain, GuestType, HostFacts
@@ -67,7 +66,7 @@ class XenHypervisor:
         self._control = Control(self._libs)
         self._store = XenStore(self._libs)
         self._shown: dict[int, _Shown] = {}
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="hypervisor")
+        self._thread = XenThread("hypervisor")
 
     async def facts(self) -> HostFacts:
         return await self._run(self._facts)
@@ -118,7 +117,14 @@ class XenHypervisor:
     async def destroy(self, name: str) -> bool:
         found = await self._run(domains.named, self._store, name)
         for domid in found:
-            await toolstack.run("destroy", str(domid))
+            await toolstack.run(
+                "destroy",
+                str(domid),
+                operation="destroy the domain",
+                domain=name,
+                left=f"domain {domid} is still there, whole or in part",
+                hint=f"look at `xl list` and dmesg; by hand: xl destroy {domid}",
+            )
         return bool(found)
 
     async def resume(self, domain: Domain) -> bool:
@@ -129,11 +135,25 @@ class XenHypervisor:
 
     async def pause(self, domain: Domain) -> None:
         if not await self._run(self._is_paused, domain):
-            await toolstack.run("pause", str(domain.domid))
+            await toolstack.run(
+                "pause",
+                str(domain.domid),
+                operation="pause the guest",
+                domain=domain.name,
+                left="it may run on",
+                hint=f"by hand: xl pause {domain.name}",
+            )
 
     async def unpause(self, domain: Domain) -> None:
         if await self._run(self._is_paused, domain):
-            await toolstack.run("unpause", str(domain.domid))
+            await toolstack.run(
+                "unpause",
+                str(domain.domid),
+                operation="unpause the guest",
+                domain=domain.name,
+                left="it may be paused still",
+                hint="look at `xl list`, /var/log/xen and dmesg on this host",
+            )
 
     async def domids(self) -> frozenset[int]:
         return await self._run(lambda: frozenset(info.domain for info in self._control.domains() if not info.dying))
@@ -142,10 +162,10 @@ class XenHypervisor:
         """Let go of Xen's handles."""
         await self._run(self._control.close)
         await self._run(self._store.close)
-        self._thread.shutdown(wait=False)
+        self._thread.end()
 
-    async def _run(self, function: Callable[_P, _T], *args: _P.args, **_: _P.kwargs) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+    async def _run(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return await self._thread.run(function, *args, **kwargs)
 
     # In the thread
 

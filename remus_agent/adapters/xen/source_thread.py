@@ -6,11 +6,9 @@ again. What happens while the guest is down is written out in each engine, so th
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -20,6 +18,7 @@ from remus_agent.adapters.xen.control import Control, DomainControl
 from remus_agent.adapters.xen.guard import Guard
 from remus_agent.adapters.xen.libs import Libraries
 from remus_agent.adapters.xen.suspend import Suspender
+from remus_agent.adapters.xen.xen_thread import XenThread
 from remus_agent.adapters.xen.xenstore import XenStore
 from remus_agent.errors import GuestEnded, HypervisorError, RemusError
 from remus_agent.ports import Domain
@@ -39,7 +38,12 @@ class SourceThread(ABC):
         self._libs, self._domain = libs, domain
         self._guard = Guard(supervisor, domain.domid, domain.uuid, domain.name)
         self._entry = entry or Entry()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"source {domain.name}", initializer=self._entry.thread)
+        self._thread = XenThread(
+            f"source {domain.name}",
+            domain=domain.name,
+            left="the guest runs, or is resumed as soon as xenstored answers",
+            initializer=self._entry.thread,
+        )
         self._cleanup = ExitStack()
         self._suspender: Suspender | None = None
         self._closed = False
@@ -75,21 +79,18 @@ class SourceThread(ABC):
         await self._run(self._leave_down)
 
     async def close(self) -> None:
+        """As the port says. Who is cancelled, or told that xenstored does not answer, leaves it to the thread."""
         if self._closed:
             return
+        self._closed = True
         if self._suspender is not None:
             self._suspender.abandon()
-        try:
-            await self._run(self._close)
-        finally:
-            self._entry.close()
-            self._closed = True
-            self._thread.shutdown(wait=False)
+        await self._thread.finish(self._close)
 
-    async def _run(self, function: Callable[_P, _T], *args: _P.args, **_: _P.kwargs) -> _T:
+    async def _run(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         if self._closed:
             raise HypervisorError("the source is closed", domain=self._domain.name)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+        return await self._thread.run(function, *args, **kwargs)
 
     # In the thread: what an engine does
 
@@ -194,4 +195,7 @@ class SourceThread(ABC):
             self._guard.unwatch()
 
     def _close(self) -> None:
-        self._cleanup.close()  # looked up here: a `begin` that was still at work has replaced it
+        try:
+            self._cleanup.close()  # looked up here: a `begin` that was still at work has replaced it
+        finally:
+            self._entry.close()

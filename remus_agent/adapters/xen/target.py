@@ -11,7 +11,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar
 
 from remus_agent.adapters.ledger import Entry
@@ -19,6 +18,7 @@ from remus_agent.adapters.xen import domains, toolstack
 from remus_agent.adapters.xen.control import Control
 from remus_agent.adapters.xen.feeder import Feeder
 from remus_agent.adapters.xen.libs import Libraries
+from remus_agent.adapters.xen.xen_thread import XenThread
 from remus_agent.adapters.xen.xenstore import XenStore
 from remus_agent.errors import HypervisorError
 from remus_agent.ports import Buffer, Domain
@@ -44,7 +44,12 @@ class XenTarget:
     def __init__(self, libs: Libraries, name: str, entry: Entry | None = None) -> None:
         self._libs, self._name = libs, name
         self._entry = entry or Entry()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"target {name}", initializer=self._entry.thread)
+        self._thread = XenThread(
+            f"target {name}",
+            domain=name,
+            left=f"the copy may stand paused as {name}; it does not run",
+            initializer=self._entry.thread,
+        )
         self._feeder: Feeder | None = None
         self._renamed: tuple[int, str] | None = None
         self._revoked = threading.Event()
@@ -88,24 +93,31 @@ class XenTarget:
             return
         self._revoked.set()
         await self._run(self._abort)
-        self._close()
-        await self._destroy_leftover()
+        try:
+            left = await self._run(self._domids)
+        finally:
+            self._close()
+        for domid in left:
+            # xl destroys what it was building when its stream breaks off; this is for what it could not.
+            log.warning("%s: xl left the copy behind as domain %d; destroying it", self._name, domid)
+            await toolstack.run(
+                "destroy",
+                str(domid),
+                operation="destroy the copy",
+                domain=self._name,
+                left=f"it stands paused as domain {domid}, and never ran",
+                hint=f"`xl destroy {domid}` on this host; the next start of its agent destroys it as well",
+            )
 
-    async def _run(self, function: Callable[_P, _T], *args: _P.args, **_: _P.kwargs) -> _T:
+    async def _run(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         if self._closed:
             raise HypervisorError("the copy is closed", domain=self._name)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+        return await self._thread.run(function, *args, **kwargs)
 
     def _close(self) -> None:
         self._entry.close()
         self._closed = True
-        self._thread.shutdown(wait=False)
-
-    async def _destroy_leftover(self) -> None:
-        """xl destroys what it was building when its stream breaks off; this is for what it could not."""
-        for domid in await asyncio.to_thread(self._domids):
-            log.warning("%s: xl left the copy behind as domain %d; destroying it", self._name, domid)
-            await toolstack.run("destroy", str(domid))
+        self._thread.end()
 
     def _domids(self) -> list[int]:
         store = XenStore(self._libs)

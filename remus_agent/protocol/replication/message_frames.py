@@ -195,7 +195,7 @@ def _decode_json(kind: FrameType, payload: bytes) -> JsonMessage:
                 hint="install the same version of the agent on both hosts",
             )
         message = _DECODERS[kind].decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _bad(f"{kind.name}: {error}") from error
     if isinstance(message, Hello):
         _check_hello(message)

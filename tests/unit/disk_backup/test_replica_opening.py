@@ -15,13 +15,14 @@ from disk_backup_world import DOMAIN, FakeMapping
 from loop_device import loop_device
 
 from remus_agent.adapters.disk import replicas
-from remus_agent.adapters.disk.block_file import open_block_file
+from remus_agent.adapters.disk.block_file import BlockFile, open_block_file
 from remus_agent.adapters.disk.replica import FileReplica
 from remus_agent.adapters.disk.replicas import FileReplicas, held_only_by
 from remus_agent.disk_config import Disk
 from remus_agent.disk_ports import DiskFacts
 from remus_agent.errors import DiskError, JournalError, RemusError
 from remus_agent.protocol.disk.operations import Extent, Op
+from tests.model.loop import run as virtual_time
 
 SIZE = 1 << 20
 JOURNAL_BYTES = 256 << 10
@@ -122,6 +123,33 @@ def test_what_we_hold_ourselves_is_no_reason(config: Disk) -> None:
         assert await ours.examine(DOMAIN, [DISK]) == []
 
     asyncio.run(run())
+
+
+def test_a_device_that_does_not_answer_holds_one_thread_and_is_named(config: Disk) -> None:
+    """However often a primary asks: the threads that all guests share stay free."""
+    answers, asked = threading.Event(), 0
+
+    def opens(path: Path, *, sector: int, exclusive: bool = True) -> BlockFile:
+        nonlocal asked
+        asked += path == config.device
+        answers.wait()
+        return open_block_file(path, sector=sector, exclusive=exclusive)
+
+    async def story() -> None:
+        ours = FileReplicas([config], FakeMapping(), opens)
+        for _ in range(40):
+            (reason,) = await ours.examine(DOMAIN, [DISK])
+            assert f"{config.device}, {config.journal} has not answered within 20 s" in reason
+            assert "dmesg" in reason
+        assert asked == 1
+        answers.set()
+        while await ours.examine(DOMAIN, [DISK]):
+            pass
+
+    try:
+        virtual_time(story())
+    finally:
+        answers.set()
 
 
 @pytest.mark.parametrize("size", [4096, 20480, JOURNAL_BYTES + 100])

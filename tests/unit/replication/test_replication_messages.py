@@ -194,6 +194,7 @@ def test_what_must_not_be_sent(message: messages.Message) -> None:
         Frame(FrameType.HELLO),
         Frame(FrameType.REFUSE, 0, 0, (b'{"reasons":[]}',)),
         Frame(FrameType.REFUSE, 0, 0, (b'{"reasons":[{"code":"A B","message":"m"}]}',)),
+        pytest.param(Frame(FrameType.REFUSE, 0, 0, (b'{"x":' + b"[" * 30000 + b"]" * 30000 + b"}",)), id="too deep"),
     ],
     ids=str,
 )

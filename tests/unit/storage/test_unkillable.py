@@ -12,7 +12,7 @@ import pytest
 from remus_agent.adapters import process
 from remus_agent.adapters.disk import command
 from remus_agent.adapters.fence import program
-from remus_agent.adapters.xen import feeder
+from remus_agent.adapters.xen import feeder, toolstack
 from remus_agent.errors import DiskError, FenceTimeout, HypervisorError
 from tests.model.loop import run
 
@@ -66,6 +66,22 @@ def within(seconds: float, work: Any) -> None:
 def test_a_tool_of_disks() -> None:
     with pytest.raises(DiskError, match="took longer than 30 s"):
         within(31 + process.REAP, lambda: command.run("dmsetup", "suspend", "remus-web1-xvda"))
+
+
+def test_the_toolstack() -> None:
+    """What it was to do, to which guest, what is left and what to do stand in the error."""
+
+    async def destroy() -> None:
+        await toolstack.run("destroy", "7", operation="destroy the domain", domain="web1", left="it is still there")
+
+    with pytest.raises(HypervisorError, match="xl destroy 7 took longer than 60 s") as said:
+        within(61 + process.REAP, destroy)
+    assert (said.value.operation, said.value.domain, said.value.left) == (
+        "destroy the domain",
+        "web1",
+        "it is still there",
+    )
+    assert "dmesg" in (said.value.hint or "")
 
 
 def test_a_fence_agent() -> None:

@@ -95,6 +95,17 @@ def test_a_guest_left_suspended_is_resumed(xen: FakeXen, running: Running) -> No
     assert running.saved() == []
 
 
+def test_a_guest_that_is_down_does_not_wait_for_xenstored(xen: FakeXen, running: Running) -> None:
+    line = running.connect()
+    running.ask(line, {"watch": DOMID, "uuid": UUID})
+    xen.shutdown = s.Shutdown.SUSPEND
+    xen.calls.clear()
+    line.close()
+    running.until(lambda: "xs_transaction_end" in xen.calls)
+    before = xen.calls[: xen.calls.index("xc_domain_resume")]
+    assert not [call for call in before if call.startswith("xs_")]
+
+
 @pytest.mark.parametrize("answers", [True, False])
 def test_a_device_model_goes_on_with_its_guest(xen: FakeXen, running: Running, *, answers: bool) -> None:
     line = running.connect()

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -356,7 +357,14 @@ async def test_an_unexpected_configuration_is_refused(xl: Script, output: str) -
 
 async def test_an_xl_that_fails_or_hangs_is_reported(xl: Script) -> None:
     xl('[ "$1" = hang ] && exec sleep 60; echo broken >&2; exit 2')
-    with pytest.raises(HypervisorError, match=r"xl destroy 3 failed: broken"):
-        await toolstack.run("destroy", "3")
+    words: dict[str, Any] = {
+        "operation": "destroy the domain",
+        "domain": "web1",
+        "left": "it is there",
+        "hint": "do it by hand",
+    }
+    with pytest.raises(HypervisorError, match=r"xl destroy 3 failed: broken") as said:
+        await toolstack.run("destroy", "3", **words)
+    assert {key: getattr(said.value, key) for key in words} == words
     with pytest.raises(HypervisorError, match="took longer"):
-        await toolstack.run("hang", seconds=0.1)
+        await toolstack.run("hang", seconds=0.1, operation="hang", domain="web1", left="nothing was changed")
