@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from tests.modules.conftest import ROOT
-from tests.roles.local_play import run_play
+from tests.roles.local_play import ansible_playbook, run_play
 
 pytestmark = [pytest.mark.playbooks, pytest.mark.timeout(900)]
 
@@ -135,6 +136,42 @@ def test_check_mode_shows_what_the_boot_loader_would_be_told(tmp_path: Path) -> 
     assert text.count("+XEN_OVERRIDE_GRUB_DEFAULT=1") == 1
     assert "skipping: [nothing]" in text
     assert not re.search(r"changed: \[nothing\]", text)
+
+
+STAND_IN = """\
+import pathlib
+from ansible.module_utils.basic import AnsibleModule
+module = AnsibleModule(argument_spec={name: {"type": "str"} for name in ("bridge", "port", "state", "seconds", "token")})
+pathlib.Path(module.params["port"]).touch()
+module.exit_json(changed=False, up=True, token="word")
+"""
+
+
+def test_a_host_that_is_gone_on_its_way_to_the_bridge_is_told_with_what_is_left(tmp_path: Path) -> None:
+    """It says that the bridge is up, and then nobody reaches it. The module is a stand-in, which notes that in a file."""
+    (tmp_path / "library").mkdir()
+    (tmp_path / "library" / "xen_host_bridge.py").write_text(STAND_IN)
+    gone = tmp_path / "gone"
+    facts = {
+        "ansible_connection": f"{{{{ 'ssh' if '{gone}' is exists else 'local' }}}}",
+        "ansible_host": "127.0.0.1",
+        "ansible_port": 1,
+        "ansible_python_interpreter": sys.executable,
+        "xen_host_bridge": "xenbr0",
+        "xen_host_bridge_port": str(gone),
+        "xen_host_bridge_timeout": 10,
+    }
+    role = {"include_role": {"name": "xen_host", "tasks_from": "keep_bridge.yml"}}
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, "tasks": [role]}]))
+    library = f"{tmp_path / 'library'}:{ROOT / 'library'}"
+    code, text = ansible_playbook(
+        tmp_path, {"all": {"hosts": {"alpha": facts}}}, tmp_path / "play.yml", ANSIBLE_LIBRARY=library
+    )
+    said = " ".join(text.split())
+    assert code != 0
+    assert "alpha did not say that it keeps the bridge xenbr0: it does not answer any more" in said
+    assert "takes the bridge away and has its old network within 10 seconds, unless it keeps the bridge" in said
+    assert "Next: 'journalctl -u remus-bridge' there" in said
 
 
 def test_check_mode_shows_the_toolstacks_settings_before_its_package_is_there(tmp_path: Path) -> None:
