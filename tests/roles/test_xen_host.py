@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -136,6 +137,24 @@ def test_check_mode_shows_what_the_boot_loader_would_be_told(tmp_path: Path) -> 
     assert text.count("+XEN_OVERRIDE_GRUB_DEFAULT=1") == 1
     assert "skipping: [nothing]" in text
     assert not re.search(r"changed: \[nothing\]", text)
+
+
+def test_a_menu_that_does_not_start_xen_is_not_written_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something speaks against it after this role's settings. The menu is this machine's: none, or one without Xen."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "update-grub").write_text("#!/bin/sh\n")
+    (tmp_path / "bin" / "update-grub").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    hosts = {"asked": host(DOM0, xen_host_boot_xen=True), "memory": host(DOM0, xen_host_dom0_memory_mib=512)}
+    said, text = said_by(
+        tmp_path, hosts, "boot", "-e", f"__xen_host_grub_settings={tmp_path}/{{{{ inventory_hostname }}}}.cfg"
+    )
+    assert said["memory"] == ""
+    assert "asked is prepared for Xen, but GRUB would start '" in said["asked"]
+    assert "look for GRUB_DEFAULT and XEN_OVERRIDE_GRUB_DEFAULT" in said["asked"]
+    assert re.search(r"Write the boot loader's menu, for the next boot\] \*+\nchanged: \[asked\]", text), text
 
 
 STAND_IN = """\
