@@ -191,6 +191,27 @@ def test_nobody_but_root_reads_a_secret_at_any_moment(tmp_path: Path, monkeypatc
 
 @pytest.mark.playbooks
 @pytest.mark.timeout(900)
+def test_packages_of_fence_agents_are_asked_for_only_where_they_are_missing(tmp_path: Path) -> None:
+    """To install one takes new lists of packages, and so the archive, which no second run needs."""
+    tasks = [
+        task for task in yaml.safe_load((ROLE / "tasks/configure.yml").read_text())
+        if "__remus_agent_fencing_packages" in str(task)
+    ]  # fmt: skip
+    variables = yaml.safe_load((ROLE / "vars/main.yml").read_text())
+    name = "__remus_agent_fencing_packages"
+    fencing = {"alpha": {"beta": {"package": "coreutils"}, "gamma": {"package": "coreutils"}}, "beta": {}}
+    hosts = {host: {"remus_agent_fencing": agents} for host, agents in fencing.items()}
+    code, text = run_play(tmp_path, {"hosts": hosts}, {"vars": {name: variables[name]}, "tasks": tasks})
+    assert code == 0, text
+    installing = text.split("Install those that are missing]")[1].split("PLAY RECAP")[0]
+    assert sorted(re.findall(r"^(\w+: \[\w+\])", installing, re.MULTILINE)) == [
+        "skipping: [alpha]",
+        "skipping: [beta]",
+    ], text
+
+
+@pytest.mark.playbooks
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("complete", [True, False])
 def test_the_archive_of_a_run_that_was_killed_is_removed_by_the_next(tmp_path: Path, complete: bool) -> None:
     """But for the one that this run unpacks, which need not be copied again."""
