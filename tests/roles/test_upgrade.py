@@ -169,6 +169,9 @@ def test_one_host_after_the_other_and_back(pair: Pair) -> None:
     assert (pair.releases(), pair.started()) == ([OLD, OLD], [])
     assert f"beta: {OLD} -> {new}, its agent is restarted; held meanwhile: web1" in text
     assert changed(text)["alpha"] > 0
+    before_the_plan = text.split("PLAY [Upgrade | Who is first, and whether now (2/4)]")[0]
+    assert "Ask the agent" in before_the_plan
+    assert "toolstack" not in before_the_plan, "the plan does not need it"
 
     text = pair.upgrade()
     assert pair.releases() == [new, new]
