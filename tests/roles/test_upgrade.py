@@ -318,6 +318,19 @@ def test_back_is_refused_where_a_dead_agent_has_noted_that_a_guest_is_about_to_r
     assert (pair.releases(), pair.started()) == ([OLD, OLD], [])
 
 
+def test_back_says_what_is_missing_where_no_configuration_was_kept(pair: Pair) -> None:
+    """Not upgrade.yml but site.yml has installed the release that runs, and the one from before refuses what it has written."""
+    new = pair.release_of_this_tree()
+    pair.role()
+    for host in ("alpha", "beta"):
+        (pair.folder / host / "etc" / "agent.toml").write_text("\0")
+    said = " ".join(pair.upgrade("-e", "remus_upgrade_back=true", fails=True).split())
+    assert f"beta was not brought to {OLD}: it refuses the present configuration" in said
+    assert f"To go back, write one to {pair.folder}/beta/opt/{OLD}/agent.toml" in said
+    assert f"Undone: {new} runs there again" in said
+    assert pair.releases() == [new, new]
+
+
 def test_a_release_that_was_about_to_run_a_guest_is_not_undone(pair: Pair) -> None:
     """It fails to start, and what it would leave to the one from before is noted."""
     new = pair.release_of_this_tree(starts=False)
