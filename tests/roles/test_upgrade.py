@@ -236,6 +236,17 @@ def test_a_systemd_that_refuses_is_told_in_its_words(pair: Pair) -> None:
     assert (pair.releases(), pair.started()) == ([OLD, OLD], [])
 
 
+def test_a_configuration_that_cannot_be_kept_is_not_missed_afterwards(pair: Pair) -> None:
+    """As on a full disk: nothing was changed by then, and what ran goes on."""
+    new = pair.release_of_this_tree()
+    said = " ".join(pair.upgrade(fails=True, remus_upgrade_kept=str(pair.folder / "nowhere" / "agent.toml")).split())
+    assert re.search(
+        f"beta was not brought to {new}: \\S.*nowhere.* Undone: {OLD} runs there again, and its guests", said
+    )
+    assert pair.releases() == [OLD, OLD]
+    assert (pair.folder / "beta" / "etc" / "agent.toml").read_text() == "# of before\n"
+
+
 def test_another_build_of_the_same_version_is_not_taken_for_it(pair: Pair) -> None:
     """An upgrade before it was interrupted when it had written its configuration, which the agent that runs has never read: what
     that one has kept is what this one brings back."""
