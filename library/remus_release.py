@@ -128,14 +128,13 @@ seconds:
 
 import os
 import re
-import shutil
 import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.remus import files
 from ansible.module_utils.remus.diff import Comparison
 from ansible.module_utils.remus.running import in_use
-from ansible.module_utils.remus.unpacking import MARK, ReleaseError, install, site_packages
+from ansible.module_utils.remus.unpacking import MARK, ReleaseError, install, remove, site_packages
 
 
 def replace_link(target, link):
@@ -294,7 +293,7 @@ def ensure_current(params, folder, check_mode):
     if params["enable"] and (enable or units or unread):
         systemctl("daemon-reload")
     for name in removed:
-        shutil.rmtree(os.path.join(prefix, name))
+        remove(prefix, name)
     return result
 
 

@@ -128,18 +128,17 @@ guests:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.remus.arguments import PRIMARY_STATES
+from ansible.module_utils.remus.arguments import NOT_ASKED, PRIMARY_STATES, silent_because
 
 
 def heard(host, said):
     """What the answers of a host mean."""
     agent, toolstack = said.get("agent") or {}, said.get("toolstack") or {}
     of_agent, of_xen = agent.get("agent") or {}, toolstack.get("host") or {}
-    not_asked = "it was not asked"
     return {
         "agent_name": said.get("agent_name") or host,
         "seen": "agent" in agent or "host" in toolstack,
-        "error": None if "agent" in agent else agent.get("msg") or not_asked,
+        "error": silent_because(agent),
         "version": of_agent.get("release") or of_agent.get("version"),
         "xen_version": of_agent.get("xen_version"),
         "domains": agent.get("domains") or [],
@@ -147,7 +146,7 @@ def heard(host, said):
         "autostart": of_xen.get("autostart") or [],
         "bridges": of_xen.get("bridges"),
         # Without one, what is not in `running` does not run.
-        "toolstack_error": of_xen.get("toolstack_error") if "host" in toolstack else toolstack.get("msg") or not_asked,
+        "toolstack_error": of_xen.get("toolstack_error") if "host" in toolstack else toolstack.get("msg") or NOT_ASKED,
     }
 
 

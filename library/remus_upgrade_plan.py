@@ -27,8 +27,8 @@ attributes:
 options:
   hosts:
     description:
-      - What is known of each host, by its name in the inventory. C(error) says why its agent did not answer; C(domains) are the
-        statuses of its agent; C(current), C(previous), C(releases) and C(running) are what C(remus_release_info) says.
+      - What is known of each host, by its name in the inventory. C(agent) is the result of C(remus_protection_info) there as it
+        is, also of a failure; C(current), C(previous), C(releases) and C(running) are what C(remus_release_info) says.
       - C(release) and C(protocol) are those of the release that it shall run; without O(back) they are needed.
       - C(notes) is what C(remus_notes_info) says; with O(back), what waits there to run stands against it.
     type: dict
@@ -54,14 +54,14 @@ EXAMPLES = r"""
   remus_upgrade_plan:
     hosts:
       alpha:
-        domains: [{domain: web1, role: primary, state: protected, peer: beta}]
+        agent: {agent: {host: alpha}, domains: [{domain: web1, role: primary, state: protected, peer: beta}]}
         current: 0.1.0-aaaa
         releases: {0.1.0-aaaa: {protocol: 2}}
         running: {remus-agent: 0.1.0-aaaa}
         release: 0.2.0-bbbb
         protocol: 2
       beta:
-        domains: [{domain: web1, role: backup, state: ready, peer: alpha}]
+        agent: {agent: {host: beta}, domains: [{domain: web1, role: backup, state: ready, peer: alpha}]}
         current: 0.1.0-aaaa
         releases: {0.1.0-aaaa: {protocol: 2}}
         running: {remus-agent: 0.1.0-aaaa}
@@ -93,6 +93,7 @@ reasons:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.remus.arguments import silent_because
 
 OVER = ("unprotected", "failed", "discarded", "stale", "absent", "active")
 """States in which this host's agent holds nothing of a guest that a restart could interrupt."""
@@ -100,11 +101,21 @@ INTERRUPTED = ("connecting", "seeding", "silent", "solo", "receiving", "orphaned
 """States in which a guest is not protected but shall be."""
 
 
+def asked(facts):
+    """The answer of a host's agent, or of its failure."""
+    return facts.get("agent") or {}
+
+
+def domains(facts):
+    """Statuses that a host's agent gave."""
+    return asked(facts).get("domains") or []
+
+
 def by_guest(hosts):
     """{guest: {host: status}} of everything that agents look after."""
     guests = {}
     for host, facts in hosts.items():
-        for status in facts.get("domains") or []:
+        for status in domains(facts):
             if status.get("role") in ("primary", "backup") and status.get("state") not in OVER:
                 guests.setdefault(status["domain"], {})[host] = status
     return guests
@@ -141,7 +152,7 @@ def noted(host, facts):
         return [
             f"what waits on {host} to run is not known: {notes.get('msg')}. Next: remove the reason, then run this again"
         ]
-    said = [status["domain"] for status in facts.get("domains") or []]
+    said = [status["domain"] for status in domains(facts)]
     reasons = []
     for note in notes.get("starting") or []:
         if note["name"] in said:
@@ -172,10 +183,10 @@ def target(facts, back):
 
 def usable(host, facts, back):
     """Why a host cannot be brought to its release at all."""
-    if facts.get("error") and not (
-        back and facts.get("current")
-    ):  # going back is what helps an agent that does not start
-        return [f"{host} does not answer: {facts['error']}"]
+    silent = silent_because(asked(facts))
+    # Going back is what helps an agent that does not start.
+    if silent and not (back and facts.get("current")):
+        return [f"{host} does not answer: {silent}"]
     if not facts.get("current"):
         return [f"{host} has no release of the agent. Next: playbooks/site.yml installs the first one"]
     if target(facts, back)[0]:

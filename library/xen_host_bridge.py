@@ -142,13 +142,18 @@ def kernel(bridge, port):
 def present(params, check):
     """Begin, where there is something to do. Raises Refused."""
     bridge, port, trial = params["bridge"], params["port"], Trial(RUN)
-    if trial.going_on and not check:
+    if trial.going_on:  # of a run that was interrupted; what the kernel has of it would be taken for somebody else's
         raise interfaces.Refused(f"{bridge} is on trial now. Next: wait {params['seconds']} seconds and begin again")
     plan = bridge_plan.plan(bridge, port, INTERFACES, configuration(INTERFACES), kernel(bridge, port))
     if plan is None:
         return {"changed": False}
     if not check:
-        trial.begin(trial.prepare(bridge, port, plan.alone, plan.known, params["seconds"]))
+        script = trial.prepare(bridge, port, plan.alone, plan.known, params["seconds"])
+        try:
+            trial.begin(script)
+        except (OSError, subprocess.CalledProcessError):
+            trial.forget()
+            raise
     return {"changed": True, "diff": plan.as_diff()}
 
 
@@ -197,6 +202,8 @@ def main():
         module.fail_json(msg=files.readable(str(refused)))
     except subprocess.CalledProcessError as failure:
         module.fail_json(msg=f"systemd did not take it: {failure.stderr.strip()}")
+    except OSError as failure:
+        module.fail_json(msg=f"{failure}. The files are as before.")
     else:
         module.exit_json(**result)
 

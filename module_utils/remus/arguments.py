@@ -10,6 +10,8 @@ from ansible.module_utils.remus.errors import AgentTimeout
 
 PRIMARY_STATES = ("connecting", "seeding", "protected", "silent")
 """States of a primary in which its protection is wanted and being worked for."""
+NOT_ASKED = "it was not asked"
+"""Why there is no answer of a host, where nobody has tried."""
 
 
 def common_spec(**more):
@@ -24,6 +26,11 @@ def facts_of(status):
     if status is None:
         return "none", "absent", None
     return status.get("role", "none"), status.get("state"), status.get("peer")
+
+
+def silent_because(answer):
+    """Why an agent said nothing, or None. answer: the result of remus_protection_info as it is, also of a failure."""
+    return None if "agent" in answer else answer.get("msg") or NOT_ASKED
 
 
 def runs_after_failover(status):

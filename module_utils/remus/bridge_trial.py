@@ -50,8 +50,9 @@ class Trial:
 
     @property
     def going_on(self):
-        """Has one begun that nobody has decided?"""
-        return (self.folder / "interfaces").exists() and not (self.folder / "decided").exists()
+        """Has one begun that is neither kept nor undone yet?"""
+        ends = [self.folder / "kept", self.folder / "undone"]
+        return (self.folder / "interfaces").exists() and not any(end.exists() for end in ends)
 
     @property
     def undone(self):
@@ -66,7 +67,7 @@ class Trial:
 
     def prepare(self, bridge, port, stanzas, known, seconds, delay=3):
         """Write everything; the path of the script."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.forget()
         self.folder.mkdir(mode=0o700)
         script = self.folder / "switch"
         script.write_text(
@@ -83,6 +84,10 @@ class Trial:
         (self.folder / "interfaces").write_bytes(files.as_bytes(stanzas))
         return script
 
+    def forget(self):
+        """Of one that was prepared and never began, nothing stays."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def begin(self, script):
         """Have systemd run it, so that it outlives the connection. Raises CalledProcessError."""
         command = ["systemd-run", f"--unit={UNIT}", "--collect", "--quiet", "/bin/sh", str(script)]
@@ -92,10 +97,12 @@ class Trial:
         """Write CONTENT to PATH and end the trial; False where it was undone, or is another one."""
         if token != self.token:
             return False
+        new = files.beside(path, files.as_bytes(content), 0o644)  # what fails, fails before it is decided
         try:
             (self.folder / "decided").mkdir()
         except FileExistsError:
+            new.unlink()
             return (self.folder / "kept").exists()
-        files.replace(path, files.as_bytes(content), 0o644)
+        new.replace(path)
         (self.folder / "kept").touch()
         return True

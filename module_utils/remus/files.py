@@ -26,14 +26,23 @@ def readable(text):
     return as_bytes(text).decode("utf-8", "replace")
 
 
+def beside(path, content, mode):
+    """Write the content beside a file that it is to replace; where. All that a full disk refuses, it refuses here."""
+    new = Path(f"{path}.{os.getpid()}.new")
+    new.unlink(missing_ok=True)
+    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as target:
+            target.write(content)
+            os.fchmod(target.fileno(), mode)
+            target.flush()
+            os.fsync(target.fileno())
+    except OSError:
+        new.unlink()  # half of it, and in some folders every file is read
+        raise
+    return new
+
+
 def replace(path, content, mode):
     """Replace a file; whoever reads it finds the old content or the new, and nobody whom its mode keeps out ever reads it."""
-    beside = f"{path}.{os.getpid()}.new"
-    Path(beside).unlink(missing_ok=True)
-    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as target:
-        target.write(content)
-        os.fchmod(target.fileno(), mode)
-        target.flush()
-        os.fsync(target.fileno())
-    Path(beside).replace(path)
+    beside(path, content, mode).replace(path)

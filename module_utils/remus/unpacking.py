@@ -83,11 +83,21 @@ def sync_folder(path):
         os.close(handle)
 
 
+def remove(prefix, release):
+    """Take a release away: its name at once, because half of one with its mark would count as whole. What a run that is killed
+    leaves of it goes with the next one that is installed."""
+    beside = Path(prefix, f".{release}.removing")
+    shutil.rmtree(beside, ignore_errors=True)
+    Path(prefix, release).rename(beside)
+    shutil.rmtree(beside)
+
+
 def install(params, folder):
     """Unpack into a folder beside, try it, then rename; so a folder with the release's name is always complete."""
     beside = Path(params["prefix"], ".{}.unpacking".format(params["release"]))
+    prefix = Path(params["prefix"])
     # Also of other releases, left by runs that were killed.
-    for leftover in (*Path(params["prefix"]).glob(".*.unpacking"), folder):
+    for leftover in (*prefix.glob(".*.unpacking"), *prefix.glob(".*.removing"), folder):
         shutil.rmtree(leftover, ignore_errors=True)
     seconds = {}
     try:

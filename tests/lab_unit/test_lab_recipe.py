@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from lab.debian import GUARD
 from lab.recipe import ASSETS, Recipe, read_list
 
 
@@ -21,7 +22,7 @@ def test_same_inputs_same_keys(assets: Path) -> None:
     assert Recipe(13).bare_key == Recipe(13, assets).bare_key
 
 
-@pytest.mark.parametrize("name", sorted(str(p.relative_to(ASSETS)) for p in ASSETS.rglob("*") if p.is_file()))
+@pytest.mark.parametrize("name", sorted(str(p.relative_to(ASSETS)) for p in ASSETS.glob("*/**/*") if p.is_file()))
 def test_every_file_counts(assets: Path, name: str) -> None:
     before = Recipe(13, assets)
     keys = before.image_key, before.guest_key, before.disk_key, before.bare_key
@@ -33,6 +34,13 @@ def test_every_file_counts(assets: Path, name: str) -> None:
     assert (guest != keys[1]) == (not name.startswith(("disk/", "bare/")))
     assert (disk != keys[2]) == name.startswith("disk/")
     assert (bare != keys[3]) == name.startswith("bare/")
+
+
+def test_what_only_keeps_a_script_from_running_elsewhere_does_not_count(assets: Path) -> None:
+    (guard,) = (path for path in assets.iterdir() if path.is_file())
+    assert guard.name == GUARD
+    guard.write_text("")
+    assert Recipe(13, assets).image_key == Recipe(13).image_key
 
 
 def test_mode_counts(assets: Path) -> None:

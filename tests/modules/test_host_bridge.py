@@ -123,7 +123,9 @@ def test_a_trial_changes_no_file_before_it_is_kept(host: Host) -> None:
     assert (host.run / "interfaces").read_text() == "".join(
         f"{line}\n" for line in MOVED.splitlines()[2:14] if line and "#" not in line
     )
-    assert "on trial now" in host.ask()["msg"]
+    host.enslave("eno1", "xenbr0")  # as it is while the trial lasts
+    for check in (True, False):
+        assert "on trial now. Next: wait 120 seconds" in host.ask(check=check)["msg"], "not somebody else's bridge"
 
 
 def test_a_port_without_an_address_gets_a_file_of_its_own(host: Host) -> None:
@@ -348,3 +350,22 @@ def test_a_systemd_that_refuses_changes_nothing(host: Host, monkeypatch: pytest.
     assert result["failed"]
     assert "systemd did not take it: no bus" in result["msg"]
     assert host.files() == before
+    assert not host.run.exists(), "the next run is not told to wait for it"
+
+
+def test_a_disk_that_is_full_leaves_the_trial_to_be_undone(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.write(STATIC, "lab")
+    before = host.files()
+    host.ask()
+    (host.run / "tried").write_text("word\n")
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    result = host.ask(state="kept", token="word")
+    assert "No space left on device" in result["msg"]
+    assert "The files are as before" in result["msg"]
+    assert host.files() == before, "ifupdown reads every file of the folder"
+    assert not (host.run / "decided").exists(), "the host takes the bridge away by itself"
+    assert "on trial now" in host.ask()["msg"]

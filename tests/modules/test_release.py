@@ -150,6 +150,29 @@ def test_old_releases_go_and_the_newest_stay(run_module: RunModule, options: dic
     assert Path(options["prefix"], "current").readlink() == Path("1-c")
 
 
+def test_half_of_a_removed_release_does_not_count_as_whole(
+    run_module: RunModule, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run that removed it was killed: whoever goes to that release later gets a new one."""
+    for release in ("1-a", "1-b"):
+        install(run_module, options, tmp_path, release)
+    killed = "no more than this of it was removed"
+
+    def rmtree(path: Path, ignore_errors: bool = False) -> None:
+        if Path(path, "bin").exists():
+            Path(path, "bin/say").unlink()
+            raise OSError(killed)
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr("shutil.rmtree", rmtree)
+        assert killed in install(run_module, options, tmp_path, "1-c")["msg"]
+    prefix = Path(options["prefix"])
+    assert not (prefix / "1-a").exists()
+    assert install(run_module, options, tmp_path, "1-a")["changed"]
+    assert (prefix / "1-a/bin/say").exists()
+    assert list(prefix.glob(".*")) == []
+
+
 def test_a_release_that_still_runs_is_not_removed(
     run_module: RunModule, options: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -12,11 +12,12 @@ from tests.modules.test_protection import status
 OLD, NEW = "0.1.0-old", "0.2.0-new"
 
 
-def host(*domains: dict[str, Any], current: str = OLD, runs: str | None = None, **more: Any) -> dict[str, Any]:
+def host(
+    *domains: dict[str, Any], current: str = OLD, runs: str | None = None, said: Any = None, **more: Any
+) -> dict[str, Any]:
     """What is known of a host that has OLD, and shall get NEW."""
     return {
-        "error": "",
-        "domains": list(domains),
+        "agent": {"agent": {"host": "a"}, "domains": list(domains)} if said is None else said,
         "current": current,
         "previous": None,
         "releases": {OLD: {"protocol": 2}},
@@ -108,7 +109,7 @@ def test_nowhere_to_go_back_to(run_module: RunModule, more: dict[str, Any], word
 
 def test_back_from_an_agent_that_does_not_start(run_module: RunModule) -> None:
     upgraded = {"current": NEW, "previous": OLD, "releases": {OLD: {"protocol": 2}, NEW: {"protocol": 2}}}
-    dead = host(**upgraded, error="No agent answers", runs=None) | {"running": {"remus-agent": None}}
+    dead = host(**upgraded, said={"msg": "No agent answers"}, runs=None) | {"running": {"remus-agent": None}}
     result = plan(run_module, host(status(state="silent"), previous=OLD), dead, back=True)
     assert (order(result), result["reasons"]) == ([("beta", True), ("alpha", False)], [])
     (reason,) = plan(run_module, host(), dead)["reasons"]
@@ -121,7 +122,7 @@ WAITS = {"name": "web1", "peer": "alpha", "working_name": "web1--incoming-012345
 def test_back_is_refused_where_something_waits_to_run_that_the_agent_does_not_say(run_module: RunModule) -> None:
     """The release from before may not be able to read the note, and destroys what was built."""
     upgraded = {"current": NEW, "previous": OLD, "releases": {OLD: {"protocol": 2}, NEW: {"protocol": 2}}}
-    dead = host(**upgraded, error="No agent answers", notes={"starting": [WAITS], "unreadable": []})
+    dead = host(**upgraded, said={"msg": "No agent answers"}, notes={"starting": [WAITS], "unreadable": []})
     (reason,) = plan(run_module, host(**upgraded), dead, back=True)["reasons"]
     assert "web1 is built on beta and about to run there by an operator's word, that alpha is off (pdu: off)" in reason
     assert "paused, as web1 or web1--incoming-01234567" in reason
@@ -209,7 +210,7 @@ def test_a_stopped_upgrade_to_another_protocol_can_be_finished(run_module: RunMo
 
 def test_everything_that_stands_against_it_is_named_at_once(run_module: RunModule) -> None:
     alpha = host(status(state="seeding"), status(domain="web2", state="switching"))
-    beta = host(current=None, error="no route to host", release=None)
+    beta = host(current=None, said={"msg": "no route to host"}, release=None)
     reasons = plan(run_module, alpha, beta)["reasons"]
     assert [words in " ".join(reasons) for words in ("beta does not answer", "web1 is not", "web2 is changing")] == [
         True

@@ -148,8 +148,7 @@ def test_the_agent_accepts_its_fencing(secrets: bool) -> None:
 
 def test_packages_of_fence_agents_are_one_or_several() -> None:
     """An agent of which Debian's package does not bring what it calls."""
-    tasks = yaml.safe_load((ROLE / "tasks/configure.yml").read_text())
-    text = next(task["vars"]["__remus_agent_fencing_packages"] for task in tasks if "packages of fence" in task["name"])
+    text = yaml.safe_load((ROLE / "vars/main.yml").read_text())["__remus_agent_fencing_packages"]
     environment = jinja2.Environment(autoescape=False)  # noqa: S701  no HTML
     environment.filters["flatten"] = flatten
     fencing = {
@@ -203,6 +202,27 @@ def test_nobody_but_root_reads_a_secret_at_any_moment(tmp_path: Path, monkeypatc
     assert [mode for mode, size in seen if size != "0" and int(mode, 8) & 0o077] == []
     code, text = run_play(tmp_path, {"hosts": {"alpha": {}}}, play)
     assert "changed=0" in text
+
+
+@pytest.mark.playbooks
+@pytest.mark.timeout(900)
+def test_packages_of_fence_agents_are_asked_for_only_where_they_are_missing(tmp_path: Path) -> None:
+    """To install one takes new lists of packages, and so the archive, which no second run needs."""
+    tasks = [
+        task for task in yaml.safe_load((ROLE / "tasks/configure.yml").read_text())
+        if "__remus_agent_fencing_packages" in str(task)
+    ]  # fmt: skip
+    variables = yaml.safe_load((ROLE / "vars/main.yml").read_text())
+    name = "__remus_agent_fencing_packages"
+    fencing = {"alpha": {"beta": {"package": "coreutils"}, "gamma": {"package": "coreutils"}}, "beta": {}}
+    hosts = {host: {"remus_agent_fencing": agents} for host, agents in fencing.items()}
+    code, text = run_play(tmp_path, {"hosts": hosts}, {"vars": {name: variables[name]}, "tasks": tasks})
+    assert code == 0, text
+    installing = text.split("Install those that are missing]")[1].split("PLAY RECAP")[0]
+    assert sorted(re.findall(r"^(\w+: \[\w+\])", installing, re.MULTILINE)) == [
+        "skipping: [alpha]",
+        "skipping: [beta]",
+    ], text
 
 
 @pytest.mark.playbooks

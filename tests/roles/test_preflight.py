@@ -56,6 +56,21 @@ def test_a_wrong_inventory_is_refused_with_everything_that_is_wrong_with_it(tmp_
     assert "PLAY [Preflight | The hosts]" not in text, "nobody is asked with such an inventory"
 
 
+@pytest.mark.parametrize("playbook", ["failover", "upgrade"])
+def test_a_run_without_the_controller_is_refused(tmp_path: Path, playbook: str) -> None:
+    """With --limit: the plays that ask and decide would be left out, and the run would have done nothing and succeeded."""
+    hosts = {
+        name: {"remus_replication_address": f"192.0.2.{number}"} for number, name in enumerate(("alpha", "beta"), 1)
+    }
+    variables = {"remus_guests": [{"name": "web1", "hosts": ["alpha", "beta"]}]}
+    inventory = {"children": {"remus_hosts": {"hosts": hosts}}}
+    words = ("--limit", "beta", "-e", "remus_domain=web1")
+    code, text = run_playbook(tmp_path, inventory, playbook, *words, variables=variables)
+    assert code != 0, text
+    assert "localhost does not take part (--limit beta), so nothing was changed" in " ".join(text.split())
+    assert "Ask it" not in text
+
+
 def test_hosts_are_refused_with_what_every_role_has_against_them(tmp_path: Path) -> None:
     """This machine twice: no Xen, no such disk, no such address; and a host that nobody can reach."""
     hosts = {

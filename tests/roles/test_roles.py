@@ -99,3 +99,12 @@ def test_the_lab_and_the_example_are_complete() -> None:
         assert isinstance(variables["remus_pki_enabled"], bool)
         for guest in variables["remus_guests"]:
             assert len(set(guest["hosts"])) == 2
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_who_installs_packages_waits_for_others_who_do(role: Path) -> None:
+    """Debian upgrades itself after a boot, and what an interrupted run has begun goes on; Ansible would wait for a minute."""
+    tasks = [task for path in role.glob("tasks/*.yml") for task in read(path)]
+    installs = [task["ansible.builtin.apt"] for task in tasks if "ansible.builtin.apt" in task]
+    assert all(install["lock_timeout"] >= 600 for install in installs)
+    assert all(install["update_cache"] for install in installs), "the archive has none of what old lists name"

@@ -93,6 +93,28 @@ def test_what_a_run_that_was_killed_has_left_goes_with_the_next(tmp_path: Path, 
     assert not dead.exists()
 
 
+def test_only_the_folder_that_it_makes_is_for_its_owner_alone(tmp_path: Path) -> None:
+    """results/ is everybody's as usual, made by whichever playbook comes first; and a folder that is there may be /tmp."""
+    hosts = {"alpha": host(tmp_path, "alpha", REAL)}
+    inventory = {"children": {"remus_hosts": {"hosts": hosts}}}
+    results = tmp_path / "new" / "results"
+    code, text = run_playbook(tmp_path, inventory, "support_bundle", variables={"remus_results_dir": str(results)})
+    assert code == 0, text
+    (support,) = results.iterdir()
+    assert [path.stat().st_mode & 0o777 for path in (results.parent, results, support)] == [0o755, 0o755, 0o700]
+    there = tmp_path / "there"
+    there.mkdir()
+    there.chmod(0o777)
+    # A relative path begins where the operator stands, which is the project's folder here.
+    relative = os.path.relpath(there, ROOT)
+    code, text = run_playbook(tmp_path, inventory, "support_bundle", "-e", f"remus_support_dir={relative}")
+    assert code == 0, text
+    assert there.stat().st_mode & 0o777 == 0o777
+    (archive,) = there.iterdir()
+    assert (archive.name, archive.stat().st_mode & 0o777) == ("alpha.tar.xz", 0o600)
+    assert str(archive) in text
+
+
 def test_check_mode_collects_nothing(tmp_path: Path) -> None:
     text = collect(tmp_path, {"alpha": host(tmp_path, "alpha", REAL), "gone": DOWN}, "--check")
     assert not (tmp_path / "support").exists()

@@ -169,6 +169,9 @@ def test_one_host_after_the_other_and_back(pair: Pair) -> None:
     assert (pair.releases(), pair.started()) == ([OLD, OLD], [])
     assert f"beta: {OLD} -> {new}, its agent is restarted; held meanwhile: web1" in text
     assert changed(text)["alpha"] > 0
+    before_the_plan = text.split("PLAY [Upgrade | Who is first, and whether now (2/4)]")[0]
+    assert "Ask the agent" in before_the_plan
+    assert "toolstack" not in before_the_plan, "the plan does not need it"
 
     text = pair.upgrade()
     assert pair.releases() == [new, new]
@@ -231,6 +234,17 @@ def test_a_systemd_that_refuses_is_told_in_its_words(pair: Pair) -> None:
     assert f"beta was not brought to {new}: Unable to restart {refused} Undone:" in said
     assert f"Undone: {OLD} was to run there again, but: Unable to start {refused}." in said
     assert (pair.releases(), pair.started()) == ([OLD, OLD], [])
+
+
+def test_a_configuration_that_cannot_be_kept_is_not_missed_afterwards(pair: Pair) -> None:
+    """As on a full disk: nothing was changed by then, and what ran goes on."""
+    new = pair.release_of_this_tree()
+    said = " ".join(pair.upgrade(fails=True, remus_upgrade_kept=str(pair.folder / "nowhere" / "agent.toml")).split())
+    assert re.search(
+        f"beta was not brought to {new}: \\S.*nowhere.* Undone: {OLD} runs there again, and its guests", said
+    )
+    assert pair.releases() == [OLD, OLD]
+    assert (pair.folder / "beta" / "etc" / "agent.toml").read_text() == "# of before\n"
 
 
 def test_another_build_of_the_same_version_is_not_taken_for_it(pair: Pair) -> None:
@@ -313,6 +327,19 @@ def test_back_is_refused_where_a_dead_agent_has_noted_that_a_guest_is_about_to_r
     assert "web1 is built on beta and about to run there by an operator's word" in " ".join(text.split())
     assert "nothing was changed" in text
     assert (pair.releases(), pair.started()) == ([OLD, OLD], [])
+
+
+def test_back_says_what_is_missing_where_no_configuration_was_kept(pair: Pair) -> None:
+    """Not upgrade.yml but site.yml has installed the release that runs, and the one from before refuses what it has written."""
+    new = pair.release_of_this_tree()
+    pair.role()
+    for host in ("alpha", "beta"):
+        (pair.folder / host / "etc" / "agent.toml").write_text("\0")
+    said = " ".join(pair.upgrade("-e", "remus_upgrade_back=true", fails=True).split())
+    assert f"beta was not brought to {OLD}: it refuses the present configuration" in said
+    assert f"To go back, write one to {pair.folder}/beta/opt/{OLD}/agent.toml" in said
+    assert f"Undone: {new} runs there again" in said
+    assert pair.releases() == [new, new]
 
 
 def test_a_release_that_was_about_to_run_a_guest_is_not_undone(pair: Pair) -> None:

@@ -231,6 +231,27 @@ def test_certificates_are_made_where_no_etcd_is_yet(tmp_path: Path, monkeypatch:
     assert (tmp_path / "tls" / "host.pem").exists()
 
 
+def test_what_an_interrupted_run_has_written_is_read_before_the_first_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd has read etcd's unit when the package was installed, and not since the drop-in was written."""
+    (tmp_path / "bin").mkdir()
+    systemctl = tmp_path / "bin" / "systemctl"
+    systemctl.write_text(
+        f"#!/bin/sh\necho \"$@\" >>{tmp_path}/calls\nprintf 'LoadState=loaded\\nActiveState=inactive\\nMainPID=0\\n'\n"
+    )
+    systemctl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    play(tmp_path, {"gamma": {"remus_witness_address": "127.0.0.1"}}, role("service"))
+    calls = [
+        line for line in (tmp_path / "calls").read_text().splitlines() if "reload" in line or " start" in f" {line}"
+    ]
+    assert [word for line in calls for word in line.split() if word in ("daemon-reload", "start")] == [
+        "daemon-reload",
+        "start",
+    ]
+
+
 def preflight(folder: Path, hosts: dict[str, Any], witnesses: dict[str, Any], *options: str) -> tuple[int, str]:
     """playbooks/preflight.yml of a pair and its witnesses, without looking for Xen."""
     groups = {"remus_hosts": {"hosts": hosts}, "remus_witnesses": {"hosts": witnesses}}

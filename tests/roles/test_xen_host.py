@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 import yaml
 
 from tests.modules.conftest import ROOT
-from tests.roles.local_play import run_play
+from tests.roles.local_play import ansible_playbook, run_play
 
 pytestmark = [pytest.mark.playbooks, pytest.mark.timeout(900)]
 
@@ -135,6 +137,60 @@ def test_check_mode_shows_what_the_boot_loader_would_be_told(tmp_path: Path) -> 
     assert text.count("+XEN_OVERRIDE_GRUB_DEFAULT=1") == 1
     assert "skipping: [nothing]" in text
     assert not re.search(r"changed: \[nothing\]", text)
+
+
+def test_a_menu_that_does_not_start_xen_is_not_written_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something speaks against it after this role's settings. The menu is this machine's: none, or one without Xen."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "update-grub").write_text("#!/bin/sh\n")
+    (tmp_path / "bin" / "update-grub").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    hosts = {"asked": host(DOM0, xen_host_boot_xen=True), "memory": host(DOM0, xen_host_dom0_memory_mib=512)}
+    said, text = said_by(
+        tmp_path, hosts, "boot", "-e", f"__xen_host_grub_settings={tmp_path}/{{{{ inventory_hostname }}}}.cfg"
+    )
+    assert said["memory"] == ""
+    assert "asked is prepared for Xen, but GRUB would start '" in said["asked"]
+    assert "look for GRUB_DEFAULT and XEN_OVERRIDE_GRUB_DEFAULT" in said["asked"]
+    assert re.search(r"Write the boot loader's menu, for the next boot\] \*+\nchanged: \[asked\]", text), text
+
+
+STAND_IN = """\
+import pathlib
+from ansible.module_utils.basic import AnsibleModule
+module = AnsibleModule(argument_spec={name: {"type": "str"} for name in ("bridge", "port", "state", "seconds", "token")})
+pathlib.Path(module.params["port"]).touch()
+module.exit_json(changed=False, up=True, token="word")
+"""
+
+
+def test_a_host_that_is_gone_on_its_way_to_the_bridge_is_told_with_what_is_left(tmp_path: Path) -> None:
+    """It says that the bridge is up, and then nobody reaches it. The module is a stand-in, which notes that in a file."""
+    (tmp_path / "library").mkdir()
+    (tmp_path / "library" / "xen_host_bridge.py").write_text(STAND_IN)
+    gone = tmp_path / "gone"
+    facts = {
+        "ansible_connection": f"{{{{ 'ssh' if '{gone}' is exists else 'local' }}}}",
+        "ansible_host": "127.0.0.1",
+        "ansible_port": 1,
+        "ansible_python_interpreter": sys.executable,
+        "xen_host_bridge": "xenbr0",
+        "xen_host_bridge_port": str(gone),
+        "xen_host_bridge_timeout": 10,
+    }
+    role = {"include_role": {"name": "xen_host", "tasks_from": "keep_bridge.yml"}}
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, "tasks": [role]}]))
+    library = f"{tmp_path / 'library'}:{ROOT / 'library'}"
+    code, text = ansible_playbook(
+        tmp_path, {"all": {"hosts": {"alpha": facts}}}, tmp_path / "play.yml", ANSIBLE_LIBRARY=library
+    )
+    said = " ".join(text.split())
+    assert code != 0
+    assert "alpha did not say that it keeps the bridge xenbr0: it does not answer any more" in said
+    assert "takes the bridge away and has its old network within 10 seconds, unless it keeps the bridge" in said
+    assert "Next: 'journalctl -u remus-bridge' there" in said
 
 
 def test_check_mode_shows_the_toolstacks_settings_before_its_package_is_there(tmp_path: Path) -> None:

@@ -8,9 +8,8 @@ import shutil
 from pathlib import Path
 
 from lab import boot_disk
-from lab.chroot import chroot
 from lab.command import run
-from lab.debian import bootstrap, install_packages, lay_over
+from lab.debian import bootstrap, customise, install_packages, lay_over
 from lab.progress import Progress
 from lab.recipe import Recipe
 from lab.spec import Paths
@@ -48,11 +47,7 @@ def build(folder: Path, recipe: Recipe, say: Progress) -> None:
     lay_over(recipe.assets / "bare/overlay", root)
     say("installing packages")
     (folder / "packages.txt").write_text(install_packages(root, recipe.bare_packages, log))
-    script = root / "remus-lab-customise"
-    shutil.copyfile(recipe.assets / "bare/customise", script)
-    script.chmod(0o755)
-    chroot(root, ["/remus-lab-customise", FILE_SYSTEM], log)  # this empties apt's lists as well
-    script.unlink()
+    customise(root, recipe.assets / "bare", log, FILE_SYSTEM)
     say("writing the disk")
     write_disk(root, folder / IMAGE, recipe.disk_mib)
     shutil.rmtree(root)

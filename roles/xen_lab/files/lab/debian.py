@@ -11,6 +11,10 @@ from lab.command import run
 SETTINGS = ("Acquire::Retries=12", "Dpkg::Use-Pty=0", "Dpkg::Options::=--force-unsafe-io")
 APT = ["apt-get", "-q", "-y", *(word for setting in SETTINGS for word in ("-o", setting))]
 MINIMAL = "ca-certificates"
+STAGED = "remus-lab"
+"""Folder in the tree where a customise script lies while it runs."""
+GUARD = "only-in-a-tree"
+"""What such a script reads first, beside its own folder."""
 
 
 def bootstrap(root: Path, release: str, log: Path) -> None:
@@ -35,6 +39,16 @@ def lay_over(overlay: Path, root: Path) -> None:
     for path in overlay.rglob("*"):
         copied = root / path.relative_to(overlay)
         copied.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
+
+
+def customise(root: Path, recipe: Path, log: Path, *words: str) -> None:
+    """Run the script ``customise WORDS`` of the folder RECIPE inside ROOT, with the recipe's files beside it; afterwards all of
+    them are gone."""
+    staged = root / STAGED
+    shutil.copytree(recipe, staged / recipe.name)
+    shutil.copyfile(recipe.with_name(GUARD), staged / GUARD)
+    chroot(root, ["sh", f"/{STAGED}/{recipe.name}/customise", *words], log)
+    shutil.rmtree(staged)
 
 
 def install_packages(root: Path, packages: list[str], log: Path) -> str:

@@ -7,17 +7,14 @@ and ``build.log``. The guest's initramfs mounts it and starts PostgreSQL out of 
 import shutil
 from pathlib import Path
 
-from lab.chroot import chroot
 from lab.command import run
-from lab.debian import bootstrap, install_packages
+from lab.debian import bootstrap, customise, install_packages
 from lab.progress import Progress
 from lab.recipe import Recipe
 from lab.spec import Paths
 from lab.store import ensure_built, require_root
 
 IMAGE = "disk.img"
-STAGED = "remus-lab"
-"""Folder in the tree where the customise script finds the recipe's files."""
 
 
 def disk_folder(paths: Paths, recipe: Recipe) -> Path:
@@ -37,16 +34,13 @@ def build(folder: Path, recipe: Recipe, say: Progress) -> None:
     say(f"the guest's disk ({recipe.release}): not cached, building (a minute or two)")
     bootstrap(root, recipe.release, log)
     assets = recipe.assets / "disk"
-    staged = root / STAGED
-    shutil.copytree(assets, staged)
     settings = root / "etc/postgresql-common/createcluster.conf"  # read by the package's scripts
     settings.parent.mkdir(parents=True)
     shutil.copyfile(assets / settings.name, settings)
     say("installing PostgreSQL")
     (folder / "packages.txt").write_text(install_packages(root, recipe.disk_packages, log))
     say("making the database")
-    chroot(root, ["sh", f"/{STAGED}/customise"], log)  # this empties apt's lists as well
-    shutil.rmtree(staged)
+    customise(root, assets, log)  # this empties apt's lists as well
     say("writing the disk")
     write_image(root, folder / IMAGE, recipe.guest_disk_mib)
     shutil.rmtree(root)

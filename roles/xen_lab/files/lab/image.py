@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lab.chroot import chroot
 from lab.command import run
-from lab.debian import bootstrap, install_packages, lay_over
+from lab.debian import bootstrap, customise, install_packages, lay_over
 from lab.errors import LabError
 from lab.initramfs import copy_modules, install, pack
 from lab.progress import Progress
@@ -65,7 +65,7 @@ class Builder:
         self.say("collecting the guest's parts")
         self.collect_parts()
         self.add_shadow_hypervisor()
-        self.customise()  # this empties apt's lists as well
+        customise(self.root, self.recipe.assets / "dom0", self.log)  # this empties apt's lists as well
         self.say("writing the disk image")
         self.write_image()
         shutil.rmtree(self.root)
@@ -121,14 +121,6 @@ class Builder:
         if not found:
             raise LabError(f"no kernel was installed; log: {self.log}")
         return found[-1]
-
-    def customise(self) -> None:
-        """Run the recipe's script inside the tree."""
-        script = self.root / "remus-lab-customise"
-        shutil.copyfile(self.recipe.assets / "dom0/customise", script)
-        script.chmod(0o755)
-        chroot(self.root, ["/remus-lab-customise"], self.log)
-        script.unlink()
 
     def write_image(self) -> None:
         """The boot files, and the tree as a sparse ext4 image."""
