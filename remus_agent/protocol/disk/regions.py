@@ -138,10 +138,19 @@ class RegionMap:
         """These regions do not differ any more. Any order, repeated numbers do no harm."""
         if not len(regions):
             return
-        numbers = np.unique(regions)
-        places, starts = np.unique(numbers >> 3, return_index=True)
+        numbers = np.sort(regions)
+        places = numbers >> 3
+        starts = starts_of(places)
         masks = np.left_shift(1, numbers & 7).astype(np.uint8)
-        self._array[places] &= ~np.bitwise_or.reduceat(masks, starts)
+        self._array[places[starts]] &= ~np.bitwise_or.reduceat(masks, starts)
+
+
+def starts_of(rising: Regions) -> NDArray[np.intp]:
+    """Where each of these numbers stands first. Not by `numpy.unique`, which imports numpy.ma when it is first used: from a disk,
+    while the guest's writes wait."""
+    first = np.ones(len(rising), dtype=np.bool_)
+    np.not_equal(rising[1:], rising[:-1], out=first[1:])
+    return np.flatnonzero(first)
 
 
 def _flat(buffer: bytearray | memoryview, size: int) -> memoryview:

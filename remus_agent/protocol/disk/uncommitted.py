@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from remus_agent.protocol.disk.regions import Regions
+from remus_agent.protocol.disk.regions import Regions, starts_of
 
 NOTHING: Regions = np.empty(0, dtype=np.int64)
 
@@ -42,5 +42,6 @@ class Uncommitted:
             found.append(np.array(self._singles.pop(done), dtype=np.int64))
         for done in [number for number in self._runs if number <= epoch]:
             found += self._runs.pop(done)
-        regions = np.unique(np.concatenate(found))
+        regions = np.sort(np.concatenate(found))
+        regions = regions[starts_of(regions)]
         return regions[self._last[regions] <= epoch]

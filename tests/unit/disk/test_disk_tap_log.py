@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -374,3 +376,36 @@ def test_a_piece_has_at_most_so_many_extents(monkeypatch: pytest.MonkeyPatch) ->
     assert counts == [3, 3, 1]
     assert isinstance(piece, DiskEnd)
     assert piece.extents == 7
+
+
+A_SESSION = """
+import sys
+from remus_agent.adapters.disk import tap_worker
+from remus_agent.protocol.disk.operations import Extent, Op
+from remus_agent.protocol.disk.regions import RegionMap, map_bytes
+from remus_agent.protocol.disk.tap_log import TapLog
+
+size = 1 << 24
+regions = RegionMap.create(bytearray(map_bytes(size)), "6f0f0c1e-0000-4000-8000-000000000000", size)
+log = TapLog(regions, 512, limit=size, early=size)
+before = set(sys.modules)
+log.begin(same_base=False)
+for epoch in (1, 2):
+    for offset in (0, 4096, size - 4096):
+        log.write(Extent(Op.WRITE, offset, 4096, bytes(4096)))
+    log.write(Extent(Op.DISCARD, 0, size // 2))
+    while (run := log.next_copy(1 << 20)) is not None:
+        log.copied(run, bytes(run.length))
+    log.barrier(epoch)
+    while (piece := log.take()) is not None:
+        piece()
+    log.committed(epoch)
+assert regions.count == 0
+print(*sorted(set(sys.modules) - before))
+"""
+
+
+def test_nothing_is_imported_while_writes_wait() -> None:
+    """A module comes from dom0's disk, which takes seconds on a host that has much to do; the lock is held meanwhile."""
+    run = subprocess.run([sys.executable, "-c", A_SESSION], capture_output=True, text=True, timeout=120, check=False)
+    assert (run.stderr, run.stdout.split()) == ("", [])
