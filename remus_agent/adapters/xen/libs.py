@@ -87,10 +87,6 @@ _STORE: Final[Prototypes] = {
     "xs_directory": (ct.POINTER(_str), _p, _u32, _str, ct.POINTER(_uint)),
     "xs_transaction_start": (_u32, _p),
     "xs_transaction_end": (ct.c_bool, _p, _u32, ct.c_bool),
-    "xs_watch": (ct.c_bool, _p, _str, _str),
-    "xs_unwatch": (ct.c_bool, _p, _str, _str),
-    "xs_fileno": (_int, _p),
-    "xs_check_watch": (ct.POINTER(_str), _p),
     "xs_resume_domain": (ct.c_bool, _p, _uint),
 }
 

@@ -117,32 +117,6 @@ class XenStore:
             if ct.get_errno() != errno.EAGAIN:
                 raise failed(f"xs_transaction_end {path}")
 
-    def watch(self, path: str, token: str) -> None:
-        """Have changes of the node reported; read them with `changed` when `fileno` is readable. The first
-        comes at once."""
-        if not self._libs.xs_watch(self._handle, path.encode(), token.encode()):
-            raise failed(f"xs_watch {path}")
-
-    def unwatch(self, path: str, token: str) -> None:
-        if not self._libs.xs_unwatch(self._handle, path.encode(), token.encode()):
-            self._missing(f"xs_unwatch {path}")
-
-    def fileno(self) -> int:
-        """Readable when a watch has fired."""
-        return int(self._libs.xs_fileno(self._handle))
-
-    def changed(self) -> tuple[str, str] | None:
-        """(path, token) of a watch that fired, None if none did."""
-        event = self._libs.xs_check_watch(self._handle)
-        if not event:
-            if ct.get_errno() == errno.EAGAIN:
-                return None
-            raise failed("xs_check_watch")
-        try:
-            return event[0].decode(), event[1].decode()
-        finally:
-            _free(event)
-
     def resume_domain(self, domid: int) -> None:
         """XS_RESUME: xenstored forgets that it saw the domain shut down, so that it reports the next time
         again."""
