@@ -154,7 +154,8 @@ def test_a_menu_that_does_not_start_xen_is_not_written_again_and_again(
     assert said["memory"] == ""
     assert "asked is prepared for Xen, but GRUB would start '" in said["asked"]
     assert "look for GRUB_DEFAULT and XEN_OVERRIDE_GRUB_DEFAULT" in said["asked"]
-    assert re.search(r"Write the boot loader's menu, for the next boot\] \*+\nchanged: \[asked\]", text), text
+    written = text.split("Write the boot loader's menu, for the next boot]")[1].split("TASK [")[0]
+    assert "changed: [asked]" in written, text
 
 
 STAND_IN = """\

@@ -127,11 +127,12 @@ def test_what_we_hold_ourselves_is_no_reason(config: Disk) -> None:
 
 def test_a_device_that_does_not_answer_holds_one_thread_and_is_named(config: Disk) -> None:
     """However often a primary asks: the threads that all guests share stay free."""
-    answers, asked = threading.Event(), 0
+    answers, begun, asked = threading.Event(), threading.Event(), 0
 
     def opens(path: Path, *, sector: int, exclusive: bool = True) -> BlockFile:
         nonlocal asked
         asked += path == config.device
+        begun.set()
         answers.wait()
         return open_block_file(path, sector=sector, exclusive=exclusive)
 
@@ -141,6 +142,7 @@ def test_a_device_that_does_not_answer_holds_one_thread_and_is_named(config: Dis
             (reason,) = await ours.examine(DOMAIN, [DISK])
             assert f"{config.device}, {config.journal} has not answered within 20 s" in reason
             assert "dmesg" in reason
+        assert begun.wait(60)  # the thread has its own time, not the loop's
         assert asked == 1
         answers.set()
         while await ours.examine(DOMAIN, [DISK]):

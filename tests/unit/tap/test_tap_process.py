@@ -47,7 +47,7 @@ def alive(pid: int) -> bool:
     """Also when it is stopped; not when it only waits to be reaped."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # gone, or reaped between opening and reading
         return False
 
 
