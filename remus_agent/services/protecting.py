@@ -102,9 +102,8 @@ class Protecting:
     async def unprotect(self, name: str, *, force: bool, timeout: float, progress: Progress) -> None:
         """End protection: the copy is destroyed first, then held output flows. On a backup: destroy the copy (force)."""
         self._taken.refuse_put_off(name, "unprotect")
-        async with self._turn(
-            name
-        ):  # one that is about to be protected is protected first, or that would come behind its end
+        # One that is about to be protected is protected first, or that would come behind its end.
+        async with self._turn(name):
             service = self._primaries.get(name)
         if service is None or is_over(service):
             copy = self._backup.copy_of(name)
@@ -125,8 +124,18 @@ class Protecting:
             return
         if service.state not in NOT_OURS:
             await service.require_local_disks()
+        was_silent = service.state in (State.SILENT, State.RECONNECTING)
+
+        def unconfirmed() -> bool:
+            return service.state is State.SILENT and not was_silent
+
         service.ask_stop(force=force)
-        await self._watch(service, timeout, progress, "unprotect", lambda: is_over(service))
+        await self._watch(service, timeout, progress, "unprotect", lambda: is_over(service) or unconfirmed())
+        if (
+            force and unconfirmed()
+        ):  # the session failed before the backup could confirm it; the operator has vouched for it
+            service.ask_stop(force=True)
+            await self._watch(service, timeout, progress, "unprotect", lambda: is_over(service))
         if service.held_because is not None:
             output = isinstance(service.held_because, OutputBufferError)
             what = "the guest's output is still held" if output else "a disk of it is still tapped"

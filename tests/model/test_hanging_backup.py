@@ -11,6 +11,7 @@ from remus_agent.adapters.sim.local import SimJournal
 from remus_agent.adapters.sim.replica import SimReplica
 from remus_agent.errors import RefusedError
 from remus_agent.machines.backup import State
+from remus_agent.machines.primary import State as Primary
 from remus_agent.ports import Connection, HostFacts
 from remus_agent.protocol.replication.messages import AskOutcome, Welcome
 from remus_agent.services.copy import Copy
@@ -127,6 +128,39 @@ def test_a_copy_that_is_discarded_while_it_commits_is_no_defect(monkeypatch: pyt
         await until(lambda: copy_of(pair) is not copy, "the next session is taken in")
         assert ("web1", "defect") not in pair.beta.events.noted
         assert "discarded" in str(copy.reason)
+
+    run(story())
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_a_protection_that_ends_at_both_hosts_at_once_ends_for_who_vouches(
+    monkeypatch: pytest.MonkeyPatch, force: bool
+) -> None:
+    """The copy is discarded there while it commits, so the session fails before it can be confirmed that it is gone."""
+
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        agent, answers, started = on(pair.alpha), hang_commits(monkeypatch), asyncio.Event()
+        hangs, service = SimJournal.commit, agent._primaries["web1"]
+
+        async def commit(self: SimJournal, record: CommitRecord) -> None:
+            started.set()
+            await hangs(self, record)
+
+        monkeypatch.setattr(SimJournal, "commit", commit)
+        await started.wait()
+        ending = asyncio.create_task(agent.unprotect("web1", force=force, timeout=120, progress=quiet))
+        await until(lambda: service.state is Primary.STOPPING, "the primary asks for the copy to be destroyed")
+        await on(pair.beta).unprotect("web1", force=True, timeout=30, progress=quiet)
+        answers.set()
+        async with asyncio.timeout(30):
+            if force:
+                await ending
+                assert service.state is Primary.STOPPED
+            else:
+                with pytest.raises(RefusedError, match="did not confirm"):
+                    await ending
 
     run(story())
 
