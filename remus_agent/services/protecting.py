@@ -129,13 +129,14 @@ class Protecting:
         def unconfirmed() -> bool:
             return service.state is State.SILENT and not was_silent
 
+        ends = self._ports.clock.now() + timeout
         service.ask_stop(force=force)
         await self._watch(service, timeout, progress, "unprotect", lambda: is_over(service) or unconfirmed())
         if (
             force and unconfirmed()
         ):  # the session failed before the backup could confirm it; the operator has vouched for it
             service.ask_stop(force=True)
-            await self._watch(service, timeout, progress, "unprotect", lambda: is_over(service))
+            await self._watch(service, ends - self._ports.clock.now(), progress, "unprotect", lambda: is_over(service))
         if service.held_because is not None:
             output = isinstance(service.held_because, OutputBufferError)
             what = "the guest's output is still held" if output else "a disk of it is still tapped"

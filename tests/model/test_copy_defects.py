@@ -23,16 +23,16 @@ class Defect(Exception):
     """What no service knows."""
 
 
-def failing_once(monkeypatch: pytest.MonkeyPatch, kind: type, method: str) -> list[None]:
+def failing_once(monkeypatch: pytest.MonkeyPatch, kind: Any, method: str) -> list[None]:
     """The method fails the next time that it is called, after `armed` was given an element."""
     armed: list[None] = []
     works = getattr(kind, method)
 
-    async def perhaps(self: Any, *args: Any) -> Any:
+    async def perhaps(*args: Any, **kwargs: Any) -> Any:
         if armed:
             armed.pop()
             raise Defect
-        return await works(self, *args)
+        return await works(*args, **kwargs)
 
     monkeypatch.setattr(kind, method, perhaps)
     return armed
@@ -185,16 +185,7 @@ def test_a_disk_s_defect_ends_its_session_at_once_and_says_so(monkeypatch: pytes
 def test_a_helper_of_a_disk_on_the_primary_does_not_die_unnoticed(
     monkeypatch: pytest.MonkeyPatch, kind: Any, method: str
 ) -> None:
-    armed: list[None] = []
-    works = getattr(kind, method)
-
-    async def perhaps(*args: Any, **kwargs: Any) -> Any:
-        if armed:
-            armed.pop()
-            raise Defect
-        return await works(*args, **kwargs)
-
-    monkeypatch.setattr(kind, method, perhaps)
+    armed = failing_once(monkeypatch, kind, method)
 
     async def story() -> None:
         pair = await protected()

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from remus_agent.adapters.sim.local import SimJournal
 from remus_agent.adapters.sim.replica import SimReplica
 from remus_agent.errors import RefusedError
 from remus_agent.machines.backup import State
@@ -15,22 +14,9 @@ from remus_agent.machines.primary import State as Primary
 from remus_agent.ports import Connection, HostFacts
 from remus_agent.protocol.replication.messages import AskOutcome, Welcome
 from remus_agent.services.copy import Copy
-from remus_agent.store_ports import CommitRecord
+from tests.model.hanging import hang_commits
 from tests.model.loop import run
 from tests.model.pair import DEAD, Pair, on, quiet, until
-
-
-def hang_commits(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """Commits hang from now on, until what is returned is set."""
-    answers = asyncio.Event()
-    commit = SimJournal.commit
-
-    async def hangs(self: SimJournal, record: CommitRecord) -> None:
-        await answers.wait()
-        await commit(self, record)
-
-    monkeypatch.setattr(SimJournal, "commit", hangs)
-    return answers
 
 
 def copy_of(pair: Pair) -> Copy:
@@ -68,12 +54,12 @@ def test_a_takeover_does_not_wait_for_ever_for_the_session_before(monkeypatch: p
     async def story() -> None:
         pair = Pair()
         await pair.protect()
-        answers = hang_commits(monkeypatch)
+        hanging = hang_commits(monkeypatch)
         await until(lambda: copy_of(pair).hangs is not None, "it hangs")
         backup = on(pair.beta).backup
         with backup.taking_over("web1"), pytest.raises(RefusedError, match=r"taking in epoch .* does not answer"):
             await backup.silence("web1")
-        answers.set()
+        hanging.answers.set()
         await until(lambda: on(pair.alpha)._primaries["web1"].state.value == "protected", "sessions are taken in again")
 
     run(story())
@@ -112,19 +98,11 @@ def test_a_copy_that_is_discarded_while_it_commits_is_no_defect(monkeypatch: pyt
     async def story() -> None:
         pair = Pair()
         await pair.protect()
-        copy, started = copy_of(pair), asyncio.Event()
-        answers = hang_commits(monkeypatch)
-        hangs = SimJournal.commit
-
-        async def commit(self: SimJournal, record: CommitRecord) -> None:
-            started.set()
-            await hangs(self, record)
-
-        monkeypatch.setattr(SimJournal, "commit", commit)
-        await started.wait()
+        copy, hanging = copy_of(pair), hang_commits(monkeypatch)
+        await hanging.begun.wait()
         await on(pair.beta).unprotect("web1", force=True, timeout=30, progress=quiet)
         assert copy.state is State.DISCARDED
-        answers.set()
+        hanging.answers.set()
         await until(lambda: copy_of(pair) is not copy, "the next session is taken in")
         assert ("web1", "defect") not in pair.beta.events.noted
         assert "discarded" in str(copy.reason)
@@ -141,19 +119,13 @@ def test_a_protection_that_ends_at_both_hosts_at_once_ends_for_who_vouches(
     async def story() -> None:
         pair = Pair()
         await pair.protect()
-        agent, answers, started = on(pair.alpha), hang_commits(monkeypatch), asyncio.Event()
-        hangs, service = SimJournal.commit, agent._primaries["web1"]
-
-        async def commit(self: SimJournal, record: CommitRecord) -> None:
-            started.set()
-            await hangs(self, record)
-
-        monkeypatch.setattr(SimJournal, "commit", commit)
-        await started.wait()
+        agent, hanging = on(pair.alpha), hang_commits(monkeypatch)
+        service = agent._primaries["web1"]
+        await hanging.begun.wait()
         ending = asyncio.create_task(agent.unprotect("web1", force=force, timeout=120, progress=quiet))
         await until(lambda: service.state is Primary.STOPPING, "the primary asks for the copy to be destroyed")
         await on(pair.beta).unprotect("web1", force=True, timeout=30, progress=quiet)
-        answers.set()
+        hanging.answers.set()
         async with asyncio.timeout(30):
             if force:
                 await ending

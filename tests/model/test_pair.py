@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from remus_agent.adapters.sim.local import SimJournal
 from remus_agent.errors import (
     JournalError,
     OutputBufferError,
@@ -16,7 +15,7 @@ from remus_agent.errors import (
 )
 from remus_agent.ports import GuestType
 from remus_agent.protocol.replication.frames import Frame, FrameType
-from remus_agent.store_ports import CommitRecord
+from tests.model.hanging import hang_commits
 from tests.model.loop import run
 from tests.model.pair import DEAD, UUID, Pair, committed, on, quiet, until
 
@@ -83,14 +82,7 @@ def test_a_journal_that_hangs_is_named_on_both_hosts(monkeypatch: pytest.MonkeyP
     async def story() -> None:
         pair = Pair()
         await pair.protect()
-        answers = asyncio.Event()
-        commit = SimJournal.commit
-
-        async def hangs(self: SimJournal, record: CommitRecord) -> None:
-            await answers.wait()
-            await commit(self, record)
-
-        monkeypatch.setattr(SimJournal, "commit", hangs)
+        hanging = hang_commits(monkeypatch)
         await until(lambda: ("web1", "copy-hangs") in pair.beta.events.noted, "said on the backup", 200)
         assert "does not answer" in str((await on(pair.beta).status("web1")).reason)
         primary = on(pair.alpha)._primaries["web1"]
@@ -98,7 +90,7 @@ def test_a_journal_that_hangs_is_named_on_both_hosts(monkeypatch: pytest.MonkeyP
         assert "taking in epoch" in str(primary.reason)
         await asyncio.sleep(300)
         assert pair.beta.events.noted.count(("web1", "copy-hangs")) == 1
-        answers.set()
+        hanging.answers.set()
         await until(lambda: primary.state.value == "protected", "protected again", 200)
         assert (await on(pair.beta).status("web1")).reason is None
 
