@@ -132,9 +132,8 @@ class Protecting:
         ends = self._ports.clock.now() + timeout
         service.ask_stop(force=force)
         await self._watch(service, timeout, progress, "unprotect", lambda: is_over(service) or unconfirmed())
-        if (
-            force and unconfirmed()
-        ):  # the session failed before the backup could confirm it; the operator has vouched for it
+        # Its session failed before the backup could confirm it; the operator has vouched for it.
+        if force and unconfirmed():
             service.ask_stop(force=True)
             await self._watch(service, ends - self._ports.clock.now(), progress, "unprotect", lambda: is_over(service))
         if service.held_because is not None:
