@@ -35,9 +35,12 @@ PAIRS = (
     (PROTECTED, TAP),
 )
 """What is divided by what."""
+RUNNING = f"{GUEST_PROTECTED} / {GUEST} while it runs"
+"""The same by the part of the time in which a protected guest runs at all: what the way to its disk costs, without what its
+checkpoints do."""
 READS_AT_LEAST = 0.9
 """Of the bare device's reads, in turns with them. Beside a guest that is protected as well: its checkpoints take the same
-processor."""
+processor. In the guest while it runs: of what it reads unprotected."""
 WRITES_AT_LEAST = 1 / 3
 """Of DRBD's writes; less is a defect."""
 
@@ -63,21 +66,25 @@ def table(raws: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, fl
 def ratios(raws: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
     """Ratios of the pairs that were measured, each within one round, or within one turn of a round; median, lowest and highest
     over all of them."""
-    found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     moments: dict[tuple[int, int | None], dict[str, Mapping[str, Any]]] = defaultdict(dict)
     for raw in raws:
-        moments[raw["round"], raw.get("turn")][raw["target"]] = raw["cells"]
+        moments[raw["round"], raw.get("turn")][raw["target"]] = raw
     for one in moments.values():
         for ours, theirs in PAIRS:
+            if ours not in one or theirs not in one:
+                continue
             for cell in CELLS:
-                if cell.name in one.get(ours, {}) and cell.name in one.get(theirs, {}):
-                    quotient = _value(cell, one[ours][cell.name]) / _value(cell, one[theirs][cell.name])
-                    found[ours, theirs][cell.name].append(quotient)
+                if cell.name in one[ours]["cells"] and cell.name in one[theirs]["cells"]:
+                    quotient = _value(cell, one[ours]["cells"][cell.name]) / _value(
+                        cell, one[theirs]["cells"][cell.name]
+                    )
+                    found[f"{ours} / {theirs}"][cell.name].append(quotient)
+                    if theirs == GUEST and "ran" in one[ours]:
+                        found[RUNNING][cell.name].append(quotient / one[ours]["ran"])
     return {
-        f"{ours} / {theirs}": {
-            name: {"median": median(few), "low": min(few), "high": max(few)} for name, few in cells.items()
-        }
-        for (ours, theirs), cells in found.items()
+        pair: {name: {"median": median(few), "low": min(few), "high": max(few)} for name, few in cells.items()}
+        for pair, cells in found.items()
     }
 
 
@@ -89,6 +96,8 @@ def summary(raws: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     wanted = [(f"{LINEAR} / {BARE}", False, READS_AT_LEAST), (f"{PROTECTED} / {BESIDE}", False, READS_AT_LEAST)]
     if any(cell.name in raw["cells"] for raw in raws for cell in CELLS if cell.writes):
         wanted.append((f"{PROTECTED} / {DRBD}", True, WRITES_AT_LEAST))
+    if RUNNING in quotients:
+        wanted.append((RUNNING, False, READS_AT_LEAST))
     for pair, writes, least in wanted:
         for cell in CELLS:
             if cell.writes is not writes:
@@ -123,8 +132,7 @@ def as_text(found: Mapping[str, Any]) -> str:
         if target in found["table"]:
             lines.append(f"{title:52}" + "".join(_shown(found["table"][target], cell, 1) for cell in CELLS))
     lines += ["", "ratios within a round, of reads within a turn", head]
-    for ours, theirs in PAIRS:
-        pair = f"{ours} / {theirs}"
+    for pair in (*(f"{ours} / {theirs}" for ours, theirs in PAIRS), RUNNING):
         if pair in found["ratios"]:
             lines.append(f"{pair:52}" + "".join(_shown(found["ratios"][pair], cell, 2) for cell in CELLS))
     lines.append("")

@@ -74,7 +74,9 @@ class Pair:
             job = job_file(self._device(target), WRITES, self.seconds, MIB)
             cells = figures(self._on_host(job, len(WRITES)), WRITES)
         raw: dict[str, Any] = {"round": number, "target": target, "cells": cells}
-        return raw | (_since(before) if target in (names.PROTECTED, names.GUEST_PROTECTED) else {})
+        if target in (names.PROTECTED, names.GUEST_PROTECTED):
+            raw |= _since(before)
+        return raw | ({"ran": _ran(*raw["epochs"])} if target == names.GUEST_PROTECTED else {})
 
     def reads(self, targets: Sequence[str], number: int) -> list[dict[str, Any]]:
         """Raw figures of what several devices read in turns."""
@@ -169,6 +171,16 @@ def _since(before: agent.Status) -> dict[str, Any]:
         "session_held": agent.protected(after) and agent.session(before) == agent.session(after),
         "epochs": [before.get("committed_epoch"), after.get("committed_epoch")],
     }
+
+
+def _ran(first: int, last: int) -> float:
+    """The part of the time of these epochs in which the guest was neither down nor on its way there, freezing its processes."""
+    seen = agent.ask(HOSTS[0], "records", domain=NAME)["records"]
+    epochs = [one for one in seen if first < one["epoch"] <= last]
+    if len(epochs) < 2:
+        raise FiguresError(f"{len(epochs)} epochs in the whole run: measure for longer (--seconds)")
+    not_running = sum(one["freeze_ns"] + one["down_ns"] for one in epochs[:-1]) / 1e9
+    return float(1 - not_running / (epochs[-1]["started"] - epochs[0]["started"]))
 
 
 @contextlib.contextmanager

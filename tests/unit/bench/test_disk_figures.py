@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from bench.disk_cells import CELLS, READS, WRITES, Cell, figures, job_file, turn_figures, turns_file
-from bench.disk_figures import BARE, BESIDE, DRBD, GUEST, GUEST_PROTECTED, LINEAR, PROTECTED, as_text, summary
+from bench.disk_figures import BARE, BESIDE, DRBD, GUEST, GUEST_PROTECTED, LINEAR, PROTECTED, RUNNING, as_text, summary
 from bench.disk_speed import main
 from bench.figures import FiguresError
 
@@ -138,6 +138,19 @@ def test_reads_alone_are_judged_alone() -> None:
     assert set(found["ratios"]["guest-protected / guest"]) == {cell.name for cell in READS}, "reported"
     with pytest.raises(FiguresError, match="protected / bare-beside was not measured"):
         summary(raws[:2])
+
+
+def test_reads_in_the_guest_are_judged_by_the_time_it_runs() -> None:
+    """It reads 80 of 100, in 85 % of the time."""
+    raws = [raw(target, 1, iops) for target, iops in ((GUEST, 100), (GUEST_PROTECTED, 80))]
+    raws[1] |= {"session_held": True, "ran": 0.85}
+    found = summary(measured() + raws)
+    assert found["ratios"]["guest-protected / guest"]["read-4k-16"]["median"] == pytest.approx(0.8)
+    assert found["ratios"][RUNNING]["read-4k-16"]["median"] == pytest.approx(0.8 / 0.85)
+    assert [one["kept"] for one in found["verdicts"] if one["pair"] == RUNNING] == [True, True]
+    assert f"read-seq of {RUNNING}: 0.94 (at least 0.90): kept" in as_text(found)
+    raws[1]["ran"] = 0.95
+    assert not summary(measured() + raws)["kept"]
 
 
 def test_devices_read_in_turns_there_and_back() -> None:
