@@ -180,7 +180,7 @@ def _compose(
         watchdog_seconds=settings.watchdog.seconds,
         groups=settings.groups,
     )
-    disks = disk_config.load(disk_config.DEFAULT_PATH, settings.paths.state)
+    disks = disk_config.load(disk_config.DEFAULT_PATH, settings.paths.state, settings.paths.run)
     group_config.check_disks(settings.groups, [disk.domain for disk in disks])
     if disks:
         memory.lock()

@@ -5,8 +5,8 @@ have the same names. Strict, so that a misspelt key is an error and not a defaul
     domain = "db1"                      the domain's name
     vdev = "xvda"                       the disk's name in the guest
     device = "/dev/vg0/db1-xvda"        the local device with the guest's data
-    metadata = "/dev/vg0/db1-xvda-md"   8 MiB for md, a device or a file (default: a file below the agent's state)
-    journal = "/dev/vg0/db1-xvda-jn"    where epochs are staged, a device or a file (default: a file there)
+    metadata = "/dev/vg0/db1-xvda-md"   8 MiB for md, a device or a file (default: a file in memory, below /run)
+    journal = "/dev/vg0/db1-xvda-jn"    where epochs are staged, a device or a file (default: a file below the agent's state)
     journal_bytes = 134217728           of a journal that is a file
 """
 
@@ -23,7 +23,8 @@ from remus_agent.errors import ConfigError
 DEFAULT_PATH: Final = Path("/etc/remus/disks.toml")
 MAPPER: Final = Path("/dev/mapper")
 METADATA_BYTES: Final = 8 * 1024 * 1024
-"""Two legs of 4 MiB, which dm-raid needs for a superblock and a bitmap."""
+"""Two legs of 4 MiB, of which dm-raid uses some KiB for a superblock and a bitmap. By default in memory: they are made anew for
+each mirror, and for an error on them md lets go of the leg that they describe, also of a device without any fault."""
 JOURNAL_BYTES: Final = 128 * 1024 * 1024
 MIN_JOURNAL_BYTES: Final = 4 * 1024 * 1024
 _DOMAIN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+:@=-]{0,99}")
@@ -52,9 +53,9 @@ class Disk:
         return MAPPER / self.name
 
 
-def load(path: Path, state: Path) -> tuple[Disk, ...]:
-    """Read and check the file; none at all means no disks. state: the agent's directory, for what the file does not say.
-    Raises ConfigError, which names the file, the key and what is allowed."""
+def load(path: Path, state: Path, run: Path) -> tuple[Disk, ...]:
+    """Read and check the file; none at all means no disks. state, run: the agent's directories, for what the file does
+    not say. Raises ConfigError, which names the file, the key and what is allowed."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -62,12 +63,12 @@ def load(path: Path, state: Path) -> tuple[Disk, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     try:
-        return parse(text, state)
+        return parse(text, state, run)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.message}", hint=error.hint) from error
 
 
-def parse(text: str, state: Path) -> tuple[Disk, ...]:
+def parse(text: str, state: Path, run: Path) -> tuple[Disk, ...]:
     """Check the text of the file. Raises ConfigError."""
     try:
         data = tomllib.loads(text)
@@ -76,12 +77,12 @@ def parse(text: str, state: Path) -> tuple[Disk, ...]:
     entries = data.pop("disk", [])
     if data or not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ConfigError("only [[disk]] sections are allowed", hint="write [[disk]] with two brackets on each side")
-    disks = tuple(_disk(number, entry, state) for number, entry in enumerate(entries, 1))
+    disks = tuple(_disk(number, entry, state, run) for number, entry in enumerate(entries, 1))
     _distinct(disks)
     return disks
 
 
-def _disk(number: int, entry: dict[str, Any], state: Path) -> Disk:
+def _disk(number: int, entry: dict[str, Any], state: Path, run: Path) -> Disk:
     where = f"disk {number}"
     known = {item.name for item in fields(Disk)}
     for key in entry:
@@ -97,7 +98,7 @@ def _disk(number: int, entry: dict[str, Any], state: Path) -> Disk:
         domain,
         vdev,
         _path(where, entry, "device", None),
-        _path(where, entry, "metadata", state / "disks" / f"{domain}-{vdev}.md"),
+        _path(where, entry, "metadata", run / "md" / f"{domain}-{vdev}.md"),
         _path(where, entry, "journal", state / "disks" / f"{domain}-{vdev}.journal"),
         journal_bytes,
     )

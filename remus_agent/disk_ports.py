@@ -92,16 +92,27 @@ class WriteTap(Protocol):
         ...
 
     async def require_local(self) -> None:
-        """Raises DiskError when the local device has failed below the tap: what was written since then is on the backup only,
-        and the guest's disk must not be led back to it. Returns when it is whole, or the tap is not open."""
+        """Raises LocalDiskFailed when the local device has failed below the tap: what was written since then is on the backup
+        only, and the guest's disk must not be led back to it. Returns when it is whole, or the tap is not open."""
+        ...
+
+    async def look(self) -> None:
+        """The same. A session ends whose tap the kernel does not use any more, if that was not noticed."""
+        ...
+
+    async def refuse(self) -> None:
+        """The tap lets go of the disk: while the local device has failed, whatever the guest reads or writes fails. Safe to call
+        twice."""
         ...
 
     def end(self) -> None:
         """The session is over: drop the log, only track from now on. Safe to call twice."""
         ...
 
-    async def close(self) -> None:
-        """Take the tap away: the guest's disk is linear again, the map is forgotten. Safe to call twice."""
+    async def close(self, *, given_up: bool = False) -> None:
+        """Take the tap away: the guest's disk is linear again, the map is forgotten. Raises LocalDiskFailed and leaves it when
+        the local device has failed; with given_up, of a guest that another host owns and that is gone here, the disk leads
+        nowhere then. Safe to call twice."""
         ...
 
 

@@ -94,8 +94,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def _run(options: argparse.Namespace) -> int:
-    state = _state(options)
-    disks = disk_config.load(options.disks, state)
+    paths = _paths(options)
+    state = paths.state
+    disks = disk_config.load(options.disks, state, paths.run)
     match options.verb:
         case "up":
             return await _up(options, disks, state)
@@ -109,12 +110,10 @@ async def _run(options: argparse.Namespace) -> int:
             return await _check(options, disks)
 
 
-def _state(options: argparse.Namespace) -> Path:
+def _paths(options: argparse.Namespace) -> config.Paths:
     if options.state is not None:
-        return Path(options.state)
-    if not options.config.exists():
-        return config.Paths().state
-    return config.load(options.config).paths.state
+        return config.Paths(state=options.state)
+    return config.load(options.config).paths if options.config.exists() else config.Paths()
 
 
 async def _up(options: argparse.Namespace, disks: tuple[Disk, ...], state: Path) -> int:

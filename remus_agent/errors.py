@@ -282,6 +282,10 @@ class DiskError(RemusError):
     exit_code = 16
 
 
+class LocalDiskFailed(DiskError):
+    """The device below a primary's tap has failed: what was written since then is on the backup only."""
+
+
 class AuthorityError(RemusError):
     """Not allowed to run or release this guest: a proof is missing or stale."""
 

@@ -72,7 +72,7 @@ class Event(Enum):
     SOLO_DUE = "the backup has not been heard for longer than the guest bears to be silent"
     RETIRE_ASKED = "an operator ends protection, and the witness can say that no copy may be activated"
     SOLE_OWNER = "the witness confirms that only this host may run the guest"
-    WITNESS_SILENT = "the witness could not be asked, or its answer is not known"
+    WITNESS_SILENT = "the witness could not be asked, or its answer is not known, or a disk is good on the backup only"
     ANOTHER_OWNS = "another host owns the guest"
     GUEST_PAUSED = "the guest is paused here, and what it had sent was dropped"
     GUEST_NOT_PAUSED = "the guest could not be paused here, or what it had sent not be dropped"

@@ -120,7 +120,7 @@ class Departure:
         """The guest runs on the backup by now."""
         try:
             await self._depart(self._domain)
-            await close_disks(self._parts.disks_left)
+            await close_disks(self._parts.disks_left, given_up=True)
         except RemusError as error:
             self._trouble.failed(error)
             self._complaints.note(self._domain.name, "handed-over-guest-stands", reason=str(error))

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from remus_agent.disk_ports import CopyProgress, WriteTap
-from remus_agent.errors import RemusError
+from remus_agent.errors import LocalDiskFailed, RemusError
 from remus_agent.observe.status import DiskStatus
 from remus_agent.ports import Clock, Connector
 from remus_agent.protocol.replication.messages import DiskHello, Hello, HelloDisk
@@ -30,7 +30,8 @@ def hello_disks(taps: Sequence[WriteTap]) -> tuple[HelloDisk, ...]:
 
 class DiskSet:
     """The disks of a domain. Without any, everything here does nothing and returns at once. left_open: an earlier agent may
-    have left the taps in place. on_failure: called once with each local device that fails below its tap."""
+    have left the taps in place. on_failure: called once with each local device that fails below its tap. alone: whether the
+    guest's output is open and no copy counts, so that nothing may be written to a backup's disk only."""
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class DiskSet:
         *,
         left_open: bool,
         on_failure: Callable[[str, RemusError], None],
+        alone: Callable[[], bool],
     ) -> None:
         self._taps = tuple(taps)
         self._touched = left_open
@@ -48,6 +50,8 @@ class DiskSet:
         self._is_open = False
         self._channels: list[DiskChannel] = []
         self._on_failure = on_failure
+        self._alone = alone
+        self._failed: set[str] = set()
         self._problems: dict[str, str] = {}
         self._looking: asyncio.Task[None] | None = None
 
@@ -140,27 +144,43 @@ class DiskSet:
         await all_done(channel.close() for channel in channels)
 
     async def require_local(self) -> None:
-        """Raises DiskError when a local device has failed below its tap: then the backup's copy is the only good one."""
+        """Raises LocalDiskFailed when a local device has failed below its tap: then the backup's copy is the only good one."""
         for tap in self._taps:
             await tap.require_local()
 
     async def _look(self) -> None:
-        """md goes on with the tap alone and tells nobody: look again and again."""
+        """md goes on with the leg that works and tells nobody: look again and again."""
         while True:
             for tap in self._taps:
                 vdev = tap.facts.vdev
                 try:
-                    await tap.require_local()
+                    await self._look_at(tap)
                 except RemusError as error:
-                    if vdev not in self._problems:
-                        log.critical("disk %s: %s", vdev, error)
-                        self._on_failure(vdev, error)
+                    log.warning("disk %s: %s", vdev, error)
                     self._problems[vdev] = str(error)
                 except Exception:
                     log.critical("disk %s: what is below it is not known, by a defect", vdev, exc_info=True)
                 else:
                     self._problems.pop(vdev, None)
             await self._clock.sleep(self._settings.look)
+
+    async def _look_at(self, tap: WriteTap) -> None:
+        vdev = tap.facts.vdev
+        try:
+            await tap.look()
+        except LocalDiskFailed as error:
+            if vdev not in self._failed:
+                self._failed.add(vdev)
+                log.critical("disk %s: %s", vdev, error)
+                self._on_failure(vdev, error)
+            await self._refuse_alone(tap)
+            raise
+
+    async def _refuse_alone(self, tap: WriteTap) -> None:
+        """Of a disk whose local device has failed. Without a session a tap only tracks, and what the guest is told is written
+        would be nowhere."""
+        if self._alone():
+            await tap.refuse()
 
     async def leave(self) -> None:
         """Stop looking; everything stays as it is. Safe to call twice."""
@@ -169,12 +189,23 @@ class DiskSet:
             looking.cancel()
             await asyncio.gather(looking, return_exceptions=True)
 
-    async def close(self) -> None:
-        """Take the taps away, of all disks, whatever happens to one; raises the first error. Safe to call twice."""
+    async def close(self, *, given_up: bool = False) -> None:
+        """Take the taps away, of all disks, whatever happens to one; raises the first error. given_up: of a guest that another
+        host owns and that is gone here. Safe to call twice."""
         await self.leave()
         if self._touched:
-            await all_done(_close(tap) for tap in self._taps)
+            await all_done(self._close(tap, given_up=given_up) for tap in self._taps)
         self._is_open = self._touched = False
+        self._failed.clear()
+
+    async def _close(self, tap: WriteTap, *, given_up: bool) -> None:
+        try:
+            await tap.close(given_up=given_up)
+        except RemusError as error:
+            log.error("disk %s: %s", tap.facts.vdev, error)
+            if isinstance(error, LocalDiskFailed):
+                await self._refuse_alone(tap)
+            raise
 
     def status(self) -> tuple[DiskStatus, ...]:
         """Each disk for the status."""
@@ -182,14 +213,6 @@ class DiskSet:
         return tuple(
             _status(tap, channels.get(tap.facts.vdev), self._problems.get(tap.facts.vdev)) for tap in self._taps
         )
-
-
-async def _close(tap: WriteTap) -> None:
-    try:
-        await tap.close()
-    except RemusError as error:
-        log.error("disk %s: %s", tap.facts.vdev, error)
-        raise
 
 
 def _status(tap: WriteTap, channel: DiskChannel | None, problem: str | None) -> DiskStatus:

@@ -66,11 +66,17 @@ class MemberTap:
     async def require_local(self) -> None:
         await self._inner.require_local()
 
+    async def look(self) -> None:
+        await self._inner.look()
+
+    async def refuse(self) -> None:
+        await self._inner.refuse()
+
     def end(self) -> None:
         self._inner.end()
 
-    async def close(self) -> None:
-        await self._inner.close()
+    async def close(self, *, given_up: bool = False) -> None:
+        await self._inner.close(given_up=given_up)
 
 
 class GroupTaps:

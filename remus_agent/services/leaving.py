@@ -35,12 +35,13 @@ class Leaving:
 
     async def free_output(self, *, committed: bool) -> Event:
         """Let out what is held and take the plugs and the taps away. committed: there may have been a copy."""
-        if committed:
-            # On the backup's word or an operator's that there is no copy. The record shall say so too, if it can be reached.
-            said, _ = await self._ownership.alone("its protection ends")
-            if said is Event.ANOTHER_OWNS:
-                return said
         try:
+            if committed:
+                await require_local_disks(self._disks)  # or the copy must stay one that may be activated
+                # On the backup's word or an operator's that there is no copy. The record shall say so too, if it can be reached.
+                said, _ = await self._ownership.alone("its protection ends")
+                if said is Event.ANOTHER_OWNS:
+                    return said
             await self._output.remove()
             await close_disks(self._disks)
         except RemusError as error:
@@ -64,8 +65,15 @@ class Leaving:
         return None
 
 
-async def close_disks(disks: Callable[[], Awaitable[DiskSet | None]]) -> None:
-    """Take a guest's taps away, if it has any. Raises RemusError."""
+async def close_disks(disks: Callable[[], Awaitable[DiskSet | None]], *, given_up: bool = False) -> None:
+    """Take a guest's taps away, if it has any. given_up: see `DiskSet.close`. Raises RemusError."""
     found = await disks()
     if found is not None:
-        await found.close()
+        await found.close(given_up=given_up)
+
+
+async def require_local_disks(disks: Callable[[], Awaitable[DiskSet | None]]) -> None:
+    """Raises LocalDiskFailed when the backup's copy is the only good one of a disk, and RemusError when that is not known."""
+    found = await disks()
+    if found is not None:
+        await found.require_local()

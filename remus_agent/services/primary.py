@@ -35,7 +35,7 @@ from remus_agent.services.epoch_loop import EpochLoop
 from remus_agent.services.epochs import EpochRecord
 from remus_agent.services.kept_record import KeptRecord
 from remus_agent.services.lasting import lasting
-from remus_agent.services.leaving import Leaving
+from remus_agent.services.leaving import Leaving, require_local_disks
 from remus_agent.services.ownership import PrimaryRights, Unwitnessed
 from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.retry_events import RetryEvents
@@ -225,8 +225,7 @@ class PrimaryService:
 
     async def require_local_disks(self) -> None:
         """Raises DiskError when the backup's copy is the only good one of a disk."""
-        if self._parts.disks is not None:
-            await self._parts.disks.require_local()
+        await require_local_disks(self._parts.disks_left)
 
     # The driver
 
@@ -328,6 +327,13 @@ class PrimaryService:
         return await self._alone(why)
 
     async def _alone(self, why: str) -> Event:
+        try:
+            await self.require_local_disks()
+        except RemusError as error:
+            # The copy is the only good one of a disk: it must stay one that may be activated.
+            log.critical("%s: stays silent: %s", self.domain.name, error)
+            self._trouble.reason = str(error)
+            return Event.WITNESS_SILENT
         event, generation = await self.ownership.alone(why)
         if event is Event.SOLE_OWNER:
             self._parts.heard_at = self._ports.clock.now()

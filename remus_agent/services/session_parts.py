@@ -135,5 +135,6 @@ class SessionParts:
                 self._ports.clock,
                 left_open=self._resumed,
                 on_failure=self._disk_failed,
+                alone=lambda: not self._kept.now.committed,
             )
         return self.disks

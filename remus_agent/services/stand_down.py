@@ -128,7 +128,7 @@ class StandDown:
         """The other host runs it, or an operator does not want it."""
         try:
             await self._destroy(self._domain)
-            await close_disks(self._parts.disks_left)
+            await close_disks(self._parts.disks_left, given_up=True)
         except RemusError as error:
             log.error("%s: cannot be destroyed: %s", self._domain.name, error)
             self._complaints.note(self._domain.name, "stale-guest-stands", reason=str(error))

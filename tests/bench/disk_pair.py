@@ -175,7 +175,7 @@ def _since(before: agent.Status) -> dict[str, Any]:
 
 def _ran(first: int, last: int) -> float:
     """The part of the time of these epochs in which the guest was neither down nor on its way there, freezing its processes."""
-    seen = agent.ask(HOSTS[0], "records", domain=NAME)["records"]
+    seen = agent.ask(HOSTS[0], "records", domain=NAME)["epochs"]
     epochs = [one for one in seen if first < one["epoch"] <= last]
     if len(epochs) < 2:
         raise FiguresError(f"{len(epochs)} epochs in the whole run: measure for longer (--seconds)")

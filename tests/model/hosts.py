@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from remus_agent.adapters.sim.disk import SimTaps
 from remus_agent.adapters.sim.hypervisor import SimGuest, SimHypervisor
 from remus_agent.adapters.sim.local import SimDisk, SimEvents, SimJournal, SimOutput, SimOutputs, SimPauses
 from remus_agent.adapters.sim.net import SimConnection
@@ -190,6 +191,7 @@ class Machine:
     pauses: SimPauses = field(init=False)
     up: bool = True
     agent: AgentService | None = None
+    taps: SimTaps = field(default_factory=lambda: SimTaps({}))
     starting: asyncio.Task[None] | None = None
     connections: list[SimConnection] = field(default_factory=list)
 

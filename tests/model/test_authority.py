@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
+from remus_agent.adapters.sim.disk import SimVolume
 from remus_agent.adapters.sim.net import SimConnection
 from remus_agent.errors import AlreadyProtected, AuthorityError, PeerError, RemusError
 from remus_agent.machines.authority import Ownership
@@ -37,9 +38,13 @@ def _quiet() -> Iterator[None]:
 
 
 def play(
-    story: Callable[[World], Awaitable[None]], *, automatic_reprotect: bool = True, watchdog_seconds: int = 0
+    story: Callable[[World], Awaitable[None]],
+    *,
+    automatic_reprotect: bool = True,
+    watchdog_seconds: int = 0,
+    disk: SimVolume | None = None,
 ) -> None:
-    """A story in a world whose guest is protected; every guarantee is checked beside it."""
+    """A story in a world whose guest is protected, with this disk; every guarantee is checked beside it."""
     rng = random.Random(7)
     Violated.noted.clear()
 
@@ -47,6 +52,8 @@ def play(
         world = World(loop, rng, (1.0, 1.0))
         world.automatic_reprotect = automatic_reprotect
         world.watchdog_seconds = watchdog_seconds
+        if disk is not None:
+            world.volumes[GUEST] = [disk]
 
         async def work() -> None:
             while True:

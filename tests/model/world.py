@@ -11,7 +11,7 @@ import random
 from dataclasses import dataclass
 from typing import ClassVar
 
-from remus_agent.adapters.sim.disk import SimTaps
+from remus_agent.adapters.sim.disk import SimTaps, SimVolume
 from remus_agent.adapters.sim.fencing import SimFencing
 from remus_agent.adapters.sim.hypervisor import SimGuest
 from remus_agent.adapters.sim.local import SimAnnouncer
@@ -108,6 +108,8 @@ class World:
         """The host on which an operator activates a copy by override just now."""
         self.paused: set[str] = set()
         """Hosts on which an operator has paused a protection."""
+        self.volumes: dict[str, list[SimVolume]] = {}
+        """Disks of guests on alpha; of no guest by default."""
         self.automatic_reprotect = True
         self.watchdog_seconds = 0
         """Of agents that are started from now on."""
@@ -138,11 +140,15 @@ class World:
         machine.watchdog.expired = lambda: self._reset(machine)
         return machine
 
+    @property
+    def _disks(self) -> tuple[str, ...]:
+        return tuple(volume.facts.vdev for volume in self.volumes.get(GUEST, []))
+
     # What the hosts do
 
     async def begin(self) -> None:
         """alpha runs a guest and protects it."""
-        guest = self.hosts["alpha"].xen.create(GUEST, UUID, PAGES)
+        guest = self.hosts["alpha"].xen.create(GUEST, UUID, PAGES, disks=self._disks)
         self.incarnations.append(Incarnation(0, "alpha", guest))
         for host in self.hosts.values():
             self.boot(host)
@@ -171,6 +177,7 @@ class World:
             watchdog_seconds=self.watchdog_seconds,
             **{**TIMES, "solo": self.solo},
         )
+        host.taps = SimTaps(self.volumes if host.name == "alpha" else {})
         stores = SimStores(host.disk)
         ports = BackupPorts(host.xen, host.disk, SimAnnouncer(), host.events, host.clock, SimReplicas(stores))
         backup = BackupService(ports, settings)
@@ -184,7 +191,7 @@ class World:
                 host.disk,
                 host.events,
                 host.clock,
-                SimTaps({}),
+                host.taps,
                 SimAnnouncer(),
                 self.witness.of(host.name),
                 fencing=self.fencing,
@@ -209,6 +216,7 @@ class World:
             return
         host.node.stopped = True
         host.agent = None
+        host.taps.kill()
         host.xen.revive()
         host.xen.lose_agent()
         for connection in host.connections:

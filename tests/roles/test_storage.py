@@ -18,7 +18,7 @@ from tests.modules.conftest import ROOT
 from tests.roles.local_play import ansible_playbook
 
 ROLE = ROOT / "roles/remus_storage"
-STATE = Path("/var/lib/remus")
+STATE, RUN = Path("/var/lib/remus"), Path("/run/remus")
 
 
 def render(disks: list[dict[str, Any]]) -> str:
@@ -37,11 +37,11 @@ def test_the_agent_accepts_its_list() -> None:
     }  # fmt: skip
     short = {"domain": "web1", "vdev": "xvda", "device": "/dev/vg0/web1"}
     nulls = {**short, "vdev": "xvdb", "device": "/dev/vg0/web1-b", "metadata": None, "journal_bytes": None}
-    found = disk_config.parse(render([full, short, nulls]), STATE)
+    found = disk_config.parse(render([full, short, nulls]), STATE, RUN)
     assert [disk.name for disk in found] == ["remus-db1-xvda", "remus-web1-xvda", "remus-web1-xvdb"]
     assert (str(found[0].journal), found[0].journal_bytes) == ("/dev/vg0/db1-jn", 268435456)
     assert found[2].journal_bytes == disk_config.JOURNAL_BYTES
-    assert disk_config.parse(render([]), STATE) == ()
+    assert disk_config.parse(render([]), STATE, RUN) == ()
 
 
 def test_the_release_has_what_the_role_runs() -> None:

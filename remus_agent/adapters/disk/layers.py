@@ -21,7 +21,7 @@ from remus_agent.adapters.disk import mapper, marker, nbd_device
 from remus_agent.adapters.disk.command import run
 from remus_agent.adapters.disk.geometry import number_of
 from remus_agent.disk_config import METADATA_BYTES, Disk
-from remus_agent.errors import DiskError
+from remus_agent.errors import DiskError, LocalDiskFailed
 
 log = logging.getLogger(__name__)
 
@@ -123,16 +123,18 @@ class Layers:
                 hint="look at the kernel's log (dmesg)",
             )
 
-    async def require_local(self) -> None:
-        """Raises DiskError when the local leg of the raid has failed."""
-        if (await self.legs()).startswith("D"):
-            raise DiskError(
+    async def require_local(self) -> str:
+        """As `legs`. Raises LocalDiskFailed when the local leg of the raid has failed."""
+        legs = await self.legs()
+        if legs.startswith("D"):
+            raise LocalDiskFailed(
                 f"{self.disk.device} has failed: what was written since then is on the backup only",
                 operation="use the local disk",
                 domain=self.disk.domain,
                 left="the guest's disk goes on with the tap alone; reads of it fail",
                 hint="fail over: stop the guest here, prove this host dead to failover.yml, then replace the device",
             )
+        return legs
 
     async def require_device(self) -> None:
         """Raises DiskError when what is behind the guest's linear device or raid is not what the device's name leads to by now:

@@ -20,7 +20,7 @@ from remus_agent.adapters.disk.tap_process import A, TapProcess
 from remus_agent.adapters.ledger import Entry, Ledger
 from remus_agent.disk_config import Disk
 from remus_agent.disk_ports import CopyProgress, Digests, DiskData, DiskEnd, DiskFacts
-from remus_agent.errors import DiskError
+from remus_agent.errors import DiskError, LocalDiskFailed
 from remus_agent.ports import Domain
 from remus_agent.protocol.disk import tap_messages as say
 
@@ -89,6 +89,9 @@ class NbdTap:
 
     async def open(self) -> None:
         target = await self._layers.target()
+        if target == "raid":
+            # The tap may be the only leg that works: it stays as it is, also where it is slow.
+            await self._layers.require_local()
         if target != "raid" or not await self._serves():
             async with self._turns:
                 await self._put_behind(target)
@@ -141,14 +144,30 @@ class NbdTap:
         if await self._layers.target() == "raid":
             await self._layers.require_local()
 
+    async def look(self) -> None:
+        if await self._layers.target() != "raid":
+            return
+        if "D" in await self._layers.require_local() and self._process is not None:
+            # What was written since is in no epoch. Mostly its end of the socket has said so, but md may fail a leg alone.
+            self._process.tell(say.Lose())
+
+    async def refuse(self) -> None:
+        if self._process is not None and await self._layers.nbd() is not None:
+            await self._let_go()
+
     def end(self) -> None:
         if self._process is not None:
             self._process.tell(say.End())
 
-    async def close(self) -> None:
+    async def close(self, *, given_up: bool = False) -> None:
         self.end()
         if await self._layers.target() in ("raid", "linear"):  # beside a linear one, parts of a raid may be left
-            await self._layers.linear()
+            try:
+                await self._layers.linear()
+            except LocalDiskFailed:
+                if not given_up:
+                    raise
+                await self._layers.nowhere()
         await self._end_process()
         self._behind = False
         await asyncio.to_thread(remove_map, self._map_path)

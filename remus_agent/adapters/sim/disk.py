@@ -10,7 +10,7 @@ from typing import Final
 from xxhash import xxh3_128
 
 from remus_agent.disk_ports import CopyProgress, Digests, DiskData, DiskEnd, DiskFacts
-from remus_agent.errors import DiskError, RefusedError
+from remus_agent.errors import DiskError, LocalDiskFailed, RefusedError
 from remus_agent.ports import Domain
 from remus_agent.protocol.disk import wire
 from remus_agent.protocol.disk.extents import ExtentMap
@@ -32,7 +32,8 @@ def _regions(offset: int, length: int) -> range:
 class SimVolume:
     """One disk of a guest on its primary. map_id: None while the disk is linear. marked: the region map. missed: what md's own
     bitmap notes while no agent serves the tap. limit: bytes that the tap's log may hold. takes: seconds to put the tap behind it
-    or to take it away. failed: the local device answers with errors; md goes on with the tap alone."""
+    or to take it away. failed: the local device answers with errors; md goes on with the tap alone. refusing: the tap does not
+    serve it, so that the guest's writes fail as well then. let_go: md does not use the tap any more, and nobody was told."""
 
     facts: DiskFacts
     limit: int = 1 << 20
@@ -43,13 +44,17 @@ class SimVolume:
     tap: SimTap | None = None
     stuck: bool = False
     failed: bool = False
+    refusing: bool = False
+    let_go: bool = False
     takes: float = 0.0
 
     def __post_init__(self) -> None:
         self.content = bytearray(self.facts.size)
 
     def write(self, offset: int, data: bytes) -> None:
-        """The guest changes these bytes: it writes the whole sectors that they are in."""
+        """The guest changes these bytes: it writes the whole sectors that they are in. Raises DiskError when that fails."""
+        if self.failed and self.refusing:
+            raise DiskError(f"{self.facts.vdev} fails", operation="write")
         self.content[offset : offset + len(data)] = data
         start = offset // SECTOR * SECTOR
         length = -(-(offset + len(data)) // SECTOR) * SECTOR - start
@@ -66,9 +71,9 @@ class SimVolume:
             raise DiskError(f"the device of {self.facts.vdev} is stuck", operation="close the tap")
 
     def require_local(self) -> None:
-        """Raises DiskError when the local device has failed below a tap."""
+        """Raises LocalDiskFailed when the local device has failed below a tap."""
         if self.failed and self.map_id is not None:
-            raise DiskError(f"the device of {self.facts.vdev} has failed", operation="use the local disk")
+            raise LocalDiskFailed(f"the device of {self.facts.vdev} has failed", operation="use the local disk")
 
     def make_linear(self) -> None:
         """Take the tap away and forget the map."""
@@ -121,8 +126,8 @@ class SimTap:
     async def open(self) -> None:
         await asyncio.sleep(self._volume.takes)
         volume = self._volume
-        if volume.tap is not self:
-            volume.require_local()  # taken back, md would take the failed leg back as well
+        volume.require_local()
+        volume.refusing = volume.let_go = False
         if volume.map_id is None:
             volume.map_id = str(uuid.uuid4())
             volume.marked = set()
@@ -204,15 +209,25 @@ class SimTap:
         await asyncio.sleep(0)
         self._volume.require_local()
 
+    async def look(self) -> None:
+        await self.require_local()
+        if self._volume.let_go:
+            self.end()
+
+    async def refuse(self) -> None:
+        await asyncio.sleep(0)
+        self._volume.refusing = True
+
     def end(self) -> None:
         if self._alive:
             self._epochs, self._uncommitted = [], []
             self._wake()
 
-    async def close(self) -> None:
+    async def close(self, *, given_up: bool = False) -> None:
         await asyncio.sleep(self._volume.takes)
         self._volume.require_loose()
-        self._volume.require_local()
+        if not given_up:
+            self._volume.require_local()
         self.end()
         if self._alive:
             self._volume.make_linear()

@@ -16,6 +16,7 @@ class FakeHost:
 
     def __init__(self, folder: Path) -> None:
         self.state = folder / "state"
+        self.run = folder / "run"
         self.devices: dict[Path, tuple[int, int, str]] = {}
         self._file = folder / "dmsetup.json"
         self._numbers = folder / "numbers.json"

@@ -15,7 +15,7 @@ from remus_agent import disk_config
 from remus_agent.disk_config import Disk, load, parse
 from remus_agent.errors import ConfigError
 
-STATE = Path("/var/lib/remus")
+STATE, RUN = Path("/var/lib/remus"), Path("/run/remus")
 ENTRY = {"domain": "db1", "vdev": "xvda", "device": "/dev/vg0/db1"}
 
 
@@ -27,12 +27,12 @@ def text(*entries: dict[str, object]) -> str:
 
 
 def test_what_is_left_out_lies_below_the_state() -> None:
-    (disk,) = parse(text(ENTRY), STATE)
+    (disk,) = parse(text(ENTRY), STATE, RUN)
     assert disk == Disk(
         "db1",
         "xvda",
         Path("/dev/vg0/db1"),
-        STATE / "disks/db1-xvda.md",
+        RUN / "md/db1-xvda.md",
         STATE / "disks/db1-xvda.journal",
         disk_config.JOURNAL_BYTES,
     )
@@ -40,22 +40,22 @@ def test_what_is_left_out_lies_below_the_state() -> None:
 
 
 def test_no_file_means_no_disks(tmp_path: Path) -> None:
-    assert load(tmp_path / "none", STATE) == ()
+    assert load(tmp_path / "none", STATE, RUN) == ()
     (tmp_path / "empty").write_text("# nothing\n")
-    assert load(tmp_path / "empty", STATE) == ()
+    assert load(tmp_path / "empty", STATE, RUN) == ()
 
 
 def test_errors_name_the_file(tmp_path: Path) -> None:
     path = tmp_path / "disks.toml"
     path.write_text("[disk]\n")
     with pytest.raises(ConfigError, match=rf"{path}: only \[\[disk\]\] sections") as caught:
-        load(path, STATE)
+        load(path, STATE, RUN)
     assert "two brackets" in (caught.value.hint or "")
     path.write_bytes(b"\xff")
     with pytest.raises(ConfigError, match="cannot be read"):
-        load(path, STATE)
+        load(path, STATE, RUN)
     with pytest.raises(ConfigError, match="cannot be read"):
-        load(tmp_path, STATE)
+        load(tmp_path, STATE, RUN)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
 def test_what_is_wrong_is_named(change: dict[str, object], message: str) -> None:
     entry = {key: value for key, value in (ENTRY | change).items() if value is not None}
     with pytest.raises(ConfigError) as caught:
-        parse(text(entry), STATE)
+        parse(text(entry), STATE, RUN)
     assert message in str(caught.value)
 
 
@@ -99,13 +99,13 @@ def test_what_is_wrong_is_named(change: dict[str, object], message: str) -> None
 )
 def test_nothing_has_two_uses(second: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        parse(text(ENTRY, ENTRY | second), STATE)
+        parse(text(ENTRY, ENTRY | second), STATE, RUN)
 
 
 @pytest.mark.parametrize("broken", ["[[disk", "disk = 1", "disk = [1]", "[[disk]]\n[other]\nx = 1", "x = 1"])
 def test_what_is_no_list_of_disks(broken: str) -> None:
     with pytest.raises(ConfigError):
-        parse(broken, STATE)
+        parse(broken, STATE, RUN)
 
 
 names = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.+:@=-]{0,30}", fullmatch=True)
@@ -123,7 +123,7 @@ def test_every_sound_list_comes_back_as_it_was(disks: list[tuple[str, str]], dat
             for (name, vdev), path in zip(disks, paths, strict=True)
         )
     )
-    found = parse(listed, STATE)
+    found = parse(listed, STATE, RUN)
     assert [(disk.domain, disk.vdev, disk.device) for disk in found] == [
         (name, vdev, path) for (name, vdev), path in zip(disks, paths, strict=True)
     ]
@@ -134,4 +134,4 @@ def test_every_sound_list_comes_back_as_it_was(disks: list[tuple[str, str]], dat
 @given(st.text(max_size=200))
 def test_anything_else_is_an_error_of_ours(content: str) -> None:
     with contextlib.suppress(ConfigError):
-        parse(content, STATE)
+        parse(content, STATE, RUN)

@@ -42,7 +42,7 @@ def disk(host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dis
     (tmp_path / "disks.toml").write_text(
         f'[[disk]]\ndomain = "db1"\nvdev = "xvda"\ndevice = "{device}"\njournal_bytes = {4 << 20}\n'
     )
-    return load(tmp_path / "disks.toml", host.state)[0]
+    return load(tmp_path / "disks.toml", host.state, host.run)[0]
 
 
 @pytest.fixture

@@ -142,6 +142,6 @@ def test_what_is_asked_for_is_what_the_list_takes(tmp_path: Path) -> None:
     """The entry of a refusal, taken as it is, makes the guest protectable."""
     (refusal,) = decide(Vbd("xvda", DEVICE), disks=()).refusals
     start = refusal.change.index("  [[disk]]")
-    disks = disk_config.parse("\n".join(refusal.change[start:]), tmp_path)
+    disks = disk_config.parse("\n".join(refusal.change[start:]), tmp_path, tmp_path)
     new = next(line for line in refusal.change if line.startswith("  new: ")).split("'")[1].split(",")[0]
     assert disk_rules.plan("db1", [Vbd("xvda", new)], disks).protected == (("db1", "xvda"),)

@@ -79,7 +79,7 @@ def test_one_bad_disk_does_not_stop_the_others(run: Run, host: FakeHost) -> None
 
 def test_status_names_what_is_wrong(run: Run, host: FakeHost, tmp_path: Path) -> None:
     run("up")
-    marker.mark(host.state, load(tmp_path / "disks.toml", host.state)[0])
+    marker.mark(host.state, load(tmp_path / "disks.toml", host.state, host.run)[0])
     devices = host.mapped
     devices["remus-gone-xvda"] = devices["remus-db1-xvda"]
     host.mapped = devices
@@ -98,7 +98,7 @@ def test_status_names_what_is_wrong(run: Run, host: FakeHost, tmp_path: Path) ->
 
 
 def test_an_unclear_marker_makes_nothing(run: Run, host: FakeHost, tmp_path: Path) -> None:
-    disk = load(tmp_path / "disks.toml", host.state)[0]
+    disk = load(tmp_path / "disks.toml", host.state, host.run)[0]
     marker.mark(host.state, disk)
     marker.path_of(host.state, disk).write_text("?")
     code, _, err = run("up")

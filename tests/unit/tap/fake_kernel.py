@@ -12,7 +12,7 @@ from pathlib import Path
 
 from remus_agent.adapters.disk.mapper import RaidStatus
 from remus_agent.adapters.disk.tap_worker import TapWorker
-from remus_agent.errors import DiskError
+from remus_agent.errors import DiskError, LocalDiskFailed
 from tests import nbd_client
 
 
@@ -155,14 +155,22 @@ class FakeKernel:
 
     async def linear(self) -> None:
         self._may("linear")
+        if self.kind == "raid":
+            await self.require_local()
         self.kind = "linear"
         tap, self.tap = self.tap, None
         if tap in self.devices:
             self.devices.pop(tap).close()
 
-    async def require_local(self) -> None:
+    async def nowhere(self) -> None:
+        self.state = "AA"
+        await self.linear()
+        self.kind = "error"
+
+    async def require_local(self) -> str:
         if self.state.startswith("D"):
-            raise DiskError("the local device has failed", operation="test")
+            raise LocalDiskFailed("the local device has failed", operation="test")
+        return self.state
 
     async def require_device(self) -> None:
         self._may("device")

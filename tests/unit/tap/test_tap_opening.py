@@ -14,7 +14,7 @@ from remus_agent.adapters.disk import tap as tap_module
 from remus_agent.adapters.disk.tap import DiskTaps, TapLimits
 from remus_agent.adapters.ledger import Ledger
 from remus_agent.disk_config import Disk
-from remus_agent.errors import DiskError
+from remus_agent.errors import DiskError, LocalDiskFailed
 from remus_agent.ports import Domain, GuestType, Vbd
 from remus_agent.protocol.disk.operations import Op
 from tests import deadline
@@ -77,6 +77,56 @@ async def test_the_tap_stays_when_it_is_the_only_leg_that_works(make: Make, kern
             await attempt
     assert (kernel.client, kernel.cycles) == (client, cycles), "md would take the failed leg back"
     client.write(0, block(1))
+
+
+async def test_a_slow_tap_stays_when_it_is_the_only_leg_that_works(make: Make, kernel: FakeKernel) -> None:
+    """Nobody may end its process because it does not answer in time."""
+    tap = await begun(kernel, make())
+    kernel.state = "DA"
+    assert tap._process is not None
+    tap._process.sound = False
+    with pytest.raises(LocalDiskFailed):
+        await tap.open()
+    kernel.client.write(0, block(1))
+
+
+async def test_a_leg_that_md_dropped_while_the_kernel_stays_ends_the_session(make: Make, kernel: FakeKernel) -> None:
+    """Its end of the socket is open; what the guest writes goes to the local device alone."""
+    tap = await begun(kernel, make())
+    await tap.look()
+    kernel.client.write(0, block(1))
+    kernel.state = "AD"
+    await tap.look()
+    with pytest.raises(DiskError, match="let go of the tap"):
+        await tap.next()
+    with pytest.raises(DiskError):
+        tap.barrier(1)
+
+
+async def test_a_tap_that_refuses_fails_what_the_guest_writes(make: Make, kernel: FakeKernel) -> None:
+    tap = await begun(kernel, make())
+    client, kernel.state = kernel.client, "DA"
+    with pytest.raises(LocalDiskFailed):
+        await tap.look()
+    client.write(0, block(1))
+    for _ in range(2):
+        await tap.refuse()
+    assert kernel.devices == {}, "the kernel fails at once, and does not wait for a new server"
+    with pytest.raises(LocalDiskFailed):
+        await tap.open()
+    assert kernel.devices == {}
+
+
+async def test_a_disk_whose_device_has_failed_is_led_nowhere_once_its_guest_is_given_up(
+    make: Make, kernel: FakeKernel
+) -> None:
+    tap = await begun(kernel, make())
+    kernel.state = "DA"
+    with pytest.raises(LocalDiskFailed):
+        await tap.close()
+    assert kernel.kind == "raid", "what was written last is behind it"
+    await tap.close(given_up=True)
+    assert (kernel.kind, kernel.devices, tap.is_open) == ("error", {}, False)
 
 
 async def test_md_that_does_not_get_on_is_not_waited_for(
