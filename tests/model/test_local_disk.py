@@ -13,7 +13,7 @@ from tests.model.loop import run
 from tests.model.pair import DEAD, DISK_BYTES, Pair, on, quiet, until
 from tests.model.test_authority import BOTH, play, standing, status
 from tests.model.test_authority import until as world_until
-from tests.model.world import GUEST, World
+from tests.model.world import GUEST, UUID, World
 
 
 async def failed() -> Pair:
@@ -128,15 +128,19 @@ def test_a_primary_whose_disk_is_good_on_the_backup_only_stays_silent() -> None:
     play(story, disk=disk)
 
 
-def test_the_copy_of_a_guest_that_ends_in_silence_counts_while_it_has_the_only_good_disk() -> None:
+def test_a_guest_that_somebody_starts_anew_does_not_void_the_only_good_disk() -> None:
+    """Its configuration has no uuid, so that Xen gave it another one."""
     disk = volume()
 
     async def story(world: World) -> None:
         await lose_the_device(world, disk)
         world.kill_agent(world.hosts["beta"])
         await asyncio.sleep(5)
-        world.hosts["alpha"].xen.guests[GUEST].ended = True
+        xen = world.hosts["alpha"].xen
+        del xen.guests[GUEST]
+        xen.create(GUEST, f"{UUID[:-1]}f")
         await asyncio.sleep(60)
+        assert await status(world, "alpha") == "stopping"
         assert standing(world) == ("alpha", 2, "protected", "beta")
 
     play(story, disk=disk)
