@@ -23,6 +23,7 @@
     │   └── AnotherOwner        this host owns the guest that another one wants to protect
     ├── WitnessError            the record of who may run a guest
     │   ├── WitnessUnreachable  it could not be asked; nothing was changed
+    │   ├── RecordLost          it has no record any more of a guest that had one
     │   ├── WitnessConflict     the record is not what it was taken for; nothing was changed
     │   └── WitnessUnknown      whether a change was made is not known
     ├── FencingError            a host could not be switched off, or its fence agent does not work
@@ -312,6 +313,12 @@ class WitnessUnreachable(WitnessError):
     """The witness could not be asked. Nothing was changed, for sure."""
 
     code = "witness-unreachable"
+
+
+class RecordLost(WitnessError):
+    """The witness has no record of a guest that had one: it has lost its data. Nothing was changed."""
+
+    code = "record-lost"
 
 
 class WitnessConflict(WitnessError):

@@ -33,11 +33,12 @@ class Leaving:
         self._ownership = ownership
         self._disks = disks
 
-    async def free_output(self, *, committed: bool) -> Event:
-        """Let out what is held and take the plugs and the taps away. committed: there may have been a copy."""
-        if committed:
+    async def free_output(self, *, copied: int) -> Event:
+        """Let out what is held and take the plugs and the taps away. copied: of which generation there may have been a copy; 0:
+        of none."""
+        if copied:
             # On the backup's word or an operator's that there is no copy. The record shall say so too, if it can be reached.
-            said, _ = await self._ownership.alone("its protection ends")
+            said, _ = await self._ownership.alone("its protection ends", copied=copied)
             if said is Event.ANOTHER_OWNS:
                 return said
         try:

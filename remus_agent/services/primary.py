@@ -123,7 +123,9 @@ class PrimaryService:
             Effect.ABANDON_SESSION: parts.abandon,
             Effect.WAIT_FOR_RETRY: self._wait_for_retry,
             Effect.DISCARD_COPY: self._discard_copy,
-            Effect.FREE_OUTPUT: lambda: self._leaving.free_output(committed=self.record.committed),
+            Effect.FREE_OUTPUT: lambda: self._leaving.free_output(
+                copied=self.record.generation if self.record.committed else 0
+            ),
             Effect.REGISTER: self._register,
             Effect.BECOME_SOLE_OWNER: self._become_sole_owner,
             Effect.OPEN_OUTPUT: self._open_output,
@@ -328,7 +330,8 @@ class PrimaryService:
         return await self._alone(why)
 
     async def _alone(self, why: str) -> Event:
-        event, generation = await self.ownership.alone(why)
+        copied = self.record.generation if self.record.committed else 0
+        event, generation = await self.ownership.alone(why, copied=copied)
         if event is Event.SOLE_OWNER:
             self._parts.heard_at = self._ports.clock.now()
             await self._kept.note(generation=generation or self.record.generation, committed=False)

@@ -47,6 +47,11 @@ class SimWitness:
         self.changed(guest, now)
         return self.records.get(guest)
 
+    def lose_data(self) -> None:
+        """It is built anew, empty; nobody is told."""
+        self.records.clear()
+        self.revision = 0
+
     def is_still(self, guest: str, was: Recorded | None) -> bool:
         """The comparison of a transaction."""
         there = self.records.get(guest)
