@@ -27,6 +27,8 @@ class Leaving:
     ) -> None:
         self.held_because: RemusError | None = None
         """Why output is still held, or a tap still in place, although nothing speaks against ending it."""
+        self.closed = False
+        """Opening the output has failed last."""
         self._domain = domain
         self._output = output
         self._events = events
@@ -56,12 +58,14 @@ class Leaving:
 
     async def open_output(self) -> str | None:
         """Let out what is held and hold nothing; the plugs stay. Why that failed, if it did: it is tried again with each attempt
-        to find a backup."""
+        to find a backup, and where those are left to an operator just as often."""
         try:
             await self._output.open()
         except RemusError as error:
             log.error("%s: its output stays held: %s", self._domain.name, error)
+            self.closed = True
             return str(error)
+        self.closed = False
         return None
 
 

@@ -302,10 +302,18 @@ class PrimaryService:
         if self.state is State.SILENT:
             await self._parts.devices.hold()
         manual = self.state is State.SOLO and not self._settings.automatic_reprotect
-        due = None if manual else self._retry
-        asked = await self._asked.interrupts(self.lull.wait(due))
-        if asked is not None:
-            return asked
+        looks = False
+
+        async def lull() -> None:
+            nonlocal looks
+            looks = await self.lull.wait(None if manual and not self._leaving.closed else self._retry) or not manual
+
+        while not looks:
+            asked = await self._asked.interrupts(lull())
+            if asked is not None:
+                return asked
+            if not looks:  # only an operator looks for a backup; what could not be opened is tried again all the same
+                await self._open_output()
         alone = self.state is State.SILENT and self.ownership.solo_due(self._parts.heard_at)
         return Event.SOLO_DUE if alone else Event.RETRY_DUE
 
@@ -339,7 +347,10 @@ class PrimaryService:
 
     async def _open_output(self) -> None:
         await self._kept.note(committed=False)
-        self._trouble.reason = await self._leaving.open_output() or self.reason
+        was_closed = self._leaving.closed
+        failed = await self._leaving.open_output()
+        if failed or was_closed:
+            self._trouble.reason = failed
 
     async def _start_guest(self) -> None:
         """See services/unfinished.py."""
