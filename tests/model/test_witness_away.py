@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.model.test_authority import answered, play, standing, status, until
+from tests.model.test_authority import BOTH, answered, play, standing, status, until
 from tests.model.world import GUEST, TIMES, World
 
 AWAY = 600.0
@@ -70,6 +70,19 @@ def test_a_takeover_waits_for_the_witness_and_comes_as_soon_as_it_is_back(second
         world.witness.down = False
         await until(world, lambda: standing(world) == ("beta", 3, "solo", None), TIMES["retry"] + 3.0)
         await until(world, lambda: [inc.host for inc in world.running()] == ["beta"], 2)
+
+    play(story)
+
+
+def test_a_witness_that_is_full_keeps_no_living_primary_out() -> None:
+    async def story(world: World) -> None:
+        world.witness.full = True
+        world.links.cut |= BOTH
+        await until(world, lambda: (GUEST, "not-taken-over") in world.hosts["beta"].events.noted, 15)
+        world.links.heal(set(BOTH))
+        before = answered(world)
+        await until(world, lambda: answered(world) > before + 5, 20)
+        assert standing(world) == ("alpha", 2, "protected", "beta")
 
     play(story)
 
