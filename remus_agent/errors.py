@@ -28,7 +28,8 @@
     │   └── WitnessUnknown      whether a change was made is not known
     ├── FencingError            a host could not be switched off, or its fence agent does not work
     │   ├── FenceTimeout        the fence agent did not end in time
-    │   └── FenceUnconfirmed    the host was told to go off, and is not seen to be off
+    │   ├── FenceUnconfirmed    the host was told to go off, and is not seen to be off
+    │   └── FenceYielded        the host is about to switch this one off, so it was not told to go off
     ├── SwitchoverError         a planned move was called off; the guest runs where it was
     │   └── SwitchoverInDoubt   handed over, and the backup has not said whether it runs it
     └── FileError               a file or a pipe that a command was given
@@ -350,6 +351,12 @@ class FenceUnconfirmed(FencingError):
     """The host was told to go off, and is not seen to be off: it may be on."""
 
     code = "fence-unconfirmed"
+
+
+class FenceYielded(FencingError):
+    """The host is about to switch this one off, and of two only one may. It was told nothing."""
+
+    code = "fence-yielded"
 
 
 class SwitchoverError(RemusError):

@@ -363,7 +363,9 @@ class World:
             raise Violated(f"G3: {host} goes on at {count}, but clients know {inc.seen} already")
         self.incarnations.append(Incarnation(len(self.incarnations), host, guest, inc, seen=count))
 
-    def _changed(self, _: str, now: Ownership | None) -> None:
+    def _changed(self, guest: str, now: Ownership | None) -> None:
+        if guest != UUID:
+            return
         self.recorder.changed(now)
         before, self.owner = self.owner, now
         if before is None or now is None or now.owner == before.owner:

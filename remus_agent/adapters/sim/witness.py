@@ -19,9 +19,9 @@ def _no_delay(_: str) -> float:
 @dataclass
 class SimWitness:
     """The witness itself. down: nobody reaches it. full: it takes in no change. cut: hosts that do not reach it. lose_answer:
-    whether the answer to this host's next change is lost, after the change was made. late: seconds after which this host's next change is made although nobody waits
-    for it any more; None: it is not late. delay: seconds that a request of this host takes, each way. changed: called with each
-    record that now stands."""
+    whether the answer to this host's next change is lost, after the change was made. late: seconds after which this host's next
+    change is made although nobody waits for it any more; None: it is not late. delay: seconds that a request of this host takes,
+    each way. changed: called with each record that now stands."""
 
     records: dict[str, Recorded] = field(default_factory=dict)
     down: bool = False
