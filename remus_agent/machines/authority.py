@@ -177,7 +177,13 @@ RULES: tuple[Rule, ...] = (
         _V.REFUSE,
         "This host has asked for it, and that request may still be under way: look again.",
     ),
-    *_rules(_W.GIVE, (_R.THEIRS, _R.NONE), _V.STAND_DOWN, "The record has moved on: there is nothing to give back."),
+    Rule(_W.GIVE, _R.THEIRS, _V.STAND_DOWN, "The record has moved on: there is nothing to give back."),
+    Rule(
+        _W.GIVE,
+        _R.NONE,
+        _V.GIVE_BACK,
+        "The record is lost: whatever it said, this host never ran the guest, so it is the other one's.",
+    ),
     Rule(_W.OVERRIDE, _R.NONE, _V.CREATE, "Somebody has forgotten the record."),
     *_rules(_W.OVERRIDE, (_R.MINE_SOLO, _R.MINE_SOLO_OF_IT), _V.GO, "It says so: a change of ours was made after all."),
     *_rules(
@@ -235,7 +241,8 @@ class Stake:
             case Verdict.CREATE | Verdict.BE_ALONE | Verdict.BECOME_OWNER:
                 return self._record(generation, "solo", None)
             case Verdict.GIVE_BACK:
-                return Ownership(self.peer, generation, "solo", None, self.guest, self.reason, self.host)
+                later = max(generation, self.generation + 1)  # than all that the other one knew when it stood down
+                return Ownership(self.peer, later, "solo", None, self.guest, self.reason, self.host)
             case Verdict.PROTECT:
                 return self._record(generation, "protected", self.peer)
         return None

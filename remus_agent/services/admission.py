@@ -6,8 +6,8 @@ and went down with the guest. So an agent that has just started reads the record
 nothing, because a peer can name any: what is paused here is destroyed for its owner's session, so an owner that is not known yet
 is looked up.
 
-A primary has a record made before it opens its first session. So where there is none the witness has lost it, and an agent that
-has just started does not know what it said.
+A primary has a record made before it opens its first session. So where there is none the witness has lost it. What this agent has
+known of it counts then only where it named that primary: from there nobody but this host could have changed it to another owner.
 """
 
 from __future__ import annotations
@@ -41,10 +41,9 @@ async def admit(authority: Authority, hello: Hello) -> None:
         record = authority.last_known(hello.uuid)
         if record is None or _current(hello, record):
             return  # it may have become the owner since
-    record = record or authority.last_known(hello.uuid)
     if record is None:
         raise RefusedError(
-            "this agent has just started, and the witness has no record of the guest: who owned it is not known",
+            f"the witness has no record of the guest, and this agent does not know that {hello.host} owned it last",
             operation="open session",
             domain=hello.domain,
             left="no copy was made",

@@ -210,7 +210,7 @@ class Witnessed:
 
     async def _settle(self, want: Want, generation: int, reason: str, *, copied: bool = False) -> Settled:
         # The first generation is of sessions without a witness: with one they begin with the second.
-        known = copied and generation > 1
+        known = copied and generation > 1 and not active(FaultName.LOSS_UNNOTICED)
         stake = Stake(want, self._authority.host, self._name, generation, self._peer, reason, known)
         doubt = self._in_doubt
         if want is Want.ALONE:

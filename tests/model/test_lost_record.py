@@ -111,6 +111,25 @@ def test_a_backup_that_has_forgotten_too_lets_nobody_in_until_an_operator_has_lo
     play(story)
 
 
+def test_a_guest_that_never_ran_elsewhere_is_given_back_all_the_same() -> None:
+    """alpha has stood down for beta, whose toolstack fails; the witness loses what it knew before beta has given it back."""
+
+    async def story(world: World) -> None:
+        alpha, beta = world.hosts["alpha"], world.hosts["beta"]
+        beta.xen.toolstack_fails = True
+        world.links.cut |= BOTH
+        await until(world, lambda: standing(world)[0] == "beta", 10)
+        world.witness.cut.add("beta")
+        await until(world, lambda: (GUEST, "stood-down") in alpha.events.noted, 15)
+        await asyncio.sleep(10)
+        world.witness.lose_data()
+        world.witness.cut.clear()
+        before = world.incarnations[0].seen
+        await until(world, lambda: standing(world)[0] == "alpha" and world.incarnations[0].seen > before + 3, 30)
+
+    play(story)
+
+
 def test_a_protection_can_be_ended_in_order_and_begun_anew() -> None:
     async def story(world: World) -> None:
         world.witness.lose_data()
