@@ -23,11 +23,13 @@
     │   └── AnotherOwner        this host owns the guest that another one wants to protect
     ├── WitnessError            the record of who may run a guest
     │   ├── WitnessUnreachable  it could not be asked; nothing was changed
+    │   ├── RecordLost          it has no record any more of a guest that had one
     │   ├── WitnessConflict     the record is not what it was taken for; nothing was changed
     │   └── WitnessUnknown      whether a change was made is not known
     ├── FencingError            a host could not be switched off, or its fence agent does not work
     │   ├── FenceTimeout        the fence agent did not end in time
-    │   └── FenceUnconfirmed    the host was told to go off, and is not seen to be off
+    │   ├── FenceUnconfirmed    the host was told to go off, and is not seen to be off
+    │   └── FenceYielded        the host is about to switch this one off, so it was not told to go off
     ├── SwitchoverError         a planned move was called off; the guest runs where it was
     │   └── SwitchoverInDoubt   handed over, and the backup has not said whether it runs it
     └── FileError               a file or a pipe that a command was given
@@ -318,6 +320,12 @@ class WitnessUnreachable(WitnessError):
     code = "witness-unreachable"
 
 
+class RecordLost(WitnessError):
+    """The witness has no record of a guest that had one: it has lost its data. Nothing was changed."""
+
+    code = "record-lost"
+
+
 class WitnessConflict(WitnessError):
     """The record is not what the change was asked for on: somebody else has changed it. Nothing was changed by us."""
 
@@ -347,6 +355,12 @@ class FenceUnconfirmed(FencingError):
     """The host was told to go off, and is not seen to be off: it may be on."""
 
     code = "fence-unconfirmed"
+
+
+class FenceYielded(FencingError):
+    """The host is about to switch this one off, and of two only one may. It was told nothing."""
+
+    code = "fence-yielded"
 
 
 class SwitchoverError(RemusError):

@@ -23,6 +23,7 @@ The environment variable REMUS_SEEDED_FAULT names them, separated by commas. Thi
     runs-unnoted             a backup makes a guest run without having noted that it does
     older-copy-kept          a backup keeps an older copy that may be activated when a newer session has committed
     session-unasked          an agent that has just started takes sessions in without having read the record
+    loss-unnoticed           a record that the witness has lost is taken for one that there never was
     word-never-old           a word that a host may run a guest is acted on however late, also by a host that was frozen
     override-unrecorded      what an operator's word has activated is not written into the record in the witness
     members-apart            the barrier of a consistency group is taken while only one of its members is down, and nobody waits
@@ -71,6 +72,7 @@ class FaultName(Enum):
     RUNS_UNNOTED = "runs-unnoted"
     OLDER_COPY_KEPT = "older-copy-kept"
     SESSION_UNASKED = "session-unasked"
+    LOSS_UNNOTICED = "loss-unnoticed"
     WORD_NEVER_OLD = "word-never-old"
     OVERRIDE_UNRECORDED = "override-unrecorded"
     MEMBERS_APART = "members-apart"

@@ -20,7 +20,7 @@ class Recorded:
 
 
 class Witness(Protocol):
-    """Where ownership is recorded. guest: the guest's UUID.
+    """Where ownership is recorded. guest: the guest's UUID, or the name of a pair of hosts (`services.fencing_turn`).
 
     Every call ends within a bounded time by itself. Raises only
 

@@ -48,8 +48,8 @@ class Node:
 
 
 @contextlib.contextmanager
-def etcd(folder: Path, authority: Authority, client: Tls, nodes: int = 1) -> Iterator[Sequence[Node]]:
-    """A cluster that has a leader; gone afterwards."""
+def etcd(folder: Path, authority: Authority, client: Tls, nodes: int = 1, quota: int = 0) -> Iterator[Sequence[Node]]:
+    """A cluster that has a leader; gone afterwards. quota: bytes that its database may take; 0: the usual number."""
     program = shutil.which("etcd")
     if program is None:
         raise AssertionError("etcd is not installed: apt-get install etcd-server etcd-client")
@@ -66,6 +66,7 @@ def etcd(folder: Path, authority: Authority, client: Tls, nodes: int = 1) -> Ite
                 "advertise-client-urls": url, "listen-peer-urls": peer, "initial-advertise-peer-urls": peer,
                 "initial-cluster": cluster, "cert-file": str(server.certificate), "key-file": str(server.key),
                 "trusted-ca-file": str(server.ca), "client-cert-auth": "true", "unsafe-no-fsync": "true",
+                "quota-backend-bytes": str(quota),
             }  # fmt: skip
             words = [program, *(f"--{key}={value}" for key, value in options.items())]
             process = subprocess.Popen(words, stdout=log, stderr=log)

@@ -49,6 +49,7 @@ class Reading(Enum):
     name it after the change that is wanted."""
 
     NONE = "there is no record"
+    LOST = "there is no record, although there was one: a backup may hold a committed copy"
     MINE_SOLO = "only this host may run it"
     MINE_SOLO_OF_IT = "only this host may run it, and the session is of the next generation"
     MINE_PROTECTED = "this host may run it, and a backup may take over a copy of another session's generation or host"
@@ -70,6 +71,7 @@ class Verdict(Enum):
     BECOME_OWNER = "first ask to be the owner, of the next generation"
     GIVE_BACK = "first ask for the host that the copy came from to be the owner, of the next generation"
     REFUSE = "do not do it now; nothing is wrong"
+    WAIT = "do as if the witness were silent, and say it aloud: it has lost what it knew, and an operator has to look"
     AGAIN = "end the session and open one of the right generation"
     STAND_DOWN = "another host owns it: give up the guest or the copy"
 
@@ -101,7 +103,13 @@ RULES: tuple[Rule, ...] = (
         "An earlier protection was not ended in order, and its output is open: whatever copy is left must not be activated.",
     ),
     Rule(_W.CLAIM, _R.THEIRS, _V.REFUSE, "A person has to say which of the two guests is the right one."),
-    Rule(_W.OPEN, _R.NONE, _V.CREATE, "Somebody has forgotten the record of a guest that is still protected."),
+    Rule(_W.OPEN, _R.NONE, _V.CREATE, "It was protected without a witness: nobody has ever asked this one about it."),
+    Rule(
+        _W.OPEN,
+        _R.LOST,
+        _V.WAIT,
+        "The backup may have taken over before the record was lost. If it lets the session in, it has not.",
+    ),
     *_rules(_W.OPEN, (_R.MINE_SOLO, _R.MINE_SOLO_OF_IT), _V.GO, "The session gets the generation after this one."),
     Rule(
         _W.OPEN,
@@ -119,6 +127,12 @@ RULES: tuple[Rule, ...] = (
     Rule(_W.REGISTER, _R.NONE, _V.AGAIN, "Somebody has forgotten the record meanwhile: begin with a new one."),
     Rule(
         _W.REGISTER,
+        _R.LOST,
+        _V.PROTECT,
+        "The backup has let the session in, which it does only while it knows that it does not run the guest.",
+    ),
+    Rule(
+        _W.REGISTER,
         _R.MINE_SOLO,
         _V.AGAIN,
         "An older change of ours came late; the copy's generation is not the next one.",
@@ -127,7 +141,8 @@ RULES: tuple[Rule, ...] = (
     Rule(_W.REGISTER, _R.MINE_PROTECTED, _V.AGAIN, "Another copy is named there."),
     Rule(_W.REGISTER, _R.MINE_PROTECTED_OF_IT, _V.GO, "It stands there already: a session under the same record."),
     Rule(_W.REGISTER, _R.THEIRS, _V.STAND_DOWN, "The backup has taken over."),
-    Rule(_W.RELEASE, _R.NONE, _V.GO, "Somebody has forgotten the record; nobody can take over without one."),
+    Rule(_W.RELEASE, _R.NONE, _V.GO, "There never was one, and nobody can take over without one."),
+    Rule(_W.RELEASE, _R.LOST, _V.WAIT, "The backup may have taken over before the record was lost."),
     *_rules(_W.RELEASE, (_R.MINE_SOLO, _R.MINE_SOLO_OF_IT), _V.GO, "Nobody can have taken over."),
     *_rules(_W.RELEASE, (_R.MINE_PROTECTED, _R.MINE_PROTECTED_OF_IT), _V.GO, "Nobody has taken over."),
     Rule(_W.RELEASE, _R.THEIRS, _V.STAND_DOWN, "The backup has taken over while this host was away."),
@@ -135,8 +150,9 @@ RULES: tuple[Rule, ...] = (
         _W.ALONE,
         _R.NONE,
         _V.CREATE,
-        "Somebody has forgotten the record; without one no copy can be activated by itself.",
+        "No copy was ever committed under a record, so nobody has taken over, and without one nobody can.",
     ),
+    Rule(_W.ALONE, _R.LOST, _V.WAIT, "The backup may have taken over before the record was lost: output stays held."),
     *_rules(
         _W.ALONE,
         (_R.MINE_SOLO, _R.MINE_SOLO_OF_IT),
@@ -161,7 +177,13 @@ RULES: tuple[Rule, ...] = (
         _V.REFUSE,
         "This host has asked for it, and that request may still be under way: look again.",
     ),
-    *_rules(_W.GIVE, (_R.THEIRS, _R.NONE), _V.STAND_DOWN, "The record has moved on: there is nothing to give back."),
+    Rule(_W.GIVE, _R.THEIRS, _V.STAND_DOWN, "The record has moved on: there is nothing to give back."),
+    Rule(
+        _W.GIVE,
+        _R.NONE,
+        _V.GIVE_BACK,
+        "The record is lost: whatever it said, this host never ran the guest, so it is the other one's.",
+    ),
     Rule(_W.OVERRIDE, _R.NONE, _V.CREATE, "Somebody has forgotten the record."),
     *_rules(_W.OVERRIDE, (_R.MINE_SOLO, _R.MINE_SOLO_OF_IT), _V.GO, "It says so: a change of ours was made after all."),
     *_rules(
@@ -196,7 +218,8 @@ if len(_BY_KEY) != len(RULES):
 @dataclass(frozen=True, slots=True)
 class Stake:
     """What a role wants and on what. host: this one. guest: its name. generation: of the session or the copy, 0 where there is
-    none yet. peer: the other host of the session or the copy. reason: for people."""
+    none yet. peer: the other host of the session or the copy. reason: for people. copied: its backup may hold a copy that was
+    committed under a record; so where there is none, the witness has lost it, and with it perhaps that the backup took over."""
 
     want: Want
     host: str
@@ -204,6 +227,7 @@ class Stake:
     generation: int
     peer: str
     reason: str
+    copied: bool = False
 
     def decide(self, record: Ownership | None) -> Rule:
         """The rule for this record. Raises KeyError for what a role cannot meet: a defect."""
@@ -211,12 +235,14 @@ class Stake:
 
     def change(self, verdict: Verdict, record: Ownership | None) -> Ownership | None:
         """The record to ask for; None where the verdict asks for none."""
-        generation = 1 if record is None else record.generation + 1
+        # Where a record was lost, no older copy shall be of its successor's generation, for all that is known here.
+        generation = max(1, self.generation) if record is None else record.generation + 1
         match verdict:
             case Verdict.CREATE | Verdict.BE_ALONE | Verdict.BECOME_OWNER:
                 return self._record(generation, "solo", None)
             case Verdict.GIVE_BACK:
-                return Ownership(self.peer, generation, "solo", None, self.guest, self.reason, self.host)
+                later = max(generation, self.generation + 1)  # than all that the other one knew when it stood down
+                return Ownership(self.peer, later, "solo", None, self.guest, self.reason, self.host)
             case Verdict.PROTECT:
                 return self._record(generation, "protected", self.peer)
         return None
@@ -226,7 +252,7 @@ class Stake:
 
     def _reading(self, record: Ownership | None) -> Reading:
         if record is None:
-            return Reading.NONE
+            return Reading.LOST if self.copied else Reading.NONE
         if self.want in (Want.TAKE, Want.GIVE):
             return self._of_copy(record)
         if record.owner != self.host:

@@ -6,7 +6,8 @@ failover, never two owners; it is built not to be wrong often:
 * two signals that fail independently: the replication channel, and heartbeats over a second path
 * hearing the primary on either ends the suspicion
 * a host that was itself frozen has heard nothing because *it* was away: a tick that comes late begins everything anew
-* after an attempt that led to nothing it waits, each time twice as long, so that a link that flaps costs no more than that
+* after an attempt that led to nothing it waits, each time twice as long, so that a link that flaps costs no more than that; one
+  that the witness did not answer is none: it says nothing of the link
 """
 
 from __future__ import annotations
@@ -63,6 +64,11 @@ class Detector:
         return self.at - max(self.channel, self.path)
 
     @property
+    def silent(self) -> bool:
+        """Whether neither signal was heard for so long that the primary seems to be gone."""
+        return self.silent_for >= self.detect
+
+    @property
     def due(self) -> float:
         """When the witness may be asked, if nothing is heard until then."""
         return max(self.channel + self.detect, self.path + self.detect, self.not_before)
@@ -70,9 +76,13 @@ class Detector:
     @property
     def suspects(self) -> bool:
         """Whether the witness may be asked now."""
-        return self.silent_for >= self.detect and self.at >= self.not_before
+        return self.silent and self.at >= self.not_before
 
     def failed(self, now: float) -> Detector:
         """An attempt led to nothing: the next one comes later than the one before did."""
         wait = self.detect * 2 ** min(self.failures, MOST_DOUBLINGS)
         return replace(self, failures=self.failures + 1, not_before=now + wait)
+
+    def unanswered(self) -> Detector:
+        """The attempt that was begun last could not be made: the witness is away."""
+        return replace(self, failures=max(0, self.failures - 1), not_before=self.at)

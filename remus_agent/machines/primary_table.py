@@ -187,8 +187,9 @@ STARTED_FRESH = (State.CONNECTING, (Effect.OPEN_SESSION,))
 STARTED_AGAIN = (State.RECONNECTING, (Effect.OPEN_SESSION,))
 """A protection that was committed before the agent was restarted: output stays held until the new commit."""
 
-STARTED_SOLO = (State.SOLO, (Effect.WAIT_FOR_RETRY,))
-"""A guest that this host owns alone, after a takeover or because its agent was restarted while it was so."""
+STARTED_SOLO = (State.SOLO, (Effect.OPEN_OUTPUT, Effect.WAIT_FOR_RETRY))
+"""A guest that this host owns alone, after a takeover or because its agent was restarted while it was so. The agent before may
+have died when it had become the sole owner, by a change of its own, and had not opened the output yet."""
 
 STARTED_STOOD_DOWN = (State.STANDING_DOWN, (Effect.PAUSE_GUEST,))
 """A guest that an earlier agent has paused, or was about to, because another host owns it."""

@@ -36,6 +36,7 @@ PROBLEMS: Final[Mapping[str, Problem]] = MappingProxyType(
         "copy-hangs": Problem("what its primary has sent is taken in no more", "a-backup-hangs"),
         "stale": Problem("the guest ran on without this copy, which is old by now", "failover-is-refused"),
         "not-taken-over": Problem("this host asked to take it over and did not", "failover-is-refused"),
+        "record-lost": Problem("the witness knows nothing any more of who owns the guest", "a-record-is-lost"),
         "override": Problem("an operator ran a copy that clients may know more than", "failover-is-refused"),
         "standing-down": Problem("another host owns the guest, so it is paused here", "a-guest-is-stood-down"),
         "stood-down": Problem("another host owns the guest, and it is paused here", "a-guest-is-stood-down"),

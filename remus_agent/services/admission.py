@@ -5,6 +5,9 @@ and went down with the guest. So an agent that has just started reads the record
 (docs/adr/0006, rule 8). After that it knows: only this host and the primary's ever change the record. A generation alone proves
 nothing, because a peer can name any: what is paused here is destroyed for its owner's session, so an owner that is not known yet
 is looked up.
+
+A primary has a record made before it opens its first session. So where there is none the witness has lost it. What this agent has
+known of it counts then only where it named that primary: from there nobody but this host could have changed it to another owner.
 """
 
 from __future__ import annotations
@@ -20,13 +23,14 @@ async def admit(authority: Authority, hello: Hello) -> None:
     """Return when the session may be opened here. Raises AnotherOwner, or RefusedError when nothing is known."""
     if active(FaultName.SESSION_UNASKED):
         return
-    if authority.has_seen(hello.uuid) and _owners(hello, authority.last_seen(hello.uuid)):
+    known = authority.last_known(hello.uuid)
+    if known is not None and _owners(hello, known):
         return
     try:
         # Also what is known may be of the past: a guest that was forgotten begins with the first generation again.
         record = await authority.read(hello.uuid)
     except WitnessError as error:
-        if not authority.has_seen(hello.uuid):
+        if known is None:
             raise RefusedError(
                 f"this agent has just started and cannot read yet who owns the guest: {error}",
                 operation="open session",
@@ -34,10 +38,18 @@ async def admit(authority: Authority, hello: Hello) -> None:
                 left="no copy was made; the guest's output is held",
                 hint=f"check the witness, and the network from {authority.host} to it; it is tried again by itself",
             ) from error
-        record = authority.last_seen(hello.uuid)
-        if _current(hello, record):
+        record = authority.last_known(hello.uuid)
+        if record is None or _current(hello, record):
             return  # it may have become the owner since
-    if record is None or _owners(hello, record):
+    if record is None:
+        raise RefusedError(
+            f"the witness has no record of the guest, and this agent does not know that {hello.host} owned it last",
+            operation="open session",
+            domain=hello.domain,
+            left="no copy was made",
+            hint=f"if {hello.host} has the witness configured, that has lost the record: see docs/runbook.md, A record is lost",
+        )
+    if _owners(hello, record):
         return
     said = f"{record.owner} owns the guest since generation {record.generation}; this session is of {hello.generation}"
     if record.owner != hello.host:
@@ -50,9 +62,9 @@ async def admit(authority: Authority, hello: Hello) -> None:
     raise RefusedError(said, operation="open session", domain=hello.domain, hint="its agent has to read the record")
 
 
-def _current(hello: Hello, record: Ownership | None) -> bool:
-    return record is None or hello.generation >= record.generation
+def _current(hello: Hello, record: Ownership) -> bool:
+    return hello.generation >= record.generation
 
 
-def _owners(hello: Hello, record: Ownership | None) -> bool:
-    return record is None or (hello.host == record.owner and _current(hello, record))
+def _owners(hello: Hello, record: Ownership) -> bool:
+    return hello.host == record.owner and _current(hello, record)

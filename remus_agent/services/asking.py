@@ -32,10 +32,11 @@ class Lull:
         """End the one that is going on, or the next one."""
         self._over.set()
 
-    async def wait(self, due: Work | None) -> None:
-        """Until `due` is done or somebody ends it. None: only the latter."""
+    async def wait(self, due: Work | None) -> bool:
+        """Until `due` is done or somebody ends it. None: only the latter. Whether somebody has ended it."""
         try:
             await first_of(self._over.wait, *(() if due is None else (due,)))
+            return self._over.is_set()
         finally:
             self._over.clear()
 

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
-from remus_agent.errors import WitnessConflict, WitnessError, WitnessUnknown, WitnessUnreachable
+from remus_agent.errors import RecordLost, WitnessConflict, WitnessError, WitnessUnknown, WitnessUnreachable
 from remus_agent.faults import FaultName, active
 from remus_agent.machines.authority import Ownership, Stake, Verdict
 from remus_agent.ports import Clock, EventSink
@@ -38,15 +38,19 @@ class Authority:
         self._events = events
         self._seen: dict[str, Ownership | None] = {}
         self._changed: Counter[str] = Counter()
+        self._known: dict[str, Ownership] = {}
+        """The last record of each guest of which there was one since this agent started, also where it is lost by now."""
+        self._lost: set[str] = set()
+        """Guests of which there is none any more, for which an event says so."""
 
     async def read(self, guest: str) -> Ownership | None:
         """The record of a guest. Raises WitnessError."""
         found = await self._look(guest)
         return None if found is None else found.ownership
 
-    def has_seen(self, guest: str) -> bool:
-        """Whether its record was read since this agent started."""
-        return guest in self._seen
+    def last_known(self, guest: str) -> Ownership | None:
+        """Its last record since this agent started, also where there is none any more; None: there was none."""
+        return self._known.get(guest)
 
     def last_seen(self, guest: str) -> Ownership | None:
         """Its record as it was last read, or changed by this host; None: there was none."""
@@ -57,13 +61,20 @@ class Authority:
         found = await self._witness.read(guest)
         if self._changed[guest] == before:  # else it may have been read before our own change, and is known better
             self._seen[guest] = None if found is None else found.ownership
+            if found is not None:
+                self._stands(guest, found.ownership)
         return found
+
+    def _stands(self, guest: str, record: Ownership) -> None:
+        self._known[guest] = record
+        self._lost.discard(guest)
 
     async def settle(self, guest: str, stake: Stake, *, until_known: bool = False) -> Settled:
         """Decide on the record, with the change that this takes. guest: its UUID.
 
-        Raises WitnessUnreachable when for sure nothing was changed by us, WitnessUnknown when a change of ours may have been
-        made or may still be: that comes only after several attempts to find out, and never with until_known."""
+        Raises WitnessUnreachable when for sure nothing was changed by us, RecordLost when nothing is because the witness has lost
+        the record, WitnessUnknown when a change of ours may have been made or may still be: that comes only after several
+        attempts to find out, and never with until_known."""
         asked: Ownership | None = None
         asked_on: int | None = None
         wanted: Ownership | None = None
@@ -80,6 +91,8 @@ class Authority:
                 if revision != asked_on:
                     asked = None  # somebody was faster: what we asked for can't be made any more
                 rule = stake.decide(record)
+                if rule.verdict is Verdict.WAIT:
+                    raise self._record_lost(guest, stake)
                 wanted = stake.change(rule.verdict, record)
                 if wanted is None:
                     return Settled(rule.verdict, record)
@@ -118,7 +131,25 @@ class Authority:
         await self._witness.change(guest, found, wanted)
         self._changed[guest] += 1
         self._seen[guest] = wanted
+        self._stands(guest, wanted)
         self._note(wanted)
+
+    def _record_lost(self, guest: str, stake: Stake) -> RecordLost:
+        """What is raised; an event says it once."""
+        error = RecordLost(
+            f"the witness has lost its record, of generation {stake.generation} or later; so nobody can say whether"
+            f" {stake.peer} has taken it over",
+            operation=stake.want.value,
+            domain=stake.guest,
+            left="nothing was changed, and its output is not opened",
+            hint=f"look at {stake.peer}: if the guest does not run there, `remusctl unprotect {stake.guest} --force` here, then"
+            " protect it again; see docs/runbook.md, A record is lost",
+        )
+        if guest not in self._lost:
+            self._lost.add(guest)
+            log.critical("%s: %s", stake.guest, error)
+            self._events.note(stake.guest, "record-lost", reason=str(error))
+        return error
 
     def _note(self, made: Ownership) -> None:
         self._events.note(

@@ -95,7 +95,10 @@ class EpochLoop:
         checkpoint = await source.checkpoint(epoch, self._at_barrier, self._settings.suspend, stay_down=last)
         self._resumed_at = clock.now()
         pause_at("resumed")
-        sent_bytes = await self._ship(session, checkpoint, seeded_pages, last=last)
+        sent_bytes = await self._send(session, checkpoint)
+        # Before its end is handed to the kernel: a host that is frozen just after that must not take the epoch for a young one.
+        ends = clock.now()
+        await session.end_epoch(epoch, checkpoint.pages + seeded_pages, last=last)
         sent = clock.now()
         pause_at("awaiting-ack")
         if active(FaultName.ACK_WAIT_REMOVED):
@@ -112,7 +115,7 @@ class EpochLoop:
         if last:
             # A guest that is down looks like one that is on its way out, so that nobody has compared its devices.
             self._parts.devices.compare(await self._ports.hypervisor.domain(self._name))
-        await self._rights.may_release(sent, self._kept.now.generation)
+        await self._rights.may_release(ends, self._kept.now.generation)
         if self.commit.releasable == epoch:
             await self._output.release()
             self.commit = self.commit.released(epoch)
@@ -134,13 +137,13 @@ class EpochLoop:
             for name in await session.guard(lambda: disks.wait_ack(epoch)):
                 self.commit = self.commit.disk_ack(epoch, name)
 
-    async def _ship(self, session: PrimarySession, checkpoint: Checkpoint, seeded_pages: int, *, last: bool) -> int:
+    async def _send(self, session: PrimarySession, checkpoint: Checkpoint) -> int:
+        """All of it but its end. How many bytes."""
         sent = 0
         for member, guest in enumerate(checkpoint.guests):
             for group in guest.records:
                 sent += await session.send_records(checkpoint.epoch, group, member)
         pause_at("sending")
-        await session.end_epoch(checkpoint.epoch, checkpoint.pages + seeded_pages, last=last)
         return sent
 
     def _at_barrier(self) -> None:

@@ -1,7 +1,7 @@
 """Between ownership and activation: the former owner's host is fenced, by its fence agent or an operator's proof.
 
 Where the configuration says `required`, nothing is activated before a confirmed result; otherwise fencing goes on beside the
-activation and delays nothing.
+activation and delays nothing. Of two hosts that want to fence each other one may (`fencing_turn`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,6 +18,7 @@ from remus_agent.faults import FaultName, active
 from remus_agent.fence_ports import Fenced, Fencing
 from remus_agent.ports import Clock, EventSink
 from remus_agent.services.copy import Copy
+from remus_agent.services.fencing_turn import FencingTurn
 from remus_agent.services.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -61,14 +62,23 @@ class Waiting:
 class Fencer:
     """Of one host. fencing: None where no fence agent is configured."""
 
-    def __init__(self, fencing: Fencing | None, settings: Settings, clock: Clock, events: EventSink) -> None:
+    def __init__(
+        self, fencing: Fencing | None, turn: FencingTurn, settings: Settings, clock: Clock, events: EventSink
+    ) -> None:
         self._fencing = fencing
+        self._turn = turn
         self._settings = settings
         self._clock = clock
         self._events = events
         self._waiting: dict[str, Waiting] = {}
         self._attempts: dict[str, asyncio.Task[Fenced]] = {}
         self._beside: set[asyncio.Task[None]] = set()
+
+    def start(self, peers: Iterable[str]) -> None:
+        """Clear up what an earlier agent may have left."""
+        for peer in peers:
+            if self._fencing is not None and self._fencing.covers(peer):
+                self._turn.clear_up(peer)
 
     def waiting(self, domain: str) -> Waiting | None:
         """The guest of this name, if its activation waits for fencing."""
@@ -133,6 +143,7 @@ class Fencer:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._turn.close()
 
     async def _until_fenced(self, fencing: Fencing, copy: Copy) -> None:
         waiting = self._waiting[copy.hello.domain] = Waiting(copy)
@@ -191,13 +202,24 @@ class Fencer:
 
     async def _fence(self, fencing: Fencing, host: str) -> Fenced:
         """One attempt, shared by all guests of that host that are taken over meanwhile: a host that was off at any time after
-        their sessions ended runs none of them. Raises FencingError."""
+        their sessions ended runs none of them. Raises FencingError, WitnessError."""
         task = self._attempts.get(host)
         if task is None or task.done():
-            task = self._attempts[host] = asyncio.create_task(fencing.fence(host), name=f"attempt to fence {host}")
+            task = self._attempts[host] = asyncio.create_task(
+                self._attempt(fencing, host), name=f"attempt to fence {host}"
+            )
             task.add_done_callback(_heard)
-        result = await asyncio.shield(task)
-        if not result.confirmed:
+        return await asyncio.shield(task)
+
+    async def _attempt(self, fencing: Fencing, host: str) -> Fenced:
+        await self._turn.take(host)
+        confirmed = False
+        try:
+            result = await fencing.fence(host)
+            confirmed = result.confirmed
+        finally:
+            self._turn.leave(host, confirmed=confirmed)
+        if not confirmed:
             raise FenceUnconfirmed(f"{host} was told to go off, and nobody has seen it off", operation="fence")
         return result
 

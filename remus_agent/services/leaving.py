@@ -27,19 +27,22 @@ class Leaving:
     ) -> None:
         self.held_because: RemusError | None = None
         """Why output is still held, or a tap still in place, although nothing speaks against ending it."""
+        self.closed = False
+        """Opening the output has failed last."""
         self._domain = domain
         self._output = output
         self._events = events
         self._ownership = ownership
         self._disks = disks
 
-    async def free_output(self, *, committed: bool) -> Event:
-        """Let out what is held and take the plugs and the taps away. committed: there may have been a copy."""
+    async def free_output(self, *, copied: int) -> Event:
+        """Let out what is held and take the plugs and the taps away. copied: of which generation there may have been a copy; 0:
+        of none."""
         try:
-            if committed:
+            if copied:
                 await require_local_disks(self._disks)  # or the copy must stay one that may be activated
                 # On the backup's word or an operator's that there is no copy. The record shall say so too, if it can be reached.
-                said, _ = await self._ownership.alone("its protection ends")
+                said, _ = await self._ownership.alone("its protection ends", copied=copied)
                 if said is Event.ANOTHER_OWNS:
                     return said
             await self._output.remove()
@@ -56,12 +59,14 @@ class Leaving:
 
     async def open_output(self) -> str | None:
         """Let out what is held and hold nothing; the plugs stay. Why that failed, if it did: it is tried again with each attempt
-        to find a backup."""
+        to find a backup, and where those are left to an operator just as often."""
         try:
             await self._output.open()
         except RemusError as error:
             log.error("%s: its output stays held: %s", self._domain.name, error)
+            self.closed = True
             return str(error)
+        self.closed = False
         return None
 
 

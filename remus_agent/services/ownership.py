@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from remus_agent.errors import (
     AuthorityError,
     OwnershipLost,
+    RecordLost,
     RemusError,
     WitnessError,
     WitnessUnknown,
@@ -59,8 +60,9 @@ class PrimaryRights(Protocol):
         """Whether to ask to run on alone. last_ack: when the backup last acknowledged anything."""
         ...
 
-    async def alone(self, why: str) -> tuple[Event, int | None]:
-        """Become the sole owner: the machine's next event, and of which generation sessions are then."""
+    async def alone(self, why: str, *, copied: int) -> tuple[Event, int | None]:
+        """Become the sole owner: the machine's next event, and of which generation sessions are then. copied: of which a backup
+        may have committed a copy; 0: of none."""
         ...
 
     async def handed_back(self, generation: int) -> bool:
@@ -88,7 +90,7 @@ class Unwitnessed:
     def solo_due(self, last_ack: float) -> bool:  # noqa: ARG002 - the protocol's signature
         return False
 
-    async def alone(self, why: str) -> tuple[Event, int | None]:  # noqa: ARG002 - the protocol's signature
+    async def alone(self, why: str, *, copied: int) -> tuple[Event, int | None]:  # noqa: ARG002 - the protocol's signature
         return Event.WITNESS_SILENT, None
 
     async def handed_back(self, generation: int) -> bool:  # noqa: ARG002 - the protocol's signature
@@ -113,8 +115,8 @@ class Witnessed:
     async def before_session(self, generation: int, *, held: bool) -> int:
         want = Want.ALONE if self._in_doubt else Want.OPEN if held else Want.CLAIM
         try:
-            settled = await self._settle(want, generation, "the backup is looked for")
-        except WitnessUnreachable as error:
+            settled = await self._settle(want, generation, "the backup is looked for", copied=held)
+        except (WitnessUnreachable, RecordLost) as error:
             # What is known is enough: a backup that has taken over refuses the session, and output is held as before.
             log.warning("%s: the session is opened without the witness: %s", self._name, error)
             return generation
@@ -149,16 +151,16 @@ class Witnessed:
                     hint="look at the witness and at the path to it, and whether this host is overloaded",
                 )
             known, asked = self._clock.now(), asked + 1
-            self._need(await self._settle(Want.RELEASE, generation, "release of an old epoch"))
+            self._need(await self._settle(Want.RELEASE, generation, "release of an old epoch", copied=True))
 
     def solo_due(self, last_ack: float) -> bool:
         return self._settings.automatic_solo and self._clock.now() - last_ack >= self._settings.solo
 
-    async def alone(self, why: str) -> tuple[Event, int | None]:
+    async def alone(self, why: str, *, copied: int) -> tuple[Event, int | None]:
         if active(FaultName.SOLO_WITHOUT_CAS):
             return Event.SOLE_OWNER, None
         try:
-            settled = await self._settle(Want.ALONE, 0, why)
+            settled = await self._settle(Want.ALONE, copied, why, copied=copied > 0)
             self._need(settled)
         except OwnershipLost as error:
             log.warning("%s: %s", self._name, error)
@@ -179,7 +181,9 @@ class Witnessed:
     async def _register(self, session: PrimarySession, generation: int) -> None:
         while True:
             try:
-                settled = await self._settle(Want.REGISTER, generation, "the backup holds a committed copy")
+                settled = await self._settle(
+                    Want.REGISTER, generation, "the backup holds a committed copy", copied=True
+                )
                 self._need(settled)
                 if settled.verdict is Verdict.AGAIN:
                     raise AuthorityError(
@@ -204,14 +208,16 @@ class Witnessed:
                 return
             await self._clock.sleep(self._settings.retry)
 
-    async def _settle(self, want: Want, generation: int, reason: str) -> Settled:
-        stake = Stake(want, self._authority.host, self._name, generation, self._peer, reason)
+    async def _settle(self, want: Want, generation: int, reason: str, *, copied: bool = False) -> Settled:
+        # The first generation is of sessions without a witness: with one they begin with the second.
+        known = copied and generation > 1 and not active(FaultName.LOSS_UNNOTICED)
+        stake = Stake(want, self._authority.host, self._name, generation, self._peer, reason, known)
         doubt = self._in_doubt
         if want is Want.ALONE:
             self._in_doubt = True
         try:
             settled = await self._authority.settle(self._guest, stake)
-        except WitnessUnreachable:
+        except (WitnessUnreachable, RecordLost):
             if want is Want.ALONE:
                 self._in_doubt = doubt
             raise

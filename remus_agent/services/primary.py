@@ -123,7 +123,9 @@ class PrimaryService:
             Effect.ABANDON_SESSION: parts.abandon,
             Effect.WAIT_FOR_RETRY: self._wait_for_retry,
             Effect.DISCARD_COPY: self._discard_copy,
-            Effect.FREE_OUTPUT: lambda: self._leaving.free_output(committed=self.record.committed),
+            Effect.FREE_OUTPUT: lambda: self._leaving.free_output(
+                copied=self.record.generation if self.record.committed else 0
+            ),
             Effect.REGISTER: self._register,
             Effect.BECOME_SOLE_OWNER: self._become_sole_owner,
             Effect.OPEN_OUTPUT: self._open_output,
@@ -299,10 +301,18 @@ class PrimaryService:
         if self.state is State.SILENT:
             await self._parts.devices.hold()
         manual = self.state is State.SOLO and not self._settings.automatic_reprotect
-        due = None if manual else self._retry
-        asked = await self._asked.interrupts(self.lull.wait(due))
-        if asked is not None:
-            return asked
+        looks = False
+
+        async def lull() -> None:
+            nonlocal looks
+            looks = await self.lull.wait(None if manual and not self._leaving.closed else self._retry) or not manual
+
+        while not looks:
+            asked = await self._asked.interrupts(lull())
+            if asked is not None:
+                return asked
+            if not looks:  # only an operator looks for a backup; what could not be opened is tried again all the same
+                await self._open_output()
         alone = self.state is State.SILENT and self.ownership.solo_due(self._parts.heard_at)
         return Event.SOLO_DUE if alone else Event.RETRY_DUE
 
@@ -334,7 +344,8 @@ class PrimaryService:
             log.critical("%s: stays silent: %s", self.domain.name, error)
             self._trouble.reason = str(error)
             return Event.WITNESS_SILENT
-        event, generation = await self.ownership.alone(why)
+        copied = self.record.generation if self.record.committed else 0
+        event, generation = await self.ownership.alone(why, copied=copied)
         if event is Event.SOLE_OWNER:
             self._parts.heard_at = self._ports.clock.now()
             await self._kept.note(generation=generation or self.record.generation, committed=False)
@@ -342,7 +353,10 @@ class PrimaryService:
 
     async def _open_output(self) -> None:
         await self._kept.note(committed=False)
-        self._trouble.reason = await self._leaving.open_output() or self.reason
+        was_closed = self._leaving.closed
+        failed = await self._leaving.open_output()
+        if failed or was_closed:
+            self._trouble.reason = failed
 
     async def _start_guest(self) -> None:
         """See services/unfinished.py."""

@@ -17,6 +17,7 @@ from remus_agent.services.authority import Authority
 from remus_agent.services.backup import BackupService, refuse_another
 from remus_agent.services.copy import Copy
 from remus_agent.services.fencing import Fencer, check_proof
+from remus_agent.services.fencing_turn import FencingTurn
 from remus_agent.services.fresh_word import LOOK_AGAIN, FreshWord
 from remus_agent.services.giving_back import GivingBack
 from remus_agent.services.hand_over import BeforeRun
@@ -61,7 +62,8 @@ class Roles:
         self._ports = ports
         self._backup = backup
         self._seams = seams
-        self._fencer = Fencer(ports.fencing, settings, ports.clock, ports.events)
+        turn = FencingTurn(witness, settings.host, ports.clock, settings.retry)
+        self._fencer = Fencer(ports.fencing, turn, settings, ports.clock, ports.events)
         self._notes = TakeoverNotes(
             ports.store, interval_ms=settings.interval_ms, output_limit_bytes=settings.output_limit_bytes
         )
@@ -85,6 +87,7 @@ class Roles:
     def start(self, records: Sequence[GuestRecord] = ()) -> None:
         """Begin to listen for primaries that die, and to tell peers that this host lives. records: what an earlier agent left."""
         self._notes.remember(records)
+        self._fencer.start(self._seams.paths)
         self._go_on(self._giving_back.run, "giving back")
         self._go_on(self.takeover.run, "takeover")
         for name, address in self._seams.paths.items():

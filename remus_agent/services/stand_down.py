@@ -57,6 +57,8 @@ class StandDown:
         self._asked = asked
         self._retry = retry
         self._owner_runs = asyncio.Event()
+        self._holds: Domain | None = None
+        """The guest whose output is held since it stands down."""
 
     def owner_runs(self) -> None:
         """The new owner has opened a session."""
@@ -71,6 +73,7 @@ class StandDown:
         try:
             now = await self._there()
             self._output.follow(now)
+            await self._hold(now)
             await self._hypervisor.pause(now)
             await self._output.drop()
         except DomainNotFound as error:
@@ -82,6 +85,17 @@ class StandDown:
             return Event.GUEST_NOT_PAUSED
         self._complaints.over("stale-guest-not-paused")
         return Event.GUEST_PAUSED
+
+    async def _hold(self, now: Domain) -> None:
+        """Before it is paused, which may fail for long: a guest that ran on alone has its output open. Where it cannot be held,
+        pausing is all that is left."""
+        if self._holds == now:
+            return
+        try:
+            await self._output.install(closed=True)
+            self._holds = now
+        except RemusError as error:
+            log.error("%s: its output cannot be held before it is paused: %s", now.name, error)
 
     async def await_owner(self) -> Event:
         """Wait a while for the new owner's session, then look at the record."""
@@ -106,6 +120,7 @@ class StandDown:
 
     async def resume(self) -> Event:
         """It was given back: it runs on. Its output stays held."""
+        self._holds = None
         try:
             now = await self._there()
             disks = await self._parts.disks_left()

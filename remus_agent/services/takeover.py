@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Final
 
-from remus_agent.errors import AuthorityError, RemusError, WitnessUnknown
+from remus_agent.errors import AuthorityError, RemusError, WitnessError, WitnessUnknown, WitnessUnreachable
 from remus_agent.faults import FaultName, active
 from remus_agent.machines.authority import Stake, Verdict, Want
 from remus_agent.machines.backup import Event, State
@@ -90,8 +90,7 @@ class Takeover:
             return
         now = self._clock.time_of_day() if active(FaultName.WALL_CLOCK) else self._clock.now()
         detector = self._detectors.get(domain) or Detector.started(self._settings.detect, self._settings.tick, now)
-        channel = max(each.primary_heard for each in self._backup.copies_of(domain))
-        path = self._backup.beats.heard(copy.hello.host, copy.hello.uuid)
+        channel, path = self._heard(domain, copy)
         if active(FaultName.WALL_CLOCK):
             channel = self._of_day(f"{domain} channel", channel)
             path = None if path is None else self._of_day(f"{domain} path", path)
@@ -104,6 +103,11 @@ class Takeover:
             self._attempts[domain] = asyncio.create_task(self._attempt(domain), name=f"take over {domain}")
         self._detectors[domain] = detector
 
+    def _heard(self, domain: str, copy: Copy) -> tuple[float, float | None]:
+        """When its primary was last heard on each signal."""
+        channel = max(each.primary_heard for each in self._backup.copies_of(domain))
+        return channel, self._backup.beats.heard(copy.hello.host, copy.hello.uuid)
+
     def _of_day(self, signal: str, heard: float) -> float:
         """For the seeded fault: the time of day at which it was first seen that a signal was heard then."""
         if self._seen.get(signal, (None, 0.0))[0] != heard:
@@ -112,14 +116,47 @@ class Takeover:
 
     async def _attempt(self, domain: str) -> None:
         try:
+            while await self._away(domain):
+                if not await self._answers_while_silent(domain):
+                    return
+        except Exception as defect:
+            log.critical("%s: not taken over, by a defect", domain, exc_info=True)
+            self._events.note(domain, "defect", reason=f"take over: {defect!r}")
+
+    async def _away(self, domain: str) -> bool:
+        """Try to take it over. Whether that was in vain only because the witness could not be asked."""
+        try:
             async with self.turn(domain):
                 await self.take(domain, "its primary is silent on both paths")
         except RemusError as error:
             log.warning("%s: not taken over: %s", domain, error)
             self._events.note(domain, "not-taken-over", reason=str(error))
-        except Exception as defect:
-            log.critical("%s: not taken over, by a defect", domain, exc_info=True)
-            self._events.note(domain, "defect", reason=f"take over: {defect!r}")
+            return isinstance(error, WitnessUnreachable)
+        return False
+
+    async def _answers_while_silent(self, domain: str) -> bool:
+        """Ask the witness again and again, and change nothing. Whether it answers before the primary is heard again; a detector
+        that has begun anew meanwhile has to find it silent."""
+        since = self._clock.now()
+        if domain in self._detectors:
+            self._detectors[domain] = self._detectors[domain].unanswered()
+        while True:
+            await self._clock.sleep(self._settings.retry)
+            copy = self._backup.copy_of(domain)
+            if copy is None or copy.state not in (State.READY, State.ORPHANED):
+                return False
+            channel, path = self._heard(domain, copy)
+            if max(channel, path or channel) > since:
+                return False
+            try:
+                await self._authority.read(copy.hello.uuid)
+            except WitnessUnreachable:
+                continue
+            except WitnessError as error:
+                log.warning("%s: %s", domain, error)  # an answer, of which the next attempt makes more
+            detector = self._detectors.get(domain)
+            if detector is not None and detector.silent:
+                return True
 
     def turn(self, domain: str) -> asyncio.Lock:
         """For whoever is about to activate a copy of this domain: one at a time."""

@@ -289,6 +289,23 @@ async def test_three_nodes_outlive_one(tmp_path: Path) -> None:
             await EtcdWitness(replace(access, timeout=2.0)).read(GUEST)
 
 
+async def test_an_etcd_that_is_full_says_so_and_what_is_known_of_a_change_is_known(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    client = authority.issue("alpha")
+    with etcd(tmp_path, authority, client, quota=1 << 20) as nodes:
+        site = Site(tmp_path, authority, client, nodes)
+        witness = EtcdWitness(site.access())
+        first = await witness.change(GUEST, None, FIRST)
+        with pytest.raises(subprocess.CalledProcessError) as full:
+            for number in range(100):
+                site.etcdctl("put", f"/filler/{number}", "x" * 65536)
+        assert "database space exceeded" in full.value.stderr
+        with pytest.raises(WitnessError, match="takes in no change") as said:
+            await witness.change(GUEST, first, SECOND)
+        assert not isinstance(said.value, WitnessUnknown)
+        assert await witness.read(GUEST) == first
+
+
 async def _until_known(witness: EtcdWitness) -> Ownership:
     """The record, once the cluster has a leader again."""
     for _ in range(60):

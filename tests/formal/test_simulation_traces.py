@@ -48,6 +48,7 @@ UNSEEN = {
     FaultName.WALL_CLOCK: "in the model a backup may suspect at any moment",
     FaultName.OLDER_COPY_KEPT: "a trace does not say which of two copies of one generation is activated",
     FaultName.OVERRIDE_UNRECORDED: "an operator's override is not compared",
+    FaultName.LOSS_UNNOTICED: "in the model the witness forgets nothing",
     FaultName.WORD_NEVER_OLD: "an operator's word is not compared",
     FaultName.FENCE_NOT_AWAITED: "fencing is not in the model",
     FaultName.HOLD_IPV4_ONLY: "a plug is one thing in the model",

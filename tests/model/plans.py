@@ -10,6 +10,8 @@ from tests.model.world import TIMES
 
 KILL_STARTING: Final = "kill-starting"
 """A kind of fault that only `starting_plan_of` draws."""
+LOSE_DATA: Final = "lose-data"
+"""The witness is built anew, empty. A kind of fault that only `losing_plan_of` draws."""
 PAUSE: Final = "pause"
 """An operator pauses the protection, on a host that may be its primary, for so many seconds."""
 PAUSED: Final = 0.2
@@ -122,3 +124,11 @@ def starting_plan_of(seed: int) -> Plan:
     more = tuple(fault for fault in rng.sample(plan.faults, 1) if rng.random() < 0.5)
     faults = tuple(sorted((*cause, *more, kill), key=lambda fault: fault.at))
     return replace(plan, faults=faults, switchovers=switchovers)
+
+
+def losing_plan_of(seed: int) -> Plan:
+    """One of the same faults, or with switchovers, and among or after them the witness loses its data."""
+    plan = plan_of(seed) if seed % 3 else moved_plan_of(seed)
+    rng = random.Random(seed + 3_000_003)
+    loss = Fault(round(rng.uniform(1.0, 15.0), 3), LOSE_DATA, "alpha", 0.0)
+    return replace(plan, faults=tuple(sorted((*plan.faults, loss), key=lambda fault: fault.at)))

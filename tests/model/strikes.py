@@ -11,7 +11,7 @@ from remus_agent.errors import RemusError
 from remus_agent.machines.primary import State
 from remus_agent.services.agent import AgentService
 from tests.model.hosts import Machine
-from tests.model.plans import KILL_STARTING, PAUSE, Fault
+from tests.model.plans import KILL_STARTING, LOSE_DATA, PAUSE, Fault
 from tests.model.world import GUEST, TIMES, World
 
 PATIENCE: Final = 40.0
@@ -114,6 +114,8 @@ async def strike(world: World, fault: Fault) -> None:  # noqa: PLR0912 - one bra
             world.witness.lose_answer = first
         case "answer-late":
             world.witness.late = lambda name: 4.0 if first(name) else None
+        case kind if kind == LOSE_DATA:
+            world.lose_data()
         case kind if kind == PAUSE:
             if host.agent is not None:
                 world.paused.add(host.name)

@@ -70,11 +70,11 @@ def test_a_session_whose_backup_was_not_named_ends(monkeypatch: pytest.MonkeyPat
     left: list[None] = []
     settle = Witnessed._settle
 
-    async def perhaps(self: Witnessed, want: Want, generation: int, reason: str) -> Settled:
+    async def perhaps(self: Witnessed, want: Want, generation: int, reason: str, **options: Any) -> Settled:
         if want is Want.REGISTER and left:
             left.pop()
             raise Defect
-        return await settle(self, want, generation, reason)
+        return await settle(self, want, generation, reason, **options)
 
     monkeypatch.setattr(Witnessed, "_settle", perhaps)
 

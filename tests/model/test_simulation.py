@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from remus_agent.faults import VARIABLE, FaultName
-from tests.model.plans import Fault, Plan, plan_of, starting_plan_of
+from tests.model.plans import Fault, Plan, losing_plan_of, plan_of, starting_plan_of
 from tests.model.simulate import first_failure, shrink, simulate
 
 SEEDS = 60
@@ -54,6 +54,17 @@ def test_what_was_found_once_is_not_found_again(seed: int) -> None:
 def test_a_guest_is_served_whenever_its_new_owners_agent_is_killed(first: int) -> None:
     failure = first_failure(range(first, first + 20), starting_plan_of)
     assert failure is None, failure
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, 20))
+def test_the_guarantees_hold_when_the_witness_loses_its_data(first: int) -> None:
+    failure = first_failure(range(first, first + 20), losing_plan_of)
+    assert failure is None, failure
+
+
+def test_a_loss_that_is_not_noticed_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, FaultName.LOSS_UNNOTICED.value)
+    assert first_failure(range(FOUND_WITHIN), losing_plan_of) is not None
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.value)

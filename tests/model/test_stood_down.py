@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from remus_agent.errors import OwnershipLost, RefusedError, RemusError
+from remus_agent.errors import HypervisorError, OwnershipLost, RefusedError, RemusError
 from remus_agent.faults import VARIABLE, FaultName
 from remus_agent.services.session import PrimarySession
 from tests.model.test_authority import BOTH, ask, play, protect, standing, status, until
@@ -40,6 +40,32 @@ def test_the_guest_is_paused_until_the_new_owner_opens_a_session() -> None:
         await until(world, lambda: not paused_on_alpha(world), 5)
         await until(world, lambda: standing(world) == ("beta", 4, "protected", "alpha"), 15)
         assert world.hosts["alpha"].disk.guests.get(GUEST) is None
+
+    play(story)
+
+
+def test_one_that_cannot_be_paused_is_held_also_when_it_ran_on_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(*_: object) -> None:
+        raise HypervisorError("the toolstack does not answer", operation="pause")
+
+    async def story(world: World) -> None:
+        alpha = world.hosts["alpha"]
+        world.links.cut |= {("channel", "alpha"), ("channel", "beta")}
+        await until(world, lambda: standing(world) == ("alpha", 3, "solo", None), 25)
+        await until(world, lambda: not alpha.outputs.by_name[GUEST].holding, 5)
+        monkeypatch.setattr(alpha.xen, "pause", fails)
+        world.kill_agent(world.hosts["beta"])  # what it does with a guest that it owns is not of interest here
+        world.by_word.add(
+            0
+        )  # until it looks at the record it goes on, and may: this change of it nobody could have made
+        world.witness.write(UUID, replace(world.witness.records[UUID].ownership, owner="beta", generation=4))
+        await until(world, lambda: (GUEST, "stale-guest-not-paused") in alpha.events.noted, 15)
+        told = world.incarnations[0].seen
+        await asyncio.sleep(20)
+        assert world.incarnations[0].seen == told, "it went on speaking beside its owner"
+        monkeypatch.undo()
+        await until(world, lambda: paused_on_alpha(world), 10)
+        assert not (await alpha.outputs.by_name[GUEST].state()).held_packets
 
     play(story)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from remus_agent.adapters.sim.disk import SimTaps, SimVolume
@@ -104,6 +104,8 @@ class World:
         whether an operator's override lets it run."""
         self.links = Links(self)
         self.lost_with_power = False
+        self.lost_data = False
+        """The witness has."""
         self.overriding: str | None = None
         """The host on which an operator activates a copy by override just now."""
         self.paused: set[str] = set()
@@ -370,8 +372,21 @@ class World:
         if inc.seen > count and not by_word:  # an operator has accepted that loss
             raise Violated(f"G3: {host} goes on at {count}, but clients know {inc.seen} already")
         self.incarnations.append(Incarnation(len(self.incarnations), host, guest, inc, seen=count))
+        if self.lost_data and not by_word and self.owner is not None and self.owner.owner != host:
+            self.owner = replace(self.owner, owner=host, state="solo", backup=None)  # it was asked before that
 
-    def _changed(self, _: str, now: Ownership | None) -> None:
+    def lose_data(self) -> None:
+        """The witness is built anew. Who had become the owner and never ran the guest is none any more."""
+        self.lost_data = True
+        self.witness.lose_data()
+        last = self.incarnations[-1]
+        host = last.host
+        if self.owner is not None and self.owner.owner != host and last.number not in self.by_word:
+            self.owner = replace(self.owner, owner=host, state="protected", backup=self.hosts[host].peer)
+
+    def _changed(self, guest: str, now: Ownership | None) -> None:
+        if guest != UUID:
+            return
         self.recorder.changed(now)
         before, self.owner = self.owner, now
         if before is None or now is None or now.owner == before.owner:

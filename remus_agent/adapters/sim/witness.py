@@ -7,7 +7,7 @@ import contextvars
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from remus_agent.errors import WitnessConflict, WitnessUnknown, WitnessUnreachable
+from remus_agent.errors import WitnessConflict, WitnessError, WitnessUnknown, WitnessUnreachable
 from remus_agent.machines.authority import Ownership
 from remus_agent.witness_ports import Recorded
 
@@ -18,13 +18,14 @@ def _no_delay(_: str) -> float:
 
 @dataclass
 class SimWitness:
-    """The witness itself. down: nobody reaches it. cut: hosts that do not. lose_answer: whether the answer to this host's next
-    change is lost, after the change was made. late: seconds after which this host's next change is made although nobody waits
-    for it any more; None: it is not late. delay: seconds that a request of this host takes, each way. changed: called with each
-    record that now stands."""
+    """The witness itself. down: nobody reaches it. full: it takes in no change. cut: hosts that do not reach it. lose_answer:
+    whether the answer to this host's next change is lost, after the change was made. late: seconds after which this host's next
+    change is made although nobody waits for it any more; None: it is not late. delay: seconds that a request of this host takes,
+    each way. changed: called with each record that now stands."""
 
     records: dict[str, Recorded] = field(default_factory=dict)
     down: bool = False
+    full: bool = False
     cut: set[str] = field(default_factory=set)
     lose_answer: Callable[[str], bool] = lambda _: False
     late: Callable[[str], float | None] = lambda _: None
@@ -46,6 +47,11 @@ class SimWitness:
             self.records[guest] = Recorded(now, self.revision)
         self.changed(guest, now)
         return self.records.get(guest)
+
+    def lose_data(self) -> None:
+        """It is built anew, empty; nobody is told."""
+        self.records.clear()
+        self.revision = 0
 
     def is_still(self, guest: str, was: Recorded | None) -> bool:
         """The comparison of a transaction."""
@@ -81,6 +87,8 @@ class SimWitnessClient:
             await asyncio.sleep(self._witness.timeout)
             raise self._unknown(operation)
         await self._ask(operation)
+        if self._witness.full:
+            raise WitnessError("it takes in no change", operation=operation, left="nothing was changed")
         self._compare(guest, was, operation)
         made = self._witness.write(guest, now)
         if made is None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
-from remus_agent.adapters.witness.gateway import EtcdAccess, NoAnswer, NotAsked, post
+from remus_agent.adapters.witness.gateway import EtcdAccess, NoAnswer, NoSpace, NotAsked, post
 from remus_agent.adapters.witness.record import decode, encode
 from remus_agent.errors import WitnessConflict, WitnessError, WitnessUnknown, WitnessUnreachable
 from remus_agent.machines.authority import Ownership
@@ -78,14 +78,40 @@ class EtcdWitness:
     async def change(self, guest: str, was: Recorded | None, now: Ownership) -> Recorded:
         """As the port says."""
         put = {"request_put": {"key": _base64(_key(guest)), "value": _base64(encode(now))}}
-        return Recorded(now, await self._transaction(guest, was, put))
+        try:
+            return Recorded(now, await self._transaction(guest, was, put))
+        except NoSpace as full:
+            found = await self._after(full, guest, was)
+            if found is not None and found.ownership == now:
+                return found
+            raise _conflict(guest) from full
 
     async def forget(self, guest: str, was: Recorded) -> None:
         """As the port says."""
-        await self._transaction(guest, was, {"request_delete_range": {"key": _base64(_key(guest))}})
+        try:
+            await self._transaction(guest, was, {"request_delete_range": {"key": _base64(_key(guest))}})
+        except NoSpace as full:
+            if await self._after(full, guest, was) is not None:
+                raise _conflict(guest) from full
 
     async def close(self) -> None:
         """Nothing is kept open between requests."""
+
+    async def _after(self, full: NoSpace, guest: str, was: Recorded | None) -> Recorded | None:
+        """What stands there when a change has ended for want of space: that it was made, where it is not `was` any more. Raises
+        WitnessError where it was not, WitnessUnknown where that cannot be read."""
+        try:
+            found = await self.read(guest)
+        except WitnessError as error:
+            raise _unknown("etcd", f"{full}, and then: {error}") from error
+        if (found and found.revision) != (was and was.revision):
+            return found
+        raise WitnessError(
+            f"etcd takes in no change: {full}",
+            operation="change the witness",
+            left="nothing was changed",
+            hint="give it space again: docs/operations.md, Alarm NOSPACE",
+        ) from full
 
     async def _transaction(self, guest: str, was: Recorded | None, action: dict[str, Any]) -> int:
         """The revision of a transaction whose comparison held."""
@@ -97,11 +123,7 @@ class EtcdWitness:
         }
         answer = await self._request("txn", {"compare": [compare], "success": [action]}, _Txn, changes=True)
         if not answer.succeeded:
-            raise WitnessConflict(
-                f"the record {_key(guest).decode()} was changed by somebody else meanwhile",
-                operation="change the witness",
-                left="nothing was changed",
-            )
+            raise _conflict(guest)
         return int(answer.header.revision)
 
     async def _request(self, what: str, body: dict[str, Any], kind: type[T], *, changes: bool) -> T:
@@ -115,6 +137,11 @@ class EtcdWitness:
                 try:
                     said = await _finished(self._access, f"{endpoint}/v3/kv/{what}", payload)
                 except NotAsked as error:
+                    failed.append(f"{endpoint}: {error}")
+                    continue
+                except NoSpace as error:
+                    if changes:
+                        raise
                     failed.append(f"{endpoint}: {error}")
                     continue
                 except NoAnswer as error:
@@ -163,6 +190,14 @@ def _answer(said: bytes, endpoint: str, kind: type[T], *, changes: bool) -> T:
             left="nothing was changed",
             hint=_HINT,
         ) from error
+
+
+def _conflict(guest: str) -> WitnessConflict:
+    return WitnessConflict(
+        f"the record {_key(guest).decode()} was changed by somebody else meanwhile",
+        operation="change the witness",
+        left="nothing was changed",
+    )
 
 
 def _unknown(endpoint: str, why: str) -> WitnessUnknown:

@@ -36,8 +36,19 @@ class NoAnswer(Exception):
     """The request may have been taken in. The text says what came instead of an answer."""
 
 
+class NoSpace(Exception):
+    """The request has ended with the word that the database is full. A request that made it so was carried out all the same, any
+    other one never will be: the record tells which. The text is the answer."""
+
+
+_TOO_MANY: Final = b"etcdserver: too many requests"
+"""Said before anything is proposed to the cluster."""
+_FULL: Final = b"etcdserver: mvcc: database space exceeded"
+"""Said before anything is proposed, or when it is applied: also of the request that has used the last space, which is kept."""
+
+
 def post(access: EtcdAccess, url: str, payload: bytes) -> bytes:
-    """The body of the answer. Blocks. Raises NotAsked, NoAnswer."""
+    """The body of the answer. Blocks. Raises NotAsked, NoSpace, NoAnswer."""
     where, files = urllib.parse.urlsplit(url), access.files
     try:
         context = ssl.create_default_context(cafile=str(files.ca))
@@ -61,11 +72,21 @@ def post(access: EtcdAccess, url: str, payload: bytes) -> bytes:
             raise NoAnswer(str(error) or type(error).__name__) from error
     finally:
         connection.close()
-    if response.status in (401, 403):
-        raise NotAsked(f"it does not permit this host's certificate to do that (status {response.status})")
-    if response.status != 200:
-        raise NoAnswer(f"status {response.status}: {body[:200].decode(errors='replace')}")
-    return body
+    return judged(response.status, body)
+
+
+def judged(status: int, body: bytes) -> bytes:
+    """The body of an answer that says what was asked for. Raises as `post` does."""
+    if status == 200:
+        return body
+    if status in (401, 403):
+        raise NotAsked(f"it does not permit this host's certificate to do that (status {status})")
+    said = f"status {status}: {body[:200].decode(errors='replace')}"
+    if status == http.HTTPStatus.TOO_MANY_REQUESTS and _TOO_MANY in body:
+        raise NotAsked(said)
+    if status == http.HTTPStatus.TOO_MANY_REQUESTS and _FULL in body:
+        raise NoSpace(said)
+    raise NoAnswer(said)
 
 
 def _about_certificates(error: Exception) -> bool:

@@ -82,3 +82,31 @@ def test_an_owner_s_session_of_another_time_is_refused() -> None:
         assert not isinstance(refused.value, AnotherOwner)
 
     run(story())
+
+
+def test_where_the_record_is_lost_the_owner_that_is_known_is_let_in() -> None:
+    async def story() -> None:
+        witness = SimWitness()
+        witness.write(GUEST, BETAS)
+        authority = await knowing(witness)
+        witness.lose_data()
+        await admit(authority, hello("beta", 4))
+
+    run(story())
+
+
+@pytest.mark.parametrize("host", ["gamma", "alpha", "nobody"])
+def test_where_the_record_is_lost_nobody_else_is_sent_away_for_good(host: str) -> None:
+    """Whoever was the owner may have been followed by another one, so beta's guest may be the newest there is."""
+
+    async def story() -> None:
+        witness = SimWitness()
+        if host != "nobody":
+            witness.write(GUEST, Ownership(host, 3, "solo", None, "web1", "", host))
+        authority = await knowing(witness)
+        witness.lose_data()
+        with pytest.raises(RefusedError, match="does not know that beta owned it last") as refused:
+            await admit(authority, hello("beta", 4))
+        assert not isinstance(refused.value, AnotherOwner)
+
+    run(story())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,7 +36,8 @@ def test_every_record_has_a_rule_and_every_change_raises_the_generation_by_one(
     if change is not None:
         assert change.owner == ("beta" if rule.verdict is Verdict.GIVE_BACK else "alpha")
         assert change.changed_by == "alpha"
-        assert change.generation == (record.generation + 1 if record is not None else 1)
+        lost = generation + 1 if want is Want.GIVE else max(1, generation)
+        assert change.generation == (record.generation + 1 if record is not None else lost)
         taken_from_another = record is not None and record.owner != "alpha"
         assert not taken_from_another or rule.verdict is Verdict.BECOME_OWNER
 
@@ -50,6 +53,17 @@ def test_only_the_copy_that_the_record_names_is_taken(generation: int, record: O
 @given(RECORDS)
 def test_nobody_runs_on_alone_without_a_change_of_its_own(record: Ownership | None) -> None:
     assert stake(Want.ALONE, 0).decide(record).verdict is not Verdict.GO
+
+
+@given(st.sampled_from([Want.ALONE, Want.OPEN, Want.RELEASE, Want.REGISTER]), st.integers(2, 5))
+def test_a_record_that_is_lost_lets_nobody_speak_alone(want: Want, generation: int) -> None:
+    lost = replace(stake(want, generation), copied=True)
+    verdict = lost.decide(None).verdict
+    assert verdict is (Verdict.PROTECT if want is Want.REGISTER else Verdict.WAIT)
+    made = lost.change(verdict, None)
+    if made is not None:  # the session goes on under what it asks for
+        again = lost.decide(made)
+        assert (made.generation, made.backup, again.verdict) == (generation, "beta", Verdict.GO)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.want.name}-{rule.reading.name}")

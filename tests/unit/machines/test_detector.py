@@ -55,6 +55,14 @@ def test_each_attempt_that_fails_makes_the_next_one_wait_longer() -> None:
     assert waits == [10, 20, 40, 80, 160, 320, 320, 320]
 
 
+def test_an_attempt_that_the_witness_did_not_answer_makes_nobody_wait() -> None:
+    detector = listen(started(), 110).failed(110).unanswered()
+    assert (detector.failures, detector.suspects) == (0, True)
+    twice = listen(listen(started(), 110).failed(110), 120).failed(120)
+    assert twice.unanswered().failures == 1
+    assert not detector.heard(path=109).silent
+
+
 def test_a_primary_that_was_heard_again_is_suspected_as_soon_as_the_first_time() -> None:
     detector = listen(listen(started(), 110).failed(110), 120)
     detector = listen(detector, 125, channel=True)
