@@ -28,7 +28,8 @@ def now() -> float:
 async def set_of(pair: Pair) -> DiskSet:
     assert pair.alpha.taps is not None
     taps = await pair.alpha.taps.of(pair.guest.domain)
-    return DiskSet(taps, Settings(host="alpha"), LoopClock(), left_open=False, on_failure=lambda vdev, error: None)
+    settings, clock = Settings(host="alpha"), LoopClock()
+    return DiskSet(taps, settings, clock, left_open=False, on_failure=lambda vdev, error: None, alone=lambda: False)
 
 
 def test_a_new_agent_serves_all_taps_in_the_time_of_one() -> None:
