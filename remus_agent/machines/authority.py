@@ -201,6 +201,12 @@ RULES: tuple[Rule, ...] = (
     Rule(_W.RESUME, _R.HANDED_BACK, _V.GO, "Nobody has run it since it was paused: it is the newest there is."),
     Rule(_W.RESUME, _R.THEIRS, _V.REFUSE, "The owner may run it at any moment."),
     Rule(_W.RESUME, _R.NONE, _V.REFUSE, "Without a record nobody knows whether another host has run it."),
+    Rule(
+        _W.RESUME,
+        _R.LOST,
+        _V.WAIT,
+        "The same; it may have been given back, and stays paused until somebody has looked.",
+    ),
     *_rules(
         _W.RESUME,
         (_R.MINE_SOLO, _R.MINE_PROTECTED),

@@ -9,7 +9,7 @@ from typing import Final
 
 from remus_agent.errors import RecordLost, WitnessConflict, WitnessError, WitnessUnknown, WitnessUnreachable
 from remus_agent.faults import FaultName, active
-from remus_agent.machines.authority import Ownership, Stake, Verdict
+from remus_agent.machines.authority import Ownership, Stake, Verdict, Want
 from remus_agent.ports import Clock, EventSink
 from remus_agent.witness_ports import Recorded, Witness
 
@@ -136,14 +136,16 @@ class Authority:
 
     def _record_lost(self, guest: str, stake: Stake) -> RecordLost:
         """What is raised; an event says it once."""
+        do = f"if it does not run on {stake.peer}: `remusctl unprotect {stake.guest} --force` here, then protect it again"
+        if stake.want is Want.RESUME:
+            do = "do not destroy the guest that is paused here, it may be the newest there is"
         error = RecordLost(
             f"the witness has lost its record, of generation {stake.generation} or later; so nobody can say whether"
             f" {stake.peer} has taken it over",
             operation=stake.want.value,
             domain=stake.guest,
             left="nothing was changed, and its output is not opened",
-            hint=f"look at {stake.peer}: if the guest does not run there, `remusctl unprotect {stake.guest} --force` here, then"
-            " protect it again; see docs/runbook.md, A record is lost",
+            hint=f"{do}; see docs/runbook.md, A record is lost",
         )
         if guest not in self._lost:
             self._lost.add(guest)

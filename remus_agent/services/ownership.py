@@ -172,7 +172,7 @@ class Witnessed:
 
     async def handed_back(self, generation: int) -> bool:
         try:
-            settled = await self._settle(Want.RESUME, generation, "looks whether it was given back")
+            settled = await self._settle(Want.RESUME, generation, "looks whether it was given back", copied=True)
         except WitnessError as error:
             log.info("%s: stays paused: %s", self._name, error)
             return False

@@ -130,6 +130,28 @@ def test_a_guest_that_never_ran_elsewhere_is_given_back_all_the_same() -> None:
     play(story)
 
 
+def test_one_that_was_given_back_unheard_stays_paused_until_the_record_is_written_by_hand() -> None:
+    async def story(world: World) -> None:
+        alpha, beta = world.hosts["alpha"], world.hosts["beta"]
+        beta.xen.toolstack_fails = True
+        world.links.cut |= BOTH
+        await until(world, lambda: (GUEST, "stood-down") in alpha.events.noted, 20)
+        world.witness.cut.add("alpha")
+        await until(world, lambda: standing(world)[:2] == ("alpha", 4), 20)
+        world.witness.lose_data()
+        world.witness.cut.clear()
+        await asyncio.sleep(30)
+        assert world.running() == []
+        assert losses(world) == 1
+        (reason,) = [str(detail["reason"]) for kind, detail in alpha.events.details(GUEST) if kind == "record-lost"]
+        assert "do not destroy the guest" in reason
+        seen = world.incarnations[0].seen
+        world.witness.write(UUID, Ownership("alpha", 9, "solo", None, GUEST, "by hand", "beta"))
+        await until(world, lambda: world.incarnations[0].seen > seen + 3, 20)
+
+    play(story)
+
+
 def test_a_protection_can_be_ended_in_order_and_begun_anew() -> None:
     async def story(world: World) -> None:
         world.witness.lose_data()

@@ -55,7 +55,7 @@ def test_nobody_runs_on_alone_without_a_change_of_its_own(record: Ownership | No
     assert stake(Want.ALONE, 0).decide(record).verdict is not Verdict.GO
 
 
-@given(st.sampled_from([Want.ALONE, Want.OPEN, Want.RELEASE, Want.REGISTER]), st.integers(2, 5))
+@given(st.sampled_from([Want.ALONE, Want.OPEN, Want.RELEASE, Want.RESUME, Want.REGISTER]), st.integers(2, 5))
 def test_a_record_that_is_lost_lets_nobody_speak_alone(want: Want, generation: int) -> None:
     lost = replace(stake(want, generation), copied=True)
     verdict = lost.decide(None).verdict
