@@ -200,7 +200,10 @@ def went_well(world: World, text: str) -> dict[str, Any]:
 
 
 def test_an_agent_is_killed_and_what_came_of_it_is_told(world: World) -> None:
-    text = drill(world, *CONSENT)
+    text = drill(world, *CONSENT, remus_drill_timeout=400)
+    (folder,) = reports(world)
+    longest = json.loads((folder / "plan.json").read_text())["longest"]
+    assert longest == 900 + 1 + 3 + 400 + 400 + 1, "a host may take to boot what the guest may take to be protected"
     verdicts = {one["name"]: one["verdict"] for one in went_well(world, text)["guarantees"]}
     assert verdicts | {"G3": ""} == {
         "G1": "kept", "G2": "not looked at", "G3": "", "G4": "kept", "G5": "kept", "G6": "not looked at",
@@ -256,6 +259,84 @@ def test_a_host_that_does_not_come_back_is_named_and_everything_else_is_done(wor
     assert said["undone"][0]["error"]
     assert said["phases"].keys() == {"before", "breaking", "broken", "mending", "mended", "end"}
     assert not (folder / "watching").exists()
+
+
+def test_a_host_that_comes_back_late_is_undone_all_the_same(world: World) -> None:
+    """It took longer to boot than anybody waits before it is looked whether the guest is protected."""
+    (world.folder / "takes-the-host").touch()
+
+    def come_back() -> None:
+        while not any('"mended"' in path.read_text() for path in world.folder.glob("results/drills/*/phases.jsonl")):
+            time.sleep(0.05)
+        (world.folder / "gone").unlink()
+
+    threading.Thread(target=come_back, daemon=True).start()
+    went_well(world, drill(world, *CONSENT, __remus_drill_patience=3, remus_drill_after=3))
+
+
+PROGRAM = ROOT / "roles/remus_drill/files/remus_drill.py"
+UNWRITABLE = """
+import os, pathlib, sys
+verb, folder, *more = sys.argv[1:]
+folder = pathlib.Path(folder)
+away = folder.with_name("away")
+if verb == "mark" and more[0] in {phases}:
+    sys.exit("No space left on device")
+if verb == "settle" and {lost}:
+    folder.rename(away)
+    folder.touch()
+if verb == "stop" and away.exists():
+    folder.unlink()
+    away.rename(folder)
+os.execv(sys.executable, [sys.executable, {program}, *sys.argv[1:]])
+"""
+
+
+def unwritable(world: World, *phases: str, lost: bool = False) -> list[str]:
+    """The drill's program on a disk that is full when these phases are to be marked. lost: the folder is gone while it is written
+    down what was found at the end."""
+    path = world.folder / "unwritable.py"
+    path.write_text(UNWRITABLE.format(phases=phases, lost=lost, program=repr(str(PROGRAM))))
+    return [sys.executable, str(path)]
+
+
+def test_marks_that_cannot_be_written_keep_nothing_from_being_undone_and_are_told(world: World) -> None:
+    program = unwritable(world, "mending", "mended", "end")
+    text = " ".join(drill(world, *CONSENT, fails=True, __remus_drill_program=program).split())
+    words = "; ".join(["No space left on device"] * 3)
+    assert f"web1, agent_kill: The drill did not go as planned: {words}. State left: the guest is protected." in text
+    assert (world.folder / "marks" / "undone").exists()
+    (folder,) = reports(world)
+    assert json.loads((folder / "report.json").read_text())["undone"][0]["undone"] in ("now", "timer")
+    assert not (folder / "watching").exists()
+
+
+def test_an_end_that_cannot_be_written_down_is_told_and_nobody_looks_any_more(world: World) -> None:
+    text = " ".join(drill(world, *CONSENT, fails=True, __remus_drill_program=unwritable(world, lost=True)).split())
+    assert "The drill did not go as planned: " in text
+    assert "State left: the guest is not protected. Next: ask where it stands" in text
+    (folder,) = reports(world)
+    assert not (folder / "watching").exists()
+    assert (world.folder / "marks" / "undone").exists()
+
+
+def test_a_report_that_cannot_be_written_is_told_with_what_is_known(world: World) -> None:
+    program = [sys.executable, "-c", "import sys; sys.exit('No space left on device')"]
+    play = {"hosts": "localhost", "tasks": [{"include_role": {"name": "remus_drill", "tasks_from": "verify.yml"}}]}
+    facts = {
+        "__remus_drill_program": program,
+        "__remus_drill_folder": "/results/drills/x",
+        "__remus_drill_problem": "no answer",
+        "__remus_drill_undone": [{"host": "alpha", "error": "it does not answer"}],
+        "remus_drill_guest": {"name": "web1"},
+    }
+    code, text = run_plays(world.folder, {}, [play], "-e", json.dumps(facts))
+    assert code != 0
+    assert "the report cannot be written: No space left on device. The drill itself: no answer." in " ".join(
+        text.split()
+    )
+    assert "State left: not undone on alpha (it does not answer)." in " ".join(text.split())
+    assert f"Next: make that possible, then run '{program[0]} " in " ".join(text.split())
 
 
 def test_a_controller_that_dies_leaves_the_undoing_to_the_host(world: World) -> None:
