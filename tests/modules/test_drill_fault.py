@@ -224,7 +224,7 @@ def test_a_fence_agent_that_hangs_is_given_up(run_module: RunModule, host: Host)
 
 
 def test_a_drill_waits_for_a_fence_agent_as_the_agent_does() -> None:
-    assert drill_fences.TIMEOUT == fence_config.TIMEOUT
+    assert fence_config.TIMEOUT == drill_fences.TIMEOUT
     assert str(fence_config.AGENTS) == drill_fences.AGENTS
 
 
