@@ -305,6 +305,28 @@ def test_a_host_that_does_not_go_on_again_is_named_with_the_command(world: World
     assert "unless alpha had to boot, undo the fault on alpha" in text
 
 
+def test_a_host_that_answers_is_not_asked_after_of_one_that_does_not(world: World) -> None:
+    """After a cut both may have been fenced. One that is off itself cannot tell of the other, which is on."""
+    world.fences(works=False)
+    (world.folder / "gone-alpha").touch()
+    fenced = [{"host": "alpha", "by": "beta", "fence": "alpha"}, {"host": "beta", "by": "alpha", "fence": "beta"}]
+    known = [{"__remus_drill_asked": host, "by_hand": "", "agent": ""} for host in ("alpha", "beta")]
+    facts = {
+        "__remus_drill_plan": {"fenced": fenced},
+        "__remus_drill_known": {"results": known},
+        "__remus_drill_configuration": str(world.configuration),
+        "__remus_drill_patience": 1,
+    }
+    role = {"include_role": {"name": "remus_drill", "tasks_from": "power.yml"}}
+    said = {"debug": {"msg": "{{ __remus_drill_powers | map(attribute='host') | join('+') }} asked after"}}
+    for left, asked in (["alpha"], "alpha"), (["alpha", "beta"], "alpha+beta"):
+        facts["__remus_drill_left"] = [{"host": host} for host in left]
+        play = {"hosts": "localhost", "tasks": [role, said]}
+        code, text = run_plays(world.folder, {"children": groups(world, witness=True)}, [play], "-e", json.dumps(facts))
+        assert code == 0, text
+        assert f"{asked} asked after" in text
+
+
 PROGRAM = ROOT / "roles/remus_drill/files/remus_drill.py"
 UNWRITABLE = """
 import os, pathlib, sys
