@@ -135,23 +135,18 @@ by_hand:
 
 import json
 import os
-import tomllib
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.remus import drill_faults
+from ansible.module_utils.remus.drill_fences import Cannot, fence_of
 
 UNDO, BEGIN = "remus-drill-undo", "remus-drill-begin"
-FENCE_AGENTS = "/usr/sbin"
 SOON = 5
 """Seconds until a fault begins that takes the host away: on a busy one even the end of this module takes some."""
 GRACE = 5
 """Seconds between the end of the held time and the host's own undoing, so that who holds it may be first. None where the host
 cannot be reached meanwhile."""
-
-
-class Cannot(Exception):
-    """What stands against it, with the next step."""
 
 
 def interface_of(module, address):
@@ -193,24 +188,6 @@ def links_of(module, fault):
                     )
                 )
     return links
-
-
-def fence_of(configuration, host):
-    """How the agent's configuration switches a host off."""
-    try:
-        with Path(configuration).open("rb") as file:
-            found = tomllib.load(file).get("fencing", {}).get(host)
-    except (OSError, ValueError) as failure:
-        raise Cannot(
-            f"{configuration} cannot be read: {failure}. Next: run playbooks/site.yml for this host"
-        ) from failure
-    if not found:
-        raise Cannot(
-            f"no fence agent is configured here for {host}. Next: set remus_fencing of it, or leave remus_drill_power"
-        )
-    program = found["agent"] if found["agent"].startswith("/") else f"{FENCE_AGENTS}/{found['agent']}"
-    options = [f"{key}={value}" for key, value in (found.get("options") or {}).items()]
-    return {"program": program, "options": options, "secrets": found.get("secrets") or ""}
 
 
 def prepare(module):
@@ -272,7 +249,7 @@ def begin(module, made):
     ):
         Path(f"{run_dir}/{name}").write_text(text)
     soon = begins_in(params)
-    after = params["seconds"] + (soon or GRACE)
+    after = params["seconds"] + (soon or GRACE) + made.longest
     # A timer of that name is one of a drill that is over: undone, but before its time.
     module.run_command(["systemctl", "stop", f"{UNDO}.timer"])
     rc, _out, err = module.run_command(drill_faults.timer(UNDO, after, f"{run_dir}/undo.sh"))

@@ -30,7 +30,8 @@ options:
   hosts:
     description:
       - Each of the pair by its name in the inventory. C(agent_name); C(replication) and C(second), its addresses on the two
-        paths, the latter empty where there is none; C(watchdog), what its agent says of Xen's watchdog.
+        paths, the latter empty where there is none; C(watchdog), what its agent says of Xen's watchdog; C(fence_agent), the one
+        that its agent has for the other host, empty where it has none.
     type: dict
     required: true
   witnesses:
@@ -120,8 +121,15 @@ reboots:
   description: Whether a host of the pair boots anew.
   returned: success
   type: bool
+fenced:
+  description: >-
+    Hosts that are not heard for a time, so that an agent may take their guests over and switch them off. C(host); C(by), the
+    host whose agent does that; C(fence), the first one's name among the agents; C(agent), the fence agent.
+  returned: success
+  type: list
+  elements: dict
 expected:
-  description: One sentence, what is to be expected of it.
+  description: What is to be expected of it, in words.
   returned: success
   type: str
 """
@@ -141,6 +149,10 @@ USUAL = {
     "host_panic": "primary",
     "host_power_loss": "primary",
 }
+SILENCES = ("agent_freeze", "host_freeze", *drill_faults.REBOOTS)
+"""Nothing is heard of that host, on any path."""
+MAY_SILENCE = ("agent_kill", "disk_stall", *SILENCES)
+"""With those where that depends: on how soon another agent is there, and on what the agent has to write."""
 MOST_SECONDS = 600
 FREEZE_SECONDS = 50
 """systemd kills an agent that says nothing for 60 s: from then on it is not a frozen one any more. Its host may take some seconds
@@ -175,6 +187,26 @@ def sites_of(params, side, owner, other):
         if fault == "host_power_loss" and params["power"] == "fence":
             site.update(host=there, fence=hosts[place]["agent_name"])
         found.append(site)
+    return found
+
+
+def fenced_of(params, side, owner, other):
+    """Hosts that an agent has fenced when it takes their guests over meanwhile, which it does through a witness alone."""
+    fault, hosts = params["fault"], params["hosts"]
+    here, there = (owner, other) if side == "primary" else (other, owner)
+    silent = []
+    if fault in MAY_SILENCE:
+        silent = [here]
+    elif fault == "link_cut" and params["second_path"]:
+        silent = [owner, other]
+    elif fault == "one_way_cut" and params["second_path"]:
+        silent = [there]  # the host of that side hears nothing of it
+    found = []
+    for host in silent if params["witnesses"] else ():
+        by = other if host == owner else owner
+        agent = hosts[by].get("fence_agent")
+        if agent:
+            found.append({"host": host, "by": by, "fence": hosts[host]["agent_name"], "agent": agent})
     return found
 
 
@@ -241,7 +273,7 @@ def expectation(params, side):
     witnessed, fault = bool(params["witnesses"]), params["fault"]
     held = "Output is held until acknowledgements come again; then the guest is protected again by itself."
     alone = "Output is held; where it lasts, the guest runs on alone, and is protected again afterwards."
-    if side == "primary" and fault in ("host_freeze", "agent_freeze", *drill_faults.REBOOTS) and witnessed:
+    if side == "primary" and fault in SILENCES and witnessed:
         return "Where it lasts, the backup takes the guest over, and its clients' connections go on there."
     if fault in ("link_cut", "one_way_cut") and params["second_path"] and witnessed:
         return "One host goes on by the witness's word, the other stands down until they hear each other again."
@@ -253,26 +285,39 @@ def expectation(params, side):
     return special.get(fault, alone if witnessed else held)
 
 
+def warning(fenced):
+    """What consent covers where agents have fence agents."""
+    return " ".join(
+        "{host} may be powered off, with every guest that runs there: the agent of {by} has it fenced by {agent} when it takes a "
+        "guest over. Consent covers that, and {by} switches {host} on again at the end.".format(**one)
+        for one in fenced
+    )
+
+
 def plan(params):
     """The module's result."""
     guest = params["guest"]
     side = side_of(params)
+    owner, other = guest.get("owner"), guest.get("other")
+    known = owner in params["hosts"] and other in params["hosts"]
+    fenced = fenced_of(params, side, owner, other) if known else []
     reasons = []
     if params["demand_consent"] and params["consent"] != guest["name"]:
         reasons.append(
-            "a drill breaks something on purpose, and nobody has agreed to that for {0}. Next: where its service may suffer, add "
-            "-e remus_drill_consent={0}; --check tells what would be done".format(guest["name"])
+            "a drill breaks something on purpose, and nobody has agreed to that for {0}. {1}Next: where its service may suffer, "
+            "add -e remus_drill_consent={0}; --check tells what would be done".format(
+                guest["name"], f"{warning(fenced)} " if fenced else ""
+            )
         )
     reasons += guest_reasons(guest)
     reasons += fault_reasons(params, side)
-    owner, other = guest.get("owner"), guest.get("other")
-    known = owner in params["hosts"] and other in params["hosts"]
     return {
         "reasons": reasons,
         "side": side,
         "sites": sites_of(params, side, owner, other) if known else [],
         "reboots": params["fault"] in drill_faults.REBOOTS,
-        "expected": expectation(params, side),
+        "fenced": fenced,
+        "expected": " ".join(filter(None, [expectation(params, side), warning(fenced)])),
     }
 
 

@@ -7,7 +7,10 @@ Pure functions. What undoes a fault may run twice, and where it never began.
 
 from __future__ import annotations
 
+import math
 import shlex
+
+from ansible.module_utils.remus import drill_fences
 
 FAULTS = (
     "agent_kill",
@@ -34,13 +37,15 @@ LEAST_WRITES = 2
 
 
 class Work:
-    """begin, undo: lines of sh, in order. look: one line that succeeds when the fault is over. needs: programs."""
+    """begin, undo: lines of sh, in order. look: one line that succeeds when the fault is over. needs: programs. longest: seconds
+    that its beginning may take, during which nothing must undo it."""
 
-    def __init__(self, begin, undo, look, needs=("systemctl",)):
+    def __init__(self, begin, undo, look, needs=("systemctl",), longest=0):
         self.begin = list(begin)
         self.undo = list(undo)
         self.look = look
         self.needs = tuple(needs)
+        self.longest = longest
 
 
 def _q(*words):
@@ -157,18 +162,11 @@ def host_panic(**_rest):
 
 
 def host_power_loss(fence=None, **_rest):
-    """Reset at once, nothing is written out. fence: do it from here to another host, by its fence agent: `program`, `options`
-    (key=value lines), `secrets` (a file of such lines, or empty)."""
+    """Reset at once, nothing is written out. fence: do it from here to another host, by its fence agent (see `fence_of`)."""
     if not fence:
         return Work(["echo b > /proc/sysrq-trigger"], ["true"], "true", ())
-    program = fence["program"]
-
-    def told(action):
-        lines = _q("printf", "%s\\n", *fence["options"], f"action={action}")
-        secrets = "cat {}; ".format(_q(fence["secrets"])) if fence.get("secrets") else ""
-        return f"{{ {lines}; {secrets}}} | {_q(program)}"
-
-    return Work([told("off")], [told("on")], told("status"), (program,))
+    off, on, status = (drill_fences.told(fence, action) for action in ("off", "on", "status"))
+    return Work([off], [on], status, ("timeout", fence["program"]), math.ceil(fence["timeout"]))
 
 
 MAKERS = {

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible.module_utils import basic
-from ansible.module_utils.remus import drill_faults
+from ansible.module_utils.remus import drill_faults, drill_fences
 
+from remus_agent import fence_config
 from tests.modules.conftest import RunModule, load
 
 PROGRAM = """#!/bin/sh
@@ -191,6 +193,39 @@ def test_a_fence_agent_is_given_what_the_configuration_says(run_module: RunModul
         ["ip=a b", "action=status", "password=p"],
     ]
     assert "no fence agent is configured here for b" in fault(run_module, host, **options | {"fence": "b"})["msg"]
+
+
+def fence_program(folder: Path, lines: str, timeout: str = "") -> dict[str, Any]:
+    """A fence agent with these lines, and the options that have the host `a` switched off by it."""
+    program, toml = folder / "fence_test", folder / "agent.toml"
+    program.write_text(f"#!/bin/sh\n{lines}")
+    program.chmod(0o755)
+    toml.write_text(f'[fencing.a]\nagent = "{program}"\n{timeout}')
+    return {"fault": "host_power_loss", "fence": "a", "configuration": str(toml)}
+
+
+@pytest.mark.parametrize(("timeout", "after"), [("timeout = 7.5\n", 20 + 5 + 8), ("", 20 + 5 + 60)])
+def test_a_slow_fence_agent_has_switched_off_before_the_host_switches_on(
+    run_module: RunModule, host: Host, timeout: str, after: int
+) -> None:
+    """Else `on` comes while `off` waits for its turn, and the host is off when all is over."""
+    fault(run_module, host, **fence_program(host.folder, "exit 0\n", timeout))
+    (timer,) = (line for line in host.log if line.startswith("systemd-run"))
+    assert f"--on-active={after} " in timer
+
+
+def test_a_fence_agent_that_hangs_is_given_up(run_module: RunModule, host: Host) -> None:
+    lines = f"cat >> {host.folder}/given\nexec sleep 20\n"
+    began = time.monotonic()
+    result = fault(run_module, host, **fence_program(host.folder, lines, "timeout = 0.2\n"))
+    assert time.monotonic() - began < 20
+    assert "the fault is not undone: Killed" in result["msg"]
+    assert (host.folder / "given").read_text().split() == ["action=off", "action=on", "action=status"]
+
+
+def test_a_drill_waits_for_a_fence_agent_as_the_agent_does() -> None:
+    assert fence_config.TIMEOUT == drill_fences.TIMEOUT
+    assert str(fence_config.AGENTS) == drill_fences.AGENTS
 
 
 def test_what_is_missing_is_named(run_module: RunModule, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,55 @@ def test_a_host_is_switched_off_by_the_other_one(run_module: RunModule) -> None:
     assert (site["host"], site["fence"]) == ("alpha", "")
 
 
+FENCING = {
+    "alpha": HOSTS["alpha"] | {"fence_agent": "/usr/sbin/fence_ipmilan"},
+    "beta": HOSTS["beta"] | {"fence_agent": "/usr/sbin/fence_redfish"},
+}
+
+
+@pytest.mark.parametrize(
+    ("fault", "options", "hosts"),
+    [
+        ("agent_freeze", {}, ["alpha"]),
+        ("host_freeze", {}, ["alpha"]),
+        ("host_panic", {}, ["alpha"]),
+        ("host_power_loss", {}, ["alpha"]),
+        ("host_power_loss", {"power": "fence"}, ["alpha"]),
+        ("host_panic", {"side": "backup"}, ["beta"]),
+        ("link_cut", {"second_path": True}, ["alpha", "beta"]),
+        ("one_way_cut", {"second_path": True}, ["alpha"]),
+        ("one_way_cut", {"second_path": True, "side": "primary"}, ["beta"]),
+        ("link_cut", {}, []),
+        ("slow_link", {"second_path": True}, []),
+        ("witness_loss", {}, []),
+        ("agent_kill", {}, ["alpha"]),
+        ("disk_stall", {}, ["beta"]),
+        ("agent_freeze", {"witnesses": []}, []),
+        ("agent_freeze", {"hosts": HOSTS}, []),
+        ("agent_freeze", {"hosts": FENCING | {"beta": HOSTS["beta"]}}, []),
+    ],
+)
+def test_a_host_that_an_agent_may_have_fenced_is_named(
+    run_module: RunModule, fault: str, options: dict[str, Any], hosts: list[str]
+) -> None:
+    """Whoever takes its guests over, also those that nobody drills, switches it off."""
+    result = plan(run_module, fault, **{"hosts": FENCING, **options})
+    assert result["reasons"] == []
+    assert [one["host"] for one in result["fenced"]] == hosts
+    assert result["expected"].count("may be powered off") == len(hosts)
+
+
+def test_consent_covers_a_host_that_is_powered_off(run_module: RunModule) -> None:
+    words = "alpha may be powered off, with every guest that runs there: the agent of beta has it fenced by /usr/sbin/fence_red"
+    result = plan(run_module, "agent_freeze", hosts=FENCING, consent="")
+    (reason,) = result["reasons"]
+    assert words in reason
+    assert words in result["expected"]
+    assert "Consent covers that, and beta switches alpha on again at the end." in result["expected"]
+    fence = {"host": "alpha", "by": "beta", "fence": "a", "agent": "/usr/sbin/fence_redfish"}
+    assert result["fenced"] == [fence]
+
+
 ARMED = HOSTS | {"alpha": HOSTS["alpha"] | {"watchdog": {"armed": True, "seconds": 60}}}
 
 

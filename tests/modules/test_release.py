@@ -319,6 +319,54 @@ def test_a_systemd_that_refuses_is_told_with_what_is_left(
     assert "State left: the new release is current, its units are written" in result["msg"]
 
 
+def test_a_systemd_that_does_not_say_what_it_has_read_is_told(
+    run_module: RunModule, options: dict[str, Any], tmp_path: Path, systemctl: Path
+) -> None:
+    """Also in check mode, which cannot say whether anything would change; nothing is taken for read meanwhile."""
+    switch = {"release": "1-a", "state": "current", "units": ["say.service"], "enable": True, **options}
+    install(run_module, options, tmp_path, "1-a", enable=True)
+    before = systemctl.read_text()
+    program = tmp_path / "bin/systemctl"
+    good = program.read_text()
+    program.write_text(f'#!/bin/sh\necho "$*" >>{systemctl}\necho no bus >&2\nexit 1\n')
+    for check in (True, False):
+        result = run_module("remus_release", check=check, **switch)
+        assert (
+            "systemd does not say whether it has read the units: no bus. State left: nothing was changed"
+            in result["msg"]
+        )
+        assert "Next: repair what it names" in result["msg"]
+    asked = "show --property=NeedDaemonReload --value say.service\n"
+    assert systemctl.read_text() == before + 2 * asked
+    program.write_text(good)
+    assert run_module("remus_release", **switch)["changed"] is False
+
+
+def test_who_starts_no_units_does_not_ask_systemd(
+    run_module: RunModule, options: dict[str, Any], tmp_path: Path, systemctl: Path
+) -> None:
+    """In an image that is built there is none."""
+    install(run_module, options, tmp_path, "1-a")
+    (tmp_path / "bin/systemctl").write_text("#!/bin/sh\necho no bus\nexit 1\n")
+    for more in ({"units": ["say.service"], "enable": False}, {"enable": True}):
+        result = run_module("remus_release", release="1-a", state="current", **options, **more)
+        assert result.get("changed") is False, result
+
+
+@pytest.mark.parametrize(("said", "changed"), [("no", False), ("yes", True), ("no\nyes", True), ("", False)])
+def test_one_unit_that_systemd_has_not_read_suffices(
+    run_module: RunModule, options: dict[str, Any], tmp_path: Path, systemctl: Path, said: str, changed: bool
+) -> None:
+    switch = {"release": "1-a", "state": "current", "units": ["say.service"], "enable": True, **options}
+    install(run_module, options, tmp_path, "1-a", enable=True)
+    systemctl.write_text("")
+    (tmp_path / "bin/systemctl").write_text(
+        f'#!/bin/sh\n[ "$1" != show ] || {{ echo "{said}"; exit; }}\necho "$*" >>{systemctl}\n'
+    )
+    assert run_module("remus_release", **switch)["changed"] is changed
+    assert systemctl.read_text().split() == (["daemon-reload"] if changed else [])
+
+
 def test_a_folder_that_cannot_be_made(run_module: RunModule, options: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     tar = archive(tmp_path / "a.tar", "1-a")

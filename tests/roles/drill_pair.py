@@ -22,7 +22,7 @@ COMMIT = 0.05
 
 SYSTEMCTL = """#!/bin/sh
 echo "systemctl $*" >> {folder}/log
-case "$1" in kill) touch {folder}/killed; test ! -e {folder}/takes-the-host || touch {folder}/gone;; esac
+case "$1" in kill) touch {folder}/killed; test ! -e {folder}/takes-the-host || touch {folder}/gone-alpha;; esac
 exit 0
 """
 SYSTEMD_RUN = """#!/bin/sh
@@ -33,6 +33,14 @@ for word; do case "$word" in --on-active=*) seconds=${{word#*=}};; esac; script=
 TC = """#!/bin/sh
 echo "tc $*" >> {folder}/log
 case "$*" in *-json*) echo '[]';; *filter*) echo 'no such classifier' >&2; exit 2;; esac
+"""
+FENCE = """#!/bin/sh
+action=$(sed -n 's/^action=//p')
+echo "fence $action" >> {folder}/log
+case "$action" in
+on) test ! -e {folder}/broken || exit 0; rm -rf {folder}/gone-alpha {folder}/marks;;
+status) test ! -e {folder}/gone-alpha || exit 2;;
+esac
 """
 IP = """#!/bin/sh
 echo '[{{"ifname": "eth7"}}]'
@@ -74,6 +82,7 @@ class World:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text.format(folder=self.folder))
             path.chmod(0o755)
+        self.configuration.touch()
         for host in ("alpha", "beta"):
             (self.folder / host).mkdir()
             listener = socket.socket(socket.AF_UNIX)
@@ -89,6 +98,20 @@ class World:
         self.over.set()
         for listener in self.listeners:
             listener.close()
+
+    @property
+    def configuration(self) -> Path:
+        """Of both hosts' agents."""
+        return self.folder / "agent.toml"
+
+    def fences(self, works: bool = True) -> None:
+        """beta has a fence agent for alpha. works: it switches alpha on, which boots and has forgotten what was below /run."""
+        program = self.folder / "bin" / "fence_alpha"
+        program.write_text(FENCE.format(folder=self.folder))
+        program.chmod(0o755)
+        self.configuration.write_text(f'[timeouts]\ndetect = 0.1\n[fencing.alpha]\nagent = "{program}"\ntimeout = 1\n')
+        if not works:
+            (self.folder / "broken").touch()
 
     def log(self) -> list[str]:
         """What the faults ran, in order."""

@@ -52,7 +52,7 @@ def groups(world: World, *, witness: bool) -> dict[str, Any]:
         host: {
             "remus_replication_address": f"203.0.113.{number}",
             "remus_agent_run_dir": str(world.folder / host),
-            "ansible_connection": f"{{{{ 'ssh' if '{world.folder}/gone' is exists else 'local' }}}}",
+            "ansible_connection": f"{{{{ 'ssh' if '{world.folder}/gone-{host}' is exists else 'local' }}}}",
             "ansible_host": "127.0.0.1",
             "ansible_port": number,
         }
@@ -78,11 +78,12 @@ def of_all(world: World, *, witness: bool) -> dict[str, Any]:
     }
 
 
-def drill(world: World, *words: str, fails: bool = False, **variables: Any) -> str:
+def drill(world: World, *words: str, fails: bool = False, witness: bool = False, **variables: Any) -> str:
     """Run the playbook, with short times; what it printed."""
     said = {
         "remus_domain": "web1",
         "__remus_drill_marks": str(world.folder / "marks"),
+        "__remus_drill_configuration": str(world.configuration),
         "remus_drill_target": f"127.0.0.1:{world.port}",
         "remus_drill_client_interval_ms": 20,
         "remus_drill_look_ms": 200,
@@ -93,10 +94,10 @@ def drill(world: World, *words: str, fails: bool = False, **variables: Any) -> s
     }
     code, text = run_playbook(
         world.folder,
-        {"children": groups(world, witness=False)},
+        {"children": groups(world, witness=witness)},
         "drill",
         *("-e", json.dumps(said | variables), *words),
-        variables=of_all(world, witness=False),
+        variables=of_all(world, witness=witness),
     )
     assert (code != 0) is fails, text
     return text
@@ -138,6 +139,7 @@ def test_every_command_of_the_documentation(world: World) -> None:
     guest = {"remus_drill_guest": "{{ remus_topology_guests | first }}"}
     drills = [{"include_role": {"name": "remus_drill"}, "vars": guest | command} for command in commands]
     target = {"remus_drill_target": f"127.0.0.1:{world.port}", "__remus_drill_marks": str(world.folder / "marks")}
+    target["__remus_drill_configuration"] = str(world.configuration)
     code, text = run_plays(
         world.folder,
         {"children": groups(world, witness=True)},
@@ -200,7 +202,10 @@ def went_well(world: World, text: str) -> dict[str, Any]:
 
 
 def test_an_agent_is_killed_and_what_came_of_it_is_told(world: World) -> None:
-    text = drill(world, *CONSENT)
+    text = drill(world, *CONSENT, remus_drill_timeout=400)
+    (folder,) = reports(world)
+    longest = json.loads((folder / "plan.json").read_text())["longest"]
+    assert longest == 900 + 1 + 3 + 2 * 400 + 400 + 1, "a host may take to boot what the guest may take to be protected"
     verdicts = {one["name"]: one["verdict"] for one in went_well(world, text)["guarantees"]}
     assert verdicts | {"G3": ""} == {
         "G1": "kept", "G2": "not looked at", "G3": "", "G4": "kept", "G5": "kept", "G6": "not looked at",
@@ -256,6 +261,135 @@ def test_a_host_that_does_not_come_back_is_named_and_everything_else_is_done(wor
     assert said["undone"][0]["error"]
     assert said["phases"].keys() == {"before", "breaking", "broken", "mending", "mended", "end"}
     assert not (folder / "watching").exists()
+
+
+def test_a_host_that_comes_back_late_is_undone_all_the_same(world: World) -> None:
+    """It took longer to boot than anybody waits before it is looked whether the guest is protected."""
+    (world.folder / "takes-the-host").touch()
+
+    def come_back() -> None:
+        while not any('"mended"' in path.read_text() for path in world.folder.glob("results/drills/*/phases.jsonl")):
+            time.sleep(0.05)
+        (world.folder / "gone-alpha").unlink()
+
+    threading.Thread(target=come_back, daemon=True).start()
+    went_well(world, drill(world, *CONSENT, __remus_drill_patience=3, remus_drill_after=3))
+
+
+def test_a_host_that_the_other_ones_agent_has_fenced_is_switched_on_again(world: World) -> None:
+    """Nobody else would: every guest of it stays down."""
+    world.fences()
+    (world.folder / "takes-the-host").touch()
+    freeze = {"remus_drill_fault": "agent_freeze", "__remus_drill_glance": 1, "witness": True}
+    text = " ".join(drill(world, *CONSENT, **freeze).split())
+    assert "alpha may be powered off, with every guest that runs there: the agent of beta has it fenced by" in text
+    assert "fence on" in world.log()
+    (folder,) = reports(world)
+    said = json.loads((folder / "report.json").read_text())
+    assert said["ok"] is True
+    (power,) = said["powers"]
+    assert (power["host"], power["by"], power["was_off"]) == ("alpha", "beta", True)
+    assert [(one["host"], one["undone"]) for one in said["undone"]] == [("alpha", "boot")]
+    assert "alpha was off; beta switched it on" in (folder / "report.html").read_text()
+
+
+def test_a_host_that_does_not_go_on_again_is_named_with_the_command(world: World) -> None:
+    world.fences(works=False)
+    world.returns = False
+    (world.folder / "takes-the-host").touch()
+    short = {"__remus_drill_glance": 1, "__remus_drill_patience": 2, "remus_drill_timeout": 3}
+    text = " ".join(drill(world, *CONSENT, fails=True, witness=True, remus_drill_fault="agent_freeze", **short).split())
+    command = f"{{ printf '%s\\n' action=on; }} | timeout --signal=KILL 1 {world.folder}/bin/fence_alpha"
+    says = "the fence agent's status says off after 2 s"
+    assert f"power alpha on ({says}) with this on beta as root: {command}; " in text
+    assert "unless alpha had to boot, undo the fault on alpha" in text
+
+
+def test_a_host_that_answers_is_not_asked_after_of_one_that_does_not(world: World) -> None:
+    """After a cut both may have been fenced. One that is off itself cannot tell of the other, which is on."""
+    world.fences(works=False)
+    (world.folder / "gone-alpha").touch()
+    fenced = [{"host": "alpha", "by": "beta", "fence": "alpha"}, {"host": "beta", "by": "alpha", "fence": "beta"}]
+    known = [{"__remus_drill_asked": host, "by_hand": "", "agent": ""} for host in ("alpha", "beta")]
+    facts = {
+        "__remus_drill_plan": {"fenced": fenced},
+        "__remus_drill_known": {"results": known},
+        "__remus_drill_configuration": str(world.configuration),
+        "__remus_drill_patience": 1,
+    }
+    role = {"include_role": {"name": "remus_drill", "tasks_from": "power.yml"}}
+    said = {"debug": {"msg": "{{ __remus_drill_powers | map(attribute='host') | join('+') }} asked after"}}
+    for left, asked in (["alpha"], "alpha"), (["alpha", "beta"], "alpha+beta"):
+        facts["__remus_drill_left"] = [{"host": host} for host in left]
+        play = {"hosts": "localhost", "tasks": [role, said]}
+        code, text = run_plays(world.folder, {"children": groups(world, witness=True)}, [play], "-e", json.dumps(facts))
+        assert code == 0, text
+        assert f"{asked} asked after" in text
+
+
+PROGRAM = ROOT / "roles/remus_drill/files/remus_drill.py"
+UNWRITABLE = """
+import os, pathlib, sys
+verb, folder, *more = sys.argv[1:]
+folder = pathlib.Path(folder)
+away = folder.with_name("away")
+if verb == "mark" and more[0] in {phases}:
+    sys.exit("No space left on device")
+if verb == "settle" and {lost}:
+    folder.rename(away)
+    folder.touch()
+if verb == "stop" and away.exists():
+    folder.unlink()
+    away.rename(folder)
+os.execv(sys.executable, [sys.executable, {program}, *sys.argv[1:]])
+"""
+
+
+def unwritable(world: World, *phases: str, lost: bool = False) -> list[str]:
+    """The drill's program on a disk that is full when these phases are to be marked. lost: the folder is gone while it is written
+    down what was found at the end."""
+    path = world.folder / "unwritable.py"
+    path.write_text(UNWRITABLE.format(phases=phases, lost=lost, program=repr(str(PROGRAM))))
+    return [sys.executable, str(path)]
+
+
+def test_marks_that_cannot_be_written_keep_nothing_from_being_undone_and_are_told(world: World) -> None:
+    program = unwritable(world, "mending", "mended", "end")
+    text = " ".join(drill(world, *CONSENT, fails=True, __remus_drill_program=program).split())
+    words = "; ".join(["No space left on device"] * 3)
+    assert f"web1, agent_kill: The drill did not go as planned: {words}. State left: the guest is protected." in text
+    assert (world.folder / "marks" / "undone").exists()
+    (folder,) = reports(world)
+    assert json.loads((folder / "report.json").read_text())["undone"][0]["undone"] in ("now", "timer")
+    assert not (folder / "watching").exists()
+
+
+def test_an_end_that_cannot_be_written_down_is_told_and_nobody_looks_any_more(world: World) -> None:
+    text = " ".join(drill(world, *CONSENT, fails=True, __remus_drill_program=unwritable(world, lost=True)).split())
+    assert "The drill did not go as planned: " in text
+    assert "State left: the guest is not protected. Next: ask where it stands" in text
+    (folder,) = reports(world)
+    assert not (folder / "watching").exists()
+    assert (world.folder / "marks" / "undone").exists()
+
+
+def test_a_report_that_cannot_be_written_is_told_with_what_is_known(world: World) -> None:
+    program = [sys.executable, "-c", "import sys; sys.exit('No space left on device')"]
+    play = {"hosts": "localhost", "tasks": [{"include_role": {"name": "remus_drill", "tasks_from": "verify.yml"}}]}
+    facts = {
+        "__remus_drill_program": program,
+        "__remus_drill_folder": "/results/drills/x",
+        "__remus_drill_problem": "no answer",
+        "__remus_drill_undone": [{"host": "alpha", "error": "it does not answer"}],
+        "remus_drill_guest": {"name": "web1"},
+    }
+    code, text = run_plays(world.folder, {}, [play], "-e", json.dumps(facts))
+    assert code != 0
+    assert "the report cannot be written: No space left on device. The drill itself: no answer." in " ".join(
+        text.split()
+    )
+    assert "State left: not undone on alpha (it does not answer)." in " ".join(text.split())
+    assert f"Next: make that possible, then run '{program[0]} " in " ".join(text.split())
 
 
 def test_a_controller_that_dies_leaves_the_undoing_to_the_host(world: World) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import testinfra
 import yaml
 from prometheus_tools import find, promtool
 
@@ -95,6 +96,25 @@ def test_it_places_what_prometheus_and_grafana_read(tmp_path: Path) -> None:
     ]
     shipped = ROOT / "roles/remus_monitoring/files/remus-dashboard.json"
     assert (target / "remus-dashboard.json").read_text() == shipped.read_text()
+
+
+def test_prometheus_and_grafana_may_read_what_root_alone_may_change(tmp_path: Path) -> None:
+    """As other roles' hosts are looked at, on this one; whatever the umask of who ran the role."""
+    prometheus, grafana = tmp_path / "prometheus", tmp_path / "grafana"
+    before = os.umask(0o077)
+    try:
+        facts = {"remus_monitoring_verify_targets": False, "remus_monitoring_dashboard_dir": str(grafana)}
+        play(tmp_path, remus_monitoring_targets={"xen1": "192.0.2.1:7791"}, **facts)
+    finally:
+        os.umask(before)
+    host = testinfra.get_host("local://")
+    files = [prometheus / name for name in ("remus.rules.yml", "targets.json", "scrape.yml", ".told")]
+    for path in [prometheus, grafana, *files, grafana / "remus-dashboard.json"]:
+        file = host.file(str(path))
+        assert (file.user, file.group) == ("root", "root"), path
+        assert (file.is_directory, file.mode) == ((True, 0o755) if path in (prometheus, grafana) else (False, 0o644)), (
+            path
+        )
 
 
 def test_a_run_that_was_interrupted_before_the_reload_is_finished_by_the_next(

@@ -300,6 +300,18 @@ def test_what_the_inventory_says_comes_before_the_file(tmp_path: Path) -> None:
     assert (found["port"], found["user"], found["keys"]) == (23, "me", ["/mine"])
 
 
+def test_files_of_the_inventory_may_be_below_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ansible takes the name of a key; paramiko alone would look for a folder of the name `~`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "config").write_text("Host *\n  User file\n  ProxyJump jump\n")
+    said = {"ansible_ssh_private_key_file": "~/.ssh/id", "ansible_ssh_common_args": "-F ~/config"}
+    found = reach.settings(Target.of("alpha", said))
+    assert (found["keys"], found["user"]) == ([f"{tmp_path}/.ssh/id"], "file")
+    assert found["proxy"] == f"ssh -F {tmp_path}/config -W alpha:22 jump"
+    with pytest.raises(Unreachable, match="~nobody-here/id: no such user"):
+        reach.settings(Target.of("alpha", {"ansible_ssh_private_key_file": "~nobody-here/id"}))
+
+
 def test_it_is_run_as_the_inventory_says() -> None:
     target = Target.of("alpha", {"ansible_become": "true", "ansible_python_interpreter": "auto_silent"})
     words = reach.command(target, ["/run/x", "web1", "/m"])

@@ -196,6 +196,36 @@ def test_what_is_not_undone_comes_first(tmp_path: Path) -> None:
     assert report.summary(run)["ok"] is False
 
 
+def test_a_host_that_is_off_is_switched_on_before_anything_else(tmp_path: Path) -> None:
+    folder = taken_over(tmp_path / "drill")
+    power = {"host": "alpha", "by": "beta", "was_off": True, "by_hand": "fence on"}
+    undone = [{"host": "alpha", "error": "no answer", "by_hand": "sh /run/remus-drill/undo.sh"}]
+    failed = final(
+        "beta", protected=False, powers=[power | {"was_off": False, "error": "status says off"}], undone=undone
+    )
+    failed["guest"]["status"] = {"beta": {"state": "active"}}
+    (folder / "final.json").write_text(json.dumps(failed) + "\n")
+    said = main.write(folder)
+    assert said["ok"] is False
+    assert said["next"] == [
+        "power alpha on (status says off) with this on beta as root: fence on",
+        "unless alpha had to boot, undo the fault on alpha: run 'sh /run/remus-drill/undo.sh' there as root",
+        "protect it where it runs now: ansible-playbook playbooks/reprotect.yml -e remus_domain=redis1",
+    ]
+    assert "beta switched it on" not in (folder / "report.html").read_text()
+    failed["guest"] |= {"owner": None, "holder": "beta"}
+    (folder / "final.json").write_text(json.dumps(failed) + "\n")
+    steps = main.write(folder)["next"]
+    assert "failover.yml" in steps[1], "a copy runs while the old host is off"
+    booted = [{"host": "alpha", "undone": "boot", "by_hand": "sh /run/remus-drill/undo.sh"}]
+    for more in ({}, {"error": "status says nothing"}):
+        end = final("beta", powers=[power | more], undone=booted)
+        (folder / "final.json").write_text(json.dumps(end) + "\n")
+        said = main.write(folder)
+        assert (said["ok"], said["next"]) == (True, []), "its agent has the guest's copy, so it is on"
+    assert "alpha was off; beta switched it on" in (folder / "report.html").read_text()
+
+
 def test_a_host_that_was_not_reset_is_told(tmp_path: Path) -> None:
     folder = taken_over(tmp_path / "drill")
     assert report.summary(record.read(folder))["problem"] == ""

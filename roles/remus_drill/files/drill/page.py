@@ -99,11 +99,13 @@ def _facts(said: dict[str, Any]) -> str:
         f"{one['host']}: {'not undone, ' + one['error'] if one.get('error') else UNDONE[one['undone']]}"
         for one in said["undone"]
     ]
+    powers = [f"{one['host']} was off; {one['by']} switched it on" for one in said["powers"] if one["was_off"]]
     moved = [f"after {one['at']:.1f} s from {one['from']} to {one['to']}" for one in said["moves"]]
     rows = [
         ("Broken on", where),
         ("Held for", f"{said['held_seconds']} s"),
         ("Undone", "; ".join(undone) or "nothing was begun"),
+        ("Power", ", ".join(powers)),
         ("Guest moved", ", ".join(moved) or f"no, it stayed on {said['owner_before']}"),
         ("Witness", "yes" if said["witness"] else "none"),
         ("Client", said["client"]),

@@ -199,28 +199,35 @@ def connect(target: Target) -> Any:
 
 
 def settings(target: Target) -> dict[str, Any]:
-    """What ssh is told: what the inventory says comes before what the file says."""
+    """What ssh is told: what the inventory says comes before what the file says. Raises Unreachable."""
     import paramiko  # noqa: PLC0415
 
-    path = Path(target.config or Path.home() / ".ssh" / "config")
+    config = _expanded(target.config)
+    path = Path(config or Path.home() / ".ssh" / "config")
     found: dict[str, Any] = {}
     if path.is_file():
         found = dict(paramiko.SSHConfig.from_path(str(path)).lookup(target.address))
     proxy = str(found.get("proxycommand") or "")
     if found.get("proxyjump") and not proxy:
-        proxy = shlex.join(
-            ["ssh", *(["-F", target.config] if target.config else []), "-W", "%h:%p", str(found["proxyjump"])]
-        )
+        proxy = shlex.join(["ssh", *(["-F", config] if config else []), "-W", "%h:%p", str(found["proxyjump"])])
     address = str(found.get("hostname") or target.address)
     port = target.port or int(found.get("port") or 22)
     return {
         "address": address,
         "port": port,
         "user": target.user or found.get("user") or None,
-        "keys": [target.key] if target.key else list(found.get("identityfile") or []),
+        "keys": [_expanded(target.key)] if target.key else list(found.get("identityfile") or []),
         "checked": str(found.get("stricthostkeychecking") or "").lower() not in ("no", "off"),
         "proxy": proxy.replace("%h", address).replace("%p", str(port)) if proxy.lower() != "none" else "",
     }
+
+
+def _expanded(path: str) -> str:
+    """A file that the inventory names, whose `~` paramiko and ssh would take for a folder's name. Raises Unreachable."""
+    try:
+        return str(Path(path).expanduser()) if path else ""
+    except RuntimeError as error:
+        raise Unreachable(f"{path}: no such user here. Next: correct the path in the inventory") from error
 
 
 def way_to(target: Target, arguments: list[str]) -> Way:

@@ -57,6 +57,7 @@ def summary(run: Run) -> dict[str, Any]:
         "missing": list(run.final.get("missing") or []),
         "next": next_steps(run),
         "undone": undone,
+        "powers": list(run.final.get("powers") or []),
         "guarantees": [
             {"name": one.name, "title": one.title, "verdict": one.verdict, "evidence": one.evidence} for one in judged
         ],
@@ -97,11 +98,18 @@ def next_steps(run: Run) -> list[str]:
     """How to get from where the drill ended to a protected guest; nothing where it is one."""
     guest = run.final.get("guest") or {}
     name, owner, holder = run.plan["guest"], guest.get("owner"), guest.get("holder")
-    steps = [
-        f"undo the fault on {one['host']}: run '{one.get('by_hand')}' there as root"
-        for one in run.final.get("undone") or []
-        if one.get("error")
+    dark = {
+        one["host"]: one for one in run.final.get("powers") or [] if one.get("error") and not guest.get("protected")
+    }
+    power = [
+        f"power {host} on ({one['error']}) with this on {one['by']} as root: {one['by_hand']}"
+        for host, one in dark.items()
     ]
+    steps = [*power] if owner or not holder else []
+    for one in run.final.get("undone") or []:
+        if one.get("error"):
+            booted = f"unless {one['host']} had to boot, " if one["host"] in dark else ""
+            steps.append(f"{booted}undo the fault on {one['host']}: run '{one.get('by_hand')}' there as root")
     if guest.get("protected"):
         if run.final.get("missing"):
             steps.append(
@@ -125,6 +133,7 @@ def next_steps(run: Run) -> list[str]:
             f"see that the old host is off, then run the copy of {holder}: ansible-playbook failover.yml -e remus_domain={name} "
             "(docs/runbook.md, A host has died)"
         )
+        steps += power  # the copy runs without it, and only while it is off
     else:
         steps.append(
             "bring both hosts and their agents up, then ask again: ansible-playbook playbooks/status.yml; docs/runbook.md, A "
