@@ -10,6 +10,8 @@ export LAB_DEBIAN := $(lab_debian)
 export LAB_GUEST := $(lab_guest)
 lab_witness ?= $(or $(LAB_WITNESS),false)
 export LAB_WITNESS := $(lab_witness)
+lab_bmc ?= $(or $(LAB_BMC),false)
+export LAB_BMC := $(lab_bmc)
 lab_hosts ?= $(or $(LAB_HOSTS),xen)
 export LAB_HOSTS := $(lab_hosts)
 
@@ -60,7 +62,7 @@ lint-ansible: setup ## Check Ansible content
 unit: setup verifier ## Run the fast tests: unit, property and model
 	@python -m pytest -n auto -m "not lab and not playbooks"
 
-lab-up: setup ## Boot two nested Xen hosts (lab_debian=13 or 12, lab_guest=pvh, hvm or pv; also for all of the above; lab_witness=true: and a witness; lab_hosts=bare: plain Debian without Xen)
+lab-up: setup ## Boot two nested Xen hosts (lab_debian=13 or 12, lab_guest=pvh, hvm or pv; also for all of the above; lab_witness=true: and a witness; lab_bmc=true: and a BMC for each host; lab_hosts=bare: plain Debian without Xen)
 	@ansible-playbook playbooks/lab.yml -e lab_state=present
 
 lab-down: setup ## Stop what lab-up started

@@ -21,7 +21,8 @@ packages=(
   spin gcc libc6-dev  # the model checker of tests/formal, and what compiles the searches of its models
   libnbd-bin python3-libnbd  # real NBD clients, which tests/conformance lets loose on the write tap's protocol
   etcd-server etcd-client  # a real witness for tests/conformance
-  python3-pexpect python3-pycurl  # what a real fence agent needs, for tests/conformance
+  python3-pexpect python3-pycurl ipmitool  # what real fence agents need, for tests/conformance
+  openipmi  # the lab's BMCs, and those of its tests
   iproute2 nftables redis-tools postgresql-client openssh-client ca-certificates rsync git
 )
 missing=()
