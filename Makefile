@@ -23,12 +23,13 @@ help: ## Show this list
 setup: ## Install what is missing: Debian packages and the virtual environment .venv
 	@tools/setup.sh
 
-verifier: setup ## Fetch Xen's own checker of streams, a real fence agent and Prometheus, which tests/conformance needs
+verifier: setup ## Fetch Xen's own checker of streams, real fence agents and Prometheus, which tests/conformance needs
 	@[[ -x .venv/share/xen/bin/verify-stream-v2 || -n "$${REMUS_VERIFY_STREAM:-}$${REMUS_WITHOUT_VERIFIER:-}" ]] \
 		|| tools/fetch_verifier.sh .venv/share/xen \
 		|| echo "verifier: tests/conformance fails without it; REMUS_WITHOUT_VERIFIER=1 leaves out what needs it" >&2
-	@[[ -x .venv/share/fence/fence_dummy || -n "$${REMUS_FENCE_DUMMY:-}$${REMUS_WITHOUT_VERIFIER:-}" ]] \
-		|| tools/fetch_fence_dummy.sh .venv/share/fence \
+	@[[ -x .venv/share/fence/fence_dummy && -x .venv/share/fence/fence_ipmilan || -n "$${REMUS_WITHOUT_VERIFIER:-}" \
+			|| ( -n "$${REMUS_FENCE_DUMMY:-}" && -n "$${REMUS_FENCE_IPMILAN:-}" ) ]] \
+		|| tools/fetch_fence_agents.sh .venv/share/fence \
 		|| echo "verifier: tests/conformance fails without it; REMUS_WITHOUT_VERIFIER=1 leaves out what needs it" >&2
 	@[[ -x .venv/share/prometheus/promtool || -n "$${REMUS_PROMETHEUS:-}$${REMUS_WITHOUT_VERIFIER:-}" ]] \
 		|| tools/fetch_prometheus.sh .venv/share/prometheus \
