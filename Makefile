@@ -10,6 +10,8 @@ export LAB_DEBIAN := $(lab_debian)
 export LAB_GUEST := $(lab_guest)
 lab_witness ?= $(or $(LAB_WITNESS),false)
 export LAB_WITNESS := $(lab_witness)
+lab_bmc ?= $(or $(LAB_BMC),false)
+export LAB_BMC := $(lab_bmc)
 lab_hosts ?= $(or $(LAB_HOSTS),xen)
 export LAB_HOSTS := $(lab_hosts)
 
@@ -21,12 +23,13 @@ help: ## Show this list
 setup: ## Install what is missing: Debian packages and the virtual environment .venv
 	@tools/setup.sh
 
-verifier: setup ## Fetch Xen's own checker of streams, a real fence agent and Prometheus, which tests/conformance needs
+verifier: setup ## Fetch Xen's own checker of streams, real fence agents and Prometheus, which tests/conformance needs
 	@[[ -x .venv/share/xen/bin/verify-stream-v2 || -n "$${REMUS_VERIFY_STREAM:-}$${REMUS_WITHOUT_VERIFIER:-}" ]] \
 		|| tools/fetch_verifier.sh .venv/share/xen \
 		|| echo "verifier: tests/conformance fails without it; REMUS_WITHOUT_VERIFIER=1 leaves out what needs it" >&2
-	@[[ -x .venv/share/fence/fence_dummy || -n "$${REMUS_FENCE_DUMMY:-}$${REMUS_WITHOUT_VERIFIER:-}" ]] \
-		|| tools/fetch_fence_dummy.sh .venv/share/fence \
+	@[[ -x .venv/share/fence/fence_dummy && -x .venv/share/fence/fence_ipmilan || -n "$${REMUS_WITHOUT_VERIFIER:-}" \
+			|| ( -n "$${REMUS_FENCE_DUMMY:-}" && -n "$${REMUS_FENCE_IPMILAN:-}" ) ]] \
+		|| tools/fetch_fence_agents.sh .venv/share/fence \
 		|| echo "verifier: tests/conformance fails without it; REMUS_WITHOUT_VERIFIER=1 leaves out what needs it" >&2
 	@[[ -x .venv/share/prometheus/promtool || -n "$${REMUS_PROMETHEUS:-}$${REMUS_WITHOUT_VERIFIER:-}" ]] \
 		|| tools/fetch_prometheus.sh .venv/share/prometheus \
@@ -60,7 +63,7 @@ lint-ansible: setup ## Check Ansible content
 unit: setup verifier ## Run the fast tests: unit, property and model
 	@python -m pytest -n auto -m "not lab and not playbooks"
 
-lab-up: setup ## Boot two nested Xen hosts (lab_debian=13 or 12, lab_guest=pvh, hvm or pv; also for all of the above; lab_witness=true: and a witness; lab_hosts=bare: plain Debian without Xen)
+lab-up: setup ## Boot two nested Xen hosts (lab_debian=13 or 12, lab_guest=pvh, hvm or pv; also for all of the above; lab_witness=true: and a witness; lab_bmc=true: and a BMC for each host; lab_hosts=bare: plain Debian without Xen)
 	@ansible-playbook playbooks/lab.yml -e lab_state=present
 
 lab-down: setup ## Stop what lab-up started

@@ -21,7 +21,8 @@ packages=(
   spin gcc libc6-dev  # the model checker of tests/formal, and what compiles the searches of its models
   libnbd-bin python3-libnbd  # real NBD clients, which tests/conformance lets loose on the write tap's protocol
   etcd-server etcd-client  # a real witness for tests/conformance
-  python3-pexpect python3-pycurl  # what a real fence agent needs, for tests/conformance
+  python3-pexpect python3-pycurl ipmitool  # what real fence agents need, for tests/conformance
+  openipmi  # the lab's BMCs, and those of its tests
   iproute2 nftables redis-tools postgresql-client openssh-client ca-certificates rsync git
 )
 missing=()
@@ -37,12 +38,15 @@ if ((${#missing[@]})); then
   echo "setup: installing ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
   apt-get -o Acquire::Retries=12 update -qq
-  # Debian's package would start etcd as a service, for everybody on this machine; the tests start their own. One that is there already
-  # is somebody's.
-  if [[ " ${missing[*]} " == *" etcd-server "* && ! -e /etc/systemd/system/etcd.service && ! -L /etc/systemd/system/etcd.service ]]; then
-    mkdir -p /etc/systemd/system
-    ln -s /dev/null /etc/systemd/system/etcd.service
-  fi
+  # Debian's packages would start etcd as a service, for everybody on this machine, and IPMI's drivers, for hardware that need not be
+  # there; the tests start their own. One that is there already is somebody's.
+  for service in etcd-server:etcd openipmi:openipmi; do
+    unit=/etc/systemd/system/${service#*:}.service
+    if [[ " ${missing[*]} " == *" ${service%:*} "* && ! -e $unit && ! -L $unit ]]; then
+      mkdir -p /etc/systemd/system
+      ln -s /dev/null "$unit"
+    fi
+  done
   apt-get -o Acquire::Retries=12 install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 

@@ -1,46 +1,24 @@
-"""The adapter against a real fence agent: fence_dummy of Debian's fence agents, whose host is a file.
-
-It is where REMUS_FENCE_DUMMY says, in the virtual environment (`make verifier` puts it there) or in /usr/sbin.
-"""
+"""The adapter against a real fence agent: fence_dummy of Debian's fence agents, whose host is a file."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from pathlib import Path
 
 import pytest
-from xen_checker import LEFT_OUT
+from fence_agents import fence_agent
 
 from remus_agent.adapters.clock import SystemClock
 from remus_agent.adapters.fence.agents import FenceAgents
 from remus_agent.errors import FencingError
-from remus_agent.fence_config import AGENTS, FenceAgent
+from remus_agent.fence_config import FenceAgent
 from remus_agent.fence_ports import Power
-
-NAMED = os.environ.get("REMUS_FENCE_DUMMY")
-CANDIDATES = (
-    *([Path(NAMED)] if NAMED else []),
-    Path(sys.prefix, "share/fence/fence_dummy"),
-    AGENTS / "fence_dummy",
-)
-
-
-def dummy() -> Path:
-    """The agent. Without it the test fails, unless what is fetched is left out on purpose."""
-    found = next((path for path in CANDIDATES if path.is_file()), None)
-    if found is not None:
-        return found
-    if os.environ.get(LEFT_OUT) == "1":
-        pytest.skip(f"fence_dummy is left out by {LEFT_OUT}=1")
-    pytest.fail(
-        f"fence_dummy is at none of: {', '.join(map(str, CANDIDATES))}; `make verifier` fetches it", pytrace=False
-    )
 
 
 def agents(state: Path, **options: str) -> FenceAgents:
-    agent = FenceAgent(dummy(), {"status_file": str(state), "power_wait": "0", **options}, timeout=30.0)
+    agent = FenceAgent(
+        fence_agent("fence_dummy"), {"status_file": str(state), "power_wait": "0", **options}, timeout=30.0
+    )
     return FenceAgents({"beta": agent}, SystemClock(), pause=0.1)
 
 

@@ -24,11 +24,12 @@ def whole() -> None:
 
 
 @contextlib.contextmanager
-def witnessed() -> Iterator[None]:
-    """gamma runs etcd, and both agents know it; whatever happens, the pair is whole and without it afterwards."""
-    labctl("up", "--witness")
+def witnessed(*, fenced: bool = False) -> Iterator[None]:
+    """gamma runs etcd, and both agents know it; whatever happens, the pair is whole and without it afterwards. fenced: and each
+    switches the other's host off, over IPMI, before it activates anything of it. The BMCs stay, and nobody asks them."""
+    labctl("up", "--witness", *(["--bmc"] if fenced else []))
     try:
-        site("lab", "lab_witness")
+        site("lab", "lab_witness", *(["lab_fencing"] if fenced else []))
         yield
     finally:
         whole()

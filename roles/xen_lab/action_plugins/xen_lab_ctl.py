@@ -37,7 +37,8 @@ class ActionModule(ActionBase):
             },
         )
         if self._task.check_mode:
-            return {"changed": self._predict(arguments["command"], bool(arguments["options"].get("witness")))}
+            wanted = {name: bool(arguments["options"].get(name)) for name in ("witness", "bmc")}
+            return {"changed": self._predict(arguments["command"], **wanted)}
         words = [arguments["command"]]
         for name, value in arguments["options"].items():
             if not isinstance(value, bool):
@@ -46,16 +47,18 @@ class ActionModule(ActionBase):
                 words.append(f"--{name}")
         return {"changed": self._stream(words)}
 
-    def _predict(self, command: str, witness: bool) -> bool:
-        """Whether COMMAND would find something to do; up also for the WITNESS where it is wanted."""
+    def _predict(self, command: str, *, witness: bool, bmc: bool) -> bool:
+        """Whether COMMAND would find something to do; up also for the WITNESS and each host's BMC where they are wanted."""
         status = subprocess.run([sys.executable, str(LABCTL), "status"], capture_output=True, text=True, check=False)
         if status.returncode != 0:
             raise AnsibleActionFail(status.stderr.strip())
         known = json.loads(status.stdout)
         running = [host["running"] for host in known["hosts"].values()]
+        managed = [host["bmc_port"] is not None for host in known["hosts"].values()]
         if command == "up":
-            return not (known["network"] and all(running) and (known["witness"]["running"] or not witness))
-        return bool(known["network"] or any(running) or known["witness"]["running"])
+            beside = (known["witness"]["running"] or not witness) and (all(managed) or not bmc)
+            return not (known["network"] and all(running) and beside)
+        return bool(known["network"] or any(running) or known["witness"]["running"] or any(managed))
 
     def _stream(self, words: list[str]) -> bool:
         """Run labctl with WORDS, show its lines, return its ``changed``."""

@@ -1,7 +1,7 @@
 """The command line. Progress goes to stdout line by line; the last line is a JSON object with ``changed``.
 
-Exceptions: ``status`` prints JSON only, ``fence-status`` prints ``on`` or ``off``, ``exec`` becomes the
-command it is given.
+Exceptions: ``status`` prints JSON only, ``fence-status`` prints ``on`` or ``off``, ``chassis`` what a BMC expects, ``exec``
+becomes the command it is given.
 Exit status: 0 done, 1 failed (the reason is on stderr), 2 wrong usage.
 """
 
@@ -52,6 +52,9 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--witness", action="store_true", help=f"bring the witness, {WITNESS.name}, up as well"
             )
+            command.add_argument(
+                "--bmc", action="store_true", help="give each host a BMC, which fence agents reach over IPMI"
+            )
     guest = add("guest", "build the guest unless it is cached")
     guest.add_argument("action", choices=["build"])
     guest.add_argument("--debian", type=int, choices=sorted(RELEASES), default=None)
@@ -74,6 +77,9 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("host", choices=NAMES, nargs="?", help="only this host's cable")
         command.add_argument("--peer", choices=NAMES, help="only between this host and HOST")
         command.add_argument("--direction", choices=sorted(DIRECTIONS), default="both", help="as the host sees it")
+    chassis = add("chassis", "what a host's BMC asks and orders: chassis HOST get power, chassis HOST set power 0")
+    chassis.add_argument("host", choices=NAMES)
+    chassis.add_argument("words", nargs=argparse.REMAINDER)
     run = add("exec", "run a command in the lab's network namespace: exec -- CMD")
     run.add_argument("argv", nargs=argparse.REMAINDER)
     return top
@@ -110,7 +116,7 @@ def perform(options: argparse.Namespace, pair: Pair) -> bool:
         case "guest":
             changed = pair.build()
         case "up":
-            changed = pair.up(options.witness)
+            changed = pair.up(options.witness, options.bmc)
         case "down":
             changed = pair.down()
         case "cut" | "heal" as verb:
@@ -145,11 +151,15 @@ def main(words: Sequence[str] | None = None) -> int:
     options = parser().parse_args(words)
     try:
         paths = Paths.from_environment(options.state)
-        pair = Pair(paths, settings_for(options, paths), Progress())
+        # ipmi_sim takes every line for an answer.
+        pair = Pair(paths, settings_for(options, paths), Progress(quiet=options.command == "chassis"))
         if options.command == "status":
             print(json.dumps(pair.status(), indent=2))
         elif options.command == "fence-status":
             print("on" if pair.host(options.host).running() else "off")
+        elif options.command == "chassis":
+            for line in pair.chassis(options.host).answer(options.words):
+                print(line)
         elif options.command == "exec":
             enter(options, pair)
         else:

@@ -62,8 +62,9 @@ class Recipe:
 
     @property
     def packages(self) -> list[str]:
-        """Packages installed in the hosts' image."""
-        return read_list(self.assets / "dom0/packages.txt")
+        """Packages installed in the hosts' image, of every release and of this one."""
+        own = self.assets / f"dom0/packages-{self.release}.txt"
+        return read_list(self.assets / "dom0/packages.txt") + (read_list(own) if own.exists() else [])
 
     @property
     def guest_packages(self) -> list[str]:

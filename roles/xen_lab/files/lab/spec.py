@@ -126,6 +126,11 @@ class Paths:
         return self.state / "ssh_config"
 
     @property
+    def acceleration(self) -> Path:
+        """File that says how the lab's hosts were started: kvm, or emulation."""
+        return self.state / "acceleration"
+
+    @property
     def key(self) -> Path:
         """Private key that the hosts accept for root."""
         return self.state / "id_ed25519"
