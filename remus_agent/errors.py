@@ -18,6 +18,7 @@
     ├── OutputBufferError       the plug on a guest's interfaces
     ├── JournalError            the durable record of commits
     ├── DiskError               a protected disk, its tap or its copy
+    │   └── LocalDiskFailed     a primary's own device has failed: the backup's copy is the only good one
     ├── AuthorityError          not allowed to run or release; a proof is missing
     │   ├── OwnershipLost       another host owns the guest
     │   └── AnotherOwner        this host owns the guest that another one wants to protect
