@@ -22,7 +22,7 @@ class AgentError(Exception):
         self.message: str = facts.get("message", "")
 
 
-def ask(host: str, method: str, timeout: float = 60, **params: Any) -> dict[str, Any]:
+def ask(host: str, method: str, /, timeout: float = 60, **params: Any) -> dict[str, Any]:
     """The result of a control request. Raises AgentError, or CommandFailed when there is no agent."""
     request = json.dumps({"version": 1, "id": 1, "method": method, "params": params})
     # No Python: to start one takes an emulated host a second, and much here is asked again and again.
