@@ -181,3 +181,24 @@ def test_a_first_epoch_that_does_not_fit_gives_up_the_older_copy() -> None:
         assert same(pair)
 
     run(story())
+
+
+def test_an_epoch_that_the_journal_cannot_hold_ends_the_session_and_not_the_guest() -> None:
+    async def story() -> None:
+        pair = await protected()
+        await later(pair)
+        before = on(pair.alpha)._primaries["web1"].session_id
+        pair.beta.stores.capacity = 8192
+        pair.volume("xvda").write(0, b"q" * 16384)
+        pair.output.emit("reply")
+        primary = on(pair.alpha)._primaries["web1"]
+        await until(lambda: "larger than the 8192 bytes that can be staged" in str(primary.error), "said", 60)
+        assert "give the disk's journal on the backup more space" in str(primary.error)
+        assert "reply" not in pair.output.out, "it is not committed"
+        assert pair.guest.running
+        await until(lambda: "reply" in pair.output.out, "protected again, by a copy that needs no journal")
+        assert primary.session_id != before
+        await later(pair)
+        assert same(pair)
+
+    run(story())
