@@ -13,7 +13,9 @@ FOLDER = "/var/lib/remus-test-volumes"
 CONFIGURATION = "/etc/remus/disks.toml"
 KEPT = f"{FOLDER}/disks.toml"
 DISKS = "/var/lib/remus/disks"
-"""What hosts keep of protected disks: roles, journals, md's metadata. Volumes of another size may have the same names next."""
+"""What hosts keep of protected disks: roles and journals. Volumes of another size may have the same names next."""
+METADATA = "/run/remus/md"
+"""Where md's metadata lie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ def _add(host: str, volume: Volume) -> None:
 
 def _restore(host: str, volumes: Sequence[Volume]) -> None:
     names = [f"{volume.domain}-{volume.vdev}" for volume in volumes]
-    kept = " ".join(f"{DISKS}/remus-{name}* {DISKS}/{name}.journal {DISKS}/{name}.md" for name in names)
+    kept = " ".join(f"{DISKS}/remus-{name}* {DISKS}/{name}.journal {METADATA}/{name}.md" for name in names)
     devices = "; ".join(
         f"dmsetup remove --retry remus-{volume.domain}-{volume.vdev};"
         f" {removal(volume.slow)};"
