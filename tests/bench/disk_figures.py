@@ -10,7 +10,8 @@ from typing import Any
 from bench.disk_cells import CELLS, Cell
 from bench.figures import FiguresError
 
-BARE, BESIDE, LINEAR, PROTECTED, DRBD = "bare", "bare-beside", "linear", "protected", "drbd"
+BARE, BESIDE, LINEAR, PROTECTED = "bare", "bare-beside", "linear", "protected"
+DRBD, DRBD_BESIDE = "drbd", "drbd-beside"
 GUEST, GUEST_PROTECTED, TAP, TAP_HERE = "guest", "guest-protected", "tap-alone", "tap-here"
 IN_GUEST = (GUEST, GUEST_PROTECTED)
 TITLES = {
@@ -19,6 +20,7 @@ TITLES = {
     LINEAR: "mapper device, unprotected",
     PROTECTED: "mapper device, protected",
     DRBD: "DRBD 8.4, protocol C",
+    DRBD_BESIDE: "DRBD 8.4, protocol C, beside a protected guest",
     GUEST: "in the guest, unprotected",
     GUEST_PROTECTED: "in the guest, protected",
     TAP: "the tap alone, below the kernel's nbd",
@@ -30,11 +32,13 @@ PAIRS = (
     (PROTECTED, BESIDE),
     (DRBD, BARE),
     (PROTECTED, DRBD),
+    (PROTECTED, DRBD_BESIDE),
     (GUEST_PROTECTED, GUEST),
     (GUEST_PROTECTED, DRBD),
     (PROTECTED, TAP),
 )
-"""What is divided by what."""
+"""What is divided by what. The write path alone is what is compared where both are beside a protected guest, whose checkpoints
+take the processor from either."""
 RUNNING = f"{GUEST_PROTECTED} / {GUEST} while it runs"
 """The same by the part of the time in which a protected guest runs at all: what the way to its disk costs, without what its
 checkpoints do."""

@@ -109,7 +109,7 @@ class Pair:
     def _device(self, target: str) -> str:
         if target in (names.BARE, names.BESIDE):
             return self.bare
-        return drbd.DEVICE if target == names.DRBD else VOLUMES[-1].mapper
+        return drbd.DEVICE if target in (names.DRBD, names.DRBD_BESIDE) else VOLUMES[-1].mapper
 
     def _limit(self, runs: int = len(CELLS)) -> float:
         return 120 + runs * (self.seconds + 30)

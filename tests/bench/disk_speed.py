@@ -36,7 +36,7 @@ from bench.run import end_in_order, report, say
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BEFORE = (names.TAP_HERE, names.BARE, names.DRBD, names.TAP, names.LINEAR, names.GUEST)
-WHILE = (names.PROTECTED, names.GUEST_PROTECTED)
+WHILE = (names.PROTECTED, names.DRBD_BESIDE, names.GUEST_PROTECTED)
 """Targets that are measured without protection, and with."""
 READ_BEFORE = (names.BARE, names.LINEAR, names.DRBD)
 READ_WHILE = (names.BESIDE, names.PROTECTED)
