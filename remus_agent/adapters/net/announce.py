@@ -19,7 +19,7 @@ from remus_agent.ports import Domain, Vif
 from remus_agent.protocol import rtnl
 from remus_agent.protocol.announce import announcements, mac_bytes
 
-_ROUNDS: Final = 6
+_ROUNDS: Final = 5
 _SPACING: Final = 0.2
 
 
@@ -27,8 +27,9 @@ class BridgeAnnouncer:
     """Announces each interface of a domain on its bridge (ports.Announcer).
 
     addresses: the IP addresses of interfaces, by MAC, where they are known; without them the MAC alone is
-    announced (RARP). rounds, spacing: how often, and how many seconds apart (doubling), because a single
-    frame may be lost.
+    announced (RARP). rounds, spacing: how often, and after how many seconds (doubling), because a single
+    frame may be lost. Not at once: nothing gets through before the guest has connected its interface, and on a host with
+    few processors the guest waits for the one that this takes.
     """
 
     def __init__(
@@ -49,8 +50,7 @@ class BridgeAnnouncer:
         failed: list[str] = []
         whole = False
         for number in range(self._rounds):
-            if number:
-                await asyncio.sleep(self._spacing * 2 ** (number - 1))
+            await asyncio.sleep(self._spacing * 2**number)
             failed = [why for vif in domain.vifs if (why := await self._once(vif)) is not None]
             if not failed and not whole:
                 whole = True

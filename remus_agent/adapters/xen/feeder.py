@@ -77,15 +77,9 @@ class Feeder:
         """End of stream: wait until xl has built the domain. Raises HypervisorError when it fails or takes
         longer."""
         self.hang_up()
-        looks = 0
-        while True:
-            try:
-                status = self._process.wait(_LOOK)
-                break
-            except subprocess.TimeoutExpired:
-                looks += 1
-                if looks * _LOOK >= seconds:
-                    raise self._ended(f"xl did not finish the domain within {seconds:g} s") from None
+        if self._process.poll() is None:
+            self._wait_for_end(seconds)
+        status = self._process.wait(REAP)
         if status != 0:
             raise self._ended(f"xl restore ended with status {status}")
 
@@ -118,6 +112,20 @@ class Feeder:
             looks += 1
             if looks * _LOOK >= self._stall:
                 raise self._ended(f"xl read nothing for {self._stall:g} s")
+
+    def _wait_for_end(self, seconds: float) -> None:
+        """By a pidfd: Popen.wait with a limit looks every 50 ms, and clients wait for the guest."""
+        process = os.pidfd_open(self._process.pid)
+        try:
+            poll = select.poll()
+            poll.register(process, select.POLLIN)
+            looks = 0
+            while not poll.poll(_LOOK * 1000):
+                looks += 1
+                if looks * _LOOK >= seconds:
+                    raise self._ended(f"xl did not finish the domain within {seconds:g} s")
+        finally:
+            os.close(process)
 
     def _ended(self, what: str) -> HypervisorError:
         self._said.seek(0)

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import select
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -96,10 +95,11 @@ def test_an_xl_that_was_frozen_with_its_host_is_not_late(
     xl: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(feeder_module, "_LOOK", 0.05)
-    awake = tmp_path / "awake"
-    xl(f"until [ -e {awake} ]; do sleep 0.02; done; exec cat >/dev/null <$3")
+    until = "until [ -e %s ]; do sleep 0.02; done"
+    awake = [tmp_path / "reads", tmp_path / "ends"]
+    xl(f"{until % awake[0]}; cat >/dev/null <$3; {until % awake[1]}")
     feeder = Feeder("web1", 30.0)
-    waited, room = feeder._process.wait, select.poll
+    room = select.poll
 
     class Frozen:
         """Each first wait takes as long as the host was frozen, and nothing has come of it."""
@@ -111,7 +111,7 @@ def test_an_xl_that_was_frozen_with_its_host_is_not_late(
             missed, cls.first = cls.first, False
             if missed:
                 monkeypatch.setattr(time, "monotonic", lambda: 1e9)
-                awake.touch()
+                awake.pop(0).touch()
             return missed
 
         def __init__(self) -> None:
@@ -123,18 +123,13 @@ def test_an_xl_that_was_frozen_with_its_host_is_not_late(
         def poll(self, timeout: float) -> object:
             return [] if self.missed() else self._poll.poll(timeout)
 
-    def wait(seconds: float) -> int:
-        if Frozen.missed():
-            raise subprocess.TimeoutExpired("xl", seconds)
-        monkeypatch.undo()
-        return waited(30.0)
-
     monkeypatch.setattr(select, "poll", Frozen)
     feeder.write([bytes(8 << 20)])
     assert not Frozen.first, "it never waited for room"
     Frozen.first = True
-    monkeypatch.setattr(feeder._process, "wait", wait)
     feeder.finish(30.0)
+    assert not Frozen.first, "it never waited for xl's end"
+    monkeypatch.undo()
     feeder.abort()
 
 
