@@ -57,6 +57,10 @@ class Fencing(Protocol):
         """Whether nothing of this host may be activated elsewhere before it was fenced."""
         ...
 
+    def longest(self, host: str) -> float:
+        """Seconds for which the `off` of `fence` runs at most; then it is killed. 0 where there is no agent for this host."""
+        ...
+
     async def fence(self, host: str) -> Fenced:
         """Switch the host off and see that it is off. Raises FencingError, FenceTimeout, FenceUnconfirmed: it may be on, off, or
         about to go off."""

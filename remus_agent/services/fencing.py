@@ -78,7 +78,7 @@ class Fencer:
         """Clear up what an earlier agent may have left."""
         for peer in peers:
             if self._fencing is not None and self._fencing.covers(peer):
-                self._turn.clear_up(peer)
+                self._turn.clear_up(peer, self._fencing.longest(peer))
 
     def waiting(self, domain: str) -> Waiting | None:
         """The guest of this name, if its activation waits for fencing."""
@@ -212,7 +212,7 @@ class Fencer:
         return await asyncio.shield(task)
 
     async def _attempt(self, fencing: Fencing, host: str) -> Fenced:
-        await self._turn.take(host)
+        await self._turn.take(host, fencing.longest(host))
         confirmed = False
         try:
             result = await fencing.fence(host)

@@ -62,7 +62,7 @@ class Roles:
         self._ports = ports
         self._backup = backup
         self._seams = seams
-        turn = FencingTurn(witness, settings.host, ports.clock, settings.retry)
+        turn = FencingTurn(witness, settings, ports.clock)
         self._fencer = Fencer(ports.fencing, turn, settings, ports.clock, ports.events)
         self._notes = TakeoverNotes(
             ports.store, interval_ms=settings.interval_ms, output_limit_bytes=settings.output_limit_bytes

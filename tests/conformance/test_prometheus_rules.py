@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -67,16 +68,41 @@ def test_a_rule_that_is_wrong_is_found(tmp_path: Path) -> None:
     assert "RemusSupervisorDown" in promtool("test", "rules", str(tests), code=1)
 
 
+def queries() -> str:
+    """Of the dashboard and of every rule."""
+    dashboard = (ROOT / "roles/remus_monitoring/files/remus-dashboard.json").read_text()
+    found = re.findall(r'"(?:expr|query|definition)": ("(?:[^"\\]|\\.)*")', dashboard)
+    return "\n".join([*map(json.loads, found), *(rule["expr"] for rule in rules())])
+
+
 def test_rules_and_dashboard_use_metrics_that_there_are() -> None:
     there = {family.name for family in metrics.families(FULL)}
     suffixes = r"(_total|_bucket|_sum|_count)?"
-    dashboard = (ROOT / "roles/remus_monitoring/files/remus-dashboard.json").read_text()
-    queries = "\n".join(re.findall(r'"(?:expr|query|definition)": "((?:[^"\\]|\\.)*)"', dashboard))
-    recorded = "\n".join(rule["expr"] for rule in rules())
-    used = set(re.findall(r"(?<![:\w])remus_[a-z0-9_]+", queries + recorded))
+    used = set(re.findall(r"(?<![:\w])remus_[a-z0-9_]+", queries()))
     assert len(used) > 30
     unknown = {name for name in used if name not in there and re.sub(suffixes + "$", "", name) not in there}
     assert unknown == set()
+
+
+def test_what_they_choose_by_is_there() -> None:
+    """A selector with a label, a state or a role that no series has is accepted, and finds nothing for ever."""
+    labels = {sample.name: set(sample.labels) for family in metrics.families(FULL) for sample in family.samples}
+    chosen = {
+        (name, label, word)
+        for name, selector in re.findall(r"\b(remus_\w+)\{([^}]*)\}", queries())
+        for label, words in re.findall(r'(\w+)\s*[=!]~?\s*"([^"]*)"', selector)
+        for word in words.split("|")
+    }
+    assert {label for _, label, _ in chosen} == {"instance", "domain", "state", "role"}
+    assert [each for each in chosen if each[1] not in labels[each[0]] | {"instance"}] == []
+    known = {"state": metrics.STATES, "role": metrics.ROLES}
+    assert [each for each in chosen if each[1] in known and each[2] not in known[each[1]]] == []
+    by = {
+        label
+        for clause in re.findall(r"\b(?:by|on|without|group_left) \(([^)]*)\)", queries())
+        for label in clause.split(", ")
+    }
+    assert by - {"instance"} <= set().union(*labels.values())
 
 
 def test_the_linter_has_nothing_against_the_page() -> None:

@@ -41,6 +41,9 @@ class FenceAgents:
     def required(self, host: str) -> bool:
         return host in self._agents and self._agents[host].required
 
+    def longest(self, host: str) -> float:
+        return self._agents[host].timeout if host in self._agents else 0.0
+
     async def fence(self, host: str) -> Fenced:
         agent = self._of(host, "fence")
         refused: FencingError | None = None

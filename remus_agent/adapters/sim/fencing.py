@@ -33,6 +33,9 @@ class SimFencing:
     def required(self, host: str) -> bool:
         return host in self.must
 
+    def longest(self, host: str) -> float:
+        return self.timeout if self.covers(host) else 0.0
+
     async def fence(self, host: str) -> Fenced:
         loop = asyncio.get_running_loop()
         self.asked.append((host, loop.time()))

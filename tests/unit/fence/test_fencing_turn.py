@@ -12,14 +12,19 @@ from remus_agent.adapters.sim.fencing import SimFencing
 from remus_agent.adapters.sim.local import LoopClock, SimEvents
 from remus_agent.adapters.sim.witness import SimWitness
 from remus_agent.adapters.witness.record import decode, encode
-from remus_agent.errors import WitnessUnknown
+from remus_agent.errors import FenceYielded, WitnessUnknown
+from remus_agent.fence_config import MAX_TIMEOUT
 from remus_agent.machines.authority import Ownership
 from remus_agent.services.fencing import Fencer
-from remus_agent.services.fencing_turn import LINGERS, FencingTurn, pair
+from remus_agent.services.fencing_turn import BEGINS, LINGERS, FencingTurn, pair
 from remus_agent.services.settings import Settings
 from tests.model.loop import run
 
 PAIR = pair("beta", "alpha")
+
+
+def of(host: str) -> Settings:
+    return Settings(host=host, retry=1.0)
 
 
 class Side:
@@ -30,8 +35,9 @@ class Side:
         self.fencing = SimFencing(must={peer})
         self.events = SimEvents()
         clock = LoopClock()
-        turn = FencingTurn(witness.of(host), host, clock, 1.0)
-        self.fencer = Fencer(self.fencing, turn, Settings(host=host, retry=1.0), clock, self.events)
+        settings = of(host)
+        turn = FencingTurn(witness.of(host), settings, clock)
+        self.fencer = Fencer(self.fencing, turn, settings, clock, self.events)
         self.waits: asyncio.Task[None] | None = None
         self.on = True
 
@@ -93,11 +99,59 @@ def test_who_yields_says_so_and_tries_again() -> None:
         assert "alpha is about to switch this host off" in str(beta.events.details("web1")[0][1]["reason"])
         assert alpha.waits is not None
         await alpha.goes_off()  # for another reason, and without a word
+        await asyncio.sleep(LINGERS)
+        assert not beta.fencing.asked, "what it has asked for may still be done"
         await asyncio.sleep(600)
-        assert not beta.fencing.asked, "nobody knows that it does not"
-        witness.write(PAIR, None)
-        await asyncio.sleep(400)
         assert beta.activates
+        assert PAIR not in witness.records
+
+    run(story())
+
+
+def test_a_turn_that_does_not_say_when_it_is_over_is_never_taken_over() -> None:
+    async def story() -> None:
+        witness = SimWitness()
+        older = Ownership("alpha", 1, "solo", None, "beta", "it switches beta off", "alpha")
+        witness.write(PAIR, older)
+        _, beta = both(witness)
+        beta.begin()
+        await asyncio.sleep(4000)
+        assert not beta.fencing.asked
+        assert witness.records[PAIR].ownership == older
+
+    run(story())
+
+
+def test_a_turn_is_over_when_that_is_so_by_the_slower_clock_too() -> None:
+    """Both are wrong by a tenth at most: 90 s of the other host are 110 s of this one at most."""
+
+    async def story() -> None:
+        witness = SimWitness()
+        witness.write(
+            PAIR, Ownership("alpha", 1, "solo", None, "beta", "it switches beta off, over after 90 s", "alpha")
+        )
+        turn = FencingTurn(witness.of("beta"), of("beta"), LoopClock())
+        for pause in (0, 91, 18):
+            await asyncio.sleep(pause)
+            with pytest.raises(FenceYielded):
+                await turn.take("alpha", 60.0)
+        await asyncio.sleep(2)
+        await turn.take("alpha", 60.0)
+        assert witness.records[PAIR].ownership.owner == "beta"
+
+    run(story())
+
+
+def test_a_turn_that_came_late_is_not_used() -> None:
+    async def story() -> None:
+        witness = SimWitness(delay=lambda host: BEGINS if host == "alpha" else 0.1)
+        alpha, _ = both(witness)
+        alpha.begin()
+        await asyncio.sleep(10 * BEGINS)
+        assert not alpha.fencing.asked
+        witness.delay = lambda _: 0.1
+        await asyncio.sleep(600)
+        assert alpha.activates
 
     run(story())
 
@@ -136,9 +190,9 @@ def test_a_turn_that_an_earlier_agent_has_left_is_cleared_up() -> None:
 def test_a_turn_that_was_taken_unheard_is_left() -> None:
     async def story() -> None:
         witness = SimWitness(lose_answer=lambda _: True)
-        turn = FencingTurn(witness.of("alpha"), "alpha", LoopClock(), 1.0)
+        turn = FencingTurn(witness.of("alpha"), of("alpha"), LoopClock())
         with pytest.raises(WitnessUnknown):
-            await turn.take("beta")
+            await turn.take("beta", 60.0)
         assert PAIR in witness.records
         witness.lose_answer = lambda _: False
         await asyncio.sleep(2 * LINGERS)
@@ -150,7 +204,7 @@ def test_a_turn_that_was_taken_unheard_is_left() -> None:
 def test_its_record_is_one_that_etcd_takes() -> None:
     async def story() -> None:
         witness, host = SimWitness(), "xen-1.rack2.example.com"
-        await FencingTurn(witness.of(host), host, LoopClock(), 1.0).take("xen2.example.com")
+        await FencingTurn(witness.of(host), of(host), LoopClock()).take("xen2.example.com", MAX_TIMEOUT)
         (found,) = witness.records.values()
         assert decode(encode(found.ownership)) == found.ownership
 
