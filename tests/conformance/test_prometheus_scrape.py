@@ -1,11 +1,12 @@
 """A real Prometheus scrapes two real agents over simulated hosts, by what the role remus_monitoring renders; then every query of
-the dashboard and every rule is asked of it."""
+the dashboard and of docs/operations.md, and every rule, is asked of it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
+import re
 import subprocess
 import urllib.error
 import urllib.parse
@@ -33,6 +34,8 @@ from tests.model.pair import Host, Pair, on
 ROOT = Path(__file__).resolve().parents[2]
 ROLE = ROOT / "roles/remus_monitoring"
 DASHBOARD = json.loads((ROLE / "files/remus-dashboard.json").read_text())
+DOCUMENTED = re.findall(r"^```\n(rate\(.*?)^```", (ROOT / "docs/operations.md").read_text(), re.MULTILINE | re.DOTALL)
+"""Queries that a reader may copy."""
 NOTHING = {
     "Alerts that fire",
     "Full copy at the start of a session",
@@ -155,6 +158,8 @@ def ask_everything(server: Prometheus) -> list[str]:
     for annotation in DASHBOARD["annotations"]["list"]:
         if "expr" in annotation:
             server.get("query", query=chosen(annotation["expr"]))
+    assert len(DOCUMENTED) == 1
+    wrong += [f"no answer to {query}" for query in DOCUMENTED if not server.get("query", query=query)["result"]]
     groups = server.get("rules")["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     wrong += [f"{rule['name']}: {rule.get('lastError')}" for rule in rules if rule["health"] != "ok"]
