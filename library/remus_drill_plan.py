@@ -215,7 +215,7 @@ def guest_reasons(guest):
     name = guest["name"]
     reasons = list(guest.get("problems") or [])
     if not guest.get("owner"):
-        reasons.append(f"nobody knows where {name} runs. Next: 'ansible-playbook playbooks/status.yml'")
+        reasons.append(f"nobody knows where {name} runs. Next: run playbooks/status.yml")
     elif not guest.get("protected"):
         reasons.append(
             "{} is not protected ({}). Next: protect it with protect.yml, or see why with 'remusctl events {} --problems'".format(

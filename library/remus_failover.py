@@ -125,7 +125,7 @@ def check(params, status):
     """Raise where this host may not or cannot take the guest over."""
     name = params["name"]
     role, state, peer = facts_of(status)
-    look = "find the host that holds the copy with 'ansible-playbook playbooks/status.yml'"
+    look = "find the host that holds the copy with playbooks/status.yml"
     if role == "primary":
         raise refuse(f"This host is the primary of {name}, which runs here", "wrong-host", name, look)
     if role != "backup" or state == "discarded":

@@ -114,7 +114,7 @@ def check(params, status):
             f"This host does not protect {name}: its role is '{role}', its state '{state}'",
             "wrong-host",
             name,
-            "find the host where it is protected with 'ansible-playbook playbooks/status.yml'; a guest that runs unprotected "
+            "find the host where it is protected with playbooks/status.yml; a guest that runs unprotected "
             "has to be protected first",
         )
     if peer != params["to"]:

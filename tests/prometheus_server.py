@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import subprocess
 import urllib.error
 import urllib.parse
@@ -19,9 +20,12 @@ from prometheus_tools import find
 
 from tests.etcd_server import free_ports
 
-ROLE = Path(__file__).resolve().parents[1] / "roles/remus_monitoring"
+ROOT = Path(__file__).resolve().parents[1]
+ROLE = ROOT / "roles/remus_monitoring"
 RULES = ROLE / "files/remus.rules.yml"
 DASHBOARD = json.loads((ROLE / "files/remus-dashboard.json").read_text())
+DOCUMENTED = re.findall(r"^```\n(rate\(.*?)^```", (ROOT / "docs/operations.md").read_text(), re.MULTILINE | re.DOTALL)
+"""Queries that a reader may copy."""
 Place = tuple[str, str]
 """A panel's title and a query's refId; of a recording rule its name, twice."""
 
@@ -102,9 +106,10 @@ class Prometheus:
         return {(name, name): self._values(name) for rule in rules() for name in [rule.get("record")] if name}
 
     def wrong(self) -> list[str]:
-        """What is wrong with the variables of the dashboard, its annotations, and the rules; those are evaluated once more.
-        Raises AssertionError for a query that is."""
-        wrong = []
+        """What is wrong with the variables of the dashboard, its annotations, the queries of the documents, and the rules; those
+        are evaluated once more. Raises AssertionError for a query that is."""
+        assert DOCUMENTED
+        wrong = [f"no answer to {query}" for query in DOCUMENTED if not self._values(query)]
         for variable in DASHBOARD["templating"]["list"]:
             if variable["type"] == "query":
                 selector, label = variable["query"].removeprefix("label_values(").removesuffix(")").rsplit(", ", 1)

@@ -86,7 +86,7 @@ class ControlClient:
                 operation=method,
                 left=None if method in READ_ONLY else "the request may have been carried out; ask for the status",
                 hint="see with 'journalctl -u remus-agent' on this host what runs there, and bring its agent to this "
-                "bundle's release with 'ansible-playbook playbooks/upgrade.yml'",
+                "bundle's release with playbooks/upgrade.yml",
             ) from failure
         except TimeoutError as failure:
             self.close()
@@ -147,7 +147,7 @@ class ControlClient:
         if failure.errno in (errno.EACCES, errno.EPERM):
             hint = "run the task with become: true, or as a member of the agent's administration group"
         elif failure.errno == errno.ENOENT:
-            hint = "install and start the agent with 'ansible-playbook playbooks/site.yml'"
+            hint = "install and start the agent with playbooks/site.yml"
         else:
             hint = "look at 'systemctl status remus-agent' and 'journalctl -u remus-agent' on this host"
         left = None

@@ -100,6 +100,30 @@ def test_hosts_are_refused_with_what_every_role_has_against_them(tmp_path: Path)
     assert "a and b are the same machine" in said
 
 
+def test_a_host_on_which_ansible_cannot_begin_is_refused_with_what_to_try(tmp_path: Path) -> None:
+    """No sudo, a sudo that asks for a password, no Python: what a fresh Debian may have."""
+    asks = tmp_path / "sudo"
+    asks.write_text("#!/bin/sh\necho 'sudo: a password is required' >&2\nexit 1\n")
+    asks.chmod(0o755)
+    hosts: dict[str, Any] = {
+        name: {"remus_replication_address": f"203.0.113.{number}"} for number, name in enumerate(("a", "b", "c"), 1)
+    }
+    hosts["a"] |= {"ansible_become": True, "ansible_become_user": "nobody", "ansible_become_exe": "/none/sudo"}
+    hosts["b"] |= {"ansible_become": True, "ansible_become_user": "nobody", "ansible_become_exe": str(asks)}
+    hosts["c"] |= {"ansible_python_interpreter": "/none/python3"}
+    text = preflight(tmp_path, hosts, {}, [{"name": "web1", "hosts": ["a", "b"]}])
+    said = " ".join(text.split("PLAY [Preflight | What the hosts said]")[1].split())
+    for words in (
+        r"a cannot be looked at: [^.]*\.[^.]*/none/sudo: not found\. Next: ",
+        r"b cannot be looked at: [^.]*\.[^.]*sudo: a password is required\. Next: ",
+        r"c cannot be looked at: The module interpreter '/none/python3' was not found\. .*/none/python3: not found\. Next: ",
+    ):
+        assert re.search(words, said), said
+    assert said.count("Next: log in to it as the inventory says: python3 has to be there") == 2 * len(hosts), (
+        "told twice by Ansible"
+    )
+
+
 def test_settings_of_a_wrong_type_are_refused_before_anything_relies_on_them(tmp_path: Path) -> None:
     """Of every role that a host gets, at once; site.yml would come to some of them after others have changed the host."""
     wrong = {

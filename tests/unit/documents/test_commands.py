@@ -17,9 +17,11 @@ from typing import Any
 
 import pytest
 from ansible.parsing.splitter import parse_kv, unquote
+from host_views import FULL
 
 from remus_agent import disks
 from remus_agent.cli import arguments
+from remus_agent.observe import metrics
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("roles/*/README.md"))]
@@ -182,13 +184,101 @@ def test_units(words: tuple[str, ...]) -> None:
     assert set(named) <= UNITS
 
 
-def test_scripts_are_there() -> None:
+def script_of(words: tuple[str, ...]) -> str | None:
+    """The file of this tree that a command runs."""
+    if words[:2] == ("python", "-m"):
+        return f"{words[2].replace('.', '/')}.py"
+    script = words[1] if words[0] == "python" and len(words) > 1 else words[0]
+    return script if re.match(r"(tools|tests|roles)/.*\.(py|sh)$", script) else None
+
+
+@cache
+def options_of_scripts() -> set[str]:
+    """Of all of them: some take a part of theirs from a module beside them."""
+    paths = [path for name in ("tests", "roles") for path in (ROOT / name).glob("**/*.py")]
+    return {found for path in paths for found in re.findall(r'add_argument\(\s*"(--[\w-]+)"', path.read_text())}
+
+
+def test_scripts_and_their_options_are_there() -> None:
+    looked_at = 0
     for name, command, words in FOUND:
-        script = words[1] if words[0] == "python" and len(words) > 1 and words[1] != "-m" else words[0]
-        if re.match(r"(tools|tests|roles)/.*\.(py|sh)$", script):
-            assert (ROOT / script).is_file(), f"{name}: {command}"
-        if words[:2] == ("python", "-m"):
-            assert (ROOT / f"{words[2].replace('.', '/')}.py").is_file(), f"{name}: {command}"
+        script = script_of(words)
+        if script is not None:
+            text = (ROOT / script).read_text()
+            for option in (word for word in words[1:] if word.startswith("--")):
+                assert option in text or option in options_of_scripts(), f"{name}: {option} of {command}"
+                looked_at += 1
+        if words[0] == "pytest":
+            assert all((ROOT / word).exists() for word in words if word.startswith("tests/")), f"{name}: {command}"
+    assert looked_at > 5
+
+
+def options_below(parser: argparse.ArgumentParser) -> set[str]:
+    """Of a command line and all its commands."""
+    return set(parser._option_string_actions).union(*map(options_below, subcommands(parser).values()))
+
+
+OF_OTHERS = {"--check", "--destroy", "--diff", "--docker", "--limit", "--save-domain", "--tags"}
+"""Options of Ansible, molecule and Xen that sentences name."""
+
+
+def test_options_that_sentences_name_are_there() -> None:
+    known = options_of_scripts() | options_below(arguments.parser()) | options_below(disks._parser()) | OF_OTHERS
+    known |= set(re.findall(r"--[\w-]+", (ROOT / "tools/setup.sh").read_text()))
+    for name, command, words in FOUND:
+        for word in words if words[0].startswith("--") else ():
+            if word.startswith("--"):
+                assert word.partition("=")[0] in known, f"{name}: {command}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [words for name, _, words in FOUND if name == "docs/remusctl.md" and words[0] in subcommands(arguments.parser())],
+)
+def test_commands_of_remusctl_without_its_name(words: tuple[str, ...]) -> None:
+    """As its own document lists them."""
+    check_options(arguments.parser(), ("remusctl", *words))
+
+
+def test_every_command_of_remusctl_is_listed() -> None:
+    table = (ROOT / "docs/remusctl.md").read_text().partition("\n## ")[0]
+    cells = re.findall(r"^\| (.*?) \|", table, re.MULTILINE)
+    assert set(subcommands(arguments.parser())) == {name for cell in cells for name in re.findall(r"`([\w-]+)", cell)}
+
+
+@pytest.mark.parametrize(
+    "words", [words for _, _, words in FOUND if re.fullmatch(r"(playbooks/)?\w+\.yml", words[0]) and len(words) > 1]
+)
+def test_playbooks_that_sentences_name(words: tuple[str, ...]) -> None:
+    test_playbooks_and_their_variables(("ansible-playbook", f"playbooks/{Path(words[0]).name}", *words[1:]))
+
+
+@cache
+def without_comments() -> str:
+    """What reads the variables of an inventory."""
+    paths = [path for name in ("playbooks", "roles") for path in ROOT.glob(f"{name}/**/*.yml")]
+    return re.sub(r"^ *#.*$", "", "\n".join(path.read_text() for path in paths), flags=re.MULTILINE)
+
+
+def test_variables_of_the_example_are_read() -> None:
+    """Those too that stand there behind a #."""
+    texts = [path.read_text() for path in (ROOT / "inventories/example").rglob("*.yml")]
+    found = {name for text in texts for name in re.findall(r"^ *(?:# *)?((?:remus|xen_host)_\w+):", text, re.MULTILINE)}
+    assert {"remus_witness_address", "xen_host_reboot", "remus_guests"} <= found
+    assert [name for name in sorted(found) if not re.search(rf"\b{name}\b", without_comments())] == []
+
+
+METRICS = {family.name for family in metrics.families(FULL)}
+
+
+def test_variables_that_the_documents_name_are_read() -> None:
+    """Where they stand in a sentence; roles, modules and metrics have such names as well."""
+    others = {path.stem for path in ROOT.glob("library/*.py")} | {path.name for path in ROOT.glob("roles/*")}
+    for path in DOCUMENTS:
+        for text in re.findall(r"`([^`]+)`", BLOCK.sub("", path.read_text())):
+            for name in re.findall(r"(?<![\w/])(?:remus|xen_host|xen_lab)_[a-z0-9_]+", text):
+                if name.removesuffix("_total") not in METRICS | others | {"remus_agent"}:
+                    assert re.search(rf"\b{name}\b", without_comments()), f"{path.name}: nobody reads {name}"
 
 
 def test_playbooks_that_messages_send_people_to_are_there() -> None:
@@ -198,6 +288,15 @@ def test_playbooks_that_messages_send_people_to_are_there() -> None:
     for path in texts:
         for name in re.findall(r"\bplaybooks/(\w+)\.yml", path.read_text()):
             assert name in PLAYBOOKS, f"{path}: {name}"
+
+
+def test_messages_give_no_command_without_an_inventory() -> None:
+    """Ansible would take the lab's. They name the playbook, and what to give it."""
+    texts = [path for name in ("library", "module_utils", "remus_agent") for path in ROOT.glob(f"{name}/**/*.py")]
+    texts += [*ROOT.glob("roles/remus_drill/files/**/*.py"), *ROOT.glob("roles/**/*.yml")]
+    texts += [path for path in ROOT.glob("playbooks/**/*.yml") if path.stem not in ("lab", "bench")]
+    for path in texts:
+        assert not re.findall(r"ansible-playbook (?!-i )\S+\.yml", path.read_text()), path
 
 
 def test_the_inventory_of_a_site_is_always_named() -> None:

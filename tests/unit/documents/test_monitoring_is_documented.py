@@ -5,27 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from host_views import guest, host
+from host_views import FULL
 
 from remus_agent.observe import metrics
 from remus_agent.observe.health import OF_STATE, Marks
-from remus_agent.observe.status import DiskStatus, MemberStatus, PartCost, ProtectionCost, Seeding
-from remus_agent.observe.view import CertificateView, WatchdogView, WitnessView
 
 TEXT = (Path(__file__).resolve().parents[3] / "docs/operations.md").read_text()
-COST = ProtectionCost(1.0, 1, (PartCost("copy", 1.0, 1),))
-FULL = host(
-    guest(disks=(DiskStatus(vdev="xvda", mode="replicating", size=1),), last_ack_age=1.0),
-    guest("seeding", name="sql1", seeding=Seeding(1, 2, "pages", 1.0, 1.0)),
-    guest("ready", "backup", "db1", last_ack_age=1.0, cost=COST),
-    guest(name="shop", members=(MemberStatus(domain="app1", memory_kib=1, cost=COST),)),
-    free_memory_bytes=1,
-    shared_cpu_seconds=1.0,
-    shared_memory_bytes=1,
-    certificate=CertificateView(1.8e9, usable=True),
-    witness=WitnessView(reachable=True, answered=1.7e9),
-    watchdog=WatchdogView(armed=True, problem=False),
-)
 
 
 def test_the_table_of_states() -> None:

@@ -176,7 +176,7 @@ def test_violations_and_what_is_not_undone_fail_in_junit() -> None:
             ["playbooks/reprotect.yml -e remus_domain=redis1"],
         ),
         ({"owner": "beta", "status": {"beta": {"state": "solo"}}}, ["playbooks/reprotect.yml -e remus_domain=redis1"]),
-        ({"owner": None, "holder": "beta"}, ["ansible-playbook failover.yml -e remus_domain=redis1"]),
+        ({"owner": None, "holder": "beta"}, ["run the copy of beta: failover.yml -e remus_domain=redis1"]),
         ({"owner": None, "holder": None}, ["playbooks/status.yml"]),
     ],
 )
@@ -210,7 +210,7 @@ def test_a_host_that_is_off_is_switched_on_before_anything_else(tmp_path: Path) 
     assert said["next"] == [
         "power alpha on (status says off) with this on beta as root: fence on",
         "unless alpha had to boot, undo the fault on alpha: run 'sh /run/remus-drill/undo.sh' there as root",
-        "protect it where it runs now: ansible-playbook playbooks/reprotect.yml -e remus_domain=redis1",
+        "protect it where it runs now: playbooks/reprotect.yml -e remus_domain=redis1",
     ]
     assert "beta switched it on" not in (folder / "report.html").read_text()
     failed["guest"] |= {"owner": None, "holder": "beta"}
@@ -253,7 +253,7 @@ def test_a_drill_that_ended_early_has_a_report_as_well(tmp_path: Path) -> None:
     (folder / "phases.jsonl").write_text("")
     said = main.write(folder)
     assert said["ok"] is False
-    assert said["next"] == ["ask where it stands: ansible-playbook playbooks/status.yml"]
+    assert said["next"] == ["ask where it stands: playbooks/status.yml"]
     read((folder / "report.html").read_text())
 
 

@@ -119,7 +119,7 @@ def next_steps(run: Run) -> list[str]:
         return steps
     state = ((guest.get("status") or {}).get(owner) or {}).get("state")
     if not run.final:
-        steps.append("ask where it stands: ansible-playbook playbooks/status.yml")
+        steps.append("ask where it stands: playbooks/status.yml")
     elif owner and state in ("connecting", "seeding", "silent"):
         steps += [
             f"wait: its agent on {owner} goes on trying ('remusctl watch' there shows it)",
@@ -127,16 +127,16 @@ def next_steps(run: Run) -> list[str]:
             "docs/runbook.md is about it",
         ]
     elif owner:
-        steps.append(f"protect it where it runs now: ansible-playbook playbooks/reprotect.yml -e remus_domain={name}")
+        steps.append(f"protect it where it runs now: playbooks/reprotect.yml -e remus_domain={name}")
     elif holder:
         steps.append(
-            f"see that the old host is off, then run the copy of {holder}: ansible-playbook failover.yml -e remus_domain={name} "
+            f"see that the old host is off, then run the copy of {holder}: failover.yml -e remus_domain={name} "
             "(docs/runbook.md, A host has died)"
         )
         steps += power  # the copy runs without it, and only while it is off
     else:
         steps.append(
-            "bring both hosts and their agents up, then ask again: ansible-playbook playbooks/status.yml; docs/runbook.md, A "
+            "bring both hosts and their agents up, then ask again: playbooks/status.yml; docs/runbook.md, A "
             "guest is gone"
         )
     return steps
