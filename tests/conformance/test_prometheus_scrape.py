@@ -1,5 +1,5 @@
 """A real Prometheus scrapes two real agents over simulated hosts, by what the role remus_monitoring renders; then every query of
-the dashboard and every rule is asked of it."""
+the dashboard and of docs/operations.md, and every rule, is asked of it."""
 
 from __future__ import annotations
 
