@@ -301,18 +301,15 @@ class PrimaryService:
         if self.state is State.SILENT:
             await self._parts.devices.hold()
         manual = self.state is State.SOLO and not self._settings.automatic_reprotect
-        looks = False
-
-        async def lull() -> None:
-            nonlocal looks
-            looks = await self.lull.wait(None if manual and not self._leaving.closed else self._retry) or not manual
-
-        while not looks:
-            asked = await self._asked.interrupts(lull())
+        while True:
+            due = None if manual and not self._leaving.closed else self._retry
+            asked = await self._asked.interrupts(self.lull.wait(due))
             if asked is not None:
                 return asked
-            if not looks:  # only an operator looks for a backup; what could not be opened is tried again all the same
-                await self._open_output()
+            if self.lull.ended or not manual:
+                break
+            # Only an operator looks for a backup; what could not be opened is tried again all the same.
+            await self._open_output()
         alone = self.state is State.SILENT and self.ownership.solo_due(self._parts.heard_at)
         return Event.SOLO_DUE if alone else Event.RETRY_DUE
 
