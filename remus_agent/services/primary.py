@@ -217,9 +217,12 @@ class PrimaryService:
 
     def ask_stop(self, *, force: bool) -> None:
         """End protection. Raises RefusedError when the copy's end can't be confirmed and `force` doesn't vouch for it."""
+        self._asked.put(self.require_stop(force=force))
+
+    def require_stop(self, *, force: bool) -> Event:
+        """What `ask_stop` would ask for now. Raises as it does, and changes nothing."""
         witnessed = not isinstance(self.ownership, Unwitnessed)
-        event = stop_event(self.domain.name, self.state, self.record.peer, witnessed=witnessed, force=force)
-        self._asked.put(event)
+        return stop_event(self.domain.name, self.state, self.record.peer, witnessed=witnessed, force=force)
 
     def owner_runs(self) -> None:
         """The owner of the guest that was given up here has opened a session."""
