@@ -223,8 +223,8 @@ def agent(answer: Mapping[str, Any]) -> str:
         head
         + "\n\n"
         + table(
-            ("PEER", "ADDRESS", "REACHABLE"),
-            ((name, peer.get("address"), peer.get("reachable")) for name, peer in sorted(peers.items())),
+            ("PEER", "ADDRESS"),
+            ((name, peer.get("address")) for name, peer in sorted(peers.items())),
         )
     )
 
