@@ -6,14 +6,17 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from remus_agent.cli import main as cli
-
 if TYPE_CHECKING:
     from remus_agent.cli.send import Outcome, Request, Show
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    try:
+        # Imported here: whoever presses Ctrl-C while it loads is to see no traceback.
+        from remus_agent.cli import main as cli  # noqa: PLC0415
+    except KeyboardInterrupt:
+        return 130
     return cli.main(arguments, send=_send)
 
 

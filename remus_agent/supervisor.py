@@ -7,7 +7,10 @@ after for a while: a pending request to suspend is withdrawn, a guest that is do
 resumed, log-dirty and the suspend event channel are switched off. Output that an agent held stays held:
 only an agent with authority may release it.
 
-One JSON object a line: `{"watch": domid, "uuid": uuid}`, `{"unwatch": domid}`; answers `{"ok": true}` or
+A guest that is down is resumed without xenstored, which may not answer: what is asked of that is done beside the loop
+(`adapters.xen.errands`), and nobody waits for it longer than a moment.
+
+One JSON object a line: `{"watch": domid, "uuid": uuid}`, `{"unwatch": domid}`, `{"alive": true}`; answers `{"ok": true}` or
 `{"ok": false, "error": text}`. What is watched is also in a file, with the agent's process, for the next
 supervisor."""
 
@@ -24,12 +27,15 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from remus_agent.adapters.xen import device_model
 from remus_agent.adapters.xen import libs as xen
+from remus_agent.adapters.xen.errands import Errands
 from remus_agent.adapters.xen.structs import SHADOW_OP_OFF, DomainInfo
 from remus_agent.adapters.xen.xenstore import XenStore
 from remus_agent.errors import RemusError
@@ -45,6 +51,8 @@ RECONNECT: Final = 3.0
 """Seconds that a restarted supervisor gives a living agent's dead process id to turn out to be a living
 one."""
 _TICK: Final = 0.1
+_PATIENCE: Final = 1.0
+"""Seconds that the loop waits for xenstored: it answers within a millisecond, and then everything is done in order."""
 _LINE: Final = 4096
 _CALLS: Final = frozenset(
     {
@@ -96,15 +104,30 @@ class Xen:
         self._handle = self._libs.xc_interface_open(None, None, 0)
         if not self._handle:
             raise xen.failed("xc_interface_open", hint="the supervisor needs root in dom0")
-        self._store = XenStore(self._libs)
         self._info = DomainInfo()
+        self._errands = Errands(lambda: XenStore(self._libs))
+        connected = self._errands.ask(0, lambda _: None)
+        self.settle()
+        if connected.error is not None:
+            raise connected.error
+
+    def settle(self) -> None:
+        """Wait a moment for what was asked of xenstored."""
+        self._errands.settle(_PATIENCE)
+
+    def asks(self, domid: int) -> bool:
+        """Whether xenstored has yet to answer something about a domain."""
+        return self._errands.open(domid)
+
+    def leave(self, domid: int) -> None:
+        """Ask xenstored nothing more about a domain."""
+        self._errands.drop(domid)
 
     def withdraw(self, watched: Watched) -> None:
-        """Take back what the agent set up: the request, the event channel, log-dirty."""
+        """Take back what the agent set up: the request, as soon as xenstored answers, the event channel, log-dirty."""
         if self._look(watched) is None:
             return
-        if self._store.swap(f"/local/domain/{watched.domid}/control/shutdown", "suspend", ""):
-            log.warning("domain %d: withdrew a request to suspend that was left", watched.domid)
+        self._errands.ask(watched.domid, partial(_withdraw_request, watched.domid))
         self._libs.xc_domain_subscribe_for_suspend(self._handle, watched.domid, 0)
         if self._libs.xc_shadow_control(self._handle, watched.domid, SHADOW_OP_OFF, None, 0):
             log.info("domain %d: log-dirty was off", watched.domid)
@@ -124,8 +147,8 @@ class Xen:
             model.close()
 
     def revive(self, watched: Watched) -> bool | None:
-        """Resume the domain if it is down for suspension. True: it was. None: there is no such domain any
-        more."""
+        """Resume the domain if it is down for suspension, and have xenstored told. True: it was. None: there is no such domain
+        any more."""
         info = self._look(watched)
         if info is None:
             return None
@@ -134,7 +157,7 @@ class Xen:
         self._let_device_model_go_on(watched.domid)
         if self._libs.xc_domain_resume(self._handle, watched.domid, 1):
             raise xen.failed(f"xc_domain_resume {watched.domid}")
-        self._store.resume_domain(watched.domid)
+        self._errands.ask(watched.domid, lambda store: store.resume_domain(watched.domid))
         return True
 
     def _look(self, watched: Watched) -> DomainInfo | None:
@@ -144,6 +167,11 @@ class Xen:
             raise xen.failed("xc_domain_getinfolist")
         same = found == 1 and info.domain == watched.domid and info.uuid == watched.uuid
         return info if same and not info.dying else None
+
+
+def _withdraw_request(domid: int, store: XenStore) -> None:
+    if store.swap(f"/local/domain/{domid}/control/shutdown", "suspend", ""):
+        log.warning("domain %d: withdrew a request to suspend that was left", domid)
 
 
 class Supervisor:
@@ -241,6 +269,8 @@ class Supervisor:
     def _obey(self, client: Client, request: dict[str, object]) -> None:
         match request:
             case {"watch": int(domid), "uuid": str(uuid), **rest} if not rest and domid > 0:
+                if self._xen.asks(domid):  # it could take back what the new agent is about to ask of the guest
+                    raise ValueError(f"xenstored has not answered yet what it was asked about domain {domid}")
                 client.watched[domid] = Watched(domid, uuid, client.pid, client.started)
                 self._orphans.pop(domid, None)
                 self._inherited = [orphan for orphan in self._inherited if orphan.watched.domid != domid]
@@ -248,8 +278,10 @@ class Supervisor:
             case {"unwatch": int(domid), **rest} if not rest:
                 client.watched.pop(domid, None)
                 log.info("domain %d: no longer watched", domid)
+            case {"alive": True, **rest} if not rest:
+                return
             case _:
-                raise ValueError("expected watch and uuid, or unwatch")
+                raise ValueError("expected watch and uuid, unwatch, or alive")
         self._save()
 
     def _gone(self, client: Client) -> None:
@@ -258,16 +290,18 @@ class Supervisor:
         self._clients.discard(client)
         for watched in client.watched.values():
             log.warning("domain %d: its agent (process %d) has hung up", watched.domid, watched.pid)
-            self._orphaned(watched)
+        self._orphaned(client.watched.values())
 
-    def _orphaned(self, watched: Watched) -> None:
+    def _orphaned(self, orphans: Collection[Watched]) -> None:
         now = time.monotonic()
-        self._orphans[watched.domid] = Orphan(watched, now, now + LOOK_AFTER)
-        self._look_after()  # before what asks xenstored, which may not answer: a guest that is down must not wait for that
-        try:
-            self._xen.withdraw(watched)
-        except RemusError as error:
-            log.warning("domain %d: %s", watched.domid, error)
+        self._orphans.update({watched.domid: Orphan(watched, now, now + LOOK_AFTER) for watched in orphans})
+        self._look_after()  # first of all: a guest that is down waits for nothing else
+        for watched in orphans:
+            try:
+                self._xen.withdraw(watched)
+            except RemusError as error:
+                log.warning("domain %d: %s", watched.domid, error)
+        self._xen.settle()
 
     def _adopt(self) -> None:
         """Domains of an agent that died before or after this process started. A living agent connects
@@ -278,9 +312,10 @@ class Supervisor:
             if process_start(entry.pid) != entry.started and now >= orphan.until:
                 self._inherited.remove(orphan)
                 log.warning("domain %d: its agent (process %d) did not survive", entry.domid, entry.pid)
-                self._orphaned(entry)
+                self._orphaned([entry])
 
     def _look_after(self) -> None:
+        told = False
         for domid, orphan in list(self._orphans.items()):
             try:
                 revived = self._xen.revive(orphan.watched)
@@ -291,11 +326,18 @@ class Supervisor:
                 orphan.told = str(error)
                 continue
             if revived:
+                told = True
                 log.warning("domain %d: resumed; it was left suspended", domid)
+            elif self._xen.asks(domid):
+                orphan.until = time.monotonic() + LOOK_AFTER  # it may yet obey a request that is not withdrawn
+            if revived is None:
+                self._xen.leave(domid)
             if revived is None or revived or time.monotonic() > orphan.until:
                 del self._orphans[domid]
                 log.info("domain %d: %s", domid, "gone" if revived is None else "left running")
                 self._save()
+        if told:
+            self._xen.settle()
 
     def _save(self) -> None:
         watched = {entry.domid: entry for client in self._clients for entry in client.watched.values()}

@@ -59,9 +59,9 @@ class FakeAgent:
                     request = control.decode_request(line)
                     self.requests.append(request)
                     found = self.answers(request)
-                    sock.sendall(b"".join(found))
                     if not found:
                         break
+                    sock.sendall(b"".join(found))
 
     def close(self) -> None:
         self._socket.shutdown(socket.SHUT_RDWR)

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Mapping
 from typing import Any, Final
 
-from remus_agent.cli import render
+from remus_agent.cli import changing_render, render
+from remus_agent.cli.changing import confirm, confirmed
 from remus_agent.cli.client import Client
 from remus_agent.cli.output import show
 from remus_agent.cli.progress import ProgressLines
@@ -70,12 +71,20 @@ def _peer(client: Client, options: argparse.Namespace, status: Mapping[str, Any]
 
 def pause(client: Client, options: argparse.Namespace, progress: ProgressLines) -> int:
     """Suspend a protection."""
-    params = {
+    params: dict[str, Any] = {
         "domain": options.domain,
         "seconds": options.seconds,
         "reason": options.reason,
         "timeout": _PAUSE_TIMEOUT,
     }
+    if options.dry_run or not options.yes:
+        status = client.call("pause", {**params, "dry_run": True})
+        plan = changing_render.pause_plan(status, options.seconds)
+        if options.dry_run:
+            show(options, {"domain": options.domain, "would": plan, "changed": False}, plan)
+            return 0
+        confirm(plan)
+        params["expected"] = confirmed(status)
     answer = client.call("pause", params, timeout=_PAUSE_TIMEOUT + MARGIN, on_progress=progress)
     progress.end()
     show(options, answer, render.status(answer))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from typing import Any, Final
 
 from remus_agent.cli import changing_render, render
@@ -39,18 +40,16 @@ def protect(client: Client, options: argparse.Namespace, progress: ProgressLines
 
 def unprotect(client: Client, options: argparse.Namespace, progress: ProgressLines) -> int:
     """End the protection, or destroy a copy."""
-    if options.dry_run:
-        status = client.call("status", {"domain": options.domain})
+    params: dict[str, Any] = {"domain": options.domain, "force": options.force}
+    if options.dry_run or not options.yes:
+        status = client.call("unprotect", {**params, "dry_run": True})
         plan = changing_render.unprotect_plan(status, force=options.force)
-        show(options, {"domain": options.domain, "would": plan, "changed": False}, plan)
-        return 0
-    if options.force and not options.yes:
-        status = client.call("status", {"domain": options.domain})
-        confirm(
-            f"{options.domain} is {status.get('role')} here ({status.get('state')}). Its protection ends,"
-            " and a copy on this host is discarded for good; so is a guest that is paused here because another host owns it."
-        )
-    params = {"domain": options.domain, "force": options.force}
+        if options.dry_run:
+            show(options, {"domain": options.domain, "would": plan, "changed": False}, plan)
+            return 0
+        if changing_render.is_there_to_end(status):
+            confirm(plan)
+        params["expected"] = confirmed(status)
     answer = client.call("unprotect", params, timeout=UNPROTECT_TIMEOUT, on_progress=progress)
     progress.end()
     show(options, answer, render.status(answer))
@@ -152,11 +151,24 @@ def forget(client: Client, options: argparse.Namespace, _: ProgressLines) -> int
     return 0
 
 
+def confirmed(status: Mapping[str, Any]) -> dict[str, Any]:
+    """What was shown to whom was asked, for the agent: that may end, nothing newer."""
+    return {"role": status.get("role"), "generation": status.get("generation")}
+
+
+class Unconfirmed(KeyboardInterrupt):
+    """Ctrl-C in answer to a question: nothing was asked of the agent yet."""
+
+
 def confirm(question: str) -> None:
     """Ask on the terminal. Raises RefusedError unless the answer is yes, ConfigError when there is nobody to
-    ask."""
+    ask, Unconfirmed at Ctrl-C."""
     if not sys.stdin.isatty():
         raise ConfigError("this needs a confirmation, and standard input is not a terminal", hint="add --yes")
     print(f"{question}\nContinue? [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+    try:
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        raise Unconfirmed from None
+    if answer.strip().lower() not in {"y", "yes"}:
         raise RefusedError("not confirmed", left="nothing was changed")

@@ -52,6 +52,10 @@ def _protection(verb: Verb) -> None:
         help="after which it is protected again by itself: 90s, 30m, 2h, 1h30m, at most 7d",
     )
     pause.add_argument("--reason", default="", metavar="TEXT", help="for those who see it in the status")
+    pause.add_argument(
+        "--dry-run", action="store_true", help="only say whether it could be paused, and what that means"
+    )
+    pause.add_argument("--yes", action="store_true", help="do not ask")
 
     resume = verb("resume", "protect a domain again whose protection is paused")
     resume.add_argument("domain")

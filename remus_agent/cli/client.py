@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Final
 
-from remus_agent.errors import ProtocolError, RemusError
+from remus_agent.errors import ConfigError, ProtocolError, RemusError
 from remus_agent.protocol import control
 
 DEFAULT_SOCKET: Final = Path("/run/remus/agent.sock")
@@ -54,7 +54,8 @@ def socket_path(given: str | None = None) -> Path:
 
 
 class Client:
-    """Asks the agent one thing after the other. Raises AgentUnavailable, AgentError and ProtocolError."""
+    """Asks the agent one thing after the other. Raises AgentUnavailable, AgentError, ProtocolError, and ConfigError for what no
+    request can hold."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -82,9 +83,13 @@ class Client:
         """Ask, and wait at most timeout seconds for the result. The agent carries on when we stop waiting."""
         deadline = time.monotonic() + timeout
         self._last_id += 1
-        line = control.encode_request(
-            control.Request(version=control.VERSION, id=self._last_id, method=method, params=params or {})
-        )
+        request = control.Request(version=control.VERSION, id=self._last_id, method=method, params=params or {})
+        try:
+            line = control.encode_request(request)
+        except UnicodeEncodeError:
+            raise ConfigError(
+                "an argument is not UTF-8 text", operation=method, left="nothing was asked of the agent"
+            ) from None
         try:
             sock = self._connected(deadline)
             sock.settimeout(max(0.001, deadline - time.monotonic()))

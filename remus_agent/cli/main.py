@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import functools
+import io
 import os
+import select
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from remus_agent.cli import again, changing, history, reading, render, selftest, topology, watch
@@ -27,27 +30,34 @@ INTERRUPTED: Final = 130
 def main(arguments: Sequence[str] | None = None, *, send: Send | None = None) -> int:
     """Run one command; returns the exit code. No traceback reaches the user. send: how to relay a stream, which takes more
     than this package may use."""
-    options = parser().parse_args(arguments)
+    options: argparse.Namespace | None = None
+    code: int | None = None
     verbs: dict[str, Verb] = {**VERBS, "stream": functools.partial(_stream, send)}
+    _ready_streams()
     progress = ProgressLines(sys.stderr)
     try:
         try:
+            options = parser().parse_args(arguments)
             with Client(socket_path(options.socket)) as client:
                 code = verbs[options.verb](client, options, progress)
         except RemusError as error:
             progress.end()
-            _report(error, options.output)
             code = error.status if isinstance(error, AgentError) else error.exit_code
+            _report(error, "table" if options is None else options.output)
+        except SystemExit:
+            if options is None:  # the parser's help, which somebody may have seen enough of
+                sys.stdout.flush()
+            raise
         sys.stdout.flush()  # what was printed before an error as well
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         progress.end()
-        if options.verb in CHANGING:
+        if isinstance(stop, changing.Unconfirmed):
+            print("\nremusctl: interrupted, nothing was changed", file=sys.stderr)
+        elif options is not None and options.verb in CHANGING:
             print("remusctl: interrupted; the agent carries on, see remusctl status", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # Who read our output has seen enough. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _unread(code)
     except OSError as error:
         # The agent's socket and files have errors of their own, so this is our output: a full disk, mostly.
         progress.end()
@@ -65,6 +75,31 @@ def main(arguments: Sequence[str] | None = None, *, send: Send | None = None) ->
         )
         return 1
     return code
+
+
+def _ready_streams() -> None:
+    """Standard streams that were closed lead nowhere, and no name of a guest is one that they cannot print."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  for as long as the process lives
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _unread(code: int | None) -> int:
+    """Nobody reads standard output or standard error any more: the exit code. code: of the command, where it has ended. Who read
+    our output has seen enough; errors that nobody reads are errors all the same."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    poll = select.poll()
+    streams = {stream.fileno() for stream in (sys.stdout, sys.stderr)}
+    for fd in streams:
+        poll.register(fd, 0)
+    broken = {fd for fd, event in poll.poll(0) if event & (select.POLLERR | select.POLLHUP)}
+    ended = 0 if sys.stdout.fileno() in broken else FileError.exit_code
+    for fd in broken:
+        os.dup2(nowhere, fd)  # Python would complain once more when it flushes at exit
+    return ended if code is None else code
 
 
 def _report(error: RemusError, output: str) -> None:

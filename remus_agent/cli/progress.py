@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Final, TextIO
 
 from remus_agent.cli.render import duration, text
@@ -26,7 +27,8 @@ def line(progress: Progress) -> str:
 
 
 class ProgressLines:
-    """Writes progress to a stream. Call `end` before anything else is written there."""
+    """Writes progress to a stream. Call `end` before anything else is written there. Where nobody reads it any more it is left
+    out: what it is about goes on, and how that ends is what counts."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -37,6 +39,18 @@ class ProgressLines:
 
     def __call__(self, progress: Progress) -> None:
         """Show it."""
+        with contextlib.suppress(OSError):
+            self._show(progress)
+
+    def end(self) -> None:
+        """Leave the line that is rewritten."""
+        if self._open:
+            self._open = False
+            with contextlib.suppress(OSError):
+                self._stream.write("\n")
+                self._stream.flush()
+
+    def _show(self, progress: Progress) -> None:
         phase = (progress.phase, progress.message)
         if self._rewrite:
             if self._open and self._phase is not None and self._phase[0] != progress.phase:
@@ -48,10 +62,3 @@ class ProgressLines:
             self._last = progress.elapsed
         self._phase = phase
         self._stream.flush()
-
-    def end(self) -> None:
-        """Leave the line that is rewritten."""
-        if self._open:
-            self._stream.write("\n")
-            self._stream.flush()
-            self._open = False

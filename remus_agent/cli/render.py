@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from remus_agent.observe.event_kinds import PROBLEMS
 
 _KIB: Final = 1024
+_BELOW: Final = "    "
+_NARROW: Final = 24
+"""Columns, of which a text is better not broken into fewer."""
 
 
 def size(count: float) -> str:
@@ -43,15 +50,43 @@ def text(value: object) -> str:
     return "".join(c if c.isprintable() else "?" for c in str(value))
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Columns under headings, as wide as their longest cell; the last one is not padded."""
+def table(headings: Sequence[str], rows: Iterable[Sequence[object]], columns: int | None = None) -> str:
+    """Columns under headings, as wide as their longest cell; the last one is not padded. columns: of the terminal (None: look; 0:
+    there is none, and lines are as long as they are). Where that is too narrow the last column goes on below itself, or what has
+    no room stands below its row, by name."""
     cells = [list(headings), *([text(value) for value in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(headings))]
+    ends = list(itertools.accumulate(width + 2 for width in widths))  # each with the gap behind it
+    room = _columns() if columns is None else columns
+    if not room or ends[-1] - 2 <= room:
+        return "\n".join(_padded(row, widths) for row in cells)
+    kept = max(1, sum(end - 2 <= room for end in ends))
+    left = room - ends[-2] if len(ends) > 1 else room
+    wraps = left >= max(_NARROW, len(headings[-1]))
+    below = textwrap.TextWrapper(room, initial_indent=_BELOW, subsequent_indent=_BELOW, break_on_hyphens=False)
     lines = []
     for row in cells:
-        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        lines.append("  ".join(padded).rstrip())
+        if wraps:
+            first, *more = textwrap.wrap(row[-1], left, break_on_hyphens=False) or [""]
+            lines += [_padded([*row[:-1], first], widths), *(" " * ends[-2] + line for line in more)]
+            continue
+        lines.append(_padded(row[:kept], widths))
+        if row is not cells[0]:
+            rest = zip(headings[kept:], row[kept:], strict=True)
+            lines += below.wrap("  ".join(f"{name.lower()}: {cell}" for name, cell in rest if cell != "-"))
     return "\n".join(lines)
+
+
+def _padded(row: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip()
+
+
+def _columns() -> int:
+    """Of the terminal that standard output is; 0: it is none, or does not say."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns
+    except (OSError, ValueError):
+        return 0
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> str:
@@ -188,8 +223,8 @@ def agent(answer: Mapping[str, Any]) -> str:
         head
         + "\n\n"
         + table(
-            ("PEER", "ADDRESS", "REACHABLE"),
-            ((name, peer.get("address"), peer.get("reachable")) for name, peer in sorted(peers.items())),
+            ("PEER", "ADDRESS"),
+            ((name, peer.get("address")) for name, peer in sorted(peers.items())),
         )
     )
 

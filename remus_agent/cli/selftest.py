@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from remus_agent.cli.client import AgentUnavailable, Client
+from remus_agent.cli.client import AgentError, AgentUnavailable, Client
 from remus_agent.cli.output import show
 from remus_agent.cli.progress import ProgressLines
 from remus_agent.cli.reading import FENCE_TIMEOUT
 from remus_agent.cli.render import table, text
-from remus_agent.errors import ConfigError
+from remus_agent.errors import ConfigError, ProtocolError
 
 MODULES: Final = ("ifb", "sch_plug", "sch_ingress", "act_mirred", "cls_matchall")
 """Without which no output can be held; the role xen_host loads them."""
 FAILED: Final = 1
+_ALIVE: Final = 30.0
+"""Seconds for an agent, and a supervisor, to answer anything at all."""
 _SYS_MODULES: Final = Path("/sys/module")
 _BUILT_IN: Final = Path("/lib/modules")
 
@@ -28,12 +31,17 @@ def selftest(client: Client, options: argparse.Namespace, _: ProgressLines) -> i
     checks = [_configuration(options.config), _modules(), _supervisor(options.supervisor)]
     code = 0
     try:
+        client.call(
+            "events", {"limit": 1}, timeout=_ALIVE
+        )  # asks nobody else: the checks may take as long as a fence agent
         answer = client.call("selftest", timeout=FENCE_TIMEOUT)
         checks.append(_check("agent", "ok", f"answers, of host {answer.get('host')}"))
         checks += answer.get("checks") or []
     except AgentUnavailable as error:
         checks.append(_check("agent", "fail", error.message, error.hint))
         code = error.exit_code
+    except (AgentError, ProtocolError) as error:
+        checks.append(_check("agent", "fail", error.message, error.hint or "see journalctl -u remus-agent"))
     if code == 0 and any(check.get("result") == "fail" for check in checks):
         code = FAILED
     show(options, {"ok": code == 0, "checks": checks}, "\n".join(_render(checks)))
@@ -79,20 +87,23 @@ def _built_in() -> frozenset[str]:
 
 
 def _supervisor(path: Path) -> dict[str, Any]:
+    """Also that it answers: the kernel takes connections for a process that hangs. Any answer is one."""
+    hint = "without it a guest stays suspended when its agent dies: systemctl restart remus-supervisor"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(5.0)
+        sock.settimeout(_ALIVE)
         try:
             sock.connect(str(path))
+            sock.sendall(json.dumps({"alive": True}).encode() + b"\n")
+            answered = sock.recv(1)
         except PermissionError:
             return _check("supervisor", "warn", f"{path} is for root", "run this as root")
+        except TimeoutError:
+            return _check("supervisor", "fail", f"it has not answered within {_ALIVE:g} s", hint)
         except OSError as error:
-            return _check(
-                "supervisor",
-                "fail",
-                f"nobody answers on {path}: {error.strerror or error}",
-                "without it a guest stays suspended when its agent dies: systemctl start remus-supervisor",
-            )
-    return _check("supervisor", "ok", "runs")
+            return _check("supervisor", "fail", f"nobody answers on {path}: {error.strerror or error}", hint)
+    if not answered:
+        return _check("supervisor", "fail", f"who listens on {path} closes connections", hint)
+    return _check("supervisor", "ok", "answers")
 
 
 def _render(checks: Sequence[Mapping[str, Any]]) -> Iterator[str]:

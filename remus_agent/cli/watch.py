@@ -1,7 +1,7 @@
 """`remusctl watch`: all guests of this host, again and again: what they do now, and how fast.
 
 On a terminal it repaints one page, which has room in 80 columns and shows more in WIDE ones; elsewhere it prints a line for each
-guest at each look, with -o json an object, until it is interrupted.
+guest at each look, with -o json an object, with -o yaml an item of one long list, until it is interrupted.
 """
 
 from __future__ import annotations
@@ -50,9 +50,7 @@ _DOWN: Final = (b"j", b"\x1b[B", b"\x1bOB")
 
 def watch(client: Client, options: argparse.Namespace, _: ProgressLines) -> int:
     """Until q, Ctrl-C or a signal."""
-    if options.output == "yaml":
-        raise ConfigError("watch prints a table, or JSON", hint="leave -o yaml away, or take -o json")
-    if options.output == "json" or options.once or not sys.stdout.isatty():
+    if options.output != "table" or options.once or not sys.stdout.isatty():
         return _print(client, options)
     if os.environ.get("TERM", "dumb") == "dumb":
         raise ConfigError(
@@ -277,9 +275,9 @@ def _print(client: Client, options: argparse.Namespace) -> int:
         rates.take(guests, time.monotonic())
         at = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         for one in guests:
-            if options.output == "json":
+            if options.output != "table":
                 found = {"time": at, "epochs_per_second": rates.of(one), "processors": rates.busy(one), **one}
-                print(entry(found, "json"))
+                print(entry(found, options.output))
             else:
                 works = "".join(f"  {what} {rest.strip()}" for what, _, _, rest in _works(one))
                 print(f"{at} {_row(_cells(one, rates, wide=True)).rstrip()}{works}")

@@ -282,6 +282,19 @@ class AgentService:
         await self._protecting.unprotect(name, force=force, timeout=timeout, progress=progress)
         return await self.status(name)
 
+    async def require_unprotect(self, name: str, *, force: bool) -> Status:
+        """What `unprotect` would be about. Raises RemusError where it would be refused now. Changes nothing."""
+        if self._old_words.why(name) is None:
+            await self._protecting.require_end(name, force=force)
+        elif not force:
+            self._old_words.refuse(name, "unprotect")
+        return await self.status(name)
+
+    async def require_pause(self, name: str) -> Status:
+        """The same of `pause`."""
+        await self._pauses.require(name)
+        return await self.status(name)
+
     async def pause(self, name: str, *, seconds: float, reason: str, timeout: float, progress: Progress) -> Status:
         """Suspend a protection; see `Pauses.pause`."""
         await self._pauses.pause(name, seconds, reason, timeout, progress)

@@ -23,21 +23,22 @@ async def first_of(*works: Work) -> None:
 
 
 class Lull:
-    """The time between two attempts, which an operator may end early."""
+    """The time between two attempts, which an operator may end early. ended: whether one has ended the last one."""
 
     def __init__(self) -> None:
         self._over = asyncio.Event()
+        self.ended = False
 
     def end(self) -> None:
         """End the one that is going on, or the next one."""
         self._over.set()
 
-    async def wait(self, due: Work | None) -> bool:
-        """Until `due` is done or somebody ends it. None: only the latter. Whether somebody has ended it."""
+    async def wait(self, due: Work | None) -> None:
+        """Until `due` is done or somebody ends it. None: only the latter."""
         try:
             await first_of(self._over.wait, *(() if due is None else (due,)))
-            return self._over.is_set()
         finally:
+            self.ended = self._over.is_set()
             self._over.clear()
 
 

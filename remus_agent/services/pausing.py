@@ -46,6 +46,10 @@ class Protections(Protocol):
         """Whether this host is the backup of it."""
         ...
 
+    async def require_end(self, name: str, *, force: bool) -> None:
+        """Raises where `end` would be refused now. Changes nothing."""
+        ...
+
     async def begin(self, note: PauseNote) -> None:
         """Protect it again; returns when that has begun."""
         ...
@@ -112,6 +116,14 @@ class Pauses:
             interval_ms=note.interval_ms,
             reason=f"{why}; it has no copy, its output flows; remusctl resume {name} protects it now",
         )
+
+    async def require(self, name: str) -> None:
+        """Raises RemusError where `pause` would be refused now. Changes nothing."""
+        self._required()
+        if self._protections.protector(name) is None:
+            self._noted(name, "pause", "it is not protected on this host")
+        else:
+            await self._protections.require_end(name, force=False)
 
     async def pause(self, name: str, seconds: float, reason: str, timeout: float, progress: Progress) -> None:
         """End a protection for so many seconds; one that is paused already is paused for so many from now on. Returns when its

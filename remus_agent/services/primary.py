@@ -217,9 +217,12 @@ class PrimaryService:
 
     def ask_stop(self, *, force: bool) -> None:
         """End protection. Raises RefusedError when the copy's end can't be confirmed and `force` doesn't vouch for it."""
+        self._asked.put(self.require_stop(force=force))
+
+    def require_stop(self, *, force: bool) -> Event:
+        """What `ask_stop` would ask for now. Raises as it does, and changes nothing."""
         witnessed = not isinstance(self.ownership, Unwitnessed)
-        event = stop_event(self.domain.name, self.state, self.record.peer, witnessed=witnessed, force=force)
-        self._asked.put(event)
+        return stop_event(self.domain.name, self.state, self.record.peer, witnessed=witnessed, force=force)
 
     def owner_runs(self) -> None:
         """The owner of the guest that was given up here has opened a session."""
@@ -301,18 +304,15 @@ class PrimaryService:
         if self.state is State.SILENT:
             await self._parts.devices.hold()
         manual = self.state is State.SOLO and not self._settings.automatic_reprotect
-        looks = False
-
-        async def lull() -> None:
-            nonlocal looks
-            looks = await self.lull.wait(None if manual and not self._leaving.closed else self._retry) or not manual
-
-        while not looks:
-            asked = await self._asked.interrupts(lull())
+        while True:
+            due = None if manual and not self._leaving.closed else self._retry
+            asked = await self._asked.interrupts(self.lull.wait(due))
             if asked is not None:
                 return asked
-            if not looks:  # only an operator looks for a backup; what could not be opened is tried again all the same
-                await self._open_output()
+            if self.lull.ended or not manual:
+                break
+            # Only an operator looks for a backup; what could not be opened is tried again all the same.
+            await self._open_output()
         alone = self.state is State.SILENT and self.ownership.solo_due(self._parts.heard_at)
         return Event.SOLO_DUE if alone else Event.RETRY_DUE
 

@@ -106,21 +106,8 @@ class Protecting:
         async with self._turn(name):
             service = self._primaries.get(name)
         if service is None or is_over(service):
-            copy = self._backup.copy_of(name)
-            if copy is not None and copy.state.value in ("taking", "activating"):
-                raise RefusedError(
-                    f"this host is about to run it: {copy.reason or copy.state.value}",
-                    operation="unprotect",
-                    domain=name,
-                    left="nothing was changed",
-                    hint=f"see `remusctl status {name}`, and ask again when it runs here, or its copy stands",
-                )
-            if copy is not None and copy.state.value in ("receiving", "ready", "orphaned", "stale"):
-                if not force:
-                    raise _refuse_on_backup(name)
+            if self._holds_copy(name, service, force=force):
                 await self._backup.discard(name)
-            elif service is None:
-                self._taken.refuse_member(name, "unprotect")
             return
         if service.state not in NOT_OURS:
             await service.require_local_disks()
@@ -154,6 +141,38 @@ class Protecting:
                 left=f"{service.state.value}: the guest runs, its output is held",
                 hint="destroy the copy on the backup and repeat with --force",
             )
+
+    async def require_end(self, name: str, *, force: bool) -> None:
+        """Raises RemusError where `unprotect` would be refused now. Changes nothing."""
+        self._taken.refuse_put_off(name, "unprotect")
+        async with self._turn(name):
+            service = self._primaries.get(name)
+        if service is None or is_over(service):
+            self._holds_copy(name, service, force=force)
+            return
+        if service.state not in NOT_OURS:
+            await service.require_local_disks()
+        service.require_stop(force=force)
+
+    def _holds_copy(self, name: str, service: PrimaryService | None, *, force: bool) -> bool:
+        """Whether there is a copy here that `unprotect` destroys. service: whose protection is over; None: there was none. Raises
+        RefusedError where this host is about to run it, where `force` is missing, and for a member of a group."""
+        copy = self._backup.copy_of(name)
+        if copy is not None and copy.state.value in ("taking", "activating"):
+            raise RefusedError(
+                f"this host is about to run it: {copy.reason or copy.state.value}",
+                operation="unprotect",
+                domain=name,
+                left="nothing was changed",
+                hint=f"see `remusctl status {name}`, and ask again when it runs here, or its copy stands",
+            )
+        if copy is not None and copy.state.value in ("receiving", "ready", "orphaned", "stale"):
+            if not force:
+                raise _refuse_on_backup(name)
+            return True
+        if service is None:
+            self._taken.refuse_member(name, "unprotect")
+        return False
 
     async def switchover(
         self, name: str, *, timeout: float, dry_run: bool, generation: int | None, progress: Progress

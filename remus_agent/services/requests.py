@@ -8,8 +8,9 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
-from remus_agent.errors import ConfigError
+from remus_agent.errors import ConfigError, RefusedError
 from remus_agent.observe.event_kinds import explained
+from remus_agent.observe.status import Status
 from remus_agent.protocol.replication.messages import IntervalMs, OutputLimit, Uuid
 from remus_agent.services.agent import AgentService
 from remus_agent.services.selftest import SelfTest
@@ -31,6 +32,25 @@ class OfDomain(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     domain: Name
 
 
+class Confirmed(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """What somebody has seen of a domain and agreed to: its role on this host, and its generation."""
+
+    role: Literal["primary", "backup", "none"]
+    generation: int
+
+    def require(self, status: Status, operation: str) -> None:
+        """Raises RefusedError where it is something else by now."""
+        if (status.role, status.generation) != (self.role, self.generation):
+            raise RefusedError(
+                f"it is {status.role} of generation {status.generation} here by now ({status.state}), and what was confirmed was"
+                f" {self.role} of generation {self.generation}",
+                operation=operation,
+                domain=status.domain,
+                left="nothing was changed",
+                hint=f"look at `remusctl status {status.domain}`, and ask again",
+            )
+
+
 class Protect(OfDomain, kw_only=True):
     """Parameters of `protect`. interval_ms: how long the guest runs between checkpoints at least."""
 
@@ -48,10 +68,12 @@ class Probe(OfDomain, kw_only=True):
 
 
 class Unprotect(OfDomain, kw_only=True):
-    """Parameters of `unprotect`."""
+    """Parameters of `unprotect`. dry_run: only say whether it could be done. expected: what was confirmed."""
 
     force: bool = False
     timeout: Seconds = 120.0
+    dry_run: bool = False
+    expected: Confirmed | None = None
 
 
 class Fenced(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -82,11 +104,14 @@ class Switchover(OfDomain, kw_only=True):
 
 
 class Pause(OfDomain, kw_only=True):
-    """Parameters of `pause`. seconds: until it is protected again by itself. timeout: for the end of the protection."""
+    """Parameters of `pause`. seconds: until it is protected again by itself. timeout: for the end of the protection. dry_run,
+    expected: as with `unprotect`."""
 
     seconds: Annotated[float, msgspec.Meta(ge=1, le=7 * 86400)]
     reason: Annotated[str, msgspec.Meta(max_length=500)] = ""
     timeout: Seconds = 120.0
+    dry_run: bool = False
+    expected: Confirmed | None = None
 
 
 class Resume(OfDomain, kw_only=True):
@@ -206,6 +231,12 @@ def handlers(
         return status.as_dict()
 
     async def unprotect(params: Unprotect, progress: Progress) -> Mapping[str, Any]:
+        if params.dry_run or params.expected is not None:
+            now = await service.require_unprotect(params.domain, force=params.force)
+            if params.expected is not None:
+                params.expected.require(now, "unprotect")
+            if params.dry_run:
+                return now.as_dict()
         status = await service.unprotect(params.domain, force=params.force, timeout=params.timeout, progress=progress)
         return status.as_dict()
 
@@ -239,6 +270,12 @@ def handlers(
         )
 
     async def pause(params: Pause, progress: Progress) -> Mapping[str, Any]:
+        if params.dry_run or params.expected is not None:
+            now = await service.require_pause(params.domain)
+            if params.expected is not None:
+                params.expected.require(now, "pause")
+            if params.dry_run:
+                return now.as_dict()
         status = await service.pause(
             params.domain, seconds=params.seconds, reason=params.reason, timeout=params.timeout, progress=progress
         )

@@ -124,6 +124,10 @@ def test_nothing_else_is_done_with_it_and_it_can_be_destroyed(monkeypatch: pytes
             )
         with pytest.raises(RefusedError, match="never run"):
             await ask(world, "beta", lambda agent: unprotect(agent, force=False))
+        with pytest.raises(RefusedError, match="never run"):
+            await ask(world, "beta", lambda agent: agent.require_unprotect(GUEST, force=False))
+        found = await ask(world, "beta", lambda agent: agent.require_unprotect(GUEST, force=True))
+        assert found.state == "starting"
         assert (await ask(world, "beta", unprotect)).state == "unprotected"
         beta = world.hosts["beta"]
         assert (beta.xen.guests, beta.disk.guests) == ({}, {})

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from remus_agent.errors import JournalError
+import pytest
+
+from remus_agent.errors import HypervisorError, JournalError
+from remus_agent.ports import HostFacts
 from tests.model.loop import run
 from tests.model.pair import Pair, on
 from tests.model.test_authority import ask, play
@@ -62,6 +66,38 @@ def test_what_does_not_answer_fails_with_the_next_step() -> None:
         assert found["journal"][1:] == ("no space left", "free space")
 
     play(story)
+
+
+@pytest.mark.parametrize("how", ["hangs", "fails", "has a defect"])
+def test_a_xen_that_is_silent_hides_nothing_else(how: str) -> None:
+    async def story() -> None:
+        pair = Pair()
+        await pair.protect()
+        agent = on(pair.alpha)
+
+        async def facts() -> HostFacts:
+            if how == "fails":
+                raise HypervisorError("xenstored has not answered within 30 s", hint="look what it waits for")
+            if how == "hangs":
+                await asyncio.Event().wait()
+            raise KeyError("xen_version")
+
+        pair.alpha.xen.facts = facts  # type: ignore[method-assign]
+        before = asyncio.get_running_loop().time()
+        found = by_name(await agent.selftest(full, of_days(200)).run())
+        assert found["Xen"][0] == "fail"
+        said = {
+            "hangs": "no answer within",
+            "fails": "xenstored has not",
+            "has a defect": "this should not happen: KeyError",
+        }
+        assert found["Xen"][1].startswith(said[how])
+        assert found["Xen"][2]
+        assert found["journal"][:2] == ("fail", "no space left")
+        assert found["web1"][0] == "ok"
+        assert asyncio.get_running_loop().time() - before < 100, "all checks are made at once"
+
+    run(story())
 
 
 def test_what_works_and_should_not_stay_so() -> None:

@@ -55,6 +55,7 @@ def render(values: dict[str, object]) -> str:
             "remus_agent_name": "alpha",
             "remus_agent_replication_address": "192.0.2.1",
             "__remus_agent_listen": "192.0.2.1",
+            "__remus_agent_secrets_dir": "/etc/remus",
             "remus_agent_tls": False,
             "remus_agent_tls_dir": "/etc/remus/tls",
             "remus_agent_fencing": {},
@@ -183,12 +184,13 @@ def test_nobody_but_root_reads_a_secret_at_any_moment(tmp_path: Path, monkeypatc
     """Ansible gives a new file the umask's mode first, and members of the agent's group are users of the host."""
     (tmp_path / "sitecustomize.py").write_text(WATCH.format(log=str(tmp_path / "log")))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    tasks = yaml.safe_load((ROLE / "tasks/configure.yml").read_text().replace("/etc/remus", str(tmp_path / "etc")))
+    tasks = yaml.safe_load((ROLE / "tasks/configure.yml").read_text())
     tasks = [task for task in tasks if task.get("loop") == "{{ __remus_agent_fencing_with_secrets }}"]
     variables = yaml.safe_load((ROLE / "vars/main.yml").read_text())
     name = "__remus_agent_fencing_with_secrets"
     fencing = {"beta": {"agent": "fence_dummy", "secrets": {"password": "hush"}}}
-    play = {"vars": {name: variables[name], "remus_agent_fencing": fencing}, "tasks": tasks}
+    values = {"remus_agent_fencing": fencing, "__remus_agent_secrets_dir": str(tmp_path / "etc")}
+    play = {"vars": {name: variables[name], **values}, "tasks": tasks}
     code, text = run_play(tmp_path, {"hosts": {"alpha": {}}}, play, "--check", "--diff")
     assert code == 0, "the folder is not there yet: " + text
     (tmp_path / "etc").mkdir()

@@ -13,13 +13,13 @@ from tests.roles.local_play import run_playbook
 pytestmark = [pytest.mark.playbooks, pytest.mark.timeout(900)]
 
 
-def preflight(folder: Path, hosts: dict[str, Any], witnesses: dict[str, Any], guests: Any) -> str:
+def preflight(folder: Path, hosts: dict[str, Any], witnesses: dict[str, Any], guests: Any, **more: str) -> str:
     """What it says against them; it always says something here."""
     groups = {
         "remus_hosts": {"hosts": hosts, "vars": {"xen_host_install": False}},
         "remus_witnesses": {"hosts": witnesses},
     }
-    code, text = run_playbook(folder, {"children": groups}, "preflight", variables={"remus_guests": guests})
+    code, text = run_playbook(folder, {"children": groups}, "preflight", variables={"remus_guests": guests, **more})
     assert code != 0, text
     assert "changed=0" in text
     assert not re.search(r"changed=[1-9]", text), text
@@ -37,7 +37,7 @@ def test_a_wrong_inventory_is_refused_with_everything_that_is_wrong_with_it(tmp_
         {"name": "web2", "hosts": ["alpha", "alpha"], "interval": 20},
         {"name": "web2", "hosts": ["alpha", "epsilon"]},
     ]
-    text = preflight(tmp_path, hosts, {"beta": {"remus_witness_address": "192.0.2.9"}}, guests)
+    text = preflight(tmp_path, hosts, {"beta": {"remus_witness_address": "192.0.2.9"}}, guests, remus_target="alhpa")
     said = " ".join(text.split())
     for words in (
         "The inventory is not usable, nothing was changed",
@@ -51,6 +51,7 @@ def test_a_wrong_inventory_is_refused_with_everything_that_is_wrong_with_it(tmp_
         "guest web2 has interval, which nobody reads",
         "epsilon unknown to that group",
         "a guest is twice in remus_guests",
+        "remus_target is 'alhpa', which no host and no group of the inventory is called",
     ):
         assert words in said, words
     assert "PLAY [Preflight | The hosts]" not in text, "nobody is asked with such an inventory"

@@ -115,6 +115,20 @@ def test_only_the_folder_that_it_makes_is_for_its_owner_alone(tmp_path: Path) ->
     assert str(archive) in text
 
 
+def test_a_limit_is_refused_in_our_words(tmp_path: Path) -> None:
+    """It leaves out localhost, which makes the folder; remus_target does not."""
+    hosts = {"alpha": host(tmp_path, "alpha", REAL), "beta": host(tmp_path, "beta", REAL)}
+    text = collect(tmp_path, hosts, "--limit", "alpha", fails=True)
+    assert "localhost does not take part (--limit alpha), so nothing was collected" in text
+    assert "-e remus_target=HOST" in text
+    assert not (tmp_path / "support").exists()
+    assert left_on_hosts() == []
+    collect(tmp_path, hosts, "-e", "remus_target=alpha")
+    assert [path.name for path in (tmp_path / "support").iterdir()] == ["alpha.tar.xz"]
+    text = collect(tmp_path, hosts, "-e", "remus_target=alhpa", fails=True)
+    assert "Nothing was collected: no host of the inventory is meant by alhpa." in text
+
+
 def test_check_mode_collects_nothing(tmp_path: Path) -> None:
     text = collect(tmp_path, {"alpha": host(tmp_path, "alpha", REAL), "gone": DOWN}, "--check")
     assert not (tmp_path / "support").exists()

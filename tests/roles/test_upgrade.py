@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.playbooks, pytest.mark.timeout(1800)]
 OLD = "0.0.9-old"
 ROLE_VARIABLES = {
     "__remus_agent_configuration": "{{ stand_in }}/etc/agent.toml",
+    "__remus_agent_secrets_dir": "{{ stand_in }}/etc",
     "__remus_agent_unit_dir": "{{ stand_in }}/units",
     "__remus_agent_completions": "{{ stand_in }}/completions",
     "__remus_agent_delivered": "{{ stand_in }}/remus-{{ __remus_agent_release }}.tar",
@@ -224,6 +225,30 @@ def test_a_release_that_does_not_start_is_undone_and_the_primary_is_not_touched(
     assert pair.releases() == [OLD, OLD]
     assert pair.started() == ["beta 0.0.9"]
     assert (pair.folder / "beta" / "etc" / "agent.toml").read_text() == "# of before\n"
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["undone", "gone back"])
+def test_what_fence_agents_keep_secret_comes_back_with_the_configuration_that_names_it(pair: Pair, back: bool) -> None:
+    """The release from before refuses a configuration of which one is missing."""
+    etc = pair.folder / "beta" / "etc"
+    secrets = [etc / "fence-gone.secrets", etc / "fence-alpha.secrets"]
+    for path in secrets:
+        path.write_text("password=of before\n")
+        path.chmod(0o600)
+    pair.release_of_this_tree(starts=back)
+    if back:
+        text = pair.upgrade("--diff")
+        assert [path.exists() for path in secrets] == [False, False], "the inventory names no fence agent"
+        (etc / "agent.toml").write_text("\0")
+        text += pair.upgrade("-e", "remus_upgrade_back=true", "--diff")
+    else:
+        entry = {"agent": "fence_dummy", "secrets": {"password": "new"}}
+        fencing = f"{{{{ {{'alpha': {entry}}} if inventory_hostname == 'beta' else {{}} }}}}"
+        text = pair.upgrade("--diff", fails=True, remus_agent_health_timeout=5, remus_agent_fencing=fencing)
+    assert (etc / "agent.toml").read_text() == "# of before\n"
+    for path in (*secrets, *(pair.folder / "beta" / "opt" / OLD / path.name for path in secrets)):
+        assert (path.read_text(), path.stat().st_mode & 0o777) == ("password=of before\n", 0o600)
+    assert "password=" not in text
 
 
 def test_a_systemd_that_refuses_is_told_in_its_words(pair: Pair) -> None:

@@ -76,7 +76,7 @@ _remusctl_command() {
             arguments=("domain")
             ;;
         "pause")
-            options="-h --help -o --output --socket --for --reason"
+            options="-h --help -o --output --socket --for --reason --dry-run --yes"
             valued="-o --output --socket --for --reason"
             arguments=("domain")
             ;;

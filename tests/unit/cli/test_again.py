@@ -71,7 +71,7 @@ def test_reprotect_is_refused_where_it_makes_no_sense(agent: FakeAgent, capsys: 
 def test_pause_and_resume(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
     paused = {"domain": "redis1", "role": "none", "state": "paused", "peer": "beta", "since": None}
     agent.answers = gives(**paused, reason="paused until 2026-01-02T03:04:05+00:00 (new switch)")
-    assert cli.main(["pause", "redis1", "--for", "1h30m", "--reason", "new switch"]) == 0
+    assert cli.main(["pause", "redis1", "--for", "1h30m", "--reason", "new switch", "--yes"]) == 0
     assert agent.requests[0].params == {"domain": "redis1", "seconds": 5400.0, "reason": "new switch", "timeout": 120.0}
     shown = capsys.readouterr().out
     assert "paused until 2026-01-02T03:04:05+00:00 (new switch)" in shown
@@ -91,6 +91,6 @@ def test_times(text: str, seconds: int) -> None:
 @pytest.mark.parametrize("text", ["", "30", "30 m", "-1m", "1.5h", "0s", "8d", "m", "1h30", "30x"])
 def test_what_is_no_time(agent: FakeAgent, text: str) -> None:
     with pytest.raises(SystemExit) as caught:
-        cli.main(["pause", "redis1", f"--for={text}"])
+        cli.main(["pause", "redis1", f"--for={text}", "--yes"])
     assert caught.value.code == 2
     assert agent.requests == []

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
+import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_agent import FakeAgent, fails
+from fake_agent import STATUS, FakeAgent, fails, gives
+from terminal import TerminalText
 
+from remus_agent import remusctl
 from remus_agent.cli import main as cli
 from remus_agent.cli import render
+from remus_agent.errors import RefusedError
 from remus_agent.protocol import control
+from remus_agent.protocol.control import Progress
 
 
 @pytest.mark.parametrize(
@@ -122,6 +130,89 @@ def test_wrong_arguments(agent: FakeAgent, arguments: list[str]) -> None:
         cli.main(arguments)
     assert caught.value.code == 2
     assert agent.requests == []
+
+
+PROGRAM = [sys.executable, "-m", "remus_agent.remusctl"]
+
+
+@contextlib.contextmanager
+def unread() -> Iterator[int]:
+    """The end of a pipe that nobody reads any more."""
+    theirs, ours = os.pipe()
+    os.close(theirs)
+    yield ours
+    os.close(ours)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["-o", "json", "status", "redis1"], ["events"]])
+def test_who_has_seen_enough_ends_it_without_a_word(agent: FakeAgent, arguments: list[str]) -> None:
+    with unread() as pipe:
+        done = subprocess.run([*PROGRAM, *arguments], stdout=pipe, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_an_error_that_nobody_reads_is_one_all_the_same(agent: FakeAgent) -> None:
+    agent.answers = fails(code="refused", message="no")
+    with unread() as pipe:
+        done = subprocess.run([*PROGRAM, "status", "redis1"], stdout=subprocess.PIPE, stderr=pipe, check=False)
+    assert (done.returncode, done.stdout) == (3, b"")
+
+
+def test_what_is_asked_for_is_awaited_though_nobody_reads_how_far_it_is(agent: FakeAgent) -> None:
+    agent.answers = lambda r: [
+        control.encode_progress(r.id, Progress(phase="seeding", done=1, total=4, unit="pages", elapsed=0.5)),
+        control.encode_error(r.id, RefusedError("it was given up")),
+    ]
+    with unread() as pipe:
+        done = subprocess.run([*PROGRAM, "protect", "redis1", "--peer", "beta"], stderr=pipe, check=False)
+    assert done.returncode == 3
+
+
+@pytest.mark.parametrize("stream", [0, 1, 2])
+def test_a_stream_that_is_closed(agent: FakeAgent, stream: int) -> None:
+    command = ["sh", "-c", f'exec "$@" {stream}>&-', "sh", *PROGRAM, "list"]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_name_that_the_terminal_cannot_show(agent: FakeAgent) -> None:
+    agent.answers = gives(domains=[STATUS | {"domain": "caf\u00e9"}])
+    env = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([*PROGRAM, "list"], capture_output=True, env=env, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"caf\\xe9" in done.stdout
+
+
+def test_an_argument_that_is_no_text(agent: FakeAgent) -> None:
+    done = subprocess.run([*PROGRAM, "status", b"web\xff"], capture_output=True, check=False)
+    assert done.returncode == 2
+    assert b"an argument is not UTF-8 text" in done.stderr
+    assert b"state left: nothing was asked of the agent" in done.stderr
+    assert agent.requests == []
+
+
+def test_ctrl_c_while_it_loads_shows_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(types.ModuleType):
+        def __getattr__(self, name: str) -> object:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "remus_agent.cli", Interrupted("remus_agent.cli"))
+    assert remusctl.main(["list"]) == 130
+
+
+def test_ctrl_c_at_a_question_changes_nothing(
+    agent: FakeAgent, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Asked(TerminalText):
+        def readline(self, *_: object) -> str:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "stdin", Asked())
+    assert cli.main(["unprotect", "redis1"]) == 130
+    err = capsys.readouterr().err
+    assert err.endswith("remusctl: interrupted, nothing was changed\n")
+    assert "carries on" not in err
+    assert [request.params["dry_run"] for request in agent.requests] == [True]
 
 
 def test_nothing_from_another_host_steers_the_terminal(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,7 +84,7 @@ def test_anything_but_yes_changes_nothing(
     monkeypatch.setattr(sys, "stdin", TerminalText(answer))
     assert cli.main(failover()) == exit_code
     assert cli.main(["unprotect", "redis1", "--force"]) == exit_code
-    assert {r.method for r in agent.requests} == {"status"}
+    assert [r.method for r in agent.requests if not r.params.get("dry_run")] == ["status"]
 
 
 def test_without_a_terminal_yes_must_be_given(
@@ -96,8 +96,8 @@ def test_without_a_terminal_yes_must_be_given(
     assert {r.method for r in agent.requests} == {"status"}
 
 
-def test_unprotect_without_force_asks_nothing(agent: FakeAgent) -> None:
-    assert cli.main(["unprotect", "redis1"]) == 0
+def test_unprotect_with_yes_asks_nothing(agent: FakeAgent) -> None:
+    assert cli.main(["unprotect", "redis1", "--yes"]) == 0
     assert cli.main(["unprotect", "redis1", "--force", "--yes"]) == 0
     assert [(r.method, r.params["force"]) for r in agent.requests] == [("unprotect", False), ("unprotect", True)]
 

@@ -131,13 +131,13 @@ def test_agent(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
         "host": "alpha",
         "version": "0.1.0",
         "xen_version": "4.20.0",
-        "peers": {"beta": {"address": "10.0.0.2:7789", "reachable": True}, "gamma": {"address": "10.0.0.3:7789"}},
+        "peers": {"beta": {"address": "10.0.0.2:7789"}, "gamma": {"address": "10.0.0.3:7789"}},
     }
     agent.answers = lambda r: [control.encode_result(r.id, answer)]
     assert cli.main(["agent"]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["beta", "10.0.0.2:7789", "yes"] in rows
-    assert ["gamma", "10.0.0.3:7789", "-"] in rows
+    assert ["beta", "10.0.0.2:7789"] in rows
+    assert ["gamma", "10.0.0.3:7789"] in rows
     certificate = {"names": ["alpha"], "expires": "2027-01-02T03:04:05Z", "days_left": 35.5}
     for tls, said in (
         (None, "off, connections are plain TCP"),

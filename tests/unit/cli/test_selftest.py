@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,31 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]
         (tmp_path / "module" / name).mkdir(parents=True)
     monkeypatch.setattr(selftest, "_SYS_MODULES", tmp_path / "module")
     monkeypatch.setattr(selftest, "_built_in", lambda: frozenset({selftest.MODULES[0]}))
-    with socket.socket(socket.AF_UNIX) as supervisor:
-        supervisor.bind(str(tmp_path / "supervisor.sock"))
-        supervisor.listen()
+    with supervisor(tmp_path / "supervisor.sock", b'{"ok": true}\n'):
         yield ["--config", str(tmp_path / "agent.toml"), "--supervisor", str(tmp_path / "supervisor.sock")]
+
+
+@contextlib.contextmanager
+def supervisor(path: Path, answer: bytes | None) -> Iterator[None]:
+    """Gives this answer to the first line of each connection; None: it hangs, and the kernel takes connections for it."""
+
+    def serve() -> None:
+        while True:
+            try:
+                line, _ = listener.accept()
+            except OSError:
+                return
+            with line:
+                assert json.loads(line.recv(4096)) == {"alive": True}
+                line.sendall(answer or b"")
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        if answer is not None:
+            threading.Thread(target=serve, daemon=True).start()
+        yield
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 def results(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
@@ -66,9 +89,59 @@ def test_no_agent(host: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
     assert "systemctl start remus-agent" in found["agent"]["next"]
 
 
-def test_an_agent_that_cannot(agent: FakeAgent, host: list[str]) -> None:
-    agent.answers = fails(code="config", message="unknown method")
-    assert cli.main(["selftest", *host]) == 2
+@pytest.mark.parametrize("what", ["an error", "no language of ours"])
+def test_an_agent_that_cannot(agent: FakeAgent, host: list[str], what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What this host finds by itself is shown all the same."""
+    agent.answers = fails(code="config", message="unknown method") if what == "an error" else lambda _: [b"220 mail\n"]
+    code, found = results(capsys, *host)
+    assert code == 1
+    assert (found["agent"]["result"], found["agent"]["next"]) == ("fail", "see journalctl -u remus-agent")
+    assert {one["result"] for name, one in found.items() if name != "agent"} == {"ok"}
+
+
+def test_an_agent_that_hangs(
+    agent: FakeAgent, host: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is not waited for as long as a fence agent may take."""
+    monkeypatch.setattr(selftest, "_ALIVE", 0.2)
+    over = threading.Event()
+
+    def hangs(_: object) -> list[bytes]:
+        over.wait()
+        return []
+
+    agent.answers = hangs
+    code, found = results(capsys, *host)
+    over.set()
+    assert code == 12
+    assert "did not finish within 0.2 s" in found["agent"]["message"]
+    assert found["supervisor"]["result"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("answer", "result", "said"),
+    [
+        (None, "fail", "it has not answered within 0.2 s"),
+        (b"", "fail", "closes connections"),
+        (b'{"ok": false, "error": "an older one"}\n', "ok", "answers"),
+    ],
+)
+def test_a_supervisor_that_hangs(
+    agent: FakeAgent,
+    host: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    answer: bytes | None,
+    result: str,
+    said: str,
+) -> None:
+    monkeypatch.setattr(selftest, "_ALIVE", 0.2 if answer is None else 30.0)
+    agent.answers = gives(host="alpha", checks=[])
+    with supervisor(tmp_path / "other.sock", answer):
+        _, found = results(capsys, *host[:2], "--supervisor", str(tmp_path / "other.sock"))
+    assert found["supervisor"]["result"] == result
+    assert said in found["supervisor"]["message"]
 
 
 def test_each_local_check_can_fail(

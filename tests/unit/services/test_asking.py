@@ -10,7 +10,7 @@ import pytest
 
 from remus_agent.errors import ConnectionLost
 from remus_agent.machines.primary import Event
-from remus_agent.services.asking import Asked
+from remus_agent.services.asking import Asked, Lull
 from tests import deadline
 from tests.model.loop import run as virtual
 from tests.model.pair import Pair, on
@@ -73,6 +73,18 @@ def test_what_is_asked_while_the_wait_is_cancelled_is_asked_still() -> None:
         with pytest.raises(asyncio.CancelledError):
             await waiting
         assert asked.next() is ASKED
+
+    run(story)
+
+
+def test_a_lull_says_whether_somebody_has_ended_it() -> None:
+    async def story(_: Asked) -> None:
+        lull = Lull()
+        lull.end()
+        await lull.wait(None)
+        assert lull.ended
+        await lull.wait(lambda: asyncio.sleep(0))
+        assert not lull.ended, "it was over by itself"
 
     run(story)
 

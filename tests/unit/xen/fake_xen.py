@@ -251,6 +251,26 @@ class FakeXen:
         return True
 
 
+class Hanging(FakeXen):
+    """hangs: functions that do not come back until `answers` is set. held: one has been called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hangs: set[str] = set()
+        self.held, self.answers = threading.Event(), threading.Event()
+
+    def _function(self, name: str) -> Callable[..., Any]:
+        call = super()._function(name)
+
+        def late(*arguments: Any) -> Any:
+            if name in self.hangs:
+                self.held.set()
+                self.answers.wait()
+            return call(*arguments)
+
+        return late
+
+
 _libc = ct.CDLL(None)
 _libc.malloc.restype, _libc.malloc.argtypes = ct.c_void_p, (ct.c_size_t,)
 

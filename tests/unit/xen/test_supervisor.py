@@ -63,6 +63,11 @@ class Running:
         self.until(answered)
         return dict(json.loads(answer))
 
+    def settle(self) -> None:
+        """Until xenstored has answered everything."""
+        while not self.supervisor._xen._errands.settle(self.patience):
+            pass
+
     def saved(self) -> list[int]:
         return [entry["domid"] for entry in json.loads((self.run / "watched.json").read_bytes())]
 
@@ -91,6 +96,7 @@ def test_a_guest_left_suspended_is_resumed(xen: FakeXen, running: Running) -> No
     xen.shutdown, xen.logdirty, xen.subscribed = s.Shutdown.SUSPEND, True, 9
     line.close()
     running.until(lambda: xen.shutdown is None)
+    running.settle()
     assert (xen.logdirty, xen.subscribed, xen.count("xs_resume_domain")) == (False, 0, 1)
     assert running.saved() == []
 
@@ -210,6 +216,10 @@ def test_nonsense_is_refused_and_survived(running: Running, request_: object) ->
     line = running.connect()
     assert running.ask(line, request_)["ok"] is False
     assert running.ask(line, {"watch": DOMID, "uuid": UUID}) == {"ok": True}
+
+
+def test_it_says_that_it_lives(running: Running) -> None:
+    assert running.ask(running.connect(), {"alive": True}) == {"ok": True}
 
 
 def test_an_endless_line_ends_the_connection(running: Running) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fake_xen import DOMID, NAME, UUID, FakeXen
+from fake_xen import DOMID, NAME, UUID, Hanging
 from source_runs import source_of
 from watcher import Watcher
 
@@ -22,26 +20,6 @@ from remus_agent.adapters.xen.xen_thread import PATIENCE, XenThread
 from remus_agent.errors import HypervisorError
 from remus_agent.ports import Domain, GuestType
 from tests.model.loop import run
-
-
-class Hanging(FakeXen):
-    """hangs: functions that do not come back until `answers` is set. held: one has been called."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.hangs: set[str] = set()
-        self.held, self.answers = threading.Event(), threading.Event()
-
-    def _function(self, name: str) -> Callable[..., Any]:
-        call = super()._function(name)
-
-        def late(*arguments: Any) -> Any:
-            if name in self.hangs:
-                self.held.set()
-                self.answers.wait()
-            return call(*arguments)
-
-        return late
 
 
 @pytest.fixture
