@@ -112,6 +112,7 @@ class DiskFeed:
 
     async def serve(self, connection: Connection, hello: DiskHello) -> None:
         """Take in the disk until its connection ends, which is raised."""
+        self._heard()  # DISK_HELLO
         self._connection = connection
         self._map_id = hello.map_id
         self.done.clear()
