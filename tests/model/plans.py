@@ -21,16 +21,19 @@ ASKED_AGAIN: Final = 0.3
 """Of all plans with switchovers."""
 TOGETHER: Final = 0.1
 """Of all plans, in which both hosts ask the witness at the same time; by chance that is rarer than one in a thousand."""
-TEAR: Final = "tear"
-"""The agent of a host, or (`both`) its power, is lost in the next durable write of this kind (`paths`). amount: the share of it
-that is on the disk then."""
+TEAR_COMMIT: Final = "tear-commit"
+"""The agent of a host, or (`both`) its power, is lost while it writes its next commit. amount: the share of that which is on the
+disk then."""
+TEAR_NOTE: Final = "tear-note"
+"""The same of its next note."""
+TEARS: Final = {TEAR_COMMIT: JOURNAL, TEAR_NOTE: NOTES}
 REPEAT: Final = "repeat"
 """So many (`amount`) of the next frames of a host arrive twice. TCP rules that out; who is on a plain link does not."""
 ASK_TWICE: Final = "ask-twice"
 """The host's next change of the record is asked for once more, so many seconds (`amount`) later; with 0 the host hears of that
 one, which was in vain."""
 RARER: Final = 0.25
-"""Of all plans, in which one of the three kinds above is among the faults."""
+"""Of all plans, in which one of the four kinds above is among the faults."""
 WITH_DISKS: Final = 0.2
 """Of all plans, in which the guest has disks."""
 KINDS: Final = (
@@ -87,14 +90,15 @@ def _both_ask_at_once(at: float) -> list[Fault]:
 
 def _rarer(rng: random.Random) -> Fault:
     at, host = round(rng.uniform(0.5, 8.0), 3), rng.choice(["alpha", "beta"])
-    kind = rng.choice([TEAR, TEAR, REPEAT, ASK_TWICE])
+    kind = rng.choice([TEAR_NOTE, TEAR_NOTE, REPEAT, ASK_TWICE])
     if kind == REPEAT:
         return Fault(at, kind, host, 0.0, amount=rng.randint(1, 8))
     if kind == ASK_TWICE:
         return Fault(at, kind, host, 0.0, amount=rng.choice([0.0, 0.0, round(rng.uniform(0.1, 6.0), 3)]))
-    what, power = rng.choice([JOURNAL, NOTES, NOTES]), rng.random() < 0.5
+    kind, power = rng.choice([TEAR_COMMIT, TEAR_NOTE, TEAR_NOTE]), rng.random() < 0.5
     share = rng.choice([0.0, 1.0, round(rng.random(), 3)])
-    return Fault(at, kind, host, round(rng.choice([0.5, 2.0, 6.0]) * rng.uniform(0.8, 1.2), 3), (what,), power, share)
+    seconds = round(rng.choice([0.5, 2.0, 6.0]) * rng.uniform(0.8, 1.2), 3)
+    return Fault(at, kind, host, seconds, both=power, amount=share)
 
 
 def plan_of(seed: int) -> Plan:

@@ -11,7 +11,7 @@ from remus_agent.errors import RemusError
 from remus_agent.machines.primary import State
 from remus_agent.services.agent import AgentService
 from tests.model.hosts import Machine
-from tests.model.plans import ASK_TWICE, KILL_STARTING, LOSE_DATA, PAUSE, REPEAT, TEAR, Fault
+from tests.model.plans import ASK_TWICE, KILL_STARTING, LOSE_DATA, PAUSE, REPEAT, TEARS, Fault
 from tests.model.world import GUEST, TIMES, World
 
 MOVING: Final = (State.SWITCHING, State.HANDED, State.IN_DOUBT, State.DEPARTING)
@@ -51,7 +51,7 @@ async def _tear(world: World, fault: Fault) -> None:
     begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def takes(kind: str) -> float:
-        if kind not in fault.paths or begun.done():
+        if kind != TEARS[fault.kind] or begun.done():
             return 0.0
         begun.set_result(None)
         return WRITING
@@ -145,7 +145,7 @@ async def strike(world: World, fault: Fault) -> None:  # noqa: PLR0912 - one bra
             world.witness.late = lambda name: 4.0 if first(name) else None
         case kind if kind == ASK_TWICE:
             world.witness.twice = lambda name: fault.amount if first(name) else None
-        case kind if kind == TEAR:
+        case kind if kind in TEARS:
             await _tear(world, fault)
         case kind if kind == REPEAT:
             world.links.twice[fault.host] = round(fault.amount)
