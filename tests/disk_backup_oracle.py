@@ -11,7 +11,7 @@ from disk_backup_world import COMMITS, DISKS, DOMAIN, JOURNAL_BYTES, Content, Se
 from remus_agent.adapters.disk.copy import DiskCopy
 from remus_agent.adapters.disk.failures import Place, Role
 from remus_agent.adapters.disk.slots import DiskJournal
-from remus_agent.adapters.journal import file as commits
+from remus_agent.adapters.journal import blocks as commits
 from remus_agent.disk_ports import DiskFacts
 from remus_agent.errors import DiskError, JournalError
 from remus_agent.store_ports import CommitRecord
@@ -32,7 +32,7 @@ class Oracle:
         self.refused = 0
 
     def check(self, state: CrashState) -> str | None:
-        entry = commits._newest(bytes(state.files[COMMITS]))
+        entry = commits.newest(bytes(state.files[COMMITS]))
         committed = entry.record if entry is not None else None
         key = (session_number(committed.session), committed.epoch) if committed is not None else None
         seen = self.seen[state.at]

@@ -64,6 +64,7 @@ class Copy:
         self._disk_error: RemusError | None = None
         self._settings = settings
         self._hearing = Hearing(hello.domain, clock, settings.silence, settings.heartbeat)
+        self._disks.on_heard = self._hearing.heard
         self._image = CopyImage(
             hello,
             ports.hypervisor,

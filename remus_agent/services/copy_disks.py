@@ -18,15 +18,21 @@ from remus_agent.store_ports import CommitRecord
 log = logging.getLogger(__name__)
 
 
+def _nobody_listens() -> None:
+    """Nobody wants to know."""
+
+
 async def _nobody(_: RemusError) -> None:
     """Nobody wants to know."""
 
 
 class CopyDisks:
-    """Of a domain without disks, everything here returns at once. on_failure: what ends one disk, which ends the session."""
+    """Of a domain without disks, everything here returns at once. on_failure: what ends one disk, which ends the session.
+    on_heard: called when anything comes over a disk's connection."""
 
     def __init__(self, hello: Hello, replicas: DomainReplicas, settings: Settings, clock: Clock, older: Older) -> None:
         self.on_failure: Callable[[RemusError], Awaitable[None]] = _nobody
+        self.on_heard: Callable[[], None] = _nobody_listens
         self._hello = hello
         self._disks = facts_of(hello.disks)
         self._replicas = replicas
@@ -45,6 +51,7 @@ class CopyDisks:
                 older,
                 self._changed,
                 self._until_applied,
+                self._heard,
             )
             for disk in self._disks
         }
@@ -71,6 +78,9 @@ class CopyDisks:
             log.critical("%s: disk %s ends its session by a defect", hello.domain, hello.vdev, exc_info=True)
             what = f"the backup's agent failed by a defect at disk {hello.vdev}: {defect!r}"
             await self._failed(DiskError(what, operation="receive a disk", domain=hello.domain))
+
+    def _heard(self) -> None:
+        self.on_heard()
 
     async def _failed(self, error: RemusError) -> None:
         if self._stopped is None:

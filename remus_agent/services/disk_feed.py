@@ -58,7 +58,7 @@ class Older:
 
 
 class DiskFeed:
-    """One disk of one session. changed: called when an epoch was staged."""
+    """One disk of one session. changed: called when an epoch was staged. heard: called with each frame that comes."""
 
     def __init__(
         self,
@@ -70,6 +70,7 @@ class DiskFeed:
         older: Older,
         changed: Callable[[], None],
         until_applied: Callable[[DiskFeed, int], Awaitable[None]],
+        heard: Callable[[], None],
     ) -> None:
         self.facts: DiskFacts = replica.facts
         self.staged: tuple[int, bytes] = (0, b"")
@@ -86,6 +87,7 @@ class DiskFeed:
         self._older = older
         self._changed = changed
         self._until_applied = until_applied
+        self._heard = heard
         self._connection: Connection | None = None
         self._map_id = ""
         self._begun = False
@@ -110,6 +112,7 @@ class DiskFeed:
 
     async def serve(self, connection: Connection, hello: DiskHello) -> None:
         """Take in the disk until its connection ends, which is raised."""
+        self._heard()  # DISK_HELLO
         self._connection = connection
         self._map_id = hello.map_id
         self.done.clear()
@@ -242,7 +245,7 @@ class DiskFeed:
             return result
 
     async def _receive(self, connection: Connection) -> Frame:
-        return await receive_within(
+        frame = await receive_within(
             self._settings.silence,
             connection,
             "primary",
@@ -252,6 +255,8 @@ class DiskFeed:
             left="the copy stands at its last commit",
             hint="check the replication link and the primary's host",
         )
+        self._heard()
+        return frame
 
     async def _refuse(self, error: RemusError) -> None:
         if self._connection is not None:

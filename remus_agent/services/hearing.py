@@ -39,6 +39,10 @@ class Hearing:
         self.last_heard = self._clock.now()
         return frame
 
+    def heard(self) -> None:
+        """Something came over another connection of the session, which a disk has: that primary lives, too."""
+        self.last_heard = self._clock.now()
+
     def look(self) -> None:
         """This host is awake."""
         self._awake.since()

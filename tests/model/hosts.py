@@ -7,16 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from remus_agent.adapters.sim.disk import SimTaps
+from remus_agent.adapters.sim.disk import SimTaps, SimVolume
 from remus_agent.adapters.sim.hypervisor import SimGuest, SimHypervisor
-from remus_agent.adapters.sim.local import SimDisk, SimEvents, SimJournal, SimOutput, SimOutputs, SimPauses
+from remus_agent.adapters.sim.local import SimEvents, SimOutput, SimOutputs
 from remus_agent.adapters.sim.net import SimConnection
+from remus_agent.adapters.sim.replica import SimReplicas, SimStores
 from remus_agent.adapters.sim.watchdog import SimWatchdog
 from remus_agent.ports import Domain
 from remus_agent.services.agent import AgentService
-from remus_agent.store_ports import CommitRecord, GuestRecord
 from tests.formal.trace import Action
 from tests.model.scheduler import Node, Scheduler
+from tests.model.storage import Disk, Pauses
 
 Tells = Callable[[Action], None]
 """Called with what takes effect, right before it does."""
@@ -114,39 +115,6 @@ class Events(SimEvents):
             self._suspects()
 
 
-class Disk(SimDisk):
-    """Journals that tell of each commit, and records that tell of each guest that is about to run from a copy."""
-
-    def __init__(self, committed: Callable[[CommitRecord], None], starts: Callable[[str], None]) -> None:
-        super().__init__()
-        self._committed = committed
-        self._starts = starts
-
-    async def save(self, record: GuestRecord) -> None:
-        await super().save(record)
-        if record.starting:
-            self._starts(record.starting)
-
-    async def open(self, domain: str) -> SimJournal:
-        journal = await super().open(domain)
-        if not isinstance(journal, Journal):
-            journal = self.journals[domain] = Journal(self, self._committed)
-            journal.is_open = True
-        return journal
-
-
-class Journal(SimJournal):
-    """One that tells of each commit."""
-
-    def __init__(self, disk: SimDisk, committed: Callable[[CommitRecord], None]) -> None:
-        super().__init__(disk)
-        self._committed = committed
-
-    async def commit(self, record: CommitRecord) -> None:
-        await super().commit(record)
-        self._committed(record)
-
-
 class Hypervisor(SimHypervisor):
     """One that tells of each guest that runs from a copy, and of guests that are paused and go on."""
 
@@ -188,12 +156,19 @@ class Machine:
     events: Events
     node: Node
     watchdog: SimWatchdog = field(default_factory=SimWatchdog)
-    pauses: SimPauses = field(init=False)
+    pauses: Pauses = field(init=False)
     up: bool = True
     agent: AgentService | None = None
-    taps: SimTaps = field(default_factory=lambda: SimTaps({}))
+    volumes: dict[str, list[SimVolume]] = field(default_factory=dict)
+    """Disks of guests, as the guests that run here have them; of no guest by default."""
+    stores: SimStores = field(init=False)
+    """The same, as copies."""
+    taps: SimTaps = field(init=False)
+    replicas: SimReplicas = field(init=False)
     starting: asyncio.Task[None] | None = None
     connections: list[SimConnection] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.pauses = SimPauses(self.disk)
+        self.pauses = Pauses(self.disk)
+        self.stores = SimStores(self.disk)
+        self.taps, self.replicas = SimTaps(self.volumes), SimReplicas(self.stores)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from remus_agent.adapters.sim.net import SimConnection
 from remus_agent.errors import ConnectionLost, PeerTimeout
@@ -14,6 +14,10 @@ from tests.model.scheduler import OUTSIDE, Node
 
 if TYPE_CHECKING:
     from tests.model.world import World
+
+
+AGAIN: Final = 2.0
+"""Seconds after which a piece that comes twice is sent for the second time, at most."""
 
 
 class Links:
@@ -29,6 +33,8 @@ class Links:
         """When something of a sender that runs the guest came over a path for the last time."""
         self.damage = 0
         """How many frames with memory are still to be damaged."""
+        self.twice: dict[str, int] = {}
+        """How many pieces of a sender are still to arrive once more, later, on the same connection."""
         self.ends: dict[SimConnection, tuple[Machine, Node, str]] = {}
         """Whose each end of a connection is, and its path."""
         self._held: list[tuple[SimConnection, bytes | None, str, str]] = []
@@ -45,6 +51,13 @@ class Links:
 
     def put(self, to: SimConnection, data: bytes | None) -> None:
         """Send bytes, or the end of a connection."""
+        self._send(to, data)
+        sender = self.ends[to][0].peer
+        if data is not None and self.twice.get(sender):
+            self.twice[sender] -= 1
+            self._world.loop.call_later(self._world.rng.random() * AGAIN, self._send, to, data, context=OUTSIDE)
+
+    def _send(self, to: SimConnection, data: bytes | None) -> None:
         world = self._world
         machine, _, path = self.ends[to]
         at = max(

@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass, replace
 from typing import Final
 
+from tests.model.storage import JOURNAL, NOTES
 from tests.model.world import TIMES
 
 KILL_STARTING: Final = "kill-starting"
@@ -16,8 +17,25 @@ PAUSE: Final = "pause"
 """An operator pauses the protection, on a host that may be its primary, for so many seconds."""
 PAUSED: Final = 0.2
 """Of all plans."""
+ASKED_AGAIN: Final = 0.3
+"""Of all plans with switchovers."""
 TOGETHER: Final = 0.1
 """Of all plans, in which both hosts ask the witness at the same time; by chance that is rarer than one in a thousand."""
+TEAR_COMMIT: Final = "tear-commit"
+"""The agent of a host, or (`both`) its power, is lost while it writes its next commit. amount: the share of that which is on the
+disk then."""
+TEAR_NOTE: Final = "tear-note"
+"""The same of its next note."""
+TEARS: Final = {TEAR_COMMIT: JOURNAL, TEAR_NOTE: NOTES}
+REPEAT: Final = "repeat"
+"""So many (`amount`) of the next frames of a host arrive twice. TCP rules that out; who is on a plain link does not."""
+ASK_TWICE: Final = "ask-twice"
+"""The host's next change of the record is asked for once more, so many seconds (`amount`) later; with 0 the host hears of that
+one, which was in vain."""
+RARER: Final = 0.25
+"""Of all plans, in which one of the four kinds above is among the faults."""
+WITH_DISKS: Final = 0.2
+"""Of all plans, in which the guest has disks."""
 KINDS: Final = (
     *("cut",) * 4,
     *("freeze",) * 3,
@@ -38,7 +56,7 @@ KINDS: Final = (
 
 @dataclass(frozen=True)
 class Fault:
-    """at: when, in true seconds. seconds: how long. paths, both: for cuts. amount: what the kind takes."""
+    """at: when, in true seconds. seconds: how long. paths, both: of cuts, and of what says so. amount: what the kind takes."""
 
     at: float
     kind: str
@@ -60,12 +78,27 @@ class Plan:
     """Seconds; near `detect` both hosts ask for the record at the same time."""
     switchovers: tuple[float, ...] = ()
     """When an operator moves the guest, from wherever it is protected then."""
+    disks: tuple[str, ...] = ()
+    """Names of those that the guest has."""
 
 
 def _both_ask_at_once(at: float) -> list[Fault]:
     """Neither host hears the other, and the witness is slow: both have read the record before one of them changes it."""
     cut = Fault(at, "cut", "alpha", 12.0, ("channel", "second"))
     return [cut, Fault(at, "witness-slow", "alpha", 12.0)]
+
+
+def _rarer(rng: random.Random) -> Fault:
+    at, host = round(rng.uniform(0.5, 8.0), 3), rng.choice(["alpha", "beta"])
+    kind = rng.choice([TEAR_NOTE, TEAR_NOTE, REPEAT, ASK_TWICE])
+    if kind == REPEAT:
+        return Fault(at, kind, host, 0.0, amount=rng.randint(1, 8))
+    if kind == ASK_TWICE:
+        return Fault(at, kind, host, 0.0, amount=rng.choice([0.0, 0.0, round(rng.uniform(0.1, 6.0), 3)]))
+    kind, power = rng.choice([TEAR_COMMIT, TEAR_NOTE, TEAR_NOTE]), rng.random() < 0.5
+    share = rng.choice([0.0, 1.0, round(rng.random(), 3)])
+    seconds = round(rng.choice([0.5, 2.0, 6.0]) * rng.uniform(0.8, 1.2), 3)
+    return Fault(at, kind, host, seconds, both=power, amount=share)
 
 
 def plan_of(seed: int) -> Plan:
@@ -96,15 +129,20 @@ def plan_of(seed: int) -> Plan:
     if rng.random() < PAUSED:
         at, seconds = round(rng.uniform(0.5, 8.0), 3), round(rng.choice([0.5, 4.0, 10.0]) * rng.uniform(0.8, 1.2), 3)
         faults.append(Fault(at, PAUSE, rng.choice(["alpha", "alpha", "beta"]), seconds))
-    return Plan(seed, rates, tuple(sorted(faults, key=lambda fault: fault.at)), solo)
+    if rng.random() < RARER:
+        faults.append(_rarer(rng))
+    disks = rng.choice([("xvda",), ("xvda", "xvdb")]) if rng.random() < WITH_DISKS else ()
+    return Plan(seed, rates, tuple(sorted(faults, key=lambda fault: fault.at)), solo, disks=disks)
 
 
 def moved_plan_of(seed: int) -> Plan:
-    """The same faults, and switchovers among them, one of them right before or after a fault."""
+    """The same faults, and switchovers among them, one of them right before or after a fault and perhaps asked for twice."""
     plan = plan_of(seed)
     rng = random.Random(seed + 1_000_003)
     near = rng.choice(plan.faults).at + rng.choice([-0.4, -0.2, -0.1, -0.05, 0.05])
     times = [max(0.6, near), *(rng.uniform(1.0, 9.0) for _ in range(rng.randint(0, 2)))]
+    if rng.random() < ASKED_AGAIN:
+        times.append(times[0] + rng.uniform(0.0, 0.5))
     return replace(plan, switchovers=tuple(round(at, 3) for at in sorted(times)))
 
 

@@ -2,6 +2,7 @@
 
 python -m tests.model.simulate --seeds 0:1000              many seeds, how many a second
 python -m tests.model.simulate --seeds 0:8000 --moved 0:2000 --jobs 2      in two processes, and as many with switchovers
+python -m tests.model.simulate --seeds 0:1000 --losing     many of those whose witness loses its data; so with the next two
 python -m tests.model.simulate --seed 17                   one seed again, exactly as it was
 python -m tests.model.simulate --seed 17 --switchovers     one of those with switchovers
 python -m tests.model.simulate --seed 17 --starting        one of those whose new owner's agent is killed as it starts the guest
@@ -50,7 +51,7 @@ async def _work(world: World) -> None:
 
 
 async def _story(loop: Scheduler, plan: Plan, rng: random.Random, recorder: Recorder) -> World:
-    world = World(loop, rng, plan.rates, plan.solo, recorder)
+    world = World(loop, rng, plan.rates, plan.solo, recorder, plan.disks)
     try:
         await _play(loop, plan, world)
     finally:
@@ -78,6 +79,9 @@ async def _play(loop: Scheduler, plan: Plan, world: World) -> None:
                 for task in host.agent._primaries.tasks.values() if host.agent is not None else ():
                     if task.done() and not task.cancelled() and task.exception() is not None:
                         raise task.exception() or RuntimeError
+                broken = world.platters.broken_contract(host)
+                if broken is not None:
+                    raise Violated(f"G2: {host.name} treats a copy as nobody may: {broken}")
             if Violated.noted:
                 raise Violated.noted[0]
 
@@ -143,7 +147,10 @@ def simulate(plan: Plan, recorder: Recorder | None = None) -> str | None:
 
 
 def shrink(plan: Plan) -> Plan:
-    """Leave faults out while it still fails."""
+    """Leave disks and faults out while it still fails."""
+    bare = replace(plan, disks=())
+    if plan.disks and simulate(bare) is not None:
+        plan = bare
     smaller = True
     while smaller:
         smaller = False
@@ -158,9 +165,14 @@ def shrink(plan: Plan) -> Plan:
 def report(plan: Plan, what: str) -> str:
     """What a person needs to see a failure again."""
     least = shrink(plan)
-    return "\n".join(
-        [f"seed {plan.seed}: {what}", again("simulate", plan), "the least that fails:", *map(str, least.faults)]
-    )
+    return "\n".join([f"seed {plan.seed}: {what}", again("simulate", plan), "the least that fails:", *_told(least)])
+
+
+def _told(plan: Plan) -> list[str]:
+    """What happens in it, for people."""
+    disks = [f"disks: {', '.join(plan.disks)}"] if plan.disks else []
+    moves = [f"switchover at {at}" for at in plan.switchovers]
+    return [*disks, *moves, *map(str, plan.faults)]
 
 
 def again(module: str, plan: Plan) -> str:
@@ -209,19 +221,23 @@ def quietly(fault: str | None, *, verbose: bool = False) -> None:
     logging.disable(logging.NOTSET if verbose else logging.CRITICAL)
 
 
-def _portion(work: tuple[range, bool]) -> tuple[int, str | None]:
-    seeds, moved = work
-    return len(seeds), first_failure(seeds, moved_plan_of if moved else plan_of)
+Portion = tuple[range, Callable[[int], Plan]]
 
 
-def _portions(seeds: range, *, moved: bool) -> list[tuple[range, bool]]:
-    return [(seeds[at : at + PORTION], moved) for at in range(0, len(seeds), PORTION)]
+def _portion(work: Portion) -> tuple[int, str | None]:
+    seeds, draw = work
+    return len(seeds), first_failure(seeds, draw)
 
 
-def many(plain: range, moved: range, jobs: int, fault: str | None) -> int:
-    """Run all of these in so many processes, with progress; 1 when one fails, which ends it."""
-    work = [*_portions(plain, moved=False), *_portions(moved, moved=True)]
-    total, done, started, said = len(plain) + len(moved), 0, time.perf_counter(), 0.0
+def _portions(seeds: range, draw: Callable[[int], Plan]) -> list[Portion]:
+    return [(seeds[at : at + PORTION], draw) for at in range(0, len(seeds), PORTION)]
+
+
+def many(drawn: range, draw: Callable[[int], Plan], moved: range, jobs: int, fault: str | None) -> int:
+    """Run all of these in so many processes, with progress; 1 when one fails, which ends it. moved: with switchovers, beside
+    those that are drawn so."""
+    work = [*_portions(drawn, draw), *_portions(moved, moved_plan_of)]
+    total, done, started, said = len(drawn) + len(moved), 0, time.perf_counter(), 0.0
     with multiprocessing.get_context("spawn").Pool(jobs, quietly, (fault,)) as pool:
         for count, failure in pool.imap_unordered(_portion, work):
             if failure is not None:
@@ -233,8 +249,9 @@ def many(plain: range, moved: range, jobs: int, fault: str | None) -> int:
                 said = seconds
                 print(f"  [{seconds:6.1f} s] {done} of {total} seeds hold", flush=True)
     seconds = time.perf_counter() - started
+    switched = len(moved) + (len(drawn) if draw is moved_plan_of else 0)
     print(
-        f"{total} seeds hold, {len(moved)} of them with switchovers; {total / seconds:.1f} a second in {jobs} processes"
+        f"{total} seeds hold, {switched} of them with switchovers; {total / seconds:.1f} a second in {jobs} processes"
         f" ({TIMES['detect']:g} s to detect)",
         flush=True,
     )
@@ -267,11 +284,20 @@ def main() -> int:
     if options.seed is None:
         if not options.seeds and not options.moved:
             parser.error("nothing to do: name --seed, --seeds or --moved")
-        return many(options.seeds, options.moved, options.jobs, options.fault)
+        if options.verbose:
+            parser.error("--verbose is for --seed")
+        draw = draw_of(options)
+        if draw is not plan_of and not options.seeds:
+            parser.error(
+                "--switchovers, --starting and --losing say what --seed or --seeds are; --moved are what they are"
+            )
+        return many(options.seeds, draw, options.moved, options.jobs, options.fault)
+    if options.seeds or options.moved:
+        parser.error("--seed is one alone")
     quietly(options.fault, verbose=options.verbose)
     plan = draw_of(options)(options.seed)
     what = simulate(plan)
-    print(f"seed {options.seed}: {what or 'holds'}", *plan.faults, sep="\n  ")
+    print(f"seed {options.seed}: {what or 'holds'}", *_told(plan), sep="\n  ")
     return what is not None
 
 

@@ -11,13 +11,16 @@ from remus_agent.errors import RemusError
 from remus_agent.machines.primary import State
 from remus_agent.services.agent import AgentService
 from tests.model.hosts import Machine
-from tests.model.plans import KILL_STARTING, LOSE_DATA, PAUSE, Fault
+from tests.model.plans import ASK_TWICE, KILL_STARTING, LOSE_DATA, PAUSE, REPEAT, TEARS, Fault
 from tests.model.world import GUEST, TIMES, World
 
+MOVING: Final = (State.SWITCHING, State.HANDED, State.IN_DOUBT, State.DEPARTING)
 PATIENCE: Final = 40.0
 """Seconds after which an operator takes his request back."""
 LONGEST_WAIT: Final = 20.0
-"""Seconds for which that waits for a host that makes a guest run."""
+"""Seconds for which a fault waits for what it is to hit: a host that makes a guest run, or a write."""
+WRITING: Final = 1.0
+"""Seconds that a write takes which a host, or its agent, is lost in."""
 
 
 async def _kill_starting(world: World, fault: Fault) -> None:
@@ -42,12 +45,38 @@ async def _kill_starting(world: World, fault: Fault) -> None:
         world.start_agent(begun.result())
 
 
+async def _tear(world: World, fault: Fault) -> None:
+    """Lose the host's agent, or its power, in the next write of this kind; start it again."""
+    host = world.hosts[fault.host]
+    begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def takes(kind: str) -> float:
+        if kind != TEARS[fault.kind] or begun.done():
+            return 0.0
+        begun.set_result(None)
+        return WRITING
+
+    host.disk.takes, host.disk.reached = takes, fault.amount
+    await asyncio.wait({begun}, timeout=LONGEST_WAIT)
+    if not begun.done():
+        begun.cancel()
+        return
+    await asyncio.sleep(world.rng.random() * WRITING)
+    if fault.both:
+        world.power_off(host)
+    else:
+        world.kill_agent(host)
+    await asyncio.sleep(fault.seconds)
+    world.power_on(host)
+    world.start_agent(host)
+
+
 async def move(world: World, at: float) -> None:
-    """An operator moves the guest from wherever it is protected then."""
+    """An operator moves the guest from wherever it is protected then, or is being moved from already."""
     await asyncio.sleep(at)
     for host in world.hosts.values():
         service = host.agent._primaries.get(GUEST) if host.agent is not None else None
-        if host.agent is not None and service is not None and service.state is State.PROTECTED:
+        if host.agent is not None and service is not None and service.state in (State.PROTECTED, *MOVING):
             host.node.spawn(_switchover(host.agent))
 
 
@@ -114,6 +143,12 @@ async def strike(world: World, fault: Fault) -> None:  # noqa: PLR0912 - one bra
             world.witness.lose_answer = first
         case "answer-late":
             world.witness.late = lambda name: 4.0 if first(name) else None
+        case kind if kind == ASK_TWICE:
+            world.witness.twice = lambda name: fault.amount if first(name) else None
+        case kind if kind in TEARS:
+            await _tear(world, fault)
+        case kind if kind == REPEAT:
+            world.links.twice[fault.host] = round(fault.amount)
         case kind if kind == LOSE_DATA:
             world.lose_data()
         case kind if kind == PAUSE:

@@ -49,11 +49,11 @@ def play(
     Violated.noted.clear()
 
     async def main(loop: Scheduler) -> None:
-        world = World(loop, rng, (1.0, 1.0))
+        world = World(loop, rng, (1.0, 1.0), disks=() if disk is None else (disk.facts.vdev,))
         world.automatic_reprotect = automatic_reprotect
         world.watchdog_seconds = watchdog_seconds
         if disk is not None:
-            world.volumes[GUEST] = [disk]
+            world.platters.put(world.hosts["alpha"], disk)
 
         async def work() -> None:
             while True:

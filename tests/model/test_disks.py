@@ -290,3 +290,24 @@ def test_a_guest_that_powers_off_leaves_linear_disks() -> None:
         assert not any(pair.volume(vdev).map_id for vdev in DISKS)
 
     run(story())
+
+
+def test_a_primary_that_is_heard_over_a_disks_connection_alone_is_not_silent() -> None:
+    """Each connection travels for itself: what memory's is late with is no word on the host."""
+
+    async def story() -> None:
+        pair = await protected()
+        await later(pair)
+        session = next(each for each in pair.network.connections if any(f.type is FrameType.HELLO for f in each.sent))
+
+        async def lost(_: Frame) -> None:
+            """It never arrives."""
+
+        session.send = lost  # type: ignore[method-assign]
+        heartbeat = on(pair.beta).settings.heartbeat
+        await asyncio.sleep(2.5 * heartbeat)
+        silent = on(pair.beta)._ports.clock.now() - copy_of(pair).primary_heard
+        assert silent <= heartbeat
+        assert copy_of(pair).state is State.READY
+
+    run(story())

@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from remus_agent.adapters.sim.disk import SimTap, SimVolume
-from remus_agent.disk_ports import DiskFacts
 from remus_agent.errors import DiskError
 from tests.model.loop import run
-from tests.model.pair import DEAD, DISK_BYTES, Pair, on, quiet, until
+from tests.model.pair import DEAD, Pair, on, quiet, until
+from tests.model.platters import device
 from tests.model.test_authority import BOTH, play, standing, status
 from tests.model.test_authority import until as world_until
 from tests.model.world import GUEST, UUID, World
@@ -100,10 +100,6 @@ def test_what_is_not_known_of_a_disk_is_no_failed_device(monkeypatch: pytest.Mon
 # With a witness
 
 
-def volume() -> SimVolume:
-    return SimVolume(DiskFacts("xvda", DISK_BYTES, 512))
-
-
 async def lose_the_device(world: World, disk: SimVolume) -> None:
     """In mid-protection, and the agent has seen it."""
     disk.failed = True
@@ -116,7 +112,7 @@ def noted(world: World) -> list[str]:
 
 def test_a_primary_whose_disk_is_good_on_the_backup_only_stays_silent() -> None:
     """Its backup's agent is away for longer than clients shall wait: running on alone would void the only good copy."""
-    disk = volume()
+    disk = device("xvda")
 
     async def story(world: World) -> None:
         await lose_the_device(world, disk)
@@ -130,7 +126,7 @@ def test_a_primary_whose_disk_is_good_on_the_backup_only_stays_silent() -> None:
 
 def test_a_guest_that_somebody_starts_anew_does_not_void_the_only_good_disk() -> None:
     """Its configuration has no uuid, so that Xen gave it another one."""
-    disk = volume()
+    disk = device("xvda")
 
     async def story(world: World) -> None:
         await lose_the_device(world, disk)
@@ -148,7 +144,7 @@ def test_a_guest_that_somebody_starts_anew_does_not_void_the_only_good_disk() ->
 
 def test_a_lone_guest_hears_that_its_writes_fail() -> None:
     """Its tap only tracks: what md tells the guest is written would be nowhere."""
-    disk = volume()
+    disk = device("xvda")
 
     async def story(world: World) -> None:
         world.power_off(world.hosts["beta"])
@@ -163,7 +159,7 @@ def test_a_lone_guest_hears_that_its_writes_fail() -> None:
 
 
 def test_the_failed_disk_of_a_guest_that_was_given_up_is_let_go() -> None:
-    disk = volume()
+    disk = device("xvda")
 
     async def story(world: World) -> None:
         await lose_the_device(world, disk)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from remus_agent.faults import VARIABLE, FaultName
-from tests.model.plans import Fault, Plan, losing_plan_of, plan_of, starting_plan_of
+from tests.model import simulate as simulation
+from tests.model.plans import Fault, Plan, losing_plan_of, moved_plan_of, plan_of, starting_plan_of
 from tests.model.simulate import first_failure, shrink, simulate
 
 SEEDS = 60
 """Of each run of the fast tests; `make test` takes 10,000 beside the lab (`python -m tests.model.simulate`)."""
 
-ONCE_FAILED = (62527,)
-"""Seeds beyond those that the tests run always. 62527: frozen over the witness's answer, a host acted on it 11 s later."""
+ONCE_FAILED = (2380, 8782, 62527)
+"""Seeds beyond those that the tests run always. 2380, 8782: suspected although it was heard over a disk's connection, by
+a heartbeat and by its first word. 62527: frozen over the witness's answer, a host acted on it 11 s later."""
 FOUND_WITHIN = 1000
 FAULTS = {
     FaultName.ACK_WAIT_REMOVED: 0,
@@ -26,6 +29,8 @@ FAULTS = {
     FaultName.DIGEST_UNCHECKED: 13,
     FaultName.RUNS_UNNOTED: 674,
     FaultName.OVERRIDE_UNRECORDED: 0,
+    FaultName.FEED_BEFORE_COMMIT: 13,
+    FaultName.DISK_APPLY_ON_RECEIPT: 24,
 }
 """Each with the seed that found it last. Should a change of the code give that seed another course, all are tried."""
 
@@ -91,3 +96,31 @@ def test_a_plan_that_fails_is_shrunk_to_what_it_takes(monkeypatch: pytest.Monkey
     plan = Plan(seed=1, rates=(1.0, 1.0), faults=(cut, idle))
     assert simulate(plan) is not None
     assert shrink(plan).faults == (cut,)
+
+
+def test_disks_are_left_out_of_a_plan_that_fails_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, FaultName.SOLO_WITHOUT_CAS.value)
+    cut = Fault(at=3.0, kind="cut", host="alpha", seconds=14.0, paths=("channel",))
+    assert shrink(Plan(seed=1, rates=(1.0, 1.0), faults=(cut,), disks=("xvda",))).disks == ()
+
+
+DRAWS = {"--switchovers": moved_plan_of, "--starting": starting_plan_of, "--losing": losing_plan_of}
+
+
+@pytest.mark.parametrize("option", DRAWS)
+def test_many_seeds_are_drawn_as_they_are_asked_for(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(simulation, "many", lambda *args: len(asked.append(args) or ()))
+    monkeypatch.setattr(sys, "argv", ["simulate", "--seeds", "0:5", option])
+    assert simulation.main() == 0
+    assert asked == [(range(5), DRAWS[option], range(0), 1, None)]
+
+
+@pytest.mark.parametrize(
+    "options", ["--moved 0:5 --losing", "--seed 1 --seeds 0:5", "--seed 1 --moved 0:5", "--seeds 0:5 --verbose"]
+)
+def test_options_that_would_be_ignored_are_refused(options: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["simulate", *options.split()])
+    with pytest.raises(SystemExit) as ended:
+        simulation.main()
+    assert ended.value.code == 2

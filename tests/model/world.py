@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
-from remus_agent.adapters.sim.disk import SimTaps, SimVolume
+from remus_agent.adapters.sim.disk import SimTaps
 from remus_agent.adapters.sim.fencing import SimFencing
 from remus_agent.adapters.sim.hypervisor import SimGuest
 from remus_agent.adapters.sim.local import SimAnnouncer
-from remus_agent.adapters.sim.replica import SimReplicas, SimStores
+from remus_agent.adapters.sim.replica import SimReplicas
 from remus_agent.adapters.sim.witness import SimWitness
 from remus_agent.machines.authority import Ownership
 from remus_agent.machines.backup import State
@@ -26,10 +25,13 @@ from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.settings import Settings
 from remus_agent.store_ports import CommitRecord
 from tests.formal.trace import Action
-from tests.model.hosts import Disk, Events, HostClock, Hypervisor, Machine, Outputs
+from tests.model.hosts import Events, HostClock, Hypervisor, Machine, Outputs
 from tests.model.links import Connector, Links
+from tests.model.platters import Platters
 from tests.model.recorder import Recorder
 from tests.model.scheduler import OUTSIDE, Node, Scheduler
+from tests.model.storage import Disk
+from tests.model.violated import Violated
 
 UUID = "7b0b2a1e-0d6c-4f7a-9d51-0c6f3f3f0001"
 GUEST = "web1"
@@ -49,18 +51,10 @@ BOOT = 10.0
 """Seconds that a host which was reset takes until its agent runs."""
 STEP = 0.2
 """Seconds that each step of an activation takes, at most: a host can be killed between two."""
+PLATTER = 0.05
+"""Seconds that each operation on a copy of a disk takes, at most."""
 GRACE = 5.0
 """Seconds for which an owner that has just lost its guest may let out what the new one knows: to the witness and back."""
-
-
-class Violated(AssertionError):
-    """A guarantee does not hold. What a task of a service raises may be heard by nobody, so each is noted."""
-
-    noted: ClassVar[list[Violated]] = []
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.noted.append(self)
 
 
 @dataclass
@@ -78,7 +72,7 @@ class Incarnation:
 
 
 class World:
-    """All of it. Times of faults are true time. rng: for delays."""
+    """All of it. Times of faults are true time. rng: for delays. disks: names of those that the guest has."""
 
     def __init__(
         self,
@@ -87,6 +81,7 @@ class World:
         rates: tuple[float, float],
         solo: float = TIMES["solo"],
         recorder: Recorder | None = None,
+        disks: tuple[str, ...] = (),
     ) -> None:
         self.loop = loop
         self.recorder = recorder or Recorder()
@@ -98,7 +93,8 @@ class World:
         self.owner: Ownership | None = None
         self.owner_since = 0.0
         self.incarnations: list[Incarnation] = []
-        self.snapshots: dict[tuple[str, int], tuple[Incarnation, bytes, int]] = {}
+        self.snapshots: dict[tuple[str, int], tuple[Incarnation, bytes, bytes, int]] = {}
+        """Of each epoch of each session: whose it is, memory, all disks, and the number in them."""
         self.sources: dict[tuple[str, int], tuple[str, int, bool]] = {}
         """Of each domain, by host and id, that runs from a copy or was about to: the session, the epoch that it holds, and
         whether an operator's override lets it run."""
@@ -110,8 +106,6 @@ class World:
         """The host on which an operator activates a copy by override just now."""
         self.paused: set[str] = set()
         """Hosts on which an operator has paused a protection."""
-        self.volumes: dict[str, list[SimVolume]] = {}
-        """Disks of guests on alpha; of no guest by default."""
         self.automatic_reprotect = True
         self.watchdog_seconds = 0
         """Of agents that are started from now on."""
@@ -121,6 +115,7 @@ class World:
             name: self._machine(name, peer, rate)
             for (name, peer), rate in zip((("alpha", "beta"), ("beta", "alpha")), rates, strict=True)
         }
+        self.platters = Platters(self.hosts.values(), disks, lambda: self.rng.random() * PLATTER)
 
     def _machine(self, name: str, peer: str, rate: float) -> Machine:
         machine = Machine(
@@ -142,15 +137,11 @@ class World:
         machine.watchdog.expired = lambda: self._reset(machine)
         return machine
 
-    @property
-    def _disks(self) -> tuple[str, ...]:
-        return tuple(volume.facts.vdev for volume in self.volumes.get(GUEST, []))
-
     # What the hosts do
 
     async def begin(self) -> None:
         """alpha runs a guest and protects it."""
-        guest = self.hosts["alpha"].xen.create(GUEST, UUID, PAGES, disks=self._disks)
+        guest = self.hosts["alpha"].xen.create(GUEST, UUID, PAGES, disks=self.platters.names)
         self.incarnations.append(Incarnation(0, "alpha", guest))
         for host in self.hosts.values():
             self.boot(host)
@@ -179,9 +170,8 @@ class World:
             watchdog_seconds=self.watchdog_seconds,
             **{**TIMES, "solo": self.solo},
         )
-        host.taps = SimTaps(self.volumes if host.name == "alpha" else {})
-        stores = SimStores(host.disk)
-        ports = BackupPorts(host.xen, host.disk, SimAnnouncer(), host.events, host.clock, SimReplicas(stores))
+        host.taps, host.replicas = SimTaps(host.volumes), SimReplicas(host.stores)
+        ports = BackupPorts(host.xen, host.disk, SimAnnouncer(), host.events, host.clock, host.replicas)
         backup = BackupService(ports, settings)
         connector = Connector(self, host, host.node)
         host.agent = AgentService(
@@ -210,6 +200,7 @@ class World:
         """SIGKILL. Its copies go with it; guests and plugs stay as they are."""
         if host.agent is None:
             return
+        host.disk.crash()
         self.recorder.saw(host.name, Action.AGENT_CRASH)
         self._lose_agent(host)
 
@@ -219,6 +210,7 @@ class World:
         host.node.stopped = True
         host.agent = None
         host.taps.kill()
+        host.replicas.kill()
         host.xen.revive()
         host.xen.lose_agent()
         for connection in host.connections:
@@ -228,6 +220,7 @@ class World:
 
     def power_off(self, host: Machine) -> None:
         """Nothing of its memory is left, and nobody is told."""
+        host.disk.crash()
         if host.up:
             self.recorder.saw(host.name, Action.HOST_CRASH)
         host.connections = []
@@ -243,6 +236,7 @@ class World:
         host.outputs.by_name.clear()
         host.outputs._domids.clear()
         host.watchdog.lose()
+        self.platters.lose_kernel(host)
         host.up = False
 
     def power_on(self, host: Machine) -> None:
@@ -280,6 +274,7 @@ class World:
             count = int.from_bytes(inc.guest.read(0, 8), "little") + 1
             inc.guest.write(0, count.to_bytes(8, "little"))
             inc.guest.write(1 + count % (PAGES - 1), count.to_bytes(8, "little"))
+            self.platters.write(self.hosts[inc.host], count)
             plug = self.hosts[inc.host].outputs.by_name.get(GUEST)
             frame = f"{inc.number}:{count}"
             if plug is None:
@@ -326,7 +321,7 @@ class World:
         inc = next(inc for inc in self.incarnations if inc.guest is guest)
         memory = bytes(guest.memory)
         key = (service.session_id, service.commit.waiting)
-        self.snapshots[key] = (inc, memory, int.from_bytes(memory[:8], "little"))
+        self.snapshots[key] = (inc, memory, self.platters.content(host), int.from_bytes(memory[:8], "little"))
 
     def _plugged(self, host: str, action: Action) -> None:
         if action is not Action.BARRIER:
@@ -338,7 +333,7 @@ class World:
 
     def _committed(self, host: str, record: CommitRecord) -> None:
         self.recorder.committed(host, record)
-        inc, _, count = self.snapshots[record.session, record.epoch]
+        inc, _, _, count = self.snapshots[record.session, record.epoch]
         inc.committed = max(inc.committed, count)
 
     def _starts(self, host: str, working_name: str) -> None:
@@ -361,9 +356,13 @@ class World:
         session, epoch, by_word = self._continues(host, guest)
         if self._is_open(host):
             self.recorder.saw(host, Action.OPEN)
-        inc, memory, count = self.snapshots[session, epoch]
+        inc, memory, disks, count = self.snapshots[session, epoch]
         if bytes(guest.memory) != memory:
             raise Violated(f"G2: what {host} activates is not epoch {epoch} of its session")
+        if self.platters.content(self.hosts[host]) != disks:
+            raise Violated(
+                f"G2: the disks with which {host} activates epoch {epoch} of its session are not of that epoch"
+            )
         if inc.forked_at is not None:
             raise Violated("G3: a guest was continued twice")
         inc.forked_at = count

@@ -1,14 +1,7 @@
-"""Commit journal: one preallocated file of fixed size for each domain, written round and round.
+"""Commit journal: one preallocated file of fixed size for each domain, of the blocks of `blocks.py`.
 
-Each record has a block of its own, so a write that a crash tears can only damage the record being written and
-never the one before it. A block is
-
-    magic "RMJ1" | crc32 u32 over what follows | sequence u64 | generation u64 | epoch u64 | session 16 |
-    digest 16
-
-little-endian, the rest zero; record n (its sequence) is in block n modulo the number of blocks. The newest
-record is the valid one with the highest sequence. All blocks are written when the file is made: later writes
-need neither new space nor changes of the file's metadata, so one fdatasync is one write of the device.
+All blocks are written when the file is made: later writes need neither new space nor changes of the file's metadata, so one
+fdatasync is one write of the device.
 """
 
 from __future__ import annotations
@@ -17,43 +10,28 @@ import asyncio
 import fcntl
 import logging
 import os
-import struct
 import threading
-import uuid
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from zlib import crc32
 
 from remus_agent.adapters.journal import directory
+from remus_agent.adapters.journal.blocks import BLOCK_BYTES, FILE_BYTES, Entry, following, newest, pack
 from remus_agent.errors import JournalError
 from remus_agent.store_ports import CommitRecord
 
 log = logging.getLogger(__name__)
 
-BLOCK_BYTES: Final = 4096
-BLOCKS: Final = 64
-FILE_BYTES: Final = BLOCK_BYTES * BLOCKS
-MAGIC: Final = b"RMJ1"
-RECORD: Final = struct.Struct("<4sIQQQ16s16s")
-_CRC_START: Final = 8
 _NOT_COMMITTED: Final = "the epoch is not committed"
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    sequence: int
-    record: CommitRecord
 
 
 class FileJournal:
     """`store_ports.Journal` in one file. Made by `FileJournals.open`. Safe to use from several tasks."""
 
-    def __init__(self, path: Path, domain: str, fd: int, newest: _Entry | None) -> None:
+    def __init__(self, path: Path, domain: str, fd: int, found: Entry | None) -> None:
         self._path = path
         self._domain = domain
         self._fd = fd
-        self._newest = newest
+        self._newest = found
         self._dead: str | None = None
         self._lock = threading.Lock()
 
@@ -77,18 +55,17 @@ class FileJournal:
         with self._lock:
             if self._dead is not None:
                 raise self._error(f"{self._path} {self._dead}", record)
-            entry = _Entry(self._newest.sequence + 1 if self._newest else 1, record)
+            entry = following(self._newest, record)
             block = self._pack(entry)
-            offset = entry.sequence % BLOCKS * BLOCK_BYTES
             try:
-                _pwrite_all(self._fd, block, offset)
+                _pwrite_all(self._fd, block, entry.offset)
             except OSError as error:
                 raise directory.failure(error, "write", self._path, self._domain, _NOT_COMMITTED) from error
             try:
                 os.fdatasync(self._fd)
             except OSError as error:
                 self._dead = "failed before and was not opened again since"
-                self._withdraw(offset)
+                self._withdraw(entry.offset)
                 raise directory.failure(error, "make durable", self._path, self._domain, _NOT_COMMITTED) from error
             self._newest = entry
 
@@ -109,20 +86,16 @@ class FileJournal:
             except OSError as error:  # what was committed is durable
                 log.warning("%s: not closed in order: %s", self._path, error)
 
-    def _pack(self, entry: _Entry) -> bytes:
+    def _pack(self, entry: Entry) -> bytes:
         record = entry.record
         try:
-            session = uuid.UUID(record.session)
-            body = RECORD.pack(MAGIC, 0, entry.sequence, record.generation, record.epoch, session.bytes, record.digest)
-        except (ValueError, struct.error) as error:
+            block = pack(entry)
+        except ValueError as error:
             raise self._error(f"the commit cannot be written down: {error}", record) from error
-        if str(session) != record.session or len(record.digest) != 16:
-            raise self._error("the session must be a UUID with dashes and the digest 16 bytes", record)
-        newest = self._newest.record if self._newest else None
-        if newest is not None and newest.session == record.session and newest.epoch >= record.epoch:
-            raise self._error(f"epoch {newest.epoch} of this session is committed already", record)
-        crc = struct.pack("<I", crc32(body[_CRC_START:]))
-        return (MAGIC + crc + body[_CRC_START:]).ljust(BLOCK_BYTES, b"\0")
+        before = self._newest.record if self._newest else None
+        if before is not None and before.session == record.session and before.epoch >= record.epoch:
+            raise self._error(f"epoch {before.epoch} of this session is committed already", record)
+        return block
 
     def _error(self, message: str, record: CommitRecord) -> JournalError:
         return JournalError(message, operation="journal", domain=self._domain, epoch=record.epoch, left=_NOT_COMMITTED)
@@ -171,7 +144,7 @@ class FileJournals:
                 left="the file was not changed",
                 hint="move it away if the copy of this domain on this host is no longer needed",
             )
-        return FileJournal(path, domain, fd, _newest(data))
+        return FileJournal(path, domain, fd, newest(data))
 
     def _remove(self, domain: str) -> bool:
         path = self._directory / directory.check_name(domain)
@@ -183,18 +156,6 @@ class FileJournals:
         except OSError as error:
             raise directory.failure(error, "remove", path, domain) from error
         return True
-
-
-def _newest(data: bytes) -> _Entry | None:
-    newest: _Entry | None = None
-    for index in range(BLOCKS):
-        magic, crc, sequence, generation, epoch, session, digest = RECORD.unpack_from(data, index * BLOCK_BYTES)
-        start = index * BLOCK_BYTES + _CRC_START
-        if magic != MAGIC or crc != crc32(data[start : start + RECORD.size - _CRC_START]):
-            continue
-        if sequence % BLOCKS == index and (newest is None or sequence > newest.sequence):
-            newest = _Entry(sequence, CommitRecord(str(uuid.UUID(bytes=session)), generation, epoch, digest))
-    return newest
 
 
 def _pwrite_all(fd: int, data: bytes, offset: int) -> None:

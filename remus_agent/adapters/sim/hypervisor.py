@@ -137,6 +137,8 @@ class SimHypervisor:
         info = parsed.config["c_info"]
         pages = parsed.config["b_info"]["pages"]
         guest = self.create(working_name, info["uuid"], pages, GuestType(info["type"]))
+        disks = tuple(Vbd(disk["vdev"], disk["pdev_path"]) for disk in parsed.config.get("disks", []))
+        guest.domain = replace(guest.domain, disks=disks)
         guest.running = False
         guest.paused_copy = True
         return SimTarget(self, guest)
@@ -210,6 +212,7 @@ class SimSource:
                 "uuid": self._guest.domain.uuid,
             },
             "b_info": {"pages": len(self._guest.memory) // PAGE},
+            "disks": [{"vdev": vbd.vdev, "pdev_path": vbd.path} for vbd in self._guest.domain.disks],
         }
         preamble = writer.preamble(json.dumps(config), (4, 20), b"\0" * 24, b"\0" * 16)
         return (_as_pv(preamble) if self._pv else preamble,)

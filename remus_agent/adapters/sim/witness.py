@@ -20,8 +20,9 @@ def _no_delay(_: str) -> float:
 class SimWitness:
     """The witness itself. down: nobody reaches it. full: it takes in no change. cut: hosts that do not reach it. lose_answer:
     whether the answer to this host's next change is lost, after the change was made. late: seconds after which this host's next
-    change is made although nobody waits for it any more; None: it is not late. delay: seconds that a request of this host takes,
-    each way. changed: called with each record that now stands."""
+    change is made although nobody waits for it any more; None: it is not late. twice: seconds after which something on the way
+    asks for this host's next change once more; 0: at once, and the host hears the answer to that; None: nothing does. delay:
+    seconds that a request of this host takes, each way. changed: called with each record that now stands."""
 
     records: dict[str, Recorded] = field(default_factory=dict)
     down: bool = False
@@ -29,6 +30,7 @@ class SimWitness:
     cut: set[str] = field(default_factory=set)
     lose_answer: Callable[[str], bool] = lambda _: False
     late: Callable[[str], float | None] = lambda _: None
+    twice: Callable[[str], float | None] = lambda _: None
     delay: Callable[[str], float] = _no_delay
     changed: Callable[[str, Ownership | None], None] = lambda _, __: None
     timeout: float = 2.0
@@ -94,6 +96,11 @@ class SimWitnessClient:
         if made is None:
             raise AssertionError("a record that was written stands there")
         await self._answer(operation)
+        again = self._witness.twice(self._host)
+        if again == 0:
+            self._compare(guest, was, operation)
+        elif again is not None:
+            asyncio.get_running_loop().call_later(again, self._late, guest, was, now, context=contextvars.Context())
         return made
 
     async def forget(self, guest: str, was: Recorded) -> None:

@@ -21,7 +21,7 @@ from remus_agent.adapters.disk import copy as disk_copy
 from remus_agent.adapters.disk import slots
 from remus_agent.adapters.disk.copy import DiskCopy
 from remus_agent.adapters.disk.slots import DiskJournal
-from remus_agent.adapters.journal import file as commits
+from remus_agent.adapters.journal import blocks as commits
 from remus_agent.errors import DiskError
 
 
@@ -47,7 +47,7 @@ def test_a_crash_while_a_crash_is_repaired_changes_nothing(tmp_path: Path, monke
     for number, state in enumerate(crash_states(world.recorder.log, world.start, rng)):
         if number % 16:
             continue
-        entry = commits._newest(bytes(state.files[COMMITS]))
+        entry = commits.newest(bytes(state.files[COMMITS]))
         committed = entry.record if entry is not None else None
         for disk in DISKS:
             recorder = Recorder()

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from remus_agent.adapters.journal import file as journal_file
-from remus_agent.adapters.journal.file import BLOCK_BYTES, BLOCKS, FILE_BYTES, FileJournal, FileJournals
+from remus_agent.adapters.journal.blocks import BLOCK_BYTES, BLOCKS, FILE_BYTES, RECORD
+from remus_agent.adapters.journal.file import FileJournal, FileJournals
 from remus_agent.errors import JournalError
 from remus_agent.store_ports import CommitRecord
 from tests.failing_close import close_fails
@@ -83,7 +83,7 @@ def test_every_damaged_byte_of_a_record_is_noticed(tmp_path: Path) -> None:
     asyncio.run(_close(written(tmp_path, 2)))
     path = tmp_path / "redis1"
     good = path.read_bytes()
-    for at in range(2 * BLOCK_BYTES, 2 * BLOCK_BYTES + journal_file.RECORD.size):
+    for at in range(2 * BLOCK_BYTES, 2 * BLOCK_BYTES + RECORD.size):
         path.write_bytes(good[:at] + bytes([good[at] ^ 0x40]) + good[at + 1 :])
         assert asyncio.run(reopened(tmp_path)) == record(1)
 
