@@ -139,9 +139,15 @@ async def test_the_barrier_is_taken_once_when_all_are_down() -> None:
 async def test_without_meeting_the_barrier_is_taken_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, FaultName.MEMBERS_APART.value)
     app = ThreadedSource("app1")
-    db = ThreadedSource("db1", after=app.was_down)
+    taken = threading.Event()
+    db = ThreadedSource("db1", after=taken)
     seen: list[tuple[bool, bool]] = []
-    await group(app, db).checkpoint(4, lambda: seen.append((app.down, db.down)), LONG)
+
+    def barrier() -> None:
+        seen.append((app.down, db.down))
+        taken.set()
+
+    await group(app, db).checkpoint(4, barrier, LONG)
     assert seen == [(True, False)]
 
 

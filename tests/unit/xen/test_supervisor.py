@@ -288,9 +288,11 @@ def test_the_guard_speaks_its_language(running: Running) -> None:
         with socket.socket(socket.AF_UNIX) as poke:  # the loop may be waiting, with nothing left to hear
             poke.connect(str(running.run / "supervisor.sock"))
 
-    threading.Thread(target=talk, daemon=True).start()
+    talking = threading.Thread(target=talk, daemon=True)
+    talking.start()
     running.until(done.is_set)
     assert running.saved() == []
+    talking.join(10)
 
 
 def test_whether_it_is_there_can_be_seen(running: Running) -> None:
