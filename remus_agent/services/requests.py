@@ -183,6 +183,17 @@ Verb = Literal[
 ]
 
 
+async def _tried(params: Unprotect | Pause, operation: str, require: Callable[[], Awaitable[Status]]) -> Status | None:
+    """What it would be about, where only that is asked; None: carry it out. require: raises RemusError where it would be refused.
+    Raises RefusedError where something else was confirmed."""
+    if not params.dry_run and params.expected is None:
+        return None
+    now = await require()
+    if params.expected is not None:
+        params.expected.require(now, operation)
+    return now if params.dry_run else None
+
+
 def handlers(
     service: AgentService,
     read_events: ReadEvents,
@@ -231,12 +242,9 @@ def handlers(
         return status.as_dict()
 
     async def unprotect(params: Unprotect, progress: Progress) -> Mapping[str, Any]:
-        if params.dry_run or params.expected is not None:
-            now = await service.require_unprotect(params.domain, force=params.force)
-            if params.expected is not None:
-                params.expected.require(now, "unprotect")
-            if params.dry_run:
-                return now.as_dict()
+        now = await _tried(params, "unprotect", lambda: service.require_unprotect(params.domain, force=params.force))
+        if now is not None:
+            return now.as_dict()
         status = await service.unprotect(params.domain, force=params.force, timeout=params.timeout, progress=progress)
         return status.as_dict()
 
@@ -270,12 +278,9 @@ def handlers(
         )
 
     async def pause(params: Pause, progress: Progress) -> Mapping[str, Any]:
-        if params.dry_run or params.expected is not None:
-            now = await service.require_pause(params.domain)
-            if params.expected is not None:
-                params.expected.require(now, "pause")
-            if params.dry_run:
-                return now.as_dict()
+        now = await _tried(params, "pause", lambda: service.require_pause(params.domain))
+        if now is not None:
+            return now.as_dict()
         status = await service.pause(
             params.domain, seconds=params.seconds, reason=params.reason, timeout=params.timeout, progress=progress
         )
