@@ -101,8 +101,13 @@ def test_hosts_are_refused_with_what_every_role_has_against_them(tmp_path: Path)
     assert "a and b are the same machine" in said
 
 
-def test_a_host_on_which_ansible_cannot_begin_is_refused_with_what_to_try(tmp_path: Path) -> None:
-    """No sudo, a sudo that asks for a password, no Python: what a fresh Debian may have."""
+def test_a_host_on_which_ansible_cannot_begin_is_told_what_to_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No sudo, a sudo that asks for a password, no Python: what a fresh Debian may have. In Ansible's own words: Mitogen has
+    others, and to it a host without Python is one that does not answer."""
+    for name in ("ANSIBLE_STRATEGY", "ANSIBLE_STRATEGY_PLUGINS"):
+        monkeypatch.delenv(name, raising=False)
     asks = tmp_path / "sudo"
     asks.write_text("#!/bin/sh\necho 'sudo: a password is required' >&2\nexit 1\n")
     asks.chmod(0o755)

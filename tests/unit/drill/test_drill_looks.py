@@ -41,7 +41,8 @@ class Agent:
                 link, _ = self._listener.accept()
             except OSError:
                 return
-            with link, link.makefile("rwb") as lines:
+            # Who asked may be gone before it is answered.
+            with contextlib.suppress(ConnectionError), link, link.makefile("rwb") as lines:
                 for line in lines:
                     request = json.loads(line)
                     self.asked.append(request["method"])
