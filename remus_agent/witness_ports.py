@@ -42,6 +42,11 @@ class Witness(Protocol):
         """Delete the record if it still has the revision of `was`."""
         ...
 
+    async def expect(self) -> None:
+        """It may be asked soon, by somebody who is in a hurry: do beforehand what can be done, a connection for one. Raises
+        nothing: whether it can be asked is known when it is."""
+        ...
+
     async def close(self) -> None:
         """End connections. Safe to call twice."""
         ...

@@ -48,6 +48,10 @@ class Authority:
         found = await self._look(guest)
         return None if found is None else found.ownership
 
+    async def expect(self) -> None:
+        """The witness may be asked soon."""
+        await self._witness.expect()
+
     def last_known(self, guest: str) -> Ownership | None:
         """Its last record since this agent started, also where there is none any more; None: there was none."""
         return self._known.get(guest)

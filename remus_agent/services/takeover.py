@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 SOONEST: Final = 0.01
 """Seconds between two looks of a detector at least."""
+EXPECTED: Final = 0.5
+"""Share of `detect` after which silence makes it likely enough that the witness will be asked."""
 
 
 class Takeover:
@@ -57,6 +59,7 @@ class Takeover:
         self._seen: dict[str, tuple[float, float]] = {}
         self._turns: dict[str, asyncio.Lock] = {}
         self._attempts: dict[str, asyncio.Task[None]] = {}
+        self._expecting: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Look at every guest, a tick after the other, and when one of them is due; never ends by itself."""
@@ -74,9 +77,10 @@ class Takeover:
 
     async def close(self) -> None:
         """The agent stops. What is asked of the witness right now may still be granted; the record tells the next agent."""
-        for task in self._attempts.values():
+        tasks = [*self._attempts.values(), *([self._expecting] if self._expecting else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._attempts.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _look(self, domain: str) -> None:
         copy = self._backup.copy_of(domain)
@@ -95,6 +99,9 @@ class Takeover:
             channel = self._of_day(f"{domain} channel", channel)
             path = None if path is None else self._of_day(f"{domain} path", path)
         detector = detector.ticked(now).heard(channel=channel, path=path)
+        idle = self._expecting is None or self._expecting.done()
+        if idle and EXPECTED * detector.detect <= detector.silent_for and not detector.silent:
+            self._expecting = asyncio.create_task(self._authority.expect(), name="expect to ask the witness")
         attempt = self._attempts.get(domain)
         if detector.suspects and (attempt is None or attempt.done()):
             log.warning("%s: its primary %s is silent for %.1f s", domain, copy.hello.host, detector.silent_for)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from remus_agent.adapters.witness import etcd as etcd_witness
+from remus_agent.adapters.witness import ready_connection
 from remus_agent.adapters.witness.etcd import PREFIX, EtcdWitness
 from remus_agent.adapters.witness.gateway import EtcdAccess
 from remus_agent.config import Tls
@@ -173,6 +175,93 @@ async def test_silence_ends_and_leaves_the_outcome_open(witness: EtcdWitness, si
             await deaf.change(GUEST, first, SECOND)
         with pytest.raises(WitnessUnreachable):
             await deaf.read(GUEST)
+
+
+@contextlib.asynccontextmanager
+async def passing(node: Node) -> AsyncIterator[tuple[str, list[asyncio.StreamWriter]]]:
+    """An endpoint that passes everything on to a node, and every connection that a client has made to it."""
+    clients: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        clients.append(writer)
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", node.port)
+
+        async def carry(source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(OSError):
+                while data := await source.read(65536):
+                    to.write(data)
+            to.close()
+
+        await asyncio.gather(carry(reader, server_writer), carry(server_reader, writer))
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"https://127.0.0.1:{listener.sockets[0].getsockname()[1]}", clients
+    finally:
+        listener.close()
+        for client in clients:
+            client.close()
+
+
+async def test_who_was_expected_asks_over_the_connection_that_is_ready(witness: EtcdWitness, site: Site) -> None:
+    first = await witness.change(GUEST, None, FIRST)
+    async with passing(site.nodes[0]) as (endpoint, clients):
+        hurried = EtcdWitness(site.access(endpoint))
+        await hurried.expect()
+        await hurried.expect()
+        assert await hurried.read(GUEST) == first
+        second = await hurried.change(GUEST, first, SECOND)
+        with pytest.raises(WitnessConflict):
+            await hurried.change(GUEST, first, THIRD)
+        assert await hurried.read(GUEST) == second
+        assert len(clients) == 1
+        await hurried.close()
+        assert await hurried.read(GUEST) == second
+        assert await hurried.read(GUEST) == second
+        assert len(clients) == 3, "without that, each request has its own"
+    assert await witness.read(GUEST) == second
+
+
+async def test_a_connection_that_was_closed_meanwhile_is_not_used(witness: EtcdWitness, site: Site) -> None:
+    """Or nobody would know whether a change was made."""
+    first = await witness.change(GUEST, None, FIRST)
+    async with passing(site.nodes[0]) as (endpoint, clients):
+        hurried = EtcdWitness(site.access(endpoint))
+        await hurried.expect()
+        clients[0].transport.abort()
+        await clients[0].wait_closed()
+        assert (await hurried.change(GUEST, first, SECOND)).ownership == SECOND
+        assert len(clients) == 2
+
+
+async def test_a_connection_is_ready_for_a_while_only(
+    witness: EtcdWitness, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host's certificate may be another one then."""
+    monkeypatch.setattr(ready_connection, "KEPT", 0.0)
+    async with passing(site.nodes[0]) as (endpoint, clients):
+        hurried = EtcdWitness(site.access(endpoint))
+        await hurried.expect()
+        assert await hurried.read(GUEST) is None
+        assert len(clients) == 2
+    monkeypatch.setattr(etcd_witness, "KEPT", 0.2)
+    async with passing(site.nodes[0]) as (endpoint, clients):
+        left = EtcdWitness(site.access(endpoint))
+        await left.expect()
+        with contextlib.suppress(ConnectionError):
+            await asyncio.wait_for(clients[0].wait_closed(), 20)
+
+
+async def test_nobody_is_told_that_a_witness_cannot_be_made_ready(site: Site) -> None:
+    async with passing(site.nodes[0]) as (endpoint, clients):
+        hurried = EtcdWitness(site.access("https://127.0.0.1:9", endpoint))
+        await hurried.expect()
+        assert await hurried.read(GUEST) is None
+        assert len(clients) == 1, "the endpoint that is there is the one that is ready"
+    nobody = EtcdWitness(site.access("https://127.0.0.1:9"))
+    await nobody.expect()
+    with pytest.raises(WitnessUnreachable):
+        await nobody.read(GUEST)
 
 
 async def test_the_next_endpoint_is_asked_where_nobody_listens(witness: EtcdWitness, site: Site) -> None:

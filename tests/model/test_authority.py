@@ -218,6 +218,25 @@ def test_a_takeover_does_not_wait_for_a_tick(part: float) -> None:
     play(story)
 
 
+def test_the_witness_is_made_ready_while_there_is_still_hope() -> None:
+    """What that takes is not added to the time for which clients wait; a primary that is heard costs the witness nothing."""
+
+    async def story(world: World) -> None:
+        witness, events = world.witness, world.hosts["beta"].events
+        await asyncio.sleep(3 * TIMES["detect"])
+        assert not witness.expected
+        world.power_off(world.hosts["alpha"])
+        await until(world, lambda: bool(witness.expected), TIMES["detect"])
+        assert set(witness.expected) == {"beta"}
+        assert "suspect" not in {kind for kind, _ in events.details(GUEST)}
+        await until(world, lambda: [inc.host for inc in world.running()] == ["beta"], 8)
+        asked = len(witness.expected)
+        await asyncio.sleep(TIMES["detect"])
+        assert len(witness.expected) == asked
+
+    play(story)
+
+
 def test_protection_again_can_be_left_to_an_operator() -> None:
     async def story(world: World) -> None:
         world.power_off(world.hosts["alpha"])

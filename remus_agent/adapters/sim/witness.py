@@ -22,7 +22,8 @@ class SimWitness:
     whether the answer to this host's next change is lost, after the change was made. late: seconds after which this host's next
     change is made although nobody waits for it any more; None: it is not late. twice: seconds after which something on the way
     asks for this host's next change once more; 0: at once, and the host hears the answer to that; None: nothing does. delay:
-    seconds that a request of this host takes, each way. changed: called with each record that now stands."""
+    seconds that a request of this host takes, each way. changed: called with each record that now stands. expected: hosts that
+    have said that they may ask soon."""
 
     records: dict[str, Recorded] = field(default_factory=dict)
     down: bool = False
@@ -35,6 +36,7 @@ class SimWitness:
     changed: Callable[[str, Ownership | None], None] = lambda _, __: None
     timeout: float = 2.0
     revision: int = 0
+    expected: list[str] = field(default_factory=list)
 
     def of(self, host: str) -> SimWitnessClient:
         """How this host sees it."""
@@ -109,6 +111,9 @@ class SimWitnessClient:
         self._compare(guest, was, operation)
         self._witness.write(guest, None)
         await self._answer(operation)
+
+    async def expect(self) -> None:
+        self._witness.expected.append(self._host)
 
     async def close(self) -> None:
         """Nothing to end."""

@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
+import functools
+import logging
+from collections.abc import Callable
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
-from remus_agent.adapters.witness.gateway import EtcdAccess, NoAnswer, NoSpace, NotAsked, post
+from remus_agent.adapters.witness.gateway import EtcdAccess, NoAnswer, NoSpace, NotAsked, connected, post
+from remus_agent.adapters.witness.ready_connection import KEPT, ReadyConnection
 from remus_agent.adapters.witness.record import decode, encode
 from remus_agent.errors import WitnessConflict, WitnessError, WitnessUnknown, WitnessUnreachable
 from remus_agent.machines.authority import Ownership
@@ -23,6 +28,7 @@ PREFIX: Final = "/remus/v1/guests/"
 _HINT: Final = "check etcd on the witness, the network to it, and [witness] in the agent's configuration"
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
 
 _Revision = Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{1,19}\Z")]
 """A 64-bit number, which the gateway writes as text."""
@@ -58,6 +64,24 @@ class EtcdWitness:
         self._turn = asyncio.Lock()
         self._first = 0
         """The endpoint that answered last."""
+        self._ready = ReadyConnection()
+        self._unused: asyncio.TimerHandle | None = None
+        """When that is closed."""
+
+    async def expect(self) -> None:
+        """As the port says."""
+        async with self._turn:
+            if self._ready.stands:
+                return
+            for number, endpoint in self._endpoints():
+                try:
+                    self._ready.hold(await _finished(functools.partial(connected, self._access, endpoint)), endpoint)
+                except NotAsked as error:
+                    log.debug("the witness is not ready to be asked: %s: %s", endpoint, error)
+                    continue
+                self._first = number
+                break
+            self._close_when_unused()
 
     async def read(self, guest: str) -> Recorded | None:
         """As the port says."""
@@ -95,7 +119,10 @@ class EtcdWitness:
                 raise _conflict(guest) from full
 
     async def close(self) -> None:
-        """Nothing is kept open between requests."""
+        """As the port says."""
+        if self._unused is not None:
+            self._unused.cancel()
+        self._ready.close()
 
     async def _after(self, full: NoSpace, guest: str, was: Recorded | None) -> Recorded | None:
         """What stands there when a change has ended for want of space: that it was made, where it is not `was` any more. Raises
@@ -126,16 +153,42 @@ class EtcdWitness:
             raise _conflict(guest)
         return int(answer.header.revision)
 
+    def _endpoints(self) -> list[tuple[int, str]]:
+        """In the order in which they are asked, with their numbers."""
+        known = list(enumerate(self._access.endpoints))
+        return known[self._first :] + known[: self._first]
+
+    def _close_when_unused(self) -> None:
+        if self._unused is not None:
+            self._unused.cancel()
+        self._unused = asyncio.get_running_loop().call_later(KEPT, self._ready.close)
+
+    async def _post(self, endpoint: str, path: str, payload: bytes) -> bytes:
+        """One request, through the connection that is ready or one of its own. Raises as `post` does."""
+        taken = self._ready.take(endpoint)
+
+        def ask() -> bytes:
+            with contextlib.closing(connected(self._access, endpoint)) as own:
+                return post(own, path, payload)
+
+        if taken is None:
+            return await _finished(ask)
+        try:
+            said = await _finished(functools.partial(post, taken, path, payload))
+        except asyncio.CancelledError:
+            taken.close()
+            raise
+        self._ready.give_back(taken)
+        return said
+
     async def _request(self, what: str, body: dict[str, Any], kind: type[T], *, changes: bool) -> T:
         """The answer of the first endpoint that takes the request in."""
         payload = msgspec.json.encode(body)
         failed: list[str] = []
-        endpoints = self._access.endpoints
         async with self._turn:
-            for number in range(self._first, self._first + len(endpoints)):
-                endpoint = endpoints[number % len(endpoints)]
+            for number, endpoint in self._endpoints():
                 try:
-                    said = await _finished(self._access, f"{endpoint}/v3/kv/{what}", payload)
+                    said = await self._post(endpoint, f"/v3/kv/{what}", payload)
                 except NotAsked as error:
                     failed.append(f"{endpoint}: {error}")
                     continue
@@ -149,7 +202,7 @@ class EtcdWitness:
                         raise _unknown(endpoint, str(error)) from error
                     failed.append(f"{endpoint}: {error}")
                     continue
-                self._first = number % len(endpoints)
+                self._first = number
                 return _answer(said, endpoint, kind, changes=changes)
         raise WitnessUnreachable(
             f"the witness cannot be asked: {'; '.join(failed)}",
@@ -167,10 +220,10 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-async def _finished(access: EtcdAccess, url: str, payload: bytes) -> bytes:
-    """The request's outcome. A caller that is cancelled waits for it: a request that goes on unseen could be overtaken by the
-    next one."""
-    task = asyncio.ensure_future(asyncio.to_thread(post, access, url, payload))
+async def _finished(work: Callable[[], T]) -> T:
+    """The outcome of what blocks. A caller that is cancelled waits for it: a request that goes on unseen could be overtaken by
+    the next one."""
+    task = asyncio.ensure_future(asyncio.to_thread(work))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:

@@ -1,7 +1,7 @@
-"""One request to the JSON gateway of one etcd endpoint, over a TLS connection of its own.
+"""One request to the JSON gateway of one etcd endpoint, over a TLS connection of its own or one that was opened just before.
 
-A connection that is kept could have been closed by the other side just before a request, whose fate would be unknown then; and a
-new one reads the host's certificate anew. Requests are rare: roles change seldom.
+A connection that is kept for long could have been closed by the other side just before a request, whose fate would be unknown
+then; and a new one reads the host's certificate anew. Requests are rare: roles change seldom.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ _FULL: Final = b"etcdserver: mvcc: database space exceeded"
 """Said before anything is proposed, or when it is applied: also of the request that has used the last space, which is kept."""
 
 
-def post(access: EtcdAccess, url: str, payload: bytes) -> bytes:
-    """The body of the answer. Blocks. Raises NotAsked, NoSpace, NoAnswer."""
-    where, files = urllib.parse.urlsplit(url), access.files
+def connected(access: EtcdAccess, endpoint: str) -> http.client.HTTPSConnection:
+    """A connection to one endpoint after its handshake. Blocks. Raises NotAsked."""
+    where, files = urllib.parse.urlsplit(endpoint), access.files
     try:
         context = ssl.create_default_context(cafile=str(files.ca))
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -58,21 +58,36 @@ def post(access: EtcdAccess, url: str, payload: bytes) -> bytes:
         raise NotAsked(f"{files.ca}, {files.certificate} or {files.key} cannot be used: {error}") from error
     connection = http.client.HTTPSConnection(where.hostname or "", where.port, timeout=access.timeout, context=context)
     try:
-        try:
-            connection.connect()
-        except OSError as error:
-            raise NotAsked(f"no connection: {error}") from error
-        try:
-            connection.request("POST", where.path, body=payload, headers={"Content-Type": "application/json"})
-            response = connection.getresponse()
-            body = response.read(_LARGEST)
-        except (OSError, http.client.HTTPException) as error:
-            if _about_certificates(error):
-                raise NotAsked(f"TLS: {error}") from error
-            raise NoAnswer(str(error) or type(error).__name__) from error
-    finally:
+        connection.connect()
+    except OSError as error:
         connection.close()
-    return judged(response.status, body)
+        raise NotAsked(f"no connection: {error}") from error
+    return connection
+
+
+def post(connection: http.client.HTTPSConnection, path: str, payload: bytes) -> bytes:
+    """The body of the answer. Blocks. The connection can be used for another request when this returns, and is closed when it
+    does not. Raises NotAsked, NoSpace, NoAnswer."""
+    try:
+        return judged(*_answered(connection, path, payload))
+    except (NotAsked, NoSpace, NoAnswer):
+        connection.close()
+        raise
+
+
+def _answered(connection: http.client.HTTPSConnection, path: str, payload: bytes) -> tuple[int, bytes]:
+    """Status and body. Raises NotAsked, NoAnswer."""
+    try:
+        connection.request("POST", path, body=payload, headers={"Content-Type": "application/json"})
+        response = connection.getresponse()
+        body = response.read(_LARGEST)
+    except (OSError, http.client.HTTPException) as error:
+        if _about_certificates(error):
+            raise NotAsked(f"TLS: {error}") from error
+        raise NoAnswer(str(error) or type(error).__name__) from error
+    if not response.isclosed():
+        connection.close()  # what is left of it would be taken for the next answer
+    return response.status, body
 
 
 def judged(status: int, body: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from remus_agent.witness_ports import Recorded
 
 GUEST = "7b0b2a1e-0d6c-4f7a-9d51-0c6f3f3f0001"
 OWNED = Ownership("alpha", 2, "protected", "beta", "web1", "", "alpha")
+UNCONNECTED = http.client.HTTPSConnection("witness", 1)
 NO_NUMBERS = ["", "x", "-1", "1.5", " 7", "1_0", "\u0667", "9" * 40]
 BYTES = [b"", b"no JSON", b"[" * 100_000, b'{"header":{"revision":"\xff"},"kvs":[{"mod_revision":"\xff"}]}']
 
@@ -30,6 +32,7 @@ def witness() -> EtcdWitness:
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
+    monkeypatch.setattr(etcd, "connected", lambda *_: UNCONNECTED)
     monkeypatch.setattr(etcd, "post", lambda *_: said)
 
 
@@ -96,13 +99,14 @@ def standing(record: Recorded | None) -> bytes:
 def full(monkeypatch: pytest.MonkeyPatch, stands: Recorded | Exception | None) -> None:
     """An etcd without space, in which this is read."""
 
-    def post(_: EtcdAccess, url: str, __: bytes) -> bytes:
-        if url.endswith("txn"):
+    def post(_: http.client.HTTPSConnection, path: str, __: bytes) -> bytes:
+        if path.endswith("txn"):
             return judged(429, FULL)
         if isinstance(stands, Exception):
             raise stands
         return standing(stands)
 
+    monkeypatch.setattr(etcd, "connected", lambda *_: UNCONNECTED)
     monkeypatch.setattr(etcd, "post", post)
 
 
