@@ -35,9 +35,9 @@ def rules() -> list[dict[str, Any]]:
     return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 
 
-def configuration(folder: Path, targets: Mapping[str, str], interval: int) -> Path:
+def configuration(folder: Path, targets: Mapping[str, str], interval: int, rules_file: Path = RULES) -> Path:
     """prometheus.yml with what the role renders. targets: address and port by the host's name. interval: seconds between two
-    scrapes, and the most that one may take."""
+    scrapes, and the most that one may take. rules_file: in place of the role's."""
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(ROLE / "templates"), undefined=jinja2.StrictUndefined,
                                      autoescape=False)  # noqa: S701  YAML, not HTML  # fmt: skip
     environment.filters["to_json"] = json.dumps
@@ -49,7 +49,7 @@ def configuration(folder: Path, targets: Mapping[str, str], interval: int) -> Pa
     path = folder / "prometheus.yml"
     settings = {
         "global": {"evaluation_interval": "1s"},
-        "rule_files": [str(RULES)],
+        "rule_files": [str(rules_file)],
         **yaml.safe_load(text),
     }
     path.write_text(yaml.safe_dump(settings))
@@ -125,6 +125,10 @@ class Prometheus:
         if len(loaded) != len(rules()):
             wrong.append(f"{len(loaded)} rules are loaded")
         return wrong + [f"{rule['name']}: {rule.get('lastError')}" for rule in loaded if rule["health"] != "ok"]
+
+    def firing(self) -> list[dict[str, str]]:
+        """The labels of every alert that fires now."""
+        return [alert["labels"] for alert in self.get("alerts")["alerts"] if alert["state"] == "firing"]
 
     def loaded(self) -> list[dict[str, Any]]:
         """The rules, as it tells of them."""

@@ -50,3 +50,10 @@ def test_anchors(heading: str, expected: str) -> None:
 
 def test_links_within_the_runbook_lead_somewhere() -> None:
     assert [link for link in re.findall(r"\]\(#([^)]*)\)", RUNBOOK) if link not in ANCHORS] == []
+
+
+def test_sections_were_followed() -> None:
+    """By `tests/lab/test_alerts.py`, as `docs/development.md` says."""
+    story = (ROOT / "tests/lab/test_alerts.py").read_text()
+    left_out = {str(rule["alert"]) for rule in ALERTS if f'"{rule["alert"]}"' not in story}
+    assert left_out == {"RemusGuestPaused"}
