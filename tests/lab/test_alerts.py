@@ -16,7 +16,7 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from pair import agent, faults, redis
-from pair.guest import WITH_DISK, come_home
+from pair.guest import WITH_DISK, come_home, copies, running_copies
 from pair.hosts import GUEST, HOSTS, PROJECT, heal_links, labctl, on, run, ssh_config
 from pair.incidents import INCIDENTS, WITNESS
 from pair.protection import NOT_YET, SEED_TIMEOUT, cut, die, require_agents, wait_protected
@@ -273,6 +273,31 @@ def test_an_owner_that_has_not_heard_of_it(server: Prometheus, protected: None) 
     heal_links()
     wait_protected(host="beta")
     end(server, "RemusGuestStoodDown")
+
+
+def test_a_switchover_that_nobody_answers(server: Prometheus, protected: None) -> None:
+    """RemusGuestPaused: the new host waits for the witness, and the old one hears of neither."""
+    on(WITNESS, "systemctl stop etcd.service")
+    try:
+        on("alpha", f"systemd-run --quiet --collect remusctl switchover {GUEST} --yes")
+        until(
+            "it is handed over",
+            lambda: agent.status("alpha")["state"],
+            lambda state: state == "handed-over",
+            timeout=AUTOMATIC,
+        )
+        labctl("cut", "replication")
+        fires(server, "RemusGuestPaused", instance="alpha", domain=GUEST)
+        says("alpha", f"remusctl status {GUEST}", "in-doubt")
+        assert [copy for copy in copies("beta") if copy.runs] == [], "it does not run there"
+    finally:
+        on(WITNESS, "systemctl start etcd.service", timeout=180)
+        heal_links()
+    end(server, "RemusGuestPaused")
+    (copy,) = until(
+        "it runs on one host", running_copies, lambda found: len(found) == 1, timeout=AUTOMATIC, passing=NOT_YET
+    )
+    wait_protected(host=copy.host)
 
 
 @contextlib.contextmanager
