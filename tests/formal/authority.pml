@@ -161,6 +161,7 @@ mtype guest[2] = ABSENT;	/* the guest, or what is left of it after another host 
 bit opened[2];		/* frames pass its plugs at once */
 num h[2], br[2];	/* the state that its guest is in, by the last barrier: a number on a branch; an activation is a new branch */
 bit activated[2];	/* durable: the guest runs or ran here since this host last became its owner */
+bit alone[2];		/* durable: it is noted that the guest runs here alone, by which its output may be opened */
 mtype own[2] = NOT;
 num bel[2];		/* the generation under which it owns the guest, as it believes; 0: it does not */
 bit bel_prot[2];
@@ -243,6 +244,7 @@ c_decl { \#include "trace_reader.h" };
 #define X_AGENT_CRASH 12
 #define X_HOST_CRASH 13
 #define X_RESUME 14
+#define X_ALONE 15
 
 /* Something of state (br, h) of this host leaves it. */
 inline visible()
@@ -318,7 +320,7 @@ inline end_backup()
 
 inline stand_down()
 {
-	end_session(); opened[me] = 0; bel[me] = 0; bel_prot[me] = 0; own[me] = NOT; activated[me] = 0;
+	end_session(); opened[me] = 0; alone[me] = 0; bel[me] = 0; bel_prot[me] = 0; own[me] = NOT; activated[me] = 0;
 #ifdef DESTROY_AT_ONCE
 	guest[me] = ABSENT; h[me] = 0; br[me] = 0
 #else
@@ -377,9 +379,14 @@ end:	do
 		BY_RECORD(r_owner == me && !r_prot);
 		visible() }
 #endif
-	:: d_step { !letting[me] && !opened[me] && guest[me] == RUNS && pend[me] == NONE && bel[me] && !bel_prot[me] && own[me] == CONFIRMED &&
-		p_sid[me] == 0 && SEEN(me, X_OPEN, bel[me], 0) -> NEXT;
+	:: d_step { !letting[me] && !alone[me] && guest[me] == RUNS && pend[me] == NONE && bel[me] && !bel_prot[me] && own[me] == CONFIRMED &&
+		p_sid[me] == 0 && SEEN(me, X_ALONE, 0, 0) -> NEXT;
+		alone[me] = 1 }
+	/* Also the next agent, of one that died when it had noted it. */
+	:: d_step { !letting[me] && !opened[me] && guest[me] == RUNS && pend[me] == NONE && alone[me] && p_sid[me] == 0 &&
+		SEEN(me, X_OPEN, r_gen, 0) -> NEXT;
 		BY_RECORD(r_owner == me && !r_prot);
+		bel[me] = r_gen; bel_prot[me] = 0; own[me] = CONFIRMED;
 		opened[me] = 1;
 		G3(!(opened[0] && opened[1]));
 		visible() }
@@ -395,7 +402,7 @@ end:	do
 		guest[PEER] = ABSENT; h[PEER] = 0; br[PEER] = 0 }
 	:: d_step { !letting[me] && p_sid[me] && guest[me] == RUNS && !waiting[me] && BESIDE_NAMING(me) && (h[me] < HF || e[me] == 0 && h[me] < MAXH) &&
 		SEEN(me, X_BARRIER, p_gen[me], e[me] + 1) -> NEXT;
-		opened[me] = 0; h[me]++; e[me]++; waiting[me] = 1; acked[me] = 0;
+		opened[me] = 0; alone[me] = 0; h[me]++; e[me]++; waiting[me] = 1; acked[me] = 0;
 		if
 		:: b_sid[PEER] == p_sid[me] -> d_sid[PEER] = p_sid[me]; d_e[PEER] = e[me]; d_h[PEER] = h[me]; d_br[PEER] = br[me]
 		:: else
@@ -530,7 +537,7 @@ end:	do
 		par[branches] = c_br[me]; base[branches] = c_h[me];
 #endif
 		
-		guest[me] = RUNS; h[me] = c_h[me]; br[me] = branches; activated[me] = 1;
+		guest[me] = RUNS; h[me] = c_h[me]; br[me] = branches; activated[me] = 1; alone[me] = 0;
 		bel[me] = v_gen[me]; bel_prot[me] = 0; own[me] = CONFIRMED; known[me] = v_gen[me];
 		drop_copy(); end_backup(); forget_view() }
 	:: d_step { ask[me] == KNOWN && v_gen[me] != asked[me] && v_owner[me] == me && guest[me] == ABSENT &&
@@ -606,9 +613,9 @@ end:	do
 	:: d_step { !quiet && faults < FAULTS && SEEN(1, X_AGENT_CRASH, 0, 0) -> NEXT;
 		COUNT; crash(1); note_loss() }
 	:: d_step { !quiet && faults < FAULTS && SEEN(0, X_HOST_CRASH, 0, 0) -> NEXT;
-		COUNT; crash(0); guest[0] = ABSENT; opened[0] = 0; h[0] = 0; br[0] = 0; note_loss() }
+		COUNT; crash(0); guest[0] = ABSENT; opened[0] = 0; alone[0] = 0; h[0] = 0; br[0] = 0; note_loss() }
 	:: d_step { !quiet && faults < FAULTS && SEEN(1, X_HOST_CRASH, 0, 0) -> NEXT;
-		COUNT; crash(1); guest[1] = ABSENT; opened[1] = 0; h[1] = 0; br[1] = 0; note_loss() }
+		COUNT; crash(1); guest[1] = ABSENT; opened[1] = 0; alone[1] = 0; h[1] = 0; br[1] = 0; note_loss() }
 #ifdef LIVE
 	:: !quiet -> quiet = 1
 #endif

@@ -12,7 +12,7 @@ import pytest
 
 from remus_agent.faults import VARIABLE, FaultName
 from tests.formal.trace import Action
-from tests.model.plans import KINDS, PAUSE, TEAR_NOTE, Fault, Plan, moved_plan_of, plan_of, starting_plan_of
+from tests.model.plans import KINDS, PAUSE, Fault, Plan, moved_plan_of, plan_of, starting_plan_of
 from tests.model.test_giving_back import PLANS
 from tests.model.traces import NOT_MODELLED, first_rejection, modelled, rejection, trace_of
 
@@ -124,7 +124,7 @@ def test_every_seeded_fault_is_either_seen_or_not() -> None:
 
 
 def test_what_the_model_does_not_know_is_left_out_of_a_plan() -> None:
-    assert set(NOT_MODELLED) < {*KINDS, PAUSE, TEAR_NOTE}
+    assert set(NOT_MODELLED) < {*KINDS, PAUSE}
     word = Fault(at=1.0, kind="override", host="alpha", seconds=1.0)
     cut = Fault(at=1.0, kind="cut", host="alpha", seconds=1.0, paths=("channel",))
     plan = Plan(seed=1, rates=(1.0, 1.0), faults=(word, cut))

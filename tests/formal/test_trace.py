@@ -18,41 +18,47 @@ alpha RELEASE 2 2
 """
 BESIDE = "alpha SESSION 2\nalpha BARRIER 2 1\nbeta COMMIT 2 1\nalpha RELEASE 2 1\n"
 """Nobody has changed the record yet."""
-TAKEN = PROTECTED + "beta TAKE 3\nbeta ACTIVATE 3\nbeta OPEN 3\n"
+TAKEN = PROTECTED + "beta TAKE 3\nbeta ACTIVATE 3\nbeta ALONE\nbeta OPEN 3\n"
 BACK = "alpha STAND_DOWN 3\nbeta SESSION 4\nbeta BARRIER 4 1\nalpha COMMIT 4 1\nbeta PROTECT 4\nbeta RELEASE 4 1\n"
-ALONE = PROTECTED + "alpha SOLO 3\nalpha OPEN 3\n"
+ALONE = PROTECTED + "alpha SOLO 3\nalpha ALONE\nalpha OPEN 3\n"
 
 GOOD = {
     "protected": PROTECTED,
     "many epochs": PROTECTED
     + "".join(f"alpha BARRIER 2 {n}\nbeta COMMIT 2 {n}\nalpha RELEASE 2 {n}\n" for n in range(3, 300)),
-    "the host of the primary dies": PROTECTED + "alpha HOST_CRASH\nbeta TAKE 3\nbeta ACTIVATE 3\nbeta OPEN 3\n",
+    "the host of the primary dies": PROTECTED
+    + "alpha HOST_CRASH\nbeta TAKE 3\nbeta ACTIVATE 3\nbeta ALONE\nbeta OPEN 3\n",
     "partition, the backup wins, and protects the guest with the old primary": TAKEN + BACK,
-    "and back again": TAKEN + BACK + "alpha TAKE 5\nalpha ACTIVATE 5\nalpha OPEN 5\nbeta STAND_DOWN 5\n",
+    "and back again": TAKEN + BACK + "alpha TAKE 5\nalpha ACTIVATE 5\nalpha ALONE\nalpha OPEN 5\nbeta STAND_DOWN 5\n",
     "the backup dies, the primary goes on alone, and is protected again": ALONE
     + "beta HOST_CRASH\nalpha SESSION 4\nalpha BARRIER 4 1\nbeta COMMIT 4 1\nalpha PROTECT 4\nalpha RELEASE 4 1\n",
     "a session is lost and opened again": PROTECTED
     + "alpha SESSION 2\nalpha BARRIER 2 1\nbeta COMMIT 2 1\nalpha RELEASE 2 1\n",
     "an acknowledgement is lost": PROTECTED + "alpha BARRIER 2 3\nbeta COMMIT 2 3\nbeta TAKE 3\nbeta ACTIVATE 3\n",
     "a frozen primary lets out late what was committed": PROTECTED
-    + "alpha BARRIER 2 3\nbeta COMMIT 2 3\nbeta TAKE 3\nbeta ACTIVATE 3\nbeta OPEN 3\nalpha RELEASE 2 3\nalpha STAND_DOWN 3\n",
+    + "alpha BARRIER 2 3\nbeta COMMIT 2 3\nbeta TAKE 3\nbeta ACTIVATE 3\nbeta ALONE\nbeta OPEN 3\n"
+    "alpha RELEASE 2 3\nalpha STAND_DOWN 3\n",
     "an agent dies while alone": ALONE + "alpha AGENT_CRASH\nalpha SESSION 4\nalpha BARRIER 4 1\n",
+    "the next agent opens what was to be opened": PROTECTED
+    + "alpha SOLO 3\nalpha ALONE\nalpha AGENT_CRASH\nalpha OPEN 3\n",
     "the witness is slow, and epochs go on": BESIDE
     + "alpha BARRIER 2 2\nbeta COMMIT 2 2\nalpha RELEASE 2 2\nalpha PROTECT 2\n",
     "naming the backup is given up on, and another session begins": BESIDE
     + "alpha SESSION 2\nalpha BARRIER 2 1\nbeta COMMIT 2 1\nalpha RELEASE 2 1\nalpha PROTECT 2\n",
     "what was given up on comes late": BESIDE + "alpha SESSION 2\nalpha PROTECT 2\nalpha BARRIER 2 1\nbeta TAKE 3\n",
-    "the session ends before the record was asked": BESIDE + "alpha SOLO 2\nalpha OPEN 2\n",
+    "the session ends before the record was asked": BESIDE + "alpha SOLO 2\nalpha ALONE\nalpha OPEN 2\n",
     "going solo is given up on, and it comes late": PROTECTED
-    + "alpha SESSION 2\nalpha BARRIER 2 1\nalpha SOLO 3\nbeta COMMIT 2 1\nalpha RELEASE 2 1\nalpha SOLO 4\nalpha OPEN 4\n",
-    "the toolstack loses the copy of a new owner": PROTECTED + "beta TAKE 3\nbeta GIVE 4\nalpha SOLO 5\nalpha OPEN 5\n",
+    + "alpha SESSION 2\nalpha BARRIER 2 1\nalpha SOLO 3\nbeta COMMIT 2 1\nalpha RELEASE 2 1\n"
+    "alpha SOLO 4\nalpha ALONE\nalpha OPEN 4\n",
+    "the toolstack loses the copy of a new owner": PROTECTED
+    + "beta TAKE 3\nbeta GIVE 4\nalpha SOLO 5\nalpha ALONE\nalpha OPEN 5\n",
     "a guest is handed back": PROTECTED
-    + "beta TAKE 3\nalpha STAND_DOWN 3\nbeta AGENT_CRASH\nbeta GIVE 4\nalpha RESUME 4\nalpha SOLO 5\nalpha OPEN 5\n",
+    + "beta TAKE 3\nalpha STAND_DOWN 3\nbeta AGENT_CRASH\nbeta GIVE 4\nalpha RESUME 4\nalpha SOLO 5\nalpha ALONE\nalpha OPEN 5\n",
 }
 
 BAD = {
     "released before the commit": ("alpha SESSION 2\nalpha BARRIER 2 1\n", "alpha RELEASE 2 1"),
-    "named after output was opened without a change": (BESIDE + "alpha OPEN 1\n", "alpha PROTECT 2"),
+    "named after output was opened without a change": (BESIDE + "alpha ALONE\nalpha OPEN 1\n", "alpha PROTECT 2"),
     "opened while it is not known whether the backup is named": (
         BESIDE + "alpha SESSION 2\nalpha PROTECT 2\n",
         "alpha OPEN 2",
@@ -66,6 +72,8 @@ BAD = {
     "a barrier before the release": (PROTECTED + "alpha BARRIER 2 3\n", "alpha BARRIER 2 4"),
     "an epoch that was never sent is committed": (PROTECTED, "beta COMMIT 2 3"),
     "opened while protected": (PROTECTED, "alpha OPEN 2"),
+    "noted as alone while protected": (PROTECTED, "alpha ALONE"),
+    "opened before it is noted": (PROTECTED + "alpha SOLO 3\n", "alpha OPEN 3"),
     "solo after the other took over": (PROTECTED + "beta TAKE 3\n", "alpha SOLO 3"),
     "opened after the other took over": (TAKEN, "alpha OPEN 3"),
     "taken over while solo": (ALONE, "beta TAKE 4"),

@@ -44,6 +44,7 @@ class Action(Enum):
     AGENT_CRASH = 12  # an agent dies, and starts again some time
     HOST_CRASH = 13  # a host dies with its guest, and starts again some time
     RESUME = 14  # a host that had stood down is the owner again, and its guest runs on (the record's)
+    ALONE = 15  # a host has noted that its guest runs there alone: by that its next agent opens output
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ class Recorder:
                 others = (each.generation for owner, each in self._owned_by.items() if owner != host)
                 generation = max(others, default=0)
                 self._open.discard(host)
-            case Action.AGENT_CRASH:
+            case Action.AGENT_CRASH | Action.ALONE:
                 pass
             case Action.HOST_CRASH:
                 self._open.discard(host)

@@ -33,17 +33,23 @@ def as_a_whole(change: Callable[[], object]) -> Lands:
 
 
 class Disk(SimDisk):
-    """Journals that tell of each commit, and records that tell of each guest that is about to run from a copy.
+    """Journals that tell of each commit, and records that tell of each guest that is about to run from a copy, or runs alone.
 
     takes: seconds that a write of this kind takes from now on. reached: the share of those under way that a crash finds on the
     disk."""
 
-    def __init__(self, committed: Callable[[CommitRecord], None], starts: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        committed: Callable[[CommitRecord], None],
+        starts: Callable[[str], None],
+        alone: Callable[[], None],
+    ) -> None:
         super().__init__()
         self.takes: Callable[[str], float] = lambda _: 0.0
         self.reached = 0.0
         self._committed = committed
         self._starts = starts
+        self._alone = alone
         self._under_way: list[Lands] = []
 
     async def durably(self, kind: str, lands: Lands) -> None:
@@ -70,9 +76,12 @@ class Disk(SimDisk):
         self.check("guest records")
 
         def change() -> None:
+            before = self.guests.get(record.name)
             self.guests[record.name] = record
             if record.starting:
                 self._starts(record.starting)
+            if _alone(record) and not _alone(before):
+                self._alone()
 
         await self.durably(NOTES, as_a_whole(change))
 
@@ -89,6 +98,11 @@ class Disk(SimDisk):
         await super().open(domain)
         journal.read()
         return journal
+
+
+def _alone(record: GuestRecord | None) -> bool:
+    """Whether a guest runs here alone, by its record: the agent that comes next opens its output."""
+    return record is not None and record.role == "primary" and not record.committed
 
 
 class Journal(SimJournal):

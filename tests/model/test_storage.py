@@ -28,7 +28,7 @@ class Told:
 
     def __init__(self) -> None:
         self.epochs: list[int] = []
-        self.disk = Disk(lambda record: self.epochs.append(record.epoch), lambda _: None)
+        self.disk = Disk(lambda record: self.epochs.append(record.epoch), lambda _: None, lambda: None)
 
     async def newest(self) -> CommitRecord | None:
         """As the next agent reads it."""

@@ -19,7 +19,7 @@ from typing import Final
 
 from remus_agent.faults import FaultName
 from tests.formal.trace import Event, TraceRejectedError, check
-from tests.model.plans import PAUSE, TEAR_NOTE, Plan, plan_of
+from tests.model.plans import PAUSE, Plan, plan_of
 from tests.model.recorder import Recorder
 from tests.model.simulate import add_draws, again, draw_of, quietly, seed_range, simulate
 
@@ -27,8 +27,6 @@ NOT_MODELLED: Final = {
     "override": "an operator's word activates a copy whatever the record says; in the model that is a mutation, which breaks"
     " a guarantee on purpose (adr/0006, 6)",
     PAUSE: "an operator ends the protection and begins it anew; the model's begins once, and ends only with the guest",
-    TEAR_NOTE: "in the model a host notes that it is alone and opens its output in one step; of one that dies in between the next"
-    " agent opens it on the note",
 }
 """Kinds of faults, and why no run with one is compared. Before the first record in the witness nothing is recorded: there the
 model begins, with the guest running, its output open."""

@@ -128,7 +128,11 @@ class World:
                 lambda action: self.recorder.saw(name, action),
             ),
             Outputs(lambda frame: self._seen(name, frame), lambda action: self._plugged(name, action)),
-            Disk(lambda record: self._committed(name, record), lambda copy: self._starts(name, copy)),
+            Disk(
+                lambda record: self._committed(name, record),
+                lambda copy: self._starts(name, copy),
+                lambda: self.recorder.saw(name, Action.ALONE),
+            ),
             Events(lambda: self._suspected(peer)),
             self.loop.add(Node(name)),
         )
