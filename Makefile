@@ -55,6 +55,7 @@ lint-python: setup ## Check style, types and import contracts
 	@ruff check .
 	@ruff format --check .
 	@mypy
+	@mypy --package tests.model --package tests.formal
 	@lint-imports --no-logo 2>/dev/null || lint-imports
 
 lint-ansible: setup ## Check Ansible content

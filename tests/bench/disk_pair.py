@@ -153,8 +153,9 @@ class Pair:
             socket = f"{folder}/tap.sock"
             words = [sys.executable, str(HERE / "tap_alone.py"), socket, str(MIB)]
             environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-            with subprocess.Popen(words, env=environment, text=True, **pipes) as tap:
+            pipe = subprocess.PIPE
+            with subprocess.Popen(words, env=environment, text=True, stdin=pipe, stdout=pipe) as tap:
+                assert tap.stdout is not None
                 assert tap.stdout.readline() == "ready\n"
                 job = job_file(f"nbd+unix:///alone?socket={socket}", WRITES, self.seconds, MIB, engine="nbd")
                 said = run(["fio", "--output-format=json", "-"], stdin=job, timeout=self._limit())

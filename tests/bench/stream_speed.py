@@ -158,7 +158,8 @@ def _run(command: tuple[str, ...], output: Path) -> dict[str, Any]:
 
 def _summary(runs: list[dict[str, Any]], stream: str, rounds: int) -> dict[str, Any]:
     def median(what: str, key: str) -> float:
-        return statistics.median(run[key] for run in runs if run["what"] == what)
+        middle: float = statistics.median(run[key] for run in runs if run["what"] == what)
+        return middle
 
     size = runs[0]["bytes"]
     memcpy = median("memcpy", "cpu_seconds")
@@ -187,8 +188,8 @@ def _summary(runs: list[dict[str, Any]], stream: str, rounds: int) -> dict[str, 
         {"name": f"{what}: net share of memcpy", "value": by_name[what]["net_of_memcpy"], "at_least": SHARE_OF_MEMCPY}
         for what in ("verify", "convert to /dev/null")
     ]
-    ours = [line["peak_mib"] for line in lines if not line["what"].startswith(("memcpy", "cat", "diff"))]
-    budgets.append({"name": "peak MiB", "value": max(ours), "at_most": (MEMORY_LIMIT + BUFFERS) / MIB})
+    peaks = [line["peak_mib"] for line in lines if not line["what"].startswith(("memcpy", "cat", "diff"))]
+    budgets.append({"name": "peak MiB", "value": max(peaks), "at_most": (MEMORY_LIMIT + BUFFERS) / MIB})
     kept = all(one["value"] >= one.get("at_least", 0) and one["value"] <= one.get("at_most", 1e9) for one in budgets)
     return {"stream": stream, "bytes": size, "rounds": rounds, "figures": lines, "budgets": budgets, "kept": kept}
 

@@ -26,11 +26,12 @@ from streams import samples
 from xen_checker import find, modules_of
 
 from remus_agent.errors import StreamError
+from remus_agent.protocol.stream.framing import Record, pack_record
 from remus_agent.protocol.stream.reader import StreamReader
 
 MUTANTS = 1500
 """For each base stream."""
-CONTEXT_ONLY = samples.pack_record(3, struct.pack("<II", 2, 0) + b"QEVM state")
+CONTEXT_ONLY = pack_record(3, struct.pack("<II", 2, 0) + b"QEVM state")
 BASES = {
     "hvm": samples.start() + samples.page_data([(0, 1), (0xE, 2)]) + samples.hvm_state() + samples.END
     + CONTEXT_ONLY + samples.END,
@@ -93,7 +94,7 @@ def our_refusal(stream: bytes) -> StreamError | None:
 def boundaries(stream: bytes) -> list[int]:
     """Where the records of a whole stream begin, and its end."""
     events = StreamReader().feed(stream)
-    return [event.offset for event in events if hasattr(event, "ordinal")] + [len(stream)]
+    return [event.offset for event in events if isinstance(event, Record)] + [len(stream)]
 
 
 def flip(stream: bytearray, edges: list[int], dice: random.Random) -> None:
@@ -133,7 +134,7 @@ def cut(stream: bytearray, edges: list[int], dice: random.Random) -> None:
 
 def optional(stream: bytearray, edges: list[int], dice: random.Random) -> None:
     at = dice.choice(edges[1:-1])
-    stream[at:at] = samples.pack_record(0x80000000 | dice.randrange(0x20), b"later"[: dice.randrange(6)])
+    stream[at:at] = pack_record(0x80000000 | dice.randrange(0x20), b"later"[: dice.randrange(6)])
 
 
 def erratum(stream: bytearray, edges: list[int], dice: random.Random) -> None:

@@ -87,7 +87,12 @@ def main(device: str, threads: str, period: str, mode: str) -> None:
     for thread in writers.threads:
         thread.start()
     ended = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+
+    def wait_for_the_end() -> None:
+        sys.stdin.read()
+        ended.set()
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
     print(json.dumps({"ok": "runs"}), flush=True)
     while not ended.wait(float(period)):
         writers.barrier(wait=mode == "wait")

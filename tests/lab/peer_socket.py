@@ -94,14 +94,14 @@ def dial(address: str, port: int, timeout: float, config: str = CONFIG) -> PeerS
     """Connect to an agent as the agent of this host would. timeout: seconds, also for what follows."""
     connection = socket.create_connection((address, port), timeout=timeout)
     own = _own(config)
-    return _secured(connection, own and TlsLayer(own.client, server=False))
+    return _secured(connection, TlsLayer(own.client, server=False) if own else None)
 
 
 def accept(server: socket.socket, config: str = CONFIG) -> PeerSocket:
     """The next connection of an agent, taken in as the agent of this host would."""
     connection, _ = server.accept()
     own = _own(config)
-    return _secured(connection, own and TlsLayer(own.server, server=True))
+    return _secured(connection, TlsLayer(own.server, server=True) if own else None)
 
 
 def _own(config: str) -> Own | None:

@@ -51,11 +51,10 @@ def scraping(folder: Path, rules: Path = RULES) -> Iterator[Prometheus]:
         path = configuration(folder, targets, INTERVAL, rules)
         assert "SUCCESS" in promtool("check", "config", str(path))
         server = stack.enter_context(prometheus(folder, path, f"{WINDOW}s"))
-        for what, query, wanted in (
-            ("both agents are scraped", "count(remus_build_info)", len(HOSTS)),
-            ("each several times", f"min(count_over_time(remus_build_info[{WINDOW}s]))", 4),
-        ):
-            until(
-                what, lambda query=query: server.value(query), lambda seen, wanted=wanted: seen >= wanted, timeout=120
-            )
+
+        def at_least(wanted: int, query: str, what: str) -> None:
+            until(what, lambda: server.value(query), lambda seen: seen >= wanted, timeout=120)
+
+        at_least(len(HOSTS), "count(remus_build_info)", "both agents are scraped")
+        at_least(4, f"min(count_over_time(remus_build_info[{WINDOW}s]))", "each several times")
         yield server

@@ -6,6 +6,7 @@ Takes the guest to alpha with a disk; afterwards it runs there without one, unpr
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,10 +178,10 @@ def test_ten_hosts_that_die(at_home: None, tmp_path: Path) -> None:
             print(f"kill {number}: {primary} died, {backup} goes on, {client.acknowledged()} rows", flush=True)
             if number in POWER_LOSSES:
                 labctl("start", primary)
-                until(f"{primary}'s agent answers", lambda host=primary: agent.answers(host), timeout=600)
+                until(f"{primary}'s agent answers", partial(agent.answers, primary), timeout=600)
             else:
                 bring_back(primary)
-            until(f"{primary} runs nothing", lambda host=primary: copies(host), lambda found: not found, timeout=300)
+            until(f"{primary} runs nothing", partial(copies, primary), lambda found: not found, timeout=300)
             primary, backup = backup, primary
         client.stop()
         proof = client.judge(kills)

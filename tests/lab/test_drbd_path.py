@@ -125,7 +125,7 @@ def mirrored(stack: Stack) -> Iterator[None]:
 def misplaced(writes: list[list[int]], arrived: list[list[int]]) -> tuple[int, int]:
     """Writes that arrived in an epoch after the one in which they were complete, and in one before that in which they began.
     A write that was under way at a marker may be on either side of it."""
-    epochs = dict(map(tuple, arrived))  # type: ignore[arg-type]
+    epochs = {write[0]: write[1] for write in arrived}
     late = sum(1 for number, _, _, done in writes if done and number in epochs and epochs[number] > done)
     early = sum(1 for number, _, began, _ in writes if number in epochs and epochs[number] < began)
     return late, early

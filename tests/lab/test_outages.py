@@ -6,7 +6,7 @@ Takes the guest to alpha with a disk; afterwards it runs there without one, unpr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,19 +70,23 @@ def cut_the_backups_power() -> None:
 OUTAGES = (kill_the_primarys_agent, cut_the_link, kill_the_backups_agent, cut_the_backups_power)
 
 
+def session_after(outage: Callable[[], None]) -> agent.Status:
+    """The guest's state as soon as a new session protects it."""
+    before = agent.status("alpha")
+    outage()
+    return until(
+        f"a new session after {outage.__name__}",
+        lambda: agent.status("alpha"),
+        lambda seen: agent.protected(seen) and agent.session(seen) != agent.session(before),
+        timeout=SEED_TIMEOUT,
+        passing=NOT_YET,
+    )
+
+
 def test_after_an_outage_only_changed_regions_travel(rows: Load) -> None:
     rows.wait_for(HELD_ROWS, 300)
     for outage in OUTAGES:
-        before = agent.status("alpha")
-        outage()
-        state = until(
-            f"a new session after {outage.__name__}",
-            lambda before=before: agent.status("alpha"),
-            lambda seen, before=before: agent.protected(seen) and agent.session(seen) != agent.session(before),
-            timeout=SEED_TIMEOUT,
-            passing=NOT_YET,
-        )
-        (disk,) = state["disks"]
+        (disk,) = session_after(outage)["disks"]
         print(f"{outage.__name__}: {disk['total']} bytes to look at of {disk['size']}, {disk['sent']} sent so far")
         assert 0 < disk["total"] <= disk["size"] / PART, outage.__name__
         rows.wait_for(HELD_ROWS, 300)

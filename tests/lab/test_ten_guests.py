@@ -127,7 +127,7 @@ def costs(guests: Sequence[SmallGuest]) -> list[str]:
     return lines + [priced("all", host, "shared", cost) for host, cost in shared.items()]
 
 
-def known(what: str, host: str, method: str, field: str, **params: str) -> dict[str, Any]:
+def known(what: str, host: str, method: str, field: str, **params: Any) -> dict[str, Any]:
     """What an agent says of costs. It does not know them while its kernel takes long to answer, as that of a busy host may."""
     return until(what, lambda: agent.ask(host, method, **params)[field], lambda cost: cost is not None, timeout=120)
 

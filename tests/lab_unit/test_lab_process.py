@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lab import process
@@ -38,7 +39,7 @@ def test_running_process_matches(child: subprocess.Popen[bytes], tmp_path: Path)
 @pytest.mark.parametrize(
     "wrong", [{"start_ticks": 1}, {"boot_id": "another"}, {"marker": "somebody-else"}, {"pid": os.getpid()}]
 )
-def test_any_difference_means_not_ours(child: subprocess.Popen[bytes], wrong: dict[str, object]) -> None:
+def test_any_difference_means_not_ours(child: subprocess.Popen[bytes], wrong: dict[str, Any]) -> None:
     record = replace(process.record_of(child.pid, MARKER), **wrong)
     assert not process.alive(record)
     assert not process.send(record, signal.SIGKILL)

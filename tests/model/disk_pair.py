@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from remus_agent.protocol.replication.frames import Frame, FrameType
 from remus_agent.services.copy import Copy
 from tests.model.pair import Pair, on, until
+from tests.model.timeouts import Timeouts
 
 DISKS = ("xvda", "xvdb")
 
 
-async def protected(**timeouts: float) -> Pair:
+async def protected(**timeouts: Unpack[Timeouts]) -> Pair:
     """web1 with two disks that have content, protected."""
     pair = Pair(DISKS, **timeouts)
     for vdev in DISKS:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Unpack
 
 from remus_agent.adapters.sim.disk import SimTaps, SimVolume
 from remus_agent.adapters.sim.hypervisor import SimGuest, SimHypervisor
@@ -29,6 +30,7 @@ from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.settings import Settings
 from remus_agent.witness_ports import Witness
 from tests.model.pair import DISK_BYTES, Host, TwoHosts, on, until
+from tests.model.timeouts import Timeouts
 
 APP, DB = "app1", "db1"
 GROUP = "shop"
@@ -69,7 +71,7 @@ class GroupPair(TwoHosts[GroupHost]):
         *,
         groups: Mapping[str, Groups] | None = None,
         witnesses: Mapping[str, Witness] | None = None,
-        **timeouts: float,
+        **timeouts: Unpack[Timeouts],
     ) -> None:
         self.network = SimNetwork()
         self.timeouts = timeouts
@@ -88,7 +90,7 @@ class GroupPair(TwoHosts[GroupHost]):
 
     def boot(self, host: GroupHost) -> AgentService:
         """Start a host's agent."""
-        settings = Settings(host=host.name, groups=host.groups, **self.timeouts)  # type: ignore[arg-type]
+        settings = Settings(host=host.name, groups=host.groups, **self.timeouts)
         clock = LoopClock()
         host.taps, host.replicas = SimTaps(host.volumes), SimReplicas(host.stores)
         xen = GroupHypervisor(host.xen, host.groups)

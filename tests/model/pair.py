@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, Unpack
 
 from remus_agent.adapters.sim.costs import SimCosts
 from remus_agent.adapters.sim.disk import SimTaps, SimVolume
@@ -20,6 +20,7 @@ from remus_agent.services.backup import BackupService
 from remus_agent.services.backup_ports import BackupPorts
 from remus_agent.services.primary_ports import PrimaryPorts
 from remus_agent.services.settings import Settings
+from tests.model.timeouts import Timeouts
 
 UUID = "7b0b2a1e-0d6c-4f7a-9d51-0c6f3f3f0001"
 DISK_BYTES = 64 * 1024
@@ -100,7 +101,7 @@ class TwoHosts(Generic[AnyHost]):
 class Pair(TwoHosts[Host]):
     """alpha and beta, each with an agent; alpha runs web1. disks: names of the disks that it has."""
 
-    def __init__(self, disks: tuple[str, ...] = (), **timeouts: float) -> None:
+    def __init__(self, disks: tuple[str, ...] = (), **timeouts: Unpack[Timeouts]) -> None:
         self.network = SimNetwork()
         self.timeouts = timeouts
         self.alpha = Host("alpha", SimHypervisor("alpha"))

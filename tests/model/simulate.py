@@ -32,7 +32,8 @@ from tests.model.plans import KILL_STARTING, LOSE_DATA, Plan, losing_plan_of, mo
 from tests.model.recorder import Recorder
 from tests.model.scheduler import Scheduler, run_scheduled
 from tests.model.strikes import move, strike
-from tests.model.world import GUEST, TIMES, Violated, World
+from tests.model.violated import Violated
+from tests.model.world import GUEST, TIMES, World
 
 SERVED_WITHIN: Final = 25.0
 """Seconds after the last fault within which the guest has to be served again."""

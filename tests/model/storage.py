@@ -92,10 +92,10 @@ class Disk(SimDisk):
         return known
 
     async def open(self, domain: str) -> SimJournal:
-        journal = self.journals.get(domain)
-        if journal is None:
-            journal = self.journals[domain] = Journal(self, self._committed)
-        await super().open(domain)
+        if domain not in self.journals:
+            self.journals[domain] = Journal(self, self._committed)
+        journal = await super().open(domain)
+        assert isinstance(journal, Journal)
         journal.read()
         return journal
 

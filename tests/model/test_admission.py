@@ -8,7 +8,8 @@ import pytest
 
 from remus_agent.faults import VARIABLE, FaultName
 from tests.model.test_authority import play, stale, standing, until
-from tests.model.world import GUEST, Violated, World
+from tests.model.violated import Violated
+from tests.model.world import GUEST, World
 
 
 async def _forgetful_owner(world: World) -> None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Unpack
 
 import pytest
 
 from remus_agent.ports import Vbd, Vif
 from tests.model.loop import run
 from tests.model.pair import Pair, on, until
+from tests.model.timeouts import Timeouts
 
 NEW_DISK = Vbd("xvdz", "/dev/vg/scratch")
 NEW_VIF = Vif(1, "vif1.1", "00:16:3e:00:00:02", "br0", index=9)
 
 
-async def protected(**timeouts: float) -> Pair:
+async def protected(**timeouts: Unpack[Timeouts]) -> Pair:
     pair = Pair(("xvda", "xvdb"), **timeouts)
     await pair.protect()
     return pair
@@ -95,11 +97,11 @@ def test_a_disk_that_leads_elsewhere_is_another_disk() -> None:
     run(story())
 
 
-@pytest.mark.parametrize("change", [{"writable": False}, {"cdrom": True}])
-def test_what_passes_through_may_come_and_go(change: dict[str, bool]) -> None:
+@pytest.mark.parametrize("disk", [replace(NEW_DISK, writable=False), replace(NEW_DISK, cdrom=True)])
+def test_what_passes_through_may_come_and_go(disk: Vbd) -> None:
     async def story() -> None:
         pair = await protected()
-        pair.guest.attach(replace(NEW_DISK, **change))
+        pair.guest.attach(disk)
         pair.output.emit("reply")
         await until(lambda: "reply" in pair.output.out, "released", 3)
         await asyncio.sleep(10)

@@ -15,9 +15,11 @@ from remus_agent.adapters.sim.disk import SimVolume
 from remus_agent.adapters.sim.net import SimConnection
 from remus_agent.errors import AlreadyProtected, AuthorityError, PeerError, RemusError
 from remus_agent.machines.authority import Ownership
+from remus_agent.services.agent import AgentService
 from tests.model.pair import quiet
 from tests.model.scheduler import Scheduler, run_scheduled
-from tests.model.world import GUEST, TIMES, UUID, Violated, World
+from tests.model.violated import Violated
+from tests.model.world import GUEST, TIMES, UUID, World
 
 BOTH = {(path, host) for path in ("channel", "second") for host in ("alpha", "beta")}
 
@@ -97,11 +99,16 @@ def answered(world: World) -> int:
     return inc.seen
 
 
-async def ask(world: World, host: str, what: Callable[[Any], Any]) -> Any:
-    """Ask an agent, as its operator does."""
+def agent_of(world: World, host: str) -> AgentService:
+    """The one that runs there."""
     agent = world.hosts[host].agent
     assert agent is not None
-    return await world.hosts[host].node.spawn(what(agent))
+    return agent
+
+
+async def ask(world: World, host: str, what: Callable[[Any], Any]) -> Any:
+    """Ask an agent, as its operator does."""
+    return await world.hosts[host].node.spawn(what(agent_of(world, host)))
 
 
 async def status(world: World, host: str) -> str:
@@ -156,17 +163,17 @@ def test_what_was_wanted_for_a_guest_goes_with_it_and_back() -> None:
 
     async def story(world: World) -> None:
         wanted = (700, 1 << 20)
-        for old, new, generation in (("alpha", "beta", 4), ("beta", "alpha", 6)):
+
+        async def goes(old: str, new: str, generation: int) -> None:
             world.power_off(world.hosts[old])
-            await until(world, lambda new=new: [inc.host for inc in world.running()] == [new], 8)
+            await until(world, lambda: [inc.host for inc in world.running()] == [new], 8)
             world.power_on(world.hosts[old])
-            await until(
-                world,
-                lambda old=old, new=new, generation=generation: standing(world) == (new, generation, "protected", old),
-                15,
-            )
+            await until(world, lambda: standing(world) == (new, generation, "protected", old), 15)
             record = world.hosts[new].disk.guests[GUEST]
             assert (record.interval_ms, record.output_limit_bytes) == wanted
+
+        await goes("alpha", "beta", 4)
+        await goes("beta", "alpha", 6)
 
     play(story)
 
@@ -175,15 +182,15 @@ def test_what_is_usual_is_left_to_whoever_takes_it_over() -> None:
     """So that an agent of a release that does not know the fields is not refused for them."""
 
     async def story(world: World) -> None:
-        (copy,) = world.hosts["beta"].agent.backup.copies_of(GUEST)
+        (copy,) = agent_of(world, "beta").backup.copies_of(GUEST)
         assert (copy.hello.interval_ms, copy.hello.output_limit_bytes) == (700, 1 << 20)
         await ask(world, "alpha", lambda agent: agent.unprotect(GUEST, force=True, timeout=5, progress=quiet))
-        usual = world.hosts["alpha"].agent.settings
+        usual = agent_of(world, "alpha").settings
         how = {"interval_ms": usual.interval_ms, "output_limit_bytes": usual.output_limit_bytes}
         await ask(
             world, "alpha", lambda agent: agent.protect(GUEST, "beta", **how, wait=True, timeout=30, progress=quiet)
         )
-        (copy,) = world.hosts["beta"].agent.backup.copies_of(GUEST)
+        (copy,) = agent_of(world, "beta").backup.copies_of(GUEST)
         assert (copy.hello.interval_ms, copy.hello.output_limit_bytes) == (UNSET, UNSET)
 
     play(story)
@@ -213,6 +220,7 @@ def test_a_takeover_does_not_wait_for_a_tick(part: float) -> None:
         (silent,) = (
             detail["silent_for"] for kind, detail in world.hosts["beta"].events.details(GUEST) if kind == "suspect"
         )
+        assert isinstance(silent, float)
         assert TIMES["detect"] <= silent < TIMES["detect"] + 0.02
 
     play(story)

@@ -43,7 +43,8 @@ def test_a_disk_that_belongs_to_no_session_is_refused(change: dict[str, Any], me
 def test_a_disk_of_another_host_than_the_session_s_is_refused() -> None:
     async def story() -> None:
         pair = await protected()
-        hello = copy_of(pair).hello
+        hello, map_id = copy_of(pair).hello, pair.volume("xvda").map_id
+        assert map_id is not None
         pair.network.identity = "gamma"
         connection = await pair.network.connect("beta:1", 10)
         await connection.send(
@@ -54,7 +55,7 @@ def test_a_disk_of_another_host_than_the_session_s_is_refused() -> None:
                     vdev="xvda",
                     size=DISK_BYTES,
                     block=512,
-                    map_id=pair.volume("xvda").map_id,
+                    map_id=map_id,
                 )
             )
         )

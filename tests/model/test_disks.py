@@ -300,7 +300,7 @@ def test_a_primary_that_is_heard_over_a_disks_connection_alone_is_not_silent() -
         await later(pair)
         session = next(each for each in pair.network.connections if any(f.type is FrameType.HELLO for f in each.sent))
 
-        async def lost(_: Frame) -> None:
+        async def lost(frame: Frame) -> None:
             """It never arrives."""
 
         session.send = lost  # type: ignore[method-assign]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -122,7 +122,10 @@ def outcome(seed: int) -> str | None:
     async def main(loop: Scheduler) -> str | None:
         pair = Pair(loop, rng)
         alpha, beta = pair.sides.values()
-        outside = lambda at, call, *given: loop.call_later(at, call, *given, context=OUTSIDE.copy())  # noqa: E731
+
+        def outside(at: float, call: Callable[..., object], *given: object) -> None:
+            loop.call_later(at, call, *given, context=OUTSIDE.copy())
+
         for side in (alpha, beta):
             outside(rng.uniform(0, 20), side.begin)
         fault, at = (

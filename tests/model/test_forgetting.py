@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -72,7 +72,7 @@ def test_the_record_of_a_guest_that_is_gone_is_removed_and_says_what_it_was() ->
         noted: list[tuple[str, str, dict[str, object]]] = []
         record = await gone(world)
         events = world.hosts["alpha"].events
-        events.note = lambda domain, event, **detail: noted.append((domain, event, detail))  # type: ignore[method-assign,assignment]
+        events.note = lambda domain, event, **detail: noted.append((domain, event, detail))  # type: ignore[method-assign]
         assert await forget(world, "alpha") == {"uuid": UUID, "changed": True, "record": asdict(record)}
         assert world.witness.records == {}
         assert noted == [(GUEST, "forgotten", {"uuid": UUID, "name": GUEST, "owner": "alpha", "generation": 3})]
@@ -201,7 +201,7 @@ def test_a_record_that_somebody_changes_meanwhile_stays() -> None:
         async def changed_meanwhile(uuid: str) -> None:
             world.witness.write(uuid, newer)
 
-        world.hosts["alpha"].xen.name_of = changed_meanwhile  # type: ignore[method-assign,assignment]
+        world.hosts["alpha"].xen.name_of = changed_meanwhile  # type: ignore[method-assign]
         with pytest.raises(WitnessConflict, match="somebody has changed the record meanwhile") as caught:
             await forget(world, "alpha", force=True)
         assert (caught.value.left, caught.value.domain) == ("nothing was changed", GUEST)
@@ -245,13 +245,13 @@ def test_nobody_begins_to_protect_it_meanwhile() -> None:
         agent: Any = world.hosts["alpha"].agent
         started: list[asyncio.Task[Any]] = []
 
-        async def began_meanwhile(_: str) -> None:
+        async def began_meanwhile(uuid: str) -> None:
             xen.create("web2", UUID)
             how = {"interval_ms": 700, "output_limit_bytes": 1 << 20, "wait": False, "timeout": 5, "progress": quiet}
             started.append(asyncio.create_task(agent.protect("web2", "beta", **how)))
             await asyncio.sleep(1)
 
-        xen.name_of = began_meanwhile  # type: ignore[method-assign,assignment]
+        xen.name_of = began_meanwhile  # type: ignore[method-assign]
         assert (await forget(world, "alpha"))["changed"]
         await started[0]
         assert standing(world) == ("alpha", 1, "solo", None)
@@ -282,13 +282,17 @@ def test_a_request_is_passed_on() -> None:
         await gone(world)
         agent: Any = world.hosts["beta"].agent
         verb = handlers(agent, lambda *_: [])["forget"]
+
+        async def asked(**how: object) -> Mapping[str, Any]:
+            return await verb({"uuid": UUID, **how}, quiet)
+
         on_beta = world.hosts["beta"].node.spawn
-        shown = await on_beta(verb({"uuid": UUID, "force": True, "dry_run": True}, quiet))  # type: ignore[arg-type]
+        shown = await on_beta(asked(force=True, dry_run=True))
         assert shown["record"]["owner"] == "alpha"
         with pytest.raises(AuthorityError, match="generation 3 by now, not 1"):
-            await on_beta(verb({"uuid": UUID, "force": True, "expected_generation": 1}, quiet))  # type: ignore[arg-type]
+            await on_beta(asked(force=True, expected_generation=1))
         with pytest.raises(AuthorityError, match="alpha owns it"):
-            await on_beta(verb({"uuid": UUID}, quiet))  # type: ignore[arg-type]
-        assert (await on_beta(verb({"uuid": UUID, "force": True}, quiet)))["changed"]  # type: ignore[arg-type]
+            await on_beta(asked())
+        assert (await on_beta(asked(force=True)))["changed"]
 
     play(story)

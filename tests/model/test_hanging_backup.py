@@ -161,7 +161,8 @@ def test_a_session_that_is_ended_before_its_first_frame_is_over(monkeypatch: pyt
         pair = Pair()
         await pair.protect()
         backup = on(pair.beta).backup
-        answer, ending = backup._answer, []
+        answer = backup._answer
+        ending: list[asyncio.Task[object]] = []
 
         async def slowly(connection: Connection, message: Any) -> None:
             if isinstance(message, Welcome) and not ending:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -83,7 +84,7 @@ def test_it_can_be_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
         pair = Pair()
         await pair.protect()
         await pair.orphan()
-        failover = lambda: on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)  # noqa: E731
+        failover = partial(on(pair.beta).failover, "web1", generation=None, session=None, fenced=DEAD)
         with pytest.raises(AuthorityError, match="look again"):
             await failover()
         assert (await failover()).state == "active"

@@ -15,11 +15,12 @@ from remus_agent.errors import AuthorityError, DomainNotFound, JournalError, Ref
 from remus_agent.faults import VARIABLE, FaultName
 from remus_agent.services.sweep import TOOLSTACK_SECONDS
 from remus_agent.store_ports import LoadedGuests
+from tests.model.deaths import ABOUT_TO_RUN, Arm
 from tests.model.loop import run
 from tests.model.pair import DEAD, Pair, on, quiet
 from tests.model.pair import until as reached
 from tests.model.test_authority import ask, override, play, standing, status, until
-from tests.model.test_killed_new_owner import ABOUT_TO_RUN, Arm, events, lost_overriding, parametrized, served_by
+from tests.model.test_killed_new_owner import events, lost_overriding, parametrized, served_by
 from tests.model.test_unfinished import ABOUT_TO_RUN as STOPS
 from tests.model.world import GUEST, TIMES, World
 
@@ -88,18 +89,17 @@ def test_its_fault_runs_it_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None
 def test_what_speaks_against_it_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(world: World) -> None:
         await found_late(world, ABOUT_TO_RUN["before it is unpaused"], monkeypatch)
-        failover = lambda agent, **more: agent.failover(  # noqa: E731
-            GUEST, **{"generation": None, "session": None, "fenced": DEAD, "accept_loss": True, **more}
-        )
-        for more, why in (
-            ({"fenced": {}}, "no proof"),
-            ({"fenced": {**DEAD, "host": "gamma"}}, "gamma was fenced"),
-            ({"accept_loss": False}, "whatever the witness says"),
-            ({"generation": 9}, "its generation is"),
-            ({"session": "7b0b2a1e-0d6c-4f7a-9d51-0c6f3f3f00ff"}, "session"),
-        ):
+
+        async def refused(why: str, **more: Any) -> None:
+            given = {"generation": None, "session": None, "fenced": DEAD, "accept_loss": True, **more}
             with pytest.raises(AuthorityError, match=why):
-                await ask(world, "beta", lambda agent, more=more: failover(agent, **more))
+                await ask(world, "beta", lambda agent: agent.failover(GUEST, **given))
+
+        await refused("no proof", fenced={})
+        await refused("gamma was fenced", fenced={**DEAD, "host": "gamma"})
+        await refused("whatever the witness says", accept_loss=False)
+        await refused("its generation is", generation=9)
+        await refused("session", session="7b0b2a1e-0d6c-4f7a-9d51-0c6f3f3f00ff")
         world.power_on(world.hosts["alpha"])
         await asyncio.sleep(5)
         with pytest.raises(AuthorityError, match="alpha is on"):
@@ -192,7 +192,7 @@ def test_also_without_a_witness(stop: str, monkeypatch: pytest.MonkeyPatch) -> N
             shown = await on(pair.beta).status("web1")
             assert (shown.state, "--accept-loss" in (shown.reason or "")) == ("starting", False)
             await on(pair.beta).failover("web1", generation=None, session=None, fenced=DEAD)
-            assert pair.beta.xen.guests["web1"].running
+            assert [guest.running for guest in pair.beta.xen.guests.values()] == [True]
             record = pair.beta.disk.guests["web1"]
             assert (record.role, record.starting, record.until, record.override) == ("active", "", 0.0, "")
 

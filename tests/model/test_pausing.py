@@ -92,7 +92,7 @@ def test_an_agent_that_dies_before_the_copy_is_gone_leaves_the_guest_protected()
         pair = await started()
         agent = on(pair.alpha)
 
-        async def dies(*_: object) -> None:
+        async def dies(*_: object, **__: object) -> None:
             await asyncio.Event().wait()
 
         agent._pauses._protections.end = dies  # type: ignore[method-assign]

@@ -21,7 +21,7 @@ from remus_agent.errors import (
 )
 from remus_agent.machines.backup import State
 from remus_agent.protocol.replication.frames import FrameType
-from remus_agent.protocol.stream import writer
+from remus_agent.protocol.stream import records, writer
 from remus_agent.protocol.stream_tools.walk import CutInsideEpoch
 from remus_agent.services.relay import RENEW, RESERVE, End
 from tests.model.loop import run
@@ -158,7 +158,7 @@ def test_a_pv_guest_is_held_against_the_policy_of_pv_guests() -> None:
     async def story() -> None:
         config = CONFIG | {"c_info": CONFIG["c_info"] | {"type": "pv"}}
         front = writer.opening(json.dumps(config).encode()) + samples.libxc_headers(samples.PV, 3) + samples.pv_info()
-        memory = samples.policies() + samples.pack_record(0x10) + samples.p2m_frames() + samples.page_data([(0, 1)])
+        memory = samples.policies() + records.pack_record(0x10) + samples.p2m_frames() + samples.page_data([(0, 1)])
         epoch = samples.pv_state() + samples.CHECKPOINT + samples.CHECKPOINT_END
         scene = Scene(front + memory + epoch)
         for host in (scene.pair.alpha, scene.pair.beta):

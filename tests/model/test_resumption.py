@@ -24,7 +24,7 @@ class Unseen:
         self.looks = 0
         self._error = error
         self._domain = pair.alpha.xen.domain
-        pair.alpha.xen.domain = self  # type: ignore[assignment]
+        pair.alpha.xen.domain = self  # type: ignore[method-assign]
 
     async def __call__(self, name: str) -> Domain:
         if name == "web1" and not self.over:

@@ -15,13 +15,14 @@ from remus_agent.machines.primary import State
 from remus_agent.protocol.replication.frames import Frame, FrameType
 from tests.model.loop import run
 from tests.model.pair import Host, Pair, on, quiet, until
+from tests.model.timeouts import Timeouts
 
-STEPS = {
+STEPS: dict[str, Callable[[Frame], bool]] = {
     "last-epoch": lambda frame: frame.type is FrameType.EPOCH_END and frame.last,
     "hand-over": lambda frame: frame.type is FrameType.HAND_OVER,
     "outcome": lambda frame: frame.type is FrameType.OUTCOME,
 }
-QUIET = {"silence": 10.0, "ack": 10.0, "activate": 20.0, "retry": 2.0}
+QUIET: Timeouts = {"silence": 10.0, "ack": 10.0, "activate": 20.0, "retry": 2.0}
 
 
 class Service:
@@ -188,12 +189,12 @@ def test_what_is_refused_before_it_runs_there_goes_on_here(broken: str, monkeypa
         if broken == "supervisor":
             monkeypatch.setattr("remus_agent.adapters.sim.hypervisor.SimSource.leave_down", deaf)
         elif broken == "toolstack":
-            pair.network.mangler = lambda frame, data: (
-                setattr(
-                    pair.beta.xen, "toolstack_fails", frame.type is FrameType.HAND_OVER or pair.beta.xen.toolstack_fails
-                )
-                or data
-            )
+
+            def breaks(frame: Frame, data: bytes) -> bytes:
+                pair.beta.xen.toolstack_fails |= frame.type is FrameType.HAND_OVER
+                return data
+
+            pair.network.mangler = breaks
         else:
             host = pair.alpha if broken == "note at the primary" else pair.beta
             monkeypatch.setattr(host.disk, "save", full)

@@ -31,12 +31,13 @@ from tests.model.platters import Platters
 from tests.model.recorder import Recorder
 from tests.model.scheduler import OUTSIDE, Node, Scheduler
 from tests.model.storage import Disk
+from tests.model.timeouts import Timeouts
 from tests.model.violated import Violated
 
 UUID = "7b0b2a1e-0d6c-4f7a-9d51-0c6f3f3f0001"
 GUEST = "web1"
 PAGES = 12
-TIMES: dict[str, float] = {
+TIMES: Timeouts = {
     "connect": 1.0,
     "suspend": 1.0,
     "ack": 4.0,
@@ -168,11 +169,12 @@ class World:
         host.node = self.loop.add(Node(host.name))
         for journal in host.disk.journals.values():
             journal.is_open = False
+        times: Timeouts = {**TIMES, "solo": self.solo}
         settings = Settings(
             host=host.name,
             automatic_reprotect=self.automatic_reprotect,
             watchdog_seconds=self.watchdog_seconds,
-            **{**TIMES, "solo": self.solo},
+            **times,
         )
         host.taps, host.replicas = SimTaps(host.volumes), SimReplicas(host.stores)
         ports = BackupPorts(host.xen, host.disk, SimAnnouncer(), host.events, host.clock, host.replicas)

@@ -94,6 +94,7 @@ class Client:
     def run(self) -> bool:
         """Load until the end; True when every reply came and the connection is still good for questions."""
         batch = 0
+        breaks: tuple[type[Exception], ...] = (Broken, OSError, *self.protocol_errors)
         try:
             while not self._stopping():
                 began = time.monotonic()
@@ -102,7 +103,7 @@ class Client:
                 self._wait(began + 1 / self._load.rate)
         except Stopped:
             self._recorder.write("unfinished", outstanding=batch)
-        except (Broken, OSError, *self.protocol_errors) as error:
+        except breaks as error:
             self._recorder.write("broken", error=f"{type(error).__name__}: {error}")
         else:
             return True

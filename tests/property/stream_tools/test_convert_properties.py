@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from itertools import chain
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,14 +36,13 @@ EPOCHS = st.lists(
 def converted(stream: bytes, tool: PlainConversion | EpochCut, piece: int) -> bytes:
     walk, source, out = StreamWalk(), io.BytesIO(stream), io.BytesIO()
     mark = 0
-    while (data := source.read(piece)) and not tool.done:
-        for structure in walk.feed(data):
-            complete = tool.complete
-            out.writelines(tool.take(structure))
-            if tool.complete != complete:
-                mark = out.tell()
-            if tool.done:
-                break
+    for structure in chain.from_iterable(map(walk.feed, iter(lambda: source.read(piece), b""))):
+        complete = tool.complete
+        out.writelines(tool.take(structure))
+        if tool.complete != complete:
+            mark = out.tell()
+        if tool.done:
+            break
     if isinstance(tool, PlainConversion):
         out.truncate(mark)
         out.seek(mark)
