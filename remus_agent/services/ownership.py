@@ -194,8 +194,9 @@ class Witnessed:
                     )
             except WitnessError as error:
                 # Output commit goes on as if it stood there: it is right in either case.
-                self.reason = f"the backup cannot take over by itself yet: {error}"
-                log.warning("%s: %s", self._name, self.reason)
+                before, self.reason = self.reason, f"the backup cannot take over by itself yet: {error}"
+                if self.reason != before:
+                    log.warning("%s: %s", self._name, self.reason)
             except RemusError as error:
                 session.fail(error)
                 return

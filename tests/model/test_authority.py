@@ -15,6 +15,7 @@ from remus_agent.adapters.sim.disk import SimVolume
 from remus_agent.adapters.sim.net import SimConnection
 from remus_agent.errors import AlreadyProtected, AuthorityError, PeerError, RemusError
 from remus_agent.machines.authority import Ownership
+from remus_agent.services import ownership
 from remus_agent.services.agent import AgentService
 from tests.model.pair import quiet
 from tests.model.scheduler import Scheduler, run_scheduled
@@ -335,6 +336,30 @@ def test_without_the_witness_nobody_changes_roles() -> None:
         await until(world, lambda: answered(world) > before, 15)
 
     play(story)
+
+
+def test_that_the_backup_is_not_confirmed_is_logged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked for every few seconds, for as long as the witness is away."""
+    warned: list[str] = []
+    monkeypatch.setattr(ownership.log, "warning", lambda text, *parts: warned.append(text % parts))
+
+    def unconfirmed() -> list[str]:
+        return [text for text in warned if "cannot take over by itself yet" in text]
+
+    async def story(world: World) -> None:
+        world.witness.down = True
+        world.links.cut |= BOTH
+        await asyncio.sleep(30)
+        world.links.heal(set(BOTH))
+        await until(world, lambda: bool(unconfirmed()), 15)
+        await asyncio.sleep(60)
+        shown = await ask(world, "alpha", lambda agent: agent.status(GUEST))
+        assert shown.state == "protected"
+        assert "cannot take over by itself yet" in shown.reason
+        world.witness.down = False
+
+    play(story)
+    assert len(unconfirmed()) == 1
 
 
 def test_the_loss_of_the_second_path_alone_changes_nothing() -> None:
