@@ -107,6 +107,8 @@ class Authority:
                 asked = wanted
                 log.warning("%s: %s", stake.guest, error)
             except WitnessConflict:
+                # By somebody else; or by us, where what is on the way has asked twice, and this is the answer to the second time.
+                asked = wanted
                 log.info("%s: the record was changed meanwhile", stake.guest)
             except WitnessError as error:
                 if asked is None:

@@ -164,15 +164,23 @@ class BackupService:
                 await copy.serve_disk(connection, hello)
             elif isinstance(hello, AskOutcome):
                 check_identity(connection, hello.host, hello.domain)
+                self._heard(hello)
                 await self._answer(connection, await self._need_hand_overs(hello.domain).outcome(hello))
             else:
                 check_identity(connection, hello.host, hello.domain)
+                self._heard(hello)
                 await self._serve(connection, hello)
         except RemusError as error:
             log.warning("%s refused: %s", what_begins(hello), error)
             await self._answer(connection, Refuse(reasons=(reason_of(error),)))
         finally:
             await connection.close()
+
+    def _heard(self, hello: Hello | AskOutcome) -> None:
+        """Who asks for a session, or what has become of one, lives, also where that is refused."""
+        for copy in self._copies.of(hello.domain):
+            if copy.hello.host == hello.host:
+                copy.hearing.heard()
 
     async def on_beats(self, connection: Connection) -> None:
         """A peer has connected over the second path, which carries heartbeats and nothing else. Never raises RemusError."""

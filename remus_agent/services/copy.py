@@ -63,8 +63,8 @@ class Copy:
         self._disks.on_failure = self._disk_failed
         self._disk_error: RemusError | None = None
         self._settings = settings
-        self._hearing = Hearing(hello.domain, clock, settings.silence, settings.heartbeat)
-        self._disks.on_heard = self._hearing.heard
+        self.hearing = Hearing(hello.domain, clock, settings.silence, settings.heartbeat)
+        self._disks.on_heard = self.hearing.heard
         self._image = CopyImage(
             hello,
             ports.hypervisor,
@@ -98,7 +98,7 @@ class Copy:
     @property
     def last_heard(self) -> float:
         """When anything came from the primary."""
-        return self._hearing.last_heard
+        return self.hearing.last_heard
 
     async def serve(self) -> None:
         """Take in the session until its connection ends, whatever ends it. After a defect, too, it is over: a copy that looked as
@@ -107,7 +107,7 @@ class Copy:
         heartbeat = asyncio.create_task(self._heartbeat(connection), name=f"heartbeat {self.hello.domain}")
         try:
             while not (self.stop_asked_by_peer or self.handed_over):
-                await self._take(await self._hearing.receive(connection, self.committed_epoch or None))
+                await self._take(await self.hearing.receive(connection, self.committed_epoch or None))
         except RemusError as error:
             await self._over(connection, self._disk_error or error)
         except Exception as defect:
@@ -257,7 +257,7 @@ class Copy:
     @property
     def hangs(self) -> str | None:
         """What it does not come back from, though its primary has given up waiting for it; None: nothing."""
-        busy = 0.0 if self._disconnected.is_set() else self._hearing.busy_for
+        busy = 0.0 if self._disconnected.is_set() else self.hearing.busy_for
         if busy <= self._settings.ack:
             return None
         return (
@@ -337,7 +337,7 @@ class Copy:
         lost = hung = False
         while True:
             await self._clock.sleep(self._settings.heartbeat)
-            self._hearing.look()
+            self.hearing.look()
             why = self.hangs
             if why is not None and not hung:
                 log.error("%s: %s", self.hello.domain, why)
@@ -357,7 +357,7 @@ class Copy:
         quiet = quiet or 3 * self._settings.heartbeat
         waiting = Waiting(self._clock, self.hello.host, self.hello.domain, quiet)
         while self.state in (State.RECEIVING, State.READY):
-            if self._hearing.silent_for >= quiet:
+            if self.hearing.silent_for >= quiet:
                 if end and not await self.disconnect(self._settings.activate):
                     raise does_not_end(self.hello.domain, "failover", self.hangs)
                 return
@@ -376,7 +376,7 @@ class Copy:
     def primary_heard(self) -> float:
         """When the primary was last heard, for a detector. Now, while an epoch is being staged or applied."""
         if self.state in (State.RECEIVING, State.READY):
-            return self._clock.now() - self._hearing.silent_for
+            return self._clock.now() - self.hearing.silent_for
         return self.last_heard
 
     async def _activation_failed(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from remus_agent.adapters.sim.local import LoopClock, SimEvents
@@ -59,6 +61,40 @@ def test_a_change_whose_answer_was_lost_is_found_to_be_made_and_not_made_twice()
     assert not lost, "the answer was lost"
     assert events.noted == [("web1", "ownership")]
     assert (witness.records[GUEST].ownership.owner, witness.records[GUEST].ownership.generation) == ("beta", 3)
+
+
+@pytest.mark.parametrize("until_known", [True, False])
+def test_a_conflict_may_be_the_answer_to_a_change_of_ours_that_was_asked_for_twice(until_known: bool) -> None:
+    """It says that nothing was changed by what it answers. Until the record is read again nobody knows what came of the other."""
+
+    async def story() -> None:
+        witness = offered()
+        again = [0.0]
+        witness.twice = lambda _: again.pop() if again else None
+        travels = 0
+
+        def goes_away(_: str) -> float:
+            """With the reading after the conflict: that of before, and the change, travel there and back."""
+            nonlocal travels
+            travels += 1
+            witness.down = witness.down or travels == 5
+            return 0.0
+
+        witness.delay = goes_away
+        asking = asyncio.create_task(authority(witness).settle(GUEST, TAKE, until_known=until_known))
+        if not until_known:
+            with pytest.raises(WitnessUnknown):
+                await asking
+            return
+        await LoopClock().sleep(20)
+        assert not asking.done()
+        witness.down = False
+        settled = await asking
+        assert settled.verdict is Verdict.GO
+        assert settled.record is not None
+        assert (settled.record.owner, settled.record.generation) == ("beta", 3)
+
+    run(story())
 
 
 def test_a_request_that_is_still_under_way_is_made_void_by_running_on_alone() -> None:
