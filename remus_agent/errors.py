@@ -25,7 +25,7 @@
     ├── WitnessError            the record of who may run a guest
     │   ├── WitnessUnreachable  it could not be asked; nothing was changed
     │   ├── RecordLost          it has no record any more of a guest that had one
-    │   ├── WitnessConflict     the record is not what it was taken for; nothing was changed
+    │   ├── WitnessConflict     the record is not what it was taken for, by now
     │   └── WitnessUnknown      whether a change was made is not known
     ├── FencingError            a host could not be switched off, or its fence agent does not work
     │   ├── FenceTimeout        the fence agent did not end in time
@@ -328,7 +328,8 @@ class RecordLost(WitnessError):
 
 
 class WitnessConflict(WitnessError):
-    """The record is not what the change was asked for on: somebody else has changed it. Nothing was changed by us."""
+    """The record is not what the change was asked for on, by now. Whoever has to know whether it was changed by somebody else, or
+    by a request of ours that something on the way has repeated, reads it again."""
 
     code = "witness-conflict"
 

@@ -25,7 +25,8 @@ class Witness(Protocol):
     Every call ends within a bounded time by itself. Raises only
 
     * WitnessUnreachable: it could not be asked; nothing was changed, for sure
-    * WitnessConflict (change, forget): the record is not `was`; nothing was changed
+    * WitnessConflict (change, forget): the record is not `was`, so the request that this answers changed nothing; where something
+      on the way has asked twice, the other one may have
     * WitnessUnknown (change, forget): no answer came; it may have been changed, and may still be
     * WitnessError: it answered what makes no sense, a record that breaks its format for one; nothing was changed
     """
