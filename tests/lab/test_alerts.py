@@ -186,7 +186,7 @@ def test_a_witness_that_is_gone(server: Prometheus, protected: None) -> None:
         for host in HOSTS:
             fires(server, "RemusWitnessUnreachable", instance=host)
         with pytest.raises(CommandFailed, match="cannot use the witness"):
-            site("playbooks/preflight.yml")
+            site("playbooks/preflight.yml", "-e", "remus_preflight_agents=required")
         says(WITNESS, "systemctl status --no-pager etcd", "inactive")
         assert on("alpha", f"remusctl switchover {GUEST} --yes >&2; echo $?", timeout=300).strip() == "19", "called off"
         fires(server, "RemusGuestProblem", instance="alpha", domain=GUEST)
