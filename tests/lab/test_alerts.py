@@ -16,11 +16,13 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from pair import agent, faults, redis
+from pair.disks import take_away
 from pair.guest import WITH_DISK, come_home, copies, running_copies
-from pair.hosts import GUEST, HOSTS, PROJECT, CommandFailed, heal_links, labctl, on, run, ssh_config
+from pair.hosts import GUEST, HOSTS, CommandFailed, heal_links, labctl, on, run, ssh_config
 from pair.incidents import INCIDENTS, WITNESS
 from pair.protection import NOT_YET, SEED_TIMEOUT, cut, die, require_agents, wait_protected
 from pair.wait import until
+from pair.witness import play
 from prometheus_server import RULES, Prometheus
 from scraped import scraping
 from witnessed import AUTOMATIC, runs_on
@@ -31,6 +33,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(5400)]
 
 FIRES = 240.0
 """Seconds for what was brought about to be noticed, scraped and evaluated."""
+BOTH_INVENTORIES = ("lab", "lab_witness")
 CERTIFICATE = "/etc/remus/tls/host.pem"
 FLOODS = 24
 """Clients that ask for more than may be held; of each answer a few kilobytes are on their way until they are acknowledged."""
@@ -113,12 +116,6 @@ def says(host: str, command: str, words: str) -> None:
     )
 
 
-def site(*words: str) -> None:
-    """A playbook with the witness's inventory, as an operator gives it."""
-    sources = [part for name in ("lab", "lab_witness") for part in ("-i", str(PROJECT / "inventories" / name))]
-    run(["env", "-u", "ANSIBLE_CONFIG", "ansible-playbook", *sources, *words], timeout=1200)
-
-
 def test_an_agent_that_is_gone(server: Prometheus, protected: None) -> None:
     """RemusAgentDown, RemusGuestSilent, RemusGuestUnprotected."""
     on("beta", "systemctl stop remus-agent.service", timeout=180)
@@ -174,7 +171,7 @@ def test_certificates(server: Prometheus, protected: None) -> None:
         fires(server, "RemusCertificateUnusable", instance="beta")
         says("beta", "remusctl agent", re.escape(CERTIFICATE))
     finally:
-        site("playbooks/site.yml", "--tags", "remus_pki")
+        play(BOTH_INVENTORIES, "playbooks/site.yml", "--tags", "remus_pki")
     end(server, "RemusCertificateExpiring", "RemusCertificateUnusable")
     assert agent.session(agent.status("alpha")) == session
 
@@ -186,7 +183,7 @@ def test_a_witness_that_is_gone(server: Prometheus, protected: None) -> None:
         for host in HOSTS:
             fires(server, "RemusWitnessUnreachable", instance=host)
         with pytest.raises(CommandFailed, match="cannot use the witness"):
-            site("playbooks/preflight.yml", "-e", "remus_preflight_agents=required")
+            play(BOTH_INVENTORIES, "playbooks/preflight.yml", "-e", "remus_preflight_agents=required")
         says(WITNESS, "systemctl status --no-pager etcd", "inactive")
         assert on("alpha", f"remusctl switchover {GUEST} --yes >&2; echo $?", timeout=300).strip() == "19", "called off"
         fires(server, "RemusGuestProblem", instance="alpha", domain=GUEST)
@@ -385,8 +382,7 @@ def test_a_disk_that_has_failed(server: Prometheus, protected: None) -> None:
     """RemusDiskFailed: its host is switched off, the other one goes on with the only good copy."""
     come_home(configuration=WITH_DISK)
     protect()
-    driver = "/sys/bus/virtio/drivers/virtio_blk"
-    on("alpha", f"basename $(readlink -f /sys/block/vdc/device) >{driver}/unbind")
+    take_away("alpha")
     fires(server, "RemusDiskFailed", instance="alpha", domain=GUEST)
     says("alpha", f"remusctl status {GUEST}", "xvda.*has failed")
     labctl("kill", "alpha")

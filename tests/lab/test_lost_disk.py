@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from pair import agent, database
+from pair.disks import take_away
 from pair.guest import WITH_DISK, come_home
 from pair.hosts import GUEST, labctl, on
 from pair.load import load, now
@@ -19,7 +20,6 @@ from pair.wait import until
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(3600)]
 
-DEVICE = "vdc"
 MAPPER = f"remus-{GUEST}-xvda"
 ROWS = 20
 HELD_ROWS = 5
@@ -39,14 +39,6 @@ def protected(lab: dict[str, Any]) -> Iterator[agent.Status]:
     labctl("start", "alpha")
     until("alpha's agent answers", lambda: agent.answers("alpha"), timeout=600)
     come_home()
-
-
-def take_away(host: str) -> None:
-    """As if somebody had pulled the disk out: its driver lets go of it, and whoever has it open gets errors."""
-    on(
-        host,
-        f"name=$(basename $(readlink -f /sys/block/{DEVICE}/device)); echo $name >/sys/bus/virtio/drivers/virtio_blk/unbind",
-    )
 
 
 def failed(state: agent.Status) -> bool:

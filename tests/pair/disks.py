@@ -52,3 +52,9 @@ def settled(host: str, path: str, seconds: float, *, above: int = -1, timeout: f
 
     what = f"{path} of {host} is written to no more"
     return until(what, look, lambda seen: seen[0] > above and seen[1] >= seconds, timeout=timeout)[0]
+
+
+def take_away(host: str, device: str = "vdc") -> None:
+    """As if somebody had pulled the disk out: its driver lets go of it, whoever has it open gets errors. Until the next boot."""
+    of = f"name=$(basename $(readlink -f /sys/block/{device}/device))"
+    on(host, f"{of}; echo $name >/sys/bus/virtio/drivers/virtio_blk/unbind")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pair.guest import come_home
 from pair.hosts import HOSTS, PROJECT, heal_links, labctl, run
 
 
-def site(*inventories: str) -> None:
-    """Everything up to "ready to protect", with these inventories beside each other. Takes minutes."""
+def play(inventories: Sequence[str], *words: str) -> None:
+    """A playbook with its options, as an operator gives it, with these inventories beside each other."""
     beside = [word for name in inventories for word in ("-i", str(PROJECT / "inventories" / name))]
-    run(["env", "-u", "ANSIBLE_CONFIG", "ansible-playbook", *beside, "playbooks/site.yml"], timeout=1200)
+    run(["env", "-u", "ANSIBLE_CONFIG", "ansible-playbook", *beside, *words], timeout=1200)
+
+
+def site(*inventories: str) -> None:
+    """Everything up to "ready to protect", with these inventories. Takes minutes."""
+    play(inventories, "playbooks/site.yml")
 
 
 def whole() -> None:
