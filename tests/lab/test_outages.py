@@ -6,17 +6,20 @@ Takes the guest to alpha with a disk; afterwards it runs there without one, unpr
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pair import agent, database, faults
-from pair.guest import WITH_DISK, come_home
+from pair import agent, database, faults, guest_writer
+from pair.guest import WITH_DISK, come_home, console
 from pair.hosts import GUEST, labctl, on
 from pair.load import Load, load
 from pair.protection import NOT_YET, SEED_TIMEOUT, cut, require_agents, wait_protected
 from pair.wait import until
+
+from remus_agent.adapters.disk.tap import TapLimits
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(3600)]
 
@@ -24,6 +27,9 @@ HELD_ROWS = 5
 """Each waits for an epoch, and takes seconds on a slow emulated host."""
 PART = 8
 """At most this part of the disk may have to be looked at after an outage: 40 MiB of 320, far above what the load writes."""
+
+
+KILLS = 20
 
 
 @pytest.fixture
@@ -97,6 +103,27 @@ def test_after_an_outage_only_changed_regions_travel(rows: Load) -> None:
     proof = rows.judge()
     assert proof["verdict"] == "kept", proof["reasons"]
     assert on("alpha", f"xl list {GUEST}")
+
+
+@pytest.mark.timeout(5400)
+def test_twenty_killed_agents_cost_the_guest_no_write(rows: Load) -> None:
+    """None fails, none waits as long as the kernel does for a tap that is silent, and protection returns by itself each time."""
+    guest_writer.start()
+    done = guest_writer.written()
+    for number in range(1, KILLS + 1):
+        session_after(kill_the_primarys_agent)
+        before, done = done, guest_writer.written()
+        print(f"kill {number}: {done.writes} writes, {done.failed} failed, the longest took {done.longest:.2f} s")
+        assert done.writes > before.writes
+        rows.wait_for(HELD_ROWS, 300)
+    done = guest_writer.stop()
+    print("slow:", *(f"{time.strftime('%T', time.gmtime(begun))} {took:.1f} s" for begun, took in guest_writer.slow()))
+    rows.stop()
+    assert done.failed == 0
+    assert done.longest < TapLimits().stall_seconds
+    proof = rows.judge()
+    assert proof["verdict"] == "kept", proof["reasons"]
+    assert "I/O error" not in console("alpha", GUEST)
 
 
 def test_a_disk_that_a_dying_agent_left_suspended_goes_on(lab: dict[str, Any]) -> None:
