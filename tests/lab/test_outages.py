@@ -126,6 +126,28 @@ def test_twenty_killed_agents_cost_the_guest_no_write(rows: Load) -> None:
     assert "I/O error" not in console("alpha", GUEST)
 
 
+DIE_WITH_A_WRITE = f"""
+set -e
+device=$(dmsetup info --columns --noheadings --options blkdevs_used remus-{GUEST}-xvda-tap)
+pkill --signal STOP --full '[r]emus_agent.tap remus-{GUEST}-xvda'
+until grep --quiet '[1-9]' /sys/block/$device/inflight; do sleep 0.02; done
+systemctl kill --signal=KILL {faults.UNIT}
+"""
+
+
+def test_what_a_dead_tap_has_not_answered_fails_at_once(rows: Load) -> None:
+    """The unit disconnects the device; without that the kernel waits until its timeout, and the guest with it."""
+    said = on("alpha", "dmesg").count("Connection timed out")
+    guest_writer.start()
+    on("alpha", DIE_WITH_A_WRITE)
+    wait_protected()
+    done = guest_writer.stop()
+    print(f"of {done.writes} writes {done.failed} failed, the longest took {done.longest:.2f} s")
+    assert done.failed == 0
+    assert on("alpha", "dmesg").count("Connection timed out") == said
+    rows.wait_for(HELD_ROWS, 300)
+
+
 def test_a_disk_that_a_dying_agent_left_suspended_goes_on(lab: dict[str, Any]) -> None:
     """The unit resumes it: a guest whose disk stands still waits for ever."""
     require_agents()
