@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from remus_agent.errors import AuthorityError, ConfigError, WitnessConflict, WitnessUnknown
+from remus_agent.errors import AuthorityError, ConfigError, WitnessConflict, WitnessError, WitnessUnknown
 from remus_agent.machines.backup import State
 from remus_agent.machines.primary import NOT_OURS
 from remus_agent.services.backup import BackupService
@@ -74,15 +74,14 @@ class Forgetting:
     async def _remove(self, witness: Witness, guest: str, found: Recorded) -> None:
         record = found.ownership
         try:
-            await witness.forget(guest, found)
-        except WitnessConflict as error:
-            raise WitnessConflict(
-                "somebody has changed the record meanwhile, so the guest is not gone for everybody",
-                operation="forget",
-                domain=record.name,
-                left="nothing was changed",
-                hint="see `remusctl events` on the other hosts, then run it again if the guest is gone all the same",
-            ) from error
+            if not await _removed(witness, guest, found):
+                raise WitnessConflict(
+                    "somebody has changed the record meanwhile, so the guest is not gone for everybody",
+                    operation="forget",
+                    domain=record.name,
+                    left="nothing was changed",
+                    hint="see `remusctl events` on the other hosts, then run it again if the guest is gone all the same",
+                )
         except WitnessUnknown as error:
             raise WitnessUnknown(
                 f"nobody can say whether the record was removed: {error.message}",
@@ -119,6 +118,19 @@ class Forgetting:
                 "a domain of this UUID is on this host, so the guest is not gone",
                 f"if it is not wanted any more, end it first: xl shutdown {domain}",
             )
+
+
+async def _removed(witness: Witness, guest: str, found: Recorded) -> bool:
+    """Ask for it; False when there is a record still, which somebody else has changed. Where there is none, a conflict only says
+    that something on the way has asked for the same twice."""
+    try:
+        await witness.forget(guest, found)
+    except WitnessConflict as conflict:
+        try:
+            return await witness.read(guest) is None
+        except WitnessError as error:
+            raise WitnessUnknown(error.message, operation="forget") from conflict
+    return True
 
 
 def _instead(copy: Copy) -> str:

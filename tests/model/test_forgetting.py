@@ -212,6 +212,38 @@ def test_a_record_that_somebody_changes_meanwhile_stays() -> None:
     play(story)
 
 
+def test_a_removal_that_is_asked_for_twice_on_the_way_is_one() -> None:
+    """The second is answered, with a conflict: there is no record any more that it compares to."""
+
+    async def story(world: World) -> None:
+        await gone(world)
+        again = [0.0]
+        world.witness.twice = lambda _: again.pop() if again else None
+        assert (await forget(world, "alpha"))["changed"]
+        assert not again
+        assert UUID not in world.witness.records
+        assert (GUEST, "forgotten") in world.hosts["alpha"].events.noted
+
+    play(story)
+
+
+def test_such_a_conflict_is_an_unknown_outcome_until_the_record_can_be_read() -> None:
+    async def story(world: World) -> None:
+        await gone(world)
+
+        def then_it_is_away(_: str) -> float:
+            world.witness.down = True
+            return 0.0
+
+        world.witness.twice = then_it_is_away
+        with pytest.raises(WitnessUnknown, match="nobody can say whether the record was removed"):
+            await forget(world, "alpha")
+        world.witness.down = False
+        assert not (await forget(world, "alpha"))["changed"]
+
+    play(story)
+
+
 def test_an_unknown_outcome_is_said_and_known_when_it_is_asked_for_again() -> None:
     async def story(world: World) -> None:
         await gone(world)

@@ -98,11 +98,7 @@ class SimWitnessClient:
         if made is None:
             raise AssertionError("a record that was written stands there")
         await self._answer(operation)
-        again = self._witness.twice(self._host)
-        if again == 0:
-            self._compare(guest, was, operation)
-        elif again is not None:
-            asyncio.get_running_loop().call_later(again, self._late, guest, was, now, context=contextvars.Context())
+        self._repeat(guest, was, now, operation)
         return made
 
     async def forget(self, guest: str, was: Recorded) -> None:
@@ -111,6 +107,7 @@ class SimWitnessClient:
         self._compare(guest, was, operation)
         self._witness.write(guest, None)
         await self._answer(operation)
+        self._repeat(guest, was, None, operation)
 
     async def expect(self) -> None:
         self._witness.expected.append(self._host)
@@ -127,6 +124,14 @@ class SimWitnessClient:
                 hint="read it again",
             )
 
+    def _repeat(self, guest: str, was: Recorded | None, now: Ownership | None, operation: str) -> None:
+        """Something on the way may ask for the same again: at once, so that its answer is the one that comes, or later."""
+        again = self._witness.twice(self._host)
+        if again == 0:
+            self._compare(guest, was, operation)
+        elif again is not None:
+            asyncio.get_running_loop().call_later(again, self._late, guest, was, now, context=contextvars.Context())
+
     async def _ask(self, operation: str) -> None:
         if self._witness.reached_by(self._host):
             await self._travel()
@@ -141,7 +146,7 @@ class SimWitnessClient:
             await asyncio.sleep(self._witness.timeout)
             raise self._unknown(operation)
 
-    def _late(self, guest: str, was: Recorded | None, now: Ownership) -> None:
+    def _late(self, guest: str, was: Recorded | None, now: Ownership | None) -> None:
         """A request that was under way for long: nobody hears what comes of it."""
         if self._witness.is_still(guest, was):
             self._witness.write(guest, now)
