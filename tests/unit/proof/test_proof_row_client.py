@@ -1,5 +1,6 @@
 """The client for PostgreSQL against a small server of our own that can be told to misbehave."""
 
+import contextlib
 import re
 import socket
 import struct
@@ -58,7 +59,8 @@ class FakePostgres:
             threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
 
     def serve(self, connection):
-        with connection, connection.makefile("rb") as stream:
+        # A client may hang up at any time.
+        with contextlib.suppress(ConnectionError), connection, connection.makefile("rb") as stream:
             (length,) = struct.unpack("!I", stream.read(4))
             stream.read(length - 4)
             connection.sendall(message(b"R", bytes(4)) + message(b"Z", b"I"))
