@@ -48,6 +48,9 @@ def test_console_tail_and_fatal_line(tmp_path: Path) -> None:
     path.write_bytes(b"one\r\n\x1b[0mtwo\r\n(XEN) Panic on CPU 0:\r\nlast\r\n")
     assert console.tail(path, 2) == "(XEN) Panic on CPU 0:\nlast"
     assert console.fatal_line(path) == "(XEN) Panic on CPU 0:"
+    with path.open("ab") as file:
+        file.write(b"\x1b[0;1;39mWelcome to \x1b[0mDebian\r\n")
+    assert console.fatal_line(path) is None, "it has booted again since"
     console.rotate(path)
     console.rotate(path)
     assert [p.name for p in tmp_path.iterdir()] == ["console.log.1"]

@@ -9,6 +9,8 @@ FATAL = (
     "Unable to mount root",
     "You are in emergency mode",
 )
+BOOTED = "Welcome to "
+"""systemd begins with that. A host that was reset after a panic writes on where it was."""
 
 
 def tail(path: Path, lines: int = 40) -> str:
@@ -23,12 +25,12 @@ def tail(path: Path, lines: int = 40) -> str:
 
 
 def fatal_line(path: Path) -> str | None:
-    """First line that says that this boot cannot succeed, or None."""
+    """First line that says that the last boot cannot succeed, or None."""
     try:
         text = path.read_bytes().decode(errors="replace")
     except FileNotFoundError:
         return None
-    for line in text.splitlines():
+    for line in text.rpartition(BOOTED)[2].splitlines():
         if any(word in line for word in FATAL):
             return line.strip()
     return None
