@@ -88,5 +88,5 @@ def stop() -> Written:
         "the writer in the guest has ended",
         lambda: Written.parse(database.sql(f"SELECT pg_read_file('{FOLDER}/said')")),
         timeout=120,
-        passing=(CommandFailed,),
+        passing=(CommandFailed, WriterError),
     )
