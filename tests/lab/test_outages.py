@@ -27,8 +27,6 @@ HELD_ROWS = 5
 """Each waits for an epoch, and takes seconds on a slow emulated host."""
 PART = 8
 """At most this part of the disk may have to be looked at after an outage: 40 MiB of 320, far above what the load writes."""
-
-
 KILLS = 20
 
 
