@@ -9,6 +9,7 @@ from remus_agent.adapters.sim.net import SimConnection
 from remus_agent.errors import ConnectionLost, PeerTimeout
 from remus_agent.protocol.replication.frames import Frame, FrameType
 from remus_agent.protocol.replication.message_frames import decode
+from remus_agent.services.copies import IN_SESSION
 from tests.model.hosts import Machine
 from tests.model.scheduler import OUTSIDE, Node
 
@@ -79,7 +80,7 @@ class Links:
         runs_it = any(
             inc.host == sender for inc in self._world.running()
         )  # one that came back without it is no primary
-        if data is not None and not to._closed and runs_it:
+        if data is not None and not to._closed and runs_it and not _is_given_up(machine, to):
             self.arrived[path, sender] = self._world.loop.time()
         to.arrive(data)
 
@@ -89,6 +90,15 @@ class Links:
         held, self._held = self._held, []
         for each in held:
             self._arrive(*each)
+
+
+def _is_given_up(machine: Machine, connection: SimConnection) -> bool:
+    """Whether its session is over there, while it is being closed: nobody hears what still comes."""
+    over = (
+        [copy for copy in machine.agent.backup._copies.all() if copy.state not in IN_SESSION] if machine.agent else []
+    )
+    feeds = [feed for copy in over for feed in copy._disks._feeds.values()]
+    return any(each._connection is connection for each in (*over, *feeds))
 
 
 class Wire:
