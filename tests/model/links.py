@@ -94,11 +94,11 @@ class Links:
 
 def _is_given_up(machine: Machine, connection: SimConnection) -> bool:
     """Whether its session is over there, while it is being closed: nobody hears what still comes."""
-    over = (
-        [copy for copy in machine.agent.backup._copies.all() if copy.state not in IN_SESSION] if machine.agent else []
-    )
-    feeds = [feed for copy in over for feed in copy._disks._feeds.values()]
-    return any(each._connection is connection for each in (*over, *feeds))
+    for copy in machine.agent.backup._copies.all() if machine.agent else ():
+        feeds = [feed._connection for feed in copy._disks._feeds.values()]
+        if copy.state not in IN_SESSION and connection in (copy._connection, *feeds):
+            return True
+    return False
 
 
 class Wire:

@@ -18,8 +18,8 @@ SEEDS = 60
 
 ONCE_FAILED = (2380, 8782, 62527, 306569)
 """Seeds beyond those that the tests run always. 2380, 8782: suspected although it was heard over a disk's connection, by
-a heartbeat and by its first word. 62527: frozen over the witness's answer, a host acted on it 11 s later. 306569: of the world alone, which
-took for heard what came on a connection that was being closed."""
+a heartbeat and by its first word. 62527: frozen over the witness's answer, a host acted on it 11 s later. 306569: what came
+on a connection that was being closed was taken for heard, by the simulated world alone."""
 ONCE_FAILED_MOVED = (69439, 119118)
 """The same, with switchovers. 69439: suspected while it asked what had become of its hand-over. 119118: a conflict, which was the
 answer to the second of two requests, was taken for the word that nothing had been changed."""
