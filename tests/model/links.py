@@ -80,7 +80,7 @@ class Links:
         runs_it = any(
             inc.host == sender for inc in self._world.running()
         )  # one that came back without it is no primary
-        if data is not None and not to._closed and runs_it and not _is_given_up(machine, to):
+        if data is not None and runs_it and not _is_over(machine, to):
             self.arrived[path, sender] = self._world.loop.time()
         to.arrive(data)
 
@@ -92,8 +92,10 @@ class Links:
             self._arrive(*each)
 
 
-def _is_given_up(machine: Machine, connection: SimConnection) -> bool:
-    """Whether its session is over there, while it is being closed: nobody hears what still comes."""
+def _is_over(machine: Machine, connection: SimConnection) -> bool:
+    """Whether nobody there hears what still comes: it has ended, or its session has, and it is being closed."""
+    if connection._closed or connection._ended:
+        return True
     for copy in machine.agent.backup._copies.all() if machine.agent else ():
         feeds = [feed._connection for feed in copy._disks._feeds.values()]
         if copy.state not in IN_SESSION and connection in (copy._connection, *feeds):

@@ -16,10 +16,10 @@ from tests.model.simulate import first_failure, shrink, simulate
 SEEDS = 60
 """Of each run of the fast tests; `make test` takes 10,000 beside the lab (`python -m tests.model.simulate`)."""
 
-ONCE_FAILED = (2380, 8782, 62527, 306569)
+ONCE_FAILED = (2380, 8782, 62527, 306569, 404349)
 """Seeds beyond those that the tests run always. 2380, 8782: suspected although it was heard over a disk's connection, by
-a heartbeat and by its first word. 62527: frozen over the witness's answer, a host acted on it 11 s later. 306569: what came
-on a connection that was being closed was taken for heard, by the simulated world alone."""
+a heartbeat and by its first word. 62527: frozen over the witness's answer, a host acted on it 11 s later. 306569, 404349: what
+came on a connection that was being closed, or after its end, was taken for heard, by the simulated world alone."""
 ONCE_FAILED_MOVED = (69439, 119118)
 """The same, with switchovers. 69439: suspected while it asked what had become of its hand-over. 119118: a conflict, which was the
 answer to the second of two requests, was taken for the word that nothing had been changed."""

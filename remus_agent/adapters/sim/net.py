@@ -61,9 +61,10 @@ class SimConnection:
             self._network.end(self.other)
 
     def arrive(self, data: bytes | None) -> None:
-        """Bytes, or the end, from the other side. After the end nothing can be sent any more either, as with TCP."""
-        self._ended = self._ended or data is _END
-        self._inbox.put_nowait(data)
+        """Bytes, or the end, from the other side. After the end nothing comes any more, and nothing can be sent, as with TCP."""
+        if not self._ended:
+            self._ended = data is _END
+            self._inbox.put_nowait(data)
 
 
 class SimNetwork:
