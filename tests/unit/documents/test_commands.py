@@ -6,6 +6,7 @@ Whether it does what they say is shown elsewhere; here nothing is run.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import re
 import shlex
@@ -93,18 +94,21 @@ def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentP
     return {}
 
 
-def check_options(parser: argparse.ArgumentParser, words: tuple[str, ...]) -> None:
-    """Follow subcommands, and look for every option."""
+def check_options(parser: argparse.ArgumentParser, words: tuple[str, ...]) -> tuple[str, ...]:
+    """Follow subcommands, and look for every option. What the last subcommand is given."""
     known = set(parser._option_string_actions)
-    for word in words[1:]:
+    given: tuple[str, ...] = ()
+    for number, word in enumerate(words[1:], start=2):
         below = subcommands(parser)
         if below and word in below:
             parser = below[word]
+            given = words[number:]
             known |= set(parser._option_string_actions)
         elif word.startswith("-") and word != "-":
             assert word.partition("=")[0] in known, f"{word} of {' '.join(words)}"
         elif below and not word.isupper():
             assert parser.prog == words[0] and word in ("json", "yaml"), f"no command {word}: {' '.join(words)}"
+    return given
 
 
 @pytest.mark.parametrize("words", of("ansible-playbook"))
@@ -148,8 +152,12 @@ def test_targets(words: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("words", of("remusctl"))
-def test_remusctl(words: tuple[str, ...]) -> None:
-    check_options(arguments.parser(), words)
+def test_remusctl(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    given = check_options(arguments.parser(), words)
+    if given and "..." not in given:  # a command by its name alone is only named
+        with contextlib.suppress(SystemExit):
+            arguments.parser().parse_args(words[1:])
+        assert "arguments are required" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", of("remus-disks"))
