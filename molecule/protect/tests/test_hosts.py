@@ -73,6 +73,11 @@ def test_mapper_devices_are_made_before_guests_start(host):
     assert {"xendomains.service", "remus-agent.service"} <= set(before)
 
 
+def test_a_host_that_is_shut_down_stops_its_agent_before_its_guests(host):
+    after = host.check_output("systemctl show -P After remus-agent.service").split()
+    assert "xendomains.service" in after
+
+
 def test_the_replication_address_is_there(host):
     found = json.loads(host.check_output(f"ip -json address show to {ADDRESSES[name_of(host)]}"))
     assert [entry["operstate"] for entry in found if entry.get("ifname")] == ["UP"]
