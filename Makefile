@@ -51,7 +51,8 @@ check: setup lint unit ## Run the fast part alone: lint, types, contracts, unit,
 
 lint: lint-python lint-ansible ## Check style, types, import contracts and Ansible content
 
-lint-python: setup ## Check style, types and import contracts
+lint-python: setup ## Check style (YAML's too), types and import contracts
+	@yamllint --strict .
 	@ruff check .
 	@ruff format --check .
 	@mypy
