@@ -1,13 +1,14 @@
 """Cache folders, module order, console files, settings."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 from lab import console
 from lab.cli import main
 from lab.errors import LabError
-from lab.initramfs import load_order
+from lab.initramfs import load_order, pack
 from lab.progress import Progress
 from lab.spec import Paths, Settings, load_settings, save_settings
 from lab.ssh import render_config
@@ -40,6 +41,18 @@ def test_modules_come_after_what_they_need() -> None:
     assert load_order(["c", "a_b", "built-in"], depends, {"built_in"}) == ["k/d.ko", "k/c.ko", "k/a-b.ko.xz"]
     with pytest.raises(LabError, match="missing"):
         load_order(["missing"], depends, set())
+
+
+def test_an_initramfs_is_unpacked_by_its_kernel_and_not_by_libxc(tmp_path: Path) -> None:
+    (tmp_path / "root" / "etc").mkdir(parents=True)
+    (tmp_path / "root" / "etc" / "one").write_text("it")
+    pack(tmp_path / "root", tmp_path / "initrd.img")
+    packed = (tmp_path / "initrd.img").read_bytes()
+    assert not packed.startswith(b"\x1f\x8b"), "gzip"
+    unpacked = subprocess.run(["zstd", "-dc"], input=packed, capture_output=True, check=True).stdout
+    listed = subprocess.run(["cpio", "--quiet", "-t"], input=unpacked, capture_output=True, check=True).stdout.split()
+    assert listed == [b"etc", b"etc/one"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["initrd.img", "root"]
 
 
 def test_console_tail_and_fatal_line(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from lab.qemu import LAB_ARGUMENTS, LAB_XEN_ARGUMENTS
 from lab.spec import RELEASES
 
-FORMAT = 3
+FORMAT = 4
 DISK_FORMAT = 1
 """The same for the guest's disk."""
 BARE_FORMAT = 1
