@@ -294,10 +294,27 @@ def test_switchover_and_protection_the_other_way_round(pair: Pair) -> None:
     assert len(pair.mutating) == before
 
 
+@pytest.mark.parametrize("state", ["active", "solo"])
+def test_a_switchover_that_was_interrupted_when_it_had_moved_the_guest_protects_it_when_run_again(pair: Pair, state: str) -> None:
+    pair.said = {"alpha": status("none", "absent", None), "beta": status("primary", state, "alpha" if state == "solo" else None)}
+    text = pair.play("switchover", "-e", "remus_domain=web1", "-e", "remus_switchover_to=beta")
+    assert "web1: protected, beta -> alpha" in text
+    assert pair.mutating == [("beta", "protect")]
+
+
+@pytest.mark.parametrize("words", [(), ("-e", "remus_switchover_to=gamma")])
+def test_switchover_demands_the_host_where_the_guest_shall_run(pair: Pair, words: tuple[str, ...]) -> None:
+    """To take the other host than the one where it is would move it back when a run is repeated."""
+    pair.said = {"alpha": status(), "beta": status("backup", "receiving", "alpha")}
+    text = pair.play("switchover", "-e", "remus_domain=web1", *words, fails=True)
+    assert "say where it shall run, with -e remus_switchover_to=HOST, one of alpha, beta" in text
+    assert pair.mutating == []
+
+
 def test_switchover_names_what_was_left(pair: Pair) -> None:
     pair.said = {"alpha": status(), "beta": status("backup", "receiving", "alpha")}
     pair.agents["alpha"].answers["switchover"] = {"error": {"code": "switchover", "message": "the journal is full"}}
-    text = pair.play("switchover", "-e", "remus_domain=web1", fails=True)
+    text = pair.play("switchover", "-e", "remus_domain=web1", "-e", "remus_switchover_to=beta", fails=True)
     assert "the journal is full" in text
     assert "alpha: role primary, state protected; beta: role backup, state receiving" in text
     assert "protect" not in [method for _, method in pair.mutating]
@@ -326,7 +343,7 @@ def test_switchover_names_what_was_left_also_of_a_host_that_is_gone_by_then(pair
         return {"error": {"code": "switchover", "message": "the link is gone"}}
 
     pair.agents["alpha"].answers["switchover"] = switchover
-    text = pair.play("switchover", "-e", "remus_domain=web1", fails=True)
+    text = pair.play("switchover", "-e", "remus_domain=web1", "-e", "remus_switchover_to=beta", fails=True)
     assert "web1 was not moved to beta: the link is gone" in text
     assert f"{gone}: unknown, the agent does not answer" in text
     other = {"alpha": "beta: role backup", "beta": "alpha: role primary"}[gone]
