@@ -157,9 +157,12 @@ def read_link(link):
 
 
 def previous_release(prefix, release):
-    """The release to go back to once this one is current, or None."""
+    """The release to go back to once this one is current, or None. Not one that an interrupted run made current and never ran."""
     current, previous = (read_link(os.path.join(prefix, name)) for name in ("current", "previous"))
-    return previous if current in (None, release) or previous == release else current
+    if current in (None, release) or previous == release:
+        return previous
+    used = in_use(prefix)
+    return previous if previous in used and current not in used else current
 
 
 def older_releases(prefix, release, keep, previous):

@@ -186,7 +186,10 @@ def usable(host, facts, back):
     silent = silent_because(asked(facts))
     # Going back is what helps an agent that does not start.
     if silent and not (back and facts.get("current")):
-        return [f"{host} does not answer: {silent}"]
+        return [
+            f"{host} does not answer: {silent}. Next: 'journalctl -u remus-agent' there says why; where a run was interrupted "
+            f"that had written the files of another release, 'playbooks/site.yml -e remus_target={host}' finishes it"
+        ]
     if not facts.get("current"):
         return [f"{host} has no release of the agent. Next: playbooks/site.yml installs the first one"]
     if target(facts, back)[0]:
@@ -221,7 +224,10 @@ def steps(hosts, guests, back):
                 "host": host,
                 "before": next((one for one in reversed(processes) if one), None),
                 "release": release,
-                "needed": facts.get("current") != release or any(one != release for one in processes),
+                # Files that its agent has not read are there from a run that was interrupted, also in what it undid.
+                "needed": facts.get("current") != release
+                or any(one != release for one in processes)
+                or bool(asked(facts).get("unread")),
                 "guests": sorted(name for name, statuses in guests.items() if host in statuses),
                 "earlier": [step["host"] for step in found if step["needed"]],
             }

@@ -179,7 +179,9 @@ def build(python: str, output: Path, root: Path = ROOT) -> dict[str, Any]:
             "bytes": archive.stat().st_size,
             "wheels": [path.name for path in [*wheels, wheel]],
         }
-        manifest_path.write_text(json.dumps(manifest, indent=2) + "\n")
+        beside = archive.with_suffix(".json.new")
+        beside.write_text(json.dumps(manifest, indent=2) + "\n")
+        beside.replace(manifest_path)
         prune(output, python)
     return {**manifest, "protocol": spoken, "changed": True, "seconds": round(time.monotonic() - started, 1)}
 

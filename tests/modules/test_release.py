@@ -215,6 +215,21 @@ def test_back_is_to_the_release_that_ran_before(run_module: RunModule, options: 
     assert links() == ["1-c", "1-a"]
 
 
+def test_back_is_not_to_a_release_that_an_interrupted_run_made_current_and_that_never_ran(
+    run_module: RunModule, options: dict[str, Any], tmp_path: Path
+) -> None:
+    prefix = Path(options["prefix"])
+    install(run_module, options, tmp_path, "1-a")
+    command = [str(prefix / "1-a/bin/python3"), "-c", "import sys; sys.stdin.read()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as started:
+        install(run_module, options, tmp_path, "1-b")
+        install(run_module, options, tmp_path, "1-c")
+        assert (prefix / "previous").readlink() == Path("1-a")
+        started.communicate()
+    install(run_module, options, tmp_path, "1-d")
+    assert (prefix / "previous").readlink() == Path("1-c"), "where nothing runs nobody knows better"
+
+
 def test_one_release_alone_leaves_nothing_to_go_back_to(
     run_module: RunModule, options: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -81,6 +81,16 @@ def test_a_link_without_a_restart_is_no_upgrade(run_module: RunModule) -> None:
     assert result["steps"][0]["before"] == OLD
 
 
+def test_a_configuration_that_nobody_has_read_is_an_upgrade_that_was_stopped(run_module: RunModule) -> None:
+    """It had written the new one, or in undoing that the old one."""
+    said = {"agent": {"host": "a"}, "domains": [COPY], "unread": ["/etc/remus/agent.toml"]}
+    result = plan(run_module, host(PROTECTED, current=NEW), host(current=NEW, said=said))
+    assert order(result) == [("beta", True), ("alpha", False)]
+    said["unread"] = []
+    result = plan(run_module, host(PROTECTED, current=NEW), host(current=NEW, said=said))
+    assert order(result) == [("beta", False), ("alpha", False)]
+
+
 def test_back_is_to_what_was_before(run_module: RunModule) -> None:
     both = {OLD: {"protocol": 2}, NEW: {"protocol": 2}}
     upgraded = {"current": NEW, "previous": OLD, "releases": both}

@@ -72,6 +72,8 @@ PREFLIGHT: dict[str, tuple[dict[str, Any], str]] = {
     "running": (host(DOM0), ""),
     "running-with-everything": (host(DOM0, xen_host_reboot=True, xen_host_boot_xen=True), ""),
     "installed-only": (host(INSTALLED), "'with Xen hypervisor', or set xen_host_reboot to true"),
+    "interrupted-before-the-boot-loader": (host(INSTALLED, xen_host_dom0_memory_mib=512), ""),
+    "interrupted-before-its-menu": (host({**INSTALLED, "boot": {**BARE["boot"], "outdated": True}}, xen_host_boot_xen=True), ""),
     "may-be-rebooted": (host(INSTALLED, xen_host_reboot=True), ""),
     "guests-of-another": (host({**BARE, "other_guests": KVM}, xen_host_reboot=True), "KVM run there: qemu-system-x86 (4711)"),
     "nothing-is-installed": (host(BARE, xen_host_install=False), "packages are missing: xen-system-amd64, xen-utils-common"),
