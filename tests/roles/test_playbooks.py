@@ -295,8 +295,13 @@ def test_switchover_and_protection_the_other_way_round(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("state", ["active", "solo"])
-def test_a_switchover_that_was_interrupted_when_it_had_moved_the_guest_protects_it_when_run_again(pair: Pair, state: str) -> None:
-    pair.said = {"alpha": status("none", "absent", None), "beta": status("primary", state, "alpha" if state == "solo" else None)}
+def test_a_switchover_that_was_interrupted_when_it_had_moved_the_guest_protects_it_when_run_again(
+    pair: Pair, state: str
+) -> None:
+    pair.said = {
+        "alpha": status("none", "absent", None),
+        "beta": status("primary", state, "alpha" if state == "solo" else None),
+    }
     text = pair.play("switchover", "-e", "remus_domain=web1", "-e", "remus_switchover_to=beta")
     assert "web1: protected, beta -> alpha" in text
     assert pair.mutating == [("beta", "protect")]

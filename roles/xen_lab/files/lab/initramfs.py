@@ -57,8 +57,8 @@ def install(source: Path, target: Path, mode: int) -> None:
 
 
 def pack(root: Path, initramfs: Path) -> None:
-    """Write the tree ROOT as a cpio archive, compressed in a way that only its kernel undoes: libxc unpacks gzip before it builds a
-    domain, and the guest then holds the archive and its content at the same time."""
+    """Write the tree ROOT as a cpio archive, compressed in a way that only its kernel undoes: libxc unpacks gzip before it
+    builds a domain, and the guest then holds the archive and its content at the same time."""
     names = sorted(str(path.relative_to(root)) for path in root.rglob("*"))
     archive = initramfs.with_suffix(".cpio")
     with archive.open("wb") as output:
