@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
@@ -92,8 +94,31 @@ def remove(prefix, release):
     shutil.rmtree(beside)
 
 
+@contextlib.contextmanager
+def alone(prefix):
+    """Nobody else unpacks there: what an interrupted run left at work would give its mark to a folder that another fills."""
+    handle = os.open(prefix, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as taken:
+            raise ReleaseError(
+                f"An earlier run still unpacks a release in {prefix}. State left: the release in use is untouched. "
+                "Next: run this again in a minute."
+            ) from taken
+        yield
+    finally:
+        os.close(handle)
+
+
 def install(params, folder):
-    """Unpack into a folder beside, try it, then rename; so a folder with the release's name is always complete."""
+    """Unpack into a folder beside, try it, then rename: a folder with the release's name is complete. Returns seconds by step."""
+    with alone(params["prefix"]):
+        return unpack(params, folder)
+
+
+def unpack(params, folder):
+    """Install where nobody else does."""
     beside = Path(params["prefix"], ".{}.unpacking".format(params["release"]))
     prefix = Path(params["prefix"])
     # Also of other releases, left by runs that were killed.

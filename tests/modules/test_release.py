@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import mmap
 import os
@@ -277,6 +278,27 @@ def test_check_mode_touches_nothing(run_module: RunModule, options: dict[str, An
         assert result["changed"], result
     assert not Path(options["prefix"]).exists()
     assert list((tmp_path / "units").iterdir()) == []
+
+
+def test_what_an_interrupted_run_has_left_at_work_is_not_disturbed(
+    run_module: RunModule, options: dict[str, Any], tmp_path: Path
+) -> None:
+    prefix = Path(options["prefix"])
+    install(run_module, options, tmp_path, "1-a")
+    left = prefix / ".1-b.unpacking"
+    left.mkdir()
+    tar = archive(tmp_path / "b.tar", "1-b")
+    handle = os.open(prefix, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        result = run_module("remus_release", release="1-b", archive=str(tar), **options)
+        assert result["failed"]
+        assert "An earlier run still unpacks a release" in result["msg"]
+        assert left.exists()
+    finally:
+        os.close(handle)
+    assert run_module("remus_release", release="1-b", archive=str(tar), **options)["changed"]
+    assert not left.exists()
 
 
 @pytest.mark.parametrize(
