@@ -17,14 +17,12 @@ from pair.load import load, now
 from pair.protection import NOT_YET, wait_protected
 from pair.wait import until
 from pair.witness import witnessed
-from witnessed import AUTOMATIC, kept, runs_on
+from witnessed import AUTOMATIC, BOOTED, kept, runs_on
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(5400)]
 
 FENCED = 300.0
 """Seconds from a host that is silent to one that is off: to suspect, to ask the witness, and programs that start slowly."""
-BOOTED = 900.0
-"""Seconds for a host that was switched on, in emulation."""
 
 
 @pytest.fixture(scope="module")

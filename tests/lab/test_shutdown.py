@@ -16,14 +16,12 @@ from pair.hosts import GUEST, labctl, on, powered
 from pair.load import load, now
 from pair.protection import NOT_YET, wait_protected
 from pair.wait import until
-from witnessed import AUTOMATIC, kept, runs_on
+from witnessed import AUTOMATIC, BOOTED, kept, runs_on
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(5400)]
 
 SHUT_DOWN = 900.0
 """Seconds for a host that is shut down: xendomains alone may wait for 300 of them, and for a guest that hangs it does."""
-BOOTED = 900.0
-"""Seconds for a host that was switched on, in emulation."""
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pair.hosts import GUEST, on, succeeds
 from pair.load import load, now
 from pair.protection import NOT_YET, wait_protected
 from pair.wait import until
-from witnessed import AUTOMATIC, kept, runs_on
+from witnessed import AUTOMATIC, BOOTED, kept, runs_on
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(5400)]
 
@@ -25,8 +25,6 @@ CONFIGURATION = "/etc/remus/agent.toml"
 BEFORE = "/etc/remus/agent.toml.before-test"
 NOTE = "/run/remus/watchdog.json"
 DROP_IN = f"{faults.FOLDER}/90-no-restart.conf"
-BOOTED = 900.0
-"""Seconds for a host that was reset, in emulation."""
 
 
 def boot() -> str:

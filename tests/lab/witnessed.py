@@ -16,6 +16,8 @@ from pair.witness import witnessed
 
 AUTOMATIC = 120.0
 """Seconds for what an agent does by itself: to suspect, to ask, to activate."""
+BOOTED = 900.0
+"""Seconds for a host that was switched on or reset, in emulation."""
 
 
 @pytest.fixture(scope="module")
